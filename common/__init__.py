@@ -1,0 +1,1 @@
+"""What two or more services of Portclaim share: vocabulary, configuration, database, messages."""

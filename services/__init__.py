@@ -1,0 +1,1 @@
+"""The services of Portclaim: one package each, none of which imports another."""
