@@ -1,0 +1,224 @@
+"""The PCI functions of a host, read from its sysfs in one consistent picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from common.pci.address import PciAddress
+from common.pci.device import DeviceType, PciDevice
+from common.pci.errors import InvalidPciAddress
+from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from services.compute_agent.vpd import serial_number
+
+LOG = logging.getLogger(__name__)
+
+ATTEMPTS = 10
+_BRIDGE = "06"  # base class of host bridges, root ports and switches (PCI Code and ID Assignment)
+
+
+class ScanError(RuntimeError):
+    """The tree could not be read as a whole: it is no sysfs, or it moved during every attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a host has, in order of address. ``problems`` says which of it is not usable now, and why."""
+
+    devices: tuple[PciDevice, ...]
+    problems: Mapping[PciAddress, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    device: PciDevice
+    vfs: frozenset[PciAddress] = frozenset()  # where the virtfn* links lead
+    vf_range: frozenset[PciAddress] = frozenset()  # where VFs of this PF can be, by arithmetic
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    functions: Mapping[PciAddress, _Function]
+    broken: frozenset[str]  # names without ids: on their way in or out, or never complete
+    moved: bool  # the list of devices changed while they were read
+
+
+class Scanner:
+    """Reads one tree again and again; keeps between scans only what is slow to read (VPD).
+
+    The type is decided as Nova's libvirt driver does: a VF has ``physfn``; a PF has VFs or a
+    ``sriov_totalvfs`` above 0. ``sriov_numvfs`` is never read: the kernel answers it under the
+    device's lock, so that its reader hangs while a blocked unbind holds that lock. The ``virtfn*``
+    links tell the same without a lock.
+    """
+
+    def __init__(self, tree: SysfsTree) -> None:
+        self._tree = tree
+        self._serials: dict[tuple[PciAddress, int | None], str | None] = {}
+        self._unreadable: set[str] = set()
+
+    def scan(self) -> Scan:
+        """Read all functions but bridges.
+
+        A pass during which something came, went or was half linked is thrown away and made again,
+        unless the next pass finds the very same: then it is no movement but the state of the host,
+        and what does not fit is in ``problems``. Raises :class:`ScanError`.
+        """
+        before: tuple[Scan, frozenset[str]] | None = None
+        for _ in range(ATTEMPTS):
+            reading = self._read_all()
+            scan = _judge(reading.functions)
+            flawless = not scan.problems and not reading.broken
+            if not reading.moved and (flawless or (scan, reading.broken) == before):
+                self._forget_serials(reading.functions)
+                return scan
+            before = scan, reading.broken
+        raise ScanError(
+            f"the PCI devices below {self._tree.root} changed during each of {ATTEMPTS} scans; "
+            "look in the kernel's log for a device that comes and goes"
+        )
+
+    def _read_all(self) -> _Reading:
+        names = self._tree.names(PCI_DEVICES)
+        if names is None:
+            raise ScanError(f"{self._tree.root / PCI_DEVICES} is not there: this is the root of no sysfs")
+        functions: dict[PciAddress, _Function] = {}
+        broken: set[str] = set()
+        for name in names:
+            address = self._address(name)
+            if address is None:
+                continue
+            class_id = self._tree.text(f"{PCI_DEVICES}/{name}/class")
+            if class_id is not None and class_id.removeprefix("0x").startswith(_BRIDGE):
+                continue
+            function = self._read(address, f"{PCI_DEVICES}/{name}/", class_id)
+            if function is None:
+                broken.add(name)
+            else:
+                functions[address] = function
+        moved = set(self._tree.names(PCI_DEVICES) or ()) != set(names)
+        return _Reading(functions, frozenset(broken), moved)
+
+    def _address(self, name: str) -> PciAddress | None:
+        try:
+            return PciAddress.parse(name)
+        except InvalidPciAddress as error:
+            if name not in self._unreadable:
+                self._unreadable.add(name)
+                LOG.warning("a PCI device is left out: %s", error)
+            return None
+
+    def _read(self, address: PciAddress, path: str, class_id: str | None) -> _Function | None:
+        """One function, or None where it shows no ids."""
+        tree = self._tree
+        vendor, product = tree.text(path + "vendor"), tree.text(path + "device")
+        if vendor is None or product is None:
+            return None
+        group = tree.link(path + "iommu_group")
+        node = tree.number(path + "numa_node")
+        device = PciDevice(
+            address=address,
+            dev_type=DeviceType.PCI,
+            vendor_id=vendor.removeprefix("0x"),
+            product_id=product.removeprefix("0x"),
+            numa_node=None if node is None or node < 0 else node,
+            class_id=None if class_id is None else class_id.removeprefix("0x"),
+            driver=tree.link(path + "driver"),
+            iommu_group=int(group) if group is not None and group.isdecimal() else None,
+            netdev=self._netdev(path),
+        )
+        parent = tree.link(path + "physfn")
+        if parent is not None:
+            return _Function(replace(device, dev_type=DeviceType.VF, parent=PciAddress.parse(parent)))
+        device = replace(device, mac=self._mac(path, device.netdev), serial=self._serial(address, path))
+        total = tree.number(path + "sriov_totalvfs")
+        if total is None:
+            return _Function(device)
+        return self._read_pf(device, path, total)
+
+    def _read_pf(self, device: PciDevice, path: str, total: int) -> _Function:
+        tree = self._tree
+        links = [name for name in tree.names(path) or () if name.startswith("virtfn")]
+        targets = [tree.link(path + name) for name in links]
+        if not total and not links:
+            return _Function(device)  # its driver allows no VF: Nova takes it for a plain device
+        pf = replace(device, dev_type=DeviceType.PF, total_vfs=total, num_vfs=len(links))
+        offset, stride = tree.number(path + "sriov_offset"), tree.number(path + "sriov_stride")
+        return _Function(
+            pf,
+            vfs=frozenset(PciAddress.parse(target) for target in targets if target is not None),
+            vf_range=_vf_range(device.address, offset, stride, total),
+        )
+
+    def _netdev(self, path: str) -> str | None:
+        """The function's network interface; the first port's, where several ports share one function."""
+        names = self._tree.names(path + "net")
+        if not names:
+            return None
+        return min(names, key=lambda name: (self._tree.number(f"{path}net/{name}/dev_port") or 0, name))
+
+    def _mac(self, path: str, netdev: str | None) -> str | None:
+        """The MAC that the card was made with.
+
+        sysfs shows the current one and how it came about: 0 is the card's own (kernel ABI,
+        ``addr_assign_type``). A bond keeps what its members had before in ``perm_hwaddr``.
+        """
+        if netdev is None:
+            return None
+        net = f"{path}net/{netdev}/"
+        if self._tree.number(net + "addr_assign_type") == 0:
+            return self._tree.text(net + "address")
+        return self._tree.text(net + "bonding_slave/perm_hwaddr")
+
+    def _serial(self, address: PciAddress, path: str) -> str | None:
+        """Read once per device: the kernel fetches VPD four bytes at a time, by polling the card."""
+        key = address, self._tree.identity(path)
+        if key not in self._serials:
+            vpd = self._tree.binary(path + "vpd")
+            self._serials[key] = None if vpd is None else serial_number(vpd)
+        return self._serials[key]
+
+    def _forget_serials(self, functions: Mapping[PciAddress, _Function]) -> None:
+        for key in [key for key in self._serials if key[0] not in functions]:
+            del self._serials[key]
+
+
+def _vf_range(pf: PciAddress, offset: int | None, stride: int | None, total: int) -> frozenset[PciAddress]:
+    """Where a PF's VFs are: so far from it and from each other (SR-IOV specification 1.1, 2.1.2)."""
+    if not offset or stride is None:
+        return frozenset()
+    first = (pf.bus << 8 | pf.slot << 3 | pf.function) + offset
+    ids = [first + n * stride for n in range(total)]
+    return frozenset(PciAddress(pf.domain, n >> 8, n >> 3 & 0x1F, n & 0x7) for n in ids if n <= 0xFFFF)
+
+
+def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
+    """Sort the functions and find what contradicts itself.
+
+    A blocked unbind leaves PFs and VFs half linked for as long as it lasts; a VF that lost its
+    ``physfn`` must not pass for a plain device, which could be handed out.
+    """
+    parents = {vf: pf for pf, function in functions.items() for vf in function.vf_range | function.vfs}
+    devices: list[PciDevice] = []
+    problems: dict[PciAddress, str] = {}
+    for address in sorted(functions):
+        function = functions[address]
+        device = function.device
+        if device.dev_type is DeviceType.PCI and address in parents:
+            device = replace(device, dev_type=DeviceType.VF, parent=parents[address])
+            problems[address] = f"the kernel shows no physfn of this VF of {device.parent}"
+        elif device.parent is not None and device.parent not in functions:
+            LOG.warning("VF %s is left out: its PF %s is not there", address, device.parent)
+            continue
+        elif device.parent is not None and address not in functions[device.parent].vfs:
+            problems[address] = f"PF {device.parent} does not list this VF"
+        strays = {vf for vf in function.vfs if vf not in functions or functions[vf].device.parent != address}
+        if strays:
+            problems[address] = f"this PF lists VFs that are none of its own: {_list(strays)}"
+        devices.append(device)
+    return Scan(tuple(devices), problems)
+
+
+def _list(addresses: Iterable[PciAddress]) -> str:
+    return ", ".join(str(address) for address in sorted(addresses))
