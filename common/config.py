@@ -1,0 +1,169 @@
+"""Configuration: every option of every service, from file, environment and flags (oslo.config).
+
+Each process, and in the demo each service, has a ``ConfigOpts`` of its own; nothing uses the global
+one. An environment variable is named ``OS_<GROUP>__<OPTION>``.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+
+from oslo_config import cfg
+from oslo_log import log
+
+from common.errors import InvalidConfiguration
+
+DEFAULT_OPTIONS = [
+    cfg.HostAddressOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<this machine's host name>",
+        help="Name of this compute node, unique in the fleet. It is also where its agent is reached.",
+    ),
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/portclaim",
+        help="Directory for what a compute agent must remember over a restart.",
+    ),
+]
+
+DATABASE = cfg.OptGroup("database", "PostgreSQL; only conductor, scheduler and `portclaim db` need it")
+DATABASE_OPTIONS = [
+    cfg.StrOpt(
+        "connection",
+        secret=True,
+        help="SQLAlchemy URL of the database, postgresql+psycopg2://user:password@host/name. Several "
+        "hosts and target_session_attrs=read-write may be named for a primary with a standby.",
+    ),
+]
+
+RPC = cfg.OptGroup("rpc", "Calls between the services")
+RPC_OPTIONS = [
+    cfg.FloatOpt("timeout", default=10.0, min=0.1, help="Seconds to wait for one answer."),
+    cfg.IntOpt(
+        "attempts",
+        default=3,
+        min=1,
+        help="How often a call is made before the service counts as unavailable. Every method is "
+        "idempotent, so calling again is safe.",
+    ),
+    cfg.IntOpt("threads", default=8, min=1, help="Messages that one worker process handles at a time."),
+]
+
+CONDUCTOR = cfg.OptGroup("conductor", "Inventory and the life of a claim")
+CONDUCTOR_OPTIONS = [
+    cfg.IntOpt("workers", default=1, min=1, help="Worker processes."),
+    cfg.FloatOpt(
+        "resend_after",
+        default=5.0,
+        min=0.1,
+        help="Seconds after which a step that no agent has answered is sent again.",
+    ),
+    cfg.FloatOpt(
+        "agent_down_after",
+        default=60.0,
+        min=0.1,
+        help="Seconds of silence after which another agent may take over a host's name.",
+    ),
+]
+
+SCHEDULER = cfg.OptGroup("scheduler", "Claims")
+SCHEDULER_OPTIONS = [
+    cfg.IntOpt("workers", default=1, min=1, help="Worker processes."),
+    cfg.StrOpt(
+        "packing",
+        default="pack",
+        help="Which of the devices that would do is taken: a plug-in of the namespace portclaim.packing. "
+        "`pack` keeps whole ports whole, `spread` uses as many ports as it can.",
+    ),
+]
+
+COMPUTE_AGENT = cfg.OptGroup("compute_agent", "One per compute node")
+COMPUTE_AGENT_OPTIONS = [
+    cfg.StrOpt(
+        "driver",
+        default="simulated",
+        help="How devices reach an instance: a plug-in of the namespace portclaim.hypervisor.",
+    ),
+    cfg.StrOpt("sysfs_root", default="/sys", help="Where the host's devices are read."),
+    cfg.FloatOpt(
+        "report_interval",
+        default=10.0,
+        min=0.1,
+        help="Seconds between two reports. A report of an unchanged inventory is only a sign of life.",
+    ),
+]
+
+PCI = cfg.OptGroup("pci", "Nova's own section: paste it from nova.conf")
+PCI_OPTIONS = [
+    cfg.MultiStrOpt(
+        "device_spec",
+        default=[],
+        help="Which devices of a compute node may be handed out; read by its agent. JSON object or list.",
+    ),
+    cfg.MultiStrOpt("alias", default=[], help="Names for kinds of device; read by the scheduler. JSON."),
+]
+
+OPTIONS: list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]] = [
+    (None, DEFAULT_OPTIONS),
+    (DATABASE, DATABASE_OPTIONS),
+    (RPC, RPC_OPTIONS),
+    (CONDUCTOR, CONDUCTOR_OPTIONS),
+    (SCHEDULER, SCHEDULER_OPTIONS),
+    (COMPUTE_AGENT, COMPUTE_AGENT_OPTIONS),
+    (PCI, PCI_OPTIONS),
+]
+
+
+def list_opts() -> list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]]:
+    """All options, for oslo.config's sample and documentation generators."""
+    return OPTIONS
+
+
+def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.ConfigOpts:
+    """Read the configuration of the program ``prog`` from its arguments, environment and files.
+
+    ``extra`` are flags that only this program has. Without ``--config-file``, ``portclaim.conf`` is
+    looked for in ``~/.portclaim``, ``~``, ``/etc/portclaim`` and ``/etc``.
+    Raises :class:`InvalidConfiguration`; ``--help``, ``--version`` and bad usage end the program.
+    """
+    conf = cfg.ConfigOpts()
+    log.register_options(conf)
+    conf.register_cli_opts(extra)
+    for group, options in OPTIONS:
+        # What is secret has no flag: other users of the machine can read flags. Nor has what
+        # takes JSON: it belongs in a file.
+        flags = [option for option in options if not option.secret and group is not PCI]
+        conf.register_cli_opts(flags, group)
+        conf.register_opts(options, group)
+    try:
+        conf(args, project="portclaim", prog=prog)
+        _refuse_unknown_pci_options(conf.config_file or ())
+        _refuse_invalid_values(conf)
+    except cfg.Error as error:
+        raise InvalidConfiguration(str(error)) from error
+    return conf
+
+
+def _refuse_unknown_pci_options(files: Sequence[str]) -> None:
+    """oslo.config passes over what nobody registered, but an option of Nova's must not be lost in silence."""
+    known = {option.name for option in PCI_OPTIONS}
+    for file in files:
+        sections: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(file, sections).parse()
+        for name in sections.get("pci", {}):
+            if name not in known:
+                raise InvalidConfiguration(
+                    f"{file}: [pci] {name} is not an option that Portclaim can honour; it knows "
+                    f"{', '.join(sorted(known))}. Remove it, or keep such hosts with Nova.",
+                    file=file,
+                    option=name,
+                )
+
+
+def _refuse_invalid_values(conf: cfg.ConfigOpts) -> None:
+    """Read every option once, so that a bad value stops the program here and not at its first use."""
+    for group, options in OPTIONS:
+        for option in options:
+            getattr(conf if group is None else conf[group.name], option.dest)

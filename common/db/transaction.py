@@ -1,0 +1,78 @@
+"""Connections and transactions: how work reaches PostgreSQL and when it may be done again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+import tenacity
+from sqlalchemy import exc
+
+from common.errors import ServiceUnavailable
+
+LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# PostgreSQL, appendix A: serialization_failure, deadlock_detected. Nothing was done; do it again.
+_TRY_AGAIN = frozenset({"40001", "40P01"})
+
+_ATTEMPTS = 6
+_LONGEST_PAUSE = 1.0  # seconds
+
+
+def connect(url: str, pool_size: int) -> sa.Engine:
+    """An engine with at most ``pool_size`` connections, each checked before it is used again.
+
+    A connection that the server has dropped (restart, fail-over) is replaced without an error.
+    """
+    return sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+        connect_args={"application_name": "portclaim", "connect_timeout": 10},
+    )
+
+
+def in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
+    """Run ``work`` in one transaction and commit; on a passing fault of the database, run it again.
+
+    **Only for work that looks up its own outcome first** (a claim by its id, a step by its number),
+    because a connection may be lost between the commit and its answer: the second run then has to
+    find what the first one did. Raises :class:`ServiceUnavailable` when the fault does not pass.
+    """
+
+    @tenacity.retry(
+        retry=tenacity.retry_if_exception(_passes),
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_random_exponential(multiplier=0.02, max=_LONGEST_PAUSE),
+        before_sleep=tenacity.before_sleep_log(LOG, logging.INFO),
+        reraise=True,
+    )
+    def attempt() -> T:
+        with engine.begin() as connection:
+            return work(connection)
+
+    try:
+        return attempt()
+    except exc.DBAPIError as error:
+        if not _passes(error):
+            raise
+        raise ServiceUnavailable(
+            "the database does not answer or is too contended; calling again is safe"
+        ) from error
+    except exc.TimeoutError as error:
+        raise ServiceUnavailable("all database connections are busy; calling again is safe") from error
+
+
+def _passes(error: BaseException) -> bool:
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    return (
+        error.connection_invalidated
+        or getattr(error.orig, "pgcode", None) in _TRY_AGAIN
+        or (isinstance(error, exc.OperationalError) and getattr(error.orig, "pgcode", None) is None)
+    )

@@ -1,0 +1,1 @@
+"""Calls between the services: messages, one typed client per service, and what a server needs."""

@@ -1,0 +1,77 @@
+"""The caller's side of a call: typed messages in, typed messages or typed errors out."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import oslo_messaging
+import tenacity
+from oslo_config import cfg
+
+from common.errors import PortclaimError, ServiceFailed, ServiceUnavailable
+from common.rpc.endpoint import VERSION
+from common.rpc.messages import Message, Nothing
+
+A = TypeVar("A", bound=Message)
+
+_PASSING = (oslo_messaging.MessagingTimeout, oslo_messaging.MessageDeliveryFailure)
+
+
+class Client:
+    """The root of the clients. Threads may share one.
+
+    ``conf.rpc`` says how long one answer is waited for and how often a call is made; calling again
+    is safe because every method of Portclaim is idempotent.
+    """
+
+    topic: ClassVar[str]
+
+    def __init__(
+        self, bus: oslo_messaging.RPCTransport, conf: cfg.ConfigOpts, server: str | None = None
+    ) -> None:
+        target = oslo_messaging.Target(topic=self.topic, version=VERSION, server=server)
+        self._rpc = oslo_messaging.get_rpc_client(bus, target, timeout=conf.rpc.timeout, retry=2)
+        self._attempts = conf.rpc.attempts
+        self._whom = self.topic if server is None else f"{self.topic} of host {server}"
+
+    def ping(self) -> None:
+        """Return once the service has answered. Raises :class:`ServiceUnavailable`."""
+        self._call("ping", Nothing(), Nothing)
+
+    def _call(self, method: str, message: Message, answer: type[A]) -> A:
+        """Call and wait. Raises what the service raised, or :class:`ServiceUnavailable`."""
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_PASSING),
+            stop=tenacity.stop_after_attempt(self._attempts),
+            reraise=True,
+        )
+        try:
+            reply = again(self._rpc.call, {}, method, **_fields(message))
+        except PortclaimError as error:
+            raise _local(error) from None
+        except _PASSING as error:
+            raise ServiceUnavailable(
+                f"{self._whom} does not answer; calling again is safe", method=method
+            ) from error
+        except oslo_messaging.RemoteError as error:
+            raise ServiceFailed(f"{self._whom} answered {error.exc_type}: {error.value}") from None
+        return answer.model_validate(reply)
+
+    def _cast(self, method: str, message: Message) -> None:
+        """Send and do not wait. Raises :class:`ServiceUnavailable` when the broker does not take it."""
+        try:
+            self._rpc.cast({}, method, **_fields(message))
+        except oslo_messaging.MessageDeliveryFailure as error:
+            raise ServiceUnavailable(f"the bus did not take {method} for {self._whom}") from error
+
+
+def _fields(message: Message) -> dict[str, Any]:
+    return message.model_dump(mode="json")
+
+
+def _local(error: PortclaimError) -> PortclaimError:
+    """The error as it was raised, without the class and the remote traceback that the bus gave it."""
+    for kind in type(error).__mro__:
+        if issubclass(kind, PortclaimError) and kind.__module__ == PortclaimError.__module__:
+            return kind(error.message, **error.kwargs)
+    return error

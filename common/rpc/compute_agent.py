@@ -1,0 +1,16 @@
+"""Tell a host's compute agent what to do. Its answer goes to the conductor."""
+
+from __future__ import annotations
+
+from common.rpc.client import Client
+from common.rpc.messages import Step
+
+
+class ComputeAgentClient(Client):
+    """Reaches the agent of the host that ``server`` names."""
+
+    topic = "compute_agent"
+
+    def send(self, step: Step) -> None:
+        """Cast a step; a step that arrives twice is done once."""
+        self._cast(step.action, step)

@@ -1,0 +1,34 @@
+"""Call the conductor: inventory, and what agents did with their steps."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from common.rpc.client import Client
+from common.rpc.messages import (
+    Holding,
+    Holdings,
+    HoldingsRequest,
+    InventoryAnswer,
+    InventoryReport,
+    Nothing,
+    StepResult,
+)
+
+
+class ConductorClient(Client):
+    """Any conductor worker answers. Used by compute agents, which never see the database."""
+
+    topic = "conductor"
+
+    def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
+        """Publish what a host has. Raises ``HostOwnedByAnotherAgent``, and then nothing has changed."""
+        return self._call("report_inventory", report, InventoryAnswer)
+
+    def step_done(self, result: StepResult) -> None:
+        """Answer a step. Raises ``StaleStep`` if a later one has overtaken it, ``ClaimNotFound``."""
+        self._call("step_done", result, Nothing)
+
+    def holdings(self, host: str, agent_id: UUID) -> list[Holding]:
+        """The live claims of ``host``. Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``."""
+        return self._call("holdings", HoldingsRequest(host=host, agent_id=agent_id), Holdings).holdings

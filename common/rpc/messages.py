@@ -1,0 +1,254 @@
+"""The payloads of every call: what may be in them, checked where they arrive.
+
+Strict: no unknown field, no missing one, no number written as text. All of them are JSON objects.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from common.pci.address import PciAddress
+from common.pci.errors import InvalidPciAddress
+
+
+def _pci_address(text: str) -> str:
+    try:
+        return str(PciAddress.parse(text))
+    except InvalidPciAddress as error:
+        raise ValueError(str(error)) from None
+
+
+Uuid = Annotated[UUID, Field(strict=False)]
+Host = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._:-]+$")]
+Address = Annotated[str, AfterValidator(_pci_address)]
+DevType = Literal["type-PCI", "type-PF", "type-VF"]
+HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
+ClaimStatus = Literal["claimed", "allocated", "releasing", "released", "failed", "expired"]
+
+
+class Message(BaseModel):
+    """A payload: strict, immutable, with no field beyond those declared."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Nothing(Message):
+    """No argument, or no answer but that it is done."""
+
+
+# --- inventory: compute agent → conductor ---------------------------------------------------------
+
+
+class DeviceReport(Message):
+    """One PCI device of a host. ``attributes`` is shown to operators and never matched."""
+
+    address: Address
+    dev_type: DevType
+    vendor_id: HexId
+    product_id: HexId
+    numa_node: int | None = None
+    parent_address: Address | None = None
+    offered: bool = True
+    unusable_reason: str | None = None
+    tags: dict[str, str] = {}
+    attributes: dict[str, str | int | bool | None] = {}
+
+
+class NumaCell(Message):
+    """A NUMA node of a host with its CPUs; ``socket`` is None where the host does not say."""
+
+    id: int
+    socket: int | None = None
+    cpus: list[int] = []
+
+
+class InventoryReport(Message):
+    """All devices that a host offers, or with ``devices`` None a sign of life: nothing has changed.
+
+    ``digest`` names the content: equal digests mean equal inventories.
+    """
+
+    host: Host
+    agent_id: Uuid
+    digest: Annotated[str, Field(min_length=1, max_length=128)]
+    devices: Annotated[list[DeviceReport], Field(max_length=65536)] | None = None
+    numa_cells: list[NumaCell] = []
+
+
+class InventoryAnswer(Message):
+    """``resend``: the conductor does not know this digest; send the whole inventory."""
+
+    resend: bool
+
+
+# --- steps: scheduler and conductor → compute agent → conductor ------------------------------------
+
+
+class StepDevice(Message):
+    """A device that a step is about, with what it has to be for the step to be right."""
+
+    address: Address
+    dev_type: DevType
+    vendor_id: HexId
+    product_id: HexId
+    parent_address: Address | None = None
+
+
+class Step(Message):
+    """Something an agent has to do for a claim. A claim's steps are numbered from 1; the highest counts."""
+
+    claim_id: Uuid
+    step: Annotated[int, Field(ge=1)]
+    action: Literal["attach", "detach"]
+    instance_id: Uuid
+    devices: Annotated[list[StepDevice], Field(min_length=1)]
+
+
+class StepResult(Message):
+    """An agent's answer to a step; the same answer again is as good as once."""
+
+    host: Host
+    agent_id: Uuid
+    claim_id: Uuid
+    step: Annotated[int, Field(ge=1)]
+    outcome: Literal["done", "failed"]
+    reason: str | None = None
+
+
+class HoldingsRequest(Message):
+    """Which claims should a host hold?"""
+
+    host: Host
+    agent_id: Uuid
+
+
+class Holding(Message):
+    """One live claim of a host with its latest step."""
+
+    claim_id: Uuid
+    instance_id: Uuid
+    status: ClaimStatus
+    step: int
+    devices: list[StepDevice]
+
+
+class Holdings(Message):
+    """All live claims of a host, oldest first."""
+
+    holdings: list[Holding]
+
+
+# --- claims: API layer → scheduler -----------------------------------------------------------------
+
+
+class ClaimRequest(Message):
+    """What an instance wants, all on one host, all or nothing.
+
+    ``extra_specs`` are the flavor's own: ``pci_passthrough:alias`` is read and others are ignored.
+    ``hosts`` limits the choice to these, ``avoid_hosts`` leaves these out.
+    The same ``claim_id`` with the same request answers with the same claim.
+    """
+
+    claim_id: Uuid
+    instance_id: Uuid
+    extra_specs: dict[str, str]
+    hosts: Annotated[list[Host], Field(min_length=1)] | None = None
+    avoid_hosts: list[Host] = []
+
+
+class ExplainRequest(Message):
+    """A claim that is not made: would it be served, and if not, why?"""
+
+    extra_specs: dict[str, str]
+    hosts: Annotated[list[Host], Field(min_length=1)] | None = None
+    avoid_hosts: list[Host] = []
+
+
+class ClaimId(Message):
+    """Which claim."""
+
+    claim_id: Uuid
+
+
+class ClaimedDevice(Message):
+    """A device of a claim; ``request_index`` says for which of its PCI requests."""
+
+    address: Address
+    dev_type: DevType
+    vendor_id: HexId
+    product_id: HexId
+    numa_node: int | None
+    parent_address: Address | None
+    status: str
+    request_index: int
+
+
+class Claim(Message):
+    """A claim as it stands. ``reason`` says why it failed; ``devices`` are those it held, if it ended."""
+
+    claim_id: Uuid
+    instance_id: Uuid
+    host: str
+    status: ClaimStatus
+    reason: str | None
+    step: int
+    created_at: str
+    updated_at: str
+    devices: list[ClaimedDevice]
+
+
+class FilterResult(Message):
+    """What one filter left over."""
+
+    filter: str
+    hosts: int
+    devices: int
+
+
+class Explanation(Message):
+    """Why a claim is served or not: what every filter left over, in order, and the nearest miss in words."""
+
+    served: bool
+    filters: list[FilterResult]
+    nearest_miss: str | None = None
+
+
+# --- look-ups: API layer → scheduler ---------------------------------------------------------------
+
+
+class DeviceFilter(Message):
+    """Which devices to list; None means any. Of more than ``limit``, the first are answered."""
+
+    host: Host | None = None
+    dev_type: DevType | None = None
+    status: str | None = None
+    claim_id: Uuid | None = None
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+
+
+class Device(Message):
+    """A device as operators see it (view ``pf_vf_tree``)."""
+
+    host: str
+    port: str
+    address: str
+    dev_type: DevType
+    vendor_id: str
+    product_id: str
+    numa_node: int | None
+    status: str
+    effective_status: str
+    reason: str | None
+    claim_id: Uuid | None
+    instance_id: Uuid | None
+    tags: dict[str, Any]
+
+
+class Devices(Message):
+    """Devices in the order host, port, PF before its VFs; ``more``: there were more than asked for."""
+
+    devices: list[Device]
+    more: bool
