@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from common.pci.address import PciAddress
 from common.pci.device import DeviceType, PciDevice
 from common.pci.errors import InvalidPciAddress
+from services.compute_agent.routing import vf_addresses
 from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 from services.compute_agent.vpd import serial_number
 
@@ -148,7 +149,9 @@ class Scanner:
         return _Function(
             pf,
             vfs=frozenset(PciAddress.parse(target) for target in targets if target is not None),
-            vf_range=_vf_range(device.address, offset, stride, total),
+            vf_range=frozenset(
+                vf_addresses(device.address, offset or 0, stride or 0, total if offset else 0)
+            ),
         )
 
     def _netdev(self, path: str) -> str | None:
@@ -182,15 +185,6 @@ class Scanner:
     def _forget_serials(self, functions: Mapping[PciAddress, _Function]) -> None:
         for key in [key for key in self._serials if key[0] not in functions]:
             del self._serials[key]
-
-
-def _vf_range(pf: PciAddress, offset: int | None, stride: int | None, total: int) -> frozenset[PciAddress]:
-    """Where a PF's VFs are: so far from it and from each other (SR-IOV specification 1.1, 2.1.2)."""
-    if not offset or stride is None:
-        return frozenset()
-    first = (pf.bus << 8 | pf.slot << 3 | pf.function) + offset
-    ids = [first + n * stride for n in range(total)]
-    return frozenset(PciAddress(pf.domain, n >> 8, n >> 3 & 0x1F, n & 0x7) for n in ids if n <= 0xFFFF)
 
 
 def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
