@@ -46,13 +46,12 @@ class _Worker(cotyledon.Service):
 def main(
     name: str,
     build: Callable[[cfg.ConfigOpts], Service],
-    args: Sequence[str] | None = None,
     workers: Callable[[cfg.ConfigOpts], int] = lambda _conf: 1,
     flags: Sequence[cfg.Opt] = (),
 ) -> None:
     """The body of ``python -m services.<name>``. Ends the process: 0 after SIGTERM, 1 if it cannot start."""
     try:
-        conf = config.load(sys.argv[1:] if args is None else args, f"portclaim-{name}", flags)
+        conf = config.load(sys.argv[1:], f"portclaim-{name}", flags)
         build(conf)  # what cannot be honoured is refused here, by the first process, and not by every worker
     except PortclaimError as error:
         sys.exit(f"portclaim-{name}: {error}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from common.pci.address import PciAddress
 from common.pci.errors import InvalidPciAddress
@@ -76,6 +76,21 @@ class InventoryReport(Message):
     digest: Annotated[str, Field(min_length=1, max_length=128)]
     devices: Annotated[list[DeviceReport], Field(max_length=65536)] | None = None
     numa_cells: list[NumaCell] = []
+
+    @model_validator(mode="after")
+    def _is_a_forest(self) -> InventoryReport:
+        by_address = {device.address: device for device in self.devices or ()}
+        if len(by_address) != len(self.devices or ()):
+            raise ValueError("an address stands for more than one device")
+        for device in by_address.values():
+            if device.dev_type != "type-VF":
+                if device.parent_address is not None:
+                    raise ValueError(f"{device.address} is a {device.dev_type} and cannot have a parent")
+            elif device.parent_address is None:
+                raise ValueError(f"{device.address} is a VF and needs the address of its PF")
+            elif (pf := by_address.get(device.parent_address)) is None or pf.dev_type != "type-PF":
+                raise ValueError(f"{device.address}: its parent {device.parent_address} is no PF here")
+        return self
 
 
 class InventoryAnswer(Message):

@@ -1,0 +1,16 @@
+"""``python -m services.conductor``."""
+
+from oslo_config import cfg
+
+from common import service
+from services.conductor.service import Conductor
+
+WORKERS = cfg.IntOpt("workers", min=1, help="Worker processes; overrides [conductor] workers.")
+
+
+def main() -> None:
+    service.main("conductor", Conductor, lambda conf: conf.workers or conf.conductor.workers, flags=[WORKERS])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Apply what an agent says about its host: in one transaction, a fixed number of statements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from common.errors import HostOwnedByAnotherAgent, UnknownHost
+from common.rpc.messages import InventoryAnswer, InventoryReport
+from services.conductor import tree
+
+_SIGN_OF_LIFE = sa.text("""
+    UPDATE compute_nodes SET last_seen = now()
+     WHERE host = :host AND agent_id = :agent_id AND inventory_digest = :digest
+    RETURNING id
+""")
+
+_TAKE_HOST = sa.text("""
+    INSERT INTO compute_nodes AS n (host, agent_id) VALUES (:host, :agent_id)
+        ON CONFLICT (host) DO UPDATE SET agent_id = EXCLUDED.agent_id, last_seen = now()
+     WHERE n.agent_id = EXCLUDED.agent_id
+        OR n.last_seen < now() - make_interval(secs => :agent_down_after)
+    RETURNING id
+""")
+
+_OWNER = sa.text("SELECT id, agent_id FROM compute_nodes WHERE host = :host")
+
+_REPORTED = """
+    reported AS (
+        SELECT * FROM jsonb_to_recordset(:devices) AS r (
+            address text, dev_type text, vendor_id text, product_id text, numa_node integer,
+            parent_address text, offered boolean, unusable_reason text, tags jsonb, attributes jsonb)
+    )
+"""
+
+
+def _of_report(sql: str, **parts: str) -> sa.TextClause:
+    """A statement that begins with the report's devices as the table ``reported``."""
+    statement = sa.text("WITH " + _REPORTED + sql.format(**parts))
+    return statement.bindparams(sa.bindparam("devices", type_=JSONB))
+
+
+# Ordered, so that two hosts that bring the same new pools wait for each other in one direction.
+_ADD_POOLS = _of_report("""
+    INSERT INTO pools (dev_type, vendor_id, product_id, tags)
+    SELECT DISTINCT dev_type, vendor_id, product_id, tags FROM reported
+     ORDER BY dev_type, vendor_id, product_id, tags
+        ON CONFLICT DO NOTHING
+""")
+
+# A report may turn a PF into something else and re-parent its VFs: the tree has to be right at the end.
+_TREE_AT_THE_END = sa.text("SET CONSTRAINTS parent_is_a_pf_of_the_same_host DEFERRED")
+
+# What is in use is never removed, nor are the VFs of a PF in use (they do not exist on the host
+# while a guest has it) or of one whose agent says that it is not in order.
+_VANISH = _of_report("""
+    , vanished AS (
+        SELECT d.id,
+               NOT d.unheld
+                  OR NOT coalesce(pf.unheld, true)
+                  OR reported_pf.unusable_reason IS NOT NULL
+                  OR EXISTS (SELECT FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld) AS kept
+          FROM pci_devices d
+          LEFT JOIN pci_devices pf ON pf.id = d.parent_id
+          LEFT JOIN reported reported_pf ON reported_pf.address = pf.address
+         WHERE d.compute_node_id = :compute_node_id
+           AND d.status <> 'removed'
+           AND NOT EXISTS (SELECT FROM reported r WHERE r.address = d.address)
+    )
+    UPDATE pci_devices d
+       SET present = false,
+           status = CASE WHEN v.kept THEN d.status ELSE 'removed' END
+      FROM vanished v
+     WHERE d.id = v.id AND (d.present OR NOT v.kept)
+""")
+
+# What a device in use is, and whose VF, does not change under its holder; what it is like does.
+_UPSERT = """
+    INSERT INTO pci_devices AS d (compute_node_id, parent_id, pool_id, numa_node, offered, present,
+                                  address, dev_type, status, unusable_reason, attributes)
+    SELECT :compute_node_id, pf.id, p.id, r.numa_node, r.offered, true,
+           r.address, r.dev_type, 'unavailable', r.unusable_reason, r.attributes
+      FROM reported r
+      JOIN pools p USING (dev_type, vendor_id, product_id, tags)
+      LEFT JOIN pci_devices pf ON pf.compute_node_id = :compute_node_id AND pf.address = r.parent_address
+     WHERE {which}
+        ON CONFLICT (compute_node_id, address) DO UPDATE
+       SET parent_id = CASE WHEN {free} THEN EXCLUDED.parent_id ELSE d.parent_id END,
+           pool_id = CASE WHEN {free} THEN EXCLUDED.pool_id ELSE d.pool_id END,
+           dev_type = CASE WHEN {free} THEN EXCLUDED.dev_type ELSE d.dev_type END,
+           status = CASE WHEN d.status = 'removed' THEN EXCLUDED.status ELSE d.status END,
+           numa_node = EXCLUDED.numa_node,
+           offered = EXCLUDED.offered,
+           present = true,
+           unusable_reason = EXCLUDED.unusable_reason,
+           attributes = EXCLUDED.attributes
+     WHERE d.status = 'removed'
+        OR (d.parent_id, d.pool_id, d.dev_type, d.numa_node, d.offered, d.present, d.unusable_reason,
+            d.attributes)
+           IS DISTINCT FROM
+           (EXCLUDED.parent_id, EXCLUDED.pool_id, EXCLUDED.dev_type, EXCLUDED.numa_node, EXCLUDED.offered,
+            EXCLUDED.present, EXCLUDED.unusable_reason, EXCLUDED.attributes)
+"""
+_FREE = """
+    (d.unheld AND NOT EXISTS (SELECT FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld))
+"""
+_UPSERT_PORTS = _of_report(_UPSERT, free=_FREE, which="r.dev_type <> 'type-VF'")
+_UPSERT_VFS = _of_report(_UPSERT, free=_FREE, which="r.dev_type = 'type-VF'")
+
+_REMEMBER = sa.text("""
+    UPDATE compute_nodes
+       SET inventory_digest = :digest, numa_cells = :numa_cells, inventoried_at = now()
+     WHERE id = :compute_node_id
+""").bindparams(sa.bindparam("numa_cells", type_=JSONB))
+
+
+def apply(connection: sa.Connection, report: InventoryReport, agent_down_after: float) -> InventoryAnswer:
+    """Make the database say what the report says. An unchanged one writes nothing but ``last_seen``.
+
+    Raises :class:`HostOwnedByAnotherAgent` while the host's present agent gives signs of life.
+    """
+    agent = {"host": report.host, "agent_id": report.agent_id}
+    if connection.scalar(_SIGN_OF_LIFE, agent | {"digest": report.digest}) is not None:
+        return InventoryAnswer(resend=False)
+    node_id = connection.scalar(_TAKE_HOST, agent | {"agent_down_after": agent_down_after})
+    if node_id is None:
+        raise _owned_by_another(report.host)
+    if report.devices is None:
+        return InventoryAnswer(resend=True)
+
+    facts: dict[str, Any] = {
+        "compute_node_id": node_id,
+        "devices": [device.model_dump() for device in report.devices],
+    }
+    tree.lock_host(connection, node_id)
+    for statement in (_ADD_POOLS, _TREE_AT_THE_END, _VANISH, _UPSERT_PORTS, _UPSERT_VFS):
+        connection.execute(statement, facts)
+    tree.settle(connection, tree.lock_host(connection, node_id))
+    cells = [cell.model_dump() for cell in report.numa_cells]
+    connection.execute(_REMEMBER, {"compute_node_id": node_id, "digest": report.digest, "numa_cells": cells})
+    return InventoryAnswer(resend=False)
+
+
+def node_of(connection: sa.Connection, host: str, agent_id: object) -> int:
+    """The id of the host that this agent owns. Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``."""
+    row = connection.execute(_OWNER, {"host": host}).one_or_none()
+    if row is None:
+        raise UnknownHost(f"host {host} is unknown: its agent has to report its inventory first", host=host)
+    if row.agent_id != agent_id:
+        raise _owned_by_another(host)
+    return int(row.id)
+
+
+def _owned_by_another(host: str) -> HostOwnedByAnotherAgent:
+    return HostOwnedByAnotherAgent(
+        f"another agent that is alive publishes for host {host}: give one of the two another [DEFAULT] host, "
+        "or stop it",
+        host=host,
+    )

@@ -1,0 +1,77 @@
+"""The conductor as something that starts and stops."""
+
+from __future__ import annotations
+
+import uuid
+
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from common.db.transaction import connect, in_transaction
+from common.errors import InvalidConfiguration
+from common.rpc.compute_agent import ComputeAgentClient
+from common.rpc.conductor import ConductorClient
+from common.rpc.endpoint import Endpoint, exposed, server
+from common.rpc.messages import (
+    Holdings,
+    HoldingsRequest,
+    InventoryAnswer,
+    InventoryReport,
+    Step,
+    StepResult,
+)
+from common.rpc.transport import transport
+from services.conductor import inventory, lifecycle
+from services.conductor.relay import Relay
+
+
+class ConductorEndpoint(Endpoint):
+    """What agents call; see :class:`common.rpc.conductor.ConductorClient`."""
+
+    def __init__(self, engine: sa.Engine, agent_down_after: float) -> None:
+        self._engine = engine
+        self._agent_down_after = agent_down_after
+
+    @exposed(InventoryReport)
+    def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
+        return in_transaction(self._engine, lambda c: inventory.apply(c, report, self._agent_down_after))
+
+    @exposed(StepResult)
+    def step_done(self, result: StepResult) -> None:
+        in_transaction(self._engine, lambda c: lifecycle.step_done(c, result))
+
+    @exposed(HoldingsRequest)
+    def holdings(self, request: HoldingsRequest) -> Holdings:
+        held = in_transaction(self._engine, lambda c: lifecycle.holdings(c, request.host, request.agent_id))
+        return Holdings(holdings=held)
+
+
+class Conductor:
+    """One worker: answers agents, and sends unanswered steps again."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        if not conf.database.connection:
+            raise InvalidConfiguration("[database] connection is not set: the conductor needs the database")
+        self._conf = conf
+
+    def start(self) -> None:
+        conf = self._conf
+        self._bus = transport(conf)
+        # One connection for each message in hand and one for the relay.
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 1)
+        endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
+        self._server = server(self._bus, ConductorClient.topic, uuid.uuid4().hex, endpoint)
+        resend_after = conf.conductor.resend_after
+        self._relay = Relay(self._engine, self._send, resend_after, pause=resend_after / 5)
+        self._server.start()
+        self._relay.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+        self._server.wait()
+        self._relay.end()
+        self._bus.cleanup()
+        self._engine.dispose()
+
+    def _send(self, host: str, step: Step) -> None:
+        ComputeAgentClient(self._bus, self._conf, server=host).send(step)
