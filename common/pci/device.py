@@ -9,11 +9,15 @@ from common.pci.address import PciAddress
 
 
 class DeviceType(StrEnum):
-    """What a PCI function is to SR-IOV, in Nova's words (``PciDeviceType``)."""
+    """What a PCI function is to SR-IOV, in Nova's words (``PciDeviceType``).
+
+    ``VDPA`` is a VF behind a vDPA bus: a VF to its PF, and never given to who did not ask for one.
+    """
 
     PCI = "type-PCI"
     PF = "type-PF"
     VF = "type-VF"
+    VDPA = "vdpa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class PciDevice:
     A PF is a function with the SR-IOV capability, whether its VFs are switched on or not; a VF is
     a function with a ``physfn`` link (kernel ABI, ``sysfs-bus-pci``), and ``parent`` is where that
     link leads. Ids are four lower-case hexadecimal digits. ``numa_node`` is None where the kernel
-    says -1.
+    says -1. ``vf_product_id`` is the product id that all VFs of this PF have (``sriov_vf_device``).
     """
 
     address: PciAddress
@@ -40,3 +44,4 @@ class PciDevice:
     serial: str | None = None
     total_vfs: int = 0
     num_vfs: int = 0
+    vf_product_id: str | None = None

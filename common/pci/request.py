@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+MAX_COUNT = 256
+"""The most devices that one request may ask for: what a PF can have in VFs on one bus number, and more
+than any host gives one guest. It keeps a slip of the keyboard from holding up a fleet."""
+
 
 class NumaPolicy(StrEnum):
     """How close to the instance's memory its devices have to be (Nova, ``hw:pci_numa_affinity_policy``)."""
@@ -16,14 +20,22 @@ class NumaPolicy(StrEnum):
     LEGACY = "legacy"
 
 
+class GroupPolicy(StrEnum):
+    """May the devices of one claim share a port? ``isolate``: every VF from another PF (``group_policy``)."""
+
+    NONE = "none"
+    ISOLATE = "isolate"
+
+
 @dataclass(frozen=True, slots=True)
 class PciRequest:
     """``count`` devices, each of which satisfies at least one of the alternatives in ``spec``.
 
-    An alternative maps ``vendor_id``, ``product_id``, ``dev_type`` and tag names to wanted values.
+    An alternative maps ``vendor_id``, ``product_id``, ``dev_type`` and tag names to wanted values;
+    None wants the tag not to be there.
     """
 
     count: int
-    spec: tuple[Mapping[str, str], ...]
+    spec: tuple[Mapping[str, str | None], ...]
     alias_name: str | None = None
     numa_policy: NumaPolicy = NumaPolicy.LEGACY

@@ -1,8 +1,14 @@
-"""The status of a device and what a change of one does to its PF/VF tree."""
+"""The life of the devices of one host: what each change of a device does to its PF/VF tree (Nova's rules)."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Generic, TypeVar
+
+from common.pci.device import DeviceType
+from common.pci.errors import InvalidTransition, WrongOwner
 
 
 class DeviceStatus(StrEnum):
@@ -18,3 +24,128 @@ class DeviceStatus(StrEnum):
 
 HELD = frozenset({DeviceStatus.CLAIMED, DeviceStatus.ALLOCATED})
 """The statuses in which a device belongs to a claim."""
+
+_BLOCKED = frozenset({DeviceStatus.UNCLAIMABLE, DeviceStatus.UNAVAILABLE})
+_UNHELD = frozenset({DeviceStatus.AVAILABLE}) | _BLOCKED
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeDevice(Generic[Key]):
+    """A device and its place: ``parent`` is its PF's key, for a VF. ``owner`` holds it."""
+
+    dev_type: DeviceType
+    parent: Key | None = None
+    status: DeviceStatus = DeviceStatus.AVAILABLE
+    owner: str | None = None
+
+
+class DeviceTree(Generic[Key]):
+    """The devices of a host by key. An operation changes all that it must, or raises and changes nothing.
+
+    A VF whose parent is not tracked, or was removed, stands alone.
+    """
+
+    def __init__(self, devices: Mapping[Key, TreeDevice[Key]]) -> None:
+        self._types = {key: device.dev_type for key, device in devices.items()}
+        self._parents = {key: device.parent for key, device in devices.items()}
+        self._children: dict[Key, list[Key]] = {key: [] for key in devices}
+        for key, device in devices.items():
+            if device.parent is not None and device.parent in self._children:
+                self._children[device.parent].append(key)
+        self._status = {key: device.status for key, device in devices.items()}
+        self._owner = {key: device.owner for key, device in devices.items()}
+
+    def status(self, key: Key) -> DeviceStatus:
+        """The status of one device."""
+        return self._status[key]
+
+    def owner(self, key: Key) -> str | None:
+        """Who holds it; None if nobody does."""
+        return self._owner[key]
+
+    def claim(self, key: Key, owner: str) -> None:
+        """Reserve a device: the VFs of a PF, or the PF of a VF, can then not be claimed."""
+        self._require(key, (DeviceStatus.AVAILABLE,))
+        vfs, pf = self._vfs(key), self._pf(key)
+        self._require_all(vfs, _UNHELD, key)
+        self._require_all(pf, _UNHELD, key)
+        self._set(vfs, DeviceStatus.UNCLAIMABLE)
+        self._set(
+            (one for one in pf if self._status[one] is DeviceStatus.AVAILABLE), DeviceStatus.UNCLAIMABLE
+        )
+        self._hold(key, DeviceStatus.CLAIMED, owner)
+
+    def allocate(self, key: Key, owner: str) -> None:
+        """Attach a device that is free or claimed by ``owner``; its tree partners become unavailable."""
+        self._require(key, (DeviceStatus.AVAILABLE, DeviceStatus.CLAIMED))
+        if self._status[key] is DeviceStatus.CLAIMED:
+            self._require_owner(key, owner)
+        vfs, pf = self._vfs(key), self._pf(key)
+        self._require_all(vfs, (DeviceStatus.AVAILABLE, DeviceStatus.UNCLAIMABLE), key)
+        self._require_all(pf, _UNHELD, key)
+        self._set((*vfs, *pf), DeviceStatus.UNAVAILABLE)
+        self._hold(key, DeviceStatus.ALLOCATED, owner)
+
+    def free(self, key: Key, owner: str | None = None) -> frozenset[Key]:
+        """Give a device back; answers all that became available by it.
+
+        A PF frees its VFs; a VF frees its PF when all of its other VFs are available. ``owner``
+        None asks nobody.
+        """
+        self._require(key, HELD)
+        if owner is not None:
+            self._require_owner(key, owner)
+        freed = {key}
+        freed.update(vf for vf in self._vfs(key) if self._status[vf] in _BLOCKED)
+        for pf in self._pf(key):
+            others = [vf for vf in self._vfs(pf) if vf != key]
+            if all(self._status[vf] is DeviceStatus.AVAILABLE for vf in others):
+                freed.add(pf)
+        self._set(freed, DeviceStatus.AVAILABLE)
+        self._owner[key] = None
+        return frozenset(freed)
+
+    def remove(self, key: Key) -> None:
+        """The device left the host; only what nobody holds can be removed."""
+        self._require(key, _UNHELD)
+        if self._owner[key] is not None:
+            raise WrongOwner(f"{key} belongs to {self._owner[key]}")
+        self._status[key] = DeviceStatus.REMOVED
+
+    def _vfs(self, key: Key) -> tuple[Key, ...]:
+        """The VFs of a PF that are still there; none for any other device."""
+        if self._types[key] is not DeviceType.PF:
+            return ()
+        return tuple(vf for vf in self._children[key] if self._status[vf] is not DeviceStatus.REMOVED)
+
+    def _pf(self, key: Key) -> tuple[Key, ...]:
+        """The PF of a VF, if it is tracked and still there."""
+        parent = self._parents[key]
+        if parent is None or self._status.get(parent, DeviceStatus.REMOVED) is DeviceStatus.REMOVED:
+            return ()
+        return (parent,)
+
+    def _require(self, key: Key, allowed: Collection[DeviceStatus]) -> None:
+        if self._status[key] not in allowed:
+            wanted = " or ".join(sorted(allowed))
+            raise InvalidTransition(f"{key} is {self._status[key]}; it would have to be {wanted}")
+
+    def _require_all(self, partners: Iterable[Key], allowed: Collection[DeviceStatus], key: Key) -> None:
+        for partner in partners:
+            if self._status[partner] not in allowed:
+                raise InvalidTransition(
+                    f"{key} is not free: {partner} of its tree is {self._status[partner]}"
+                )
+
+    def _require_owner(self, key: Key, owner: str) -> None:
+        if self._owner[key] != owner:
+            raise WrongOwner(f"{key} belongs to {self._owner[key]}, not to {owner}")
+
+    def _set(self, keys: Iterable[Key], status: DeviceStatus) -> None:
+        self._status.update(dict.fromkeys(keys, status))
+
+    def _hold(self, key: Key, status: DeviceStatus, owner: str) -> None:
+        self._status[key] = status
+        self._owner[key] = owner

@@ -1,0 +1,133 @@
+"""The ``address`` of a device_spec entry: partial addresses with wildcards, or patterns per field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from common.pci.address import PciAddress
+from common.pci.errors import InvalidPciAddress
+from common.pci.pattern import compile_pattern
+
+ANY = "*"
+_HEX = re.compile(r"[0-9a-fA-F]+", re.ASCII)
+
+
+class Field(NamedTuple):
+    """One field of an address: its name, the number of bits it takes, and its largest value."""
+
+    name: str
+    bits: int
+    limit: int
+
+
+DOMAIN = Field("domain", 16, 0xFFFF)
+BUS = Field("bus", 8, 0xFF)
+SLOT = Field("slot", 5, 0x1F)
+FUNCTION = Field("function", 3, 0x7)
+FIELDS = (DOMAIN, BUS, SLOT, FUNCTION)
+"""Nova's limits. Linux knows larger domains; a device in one of them is out of device_spec's reach."""
+
+ADDRESS_BITS = sum(field.bits for field in FIELDS)
+FULL_MASK = (1 << ADDRESS_BITS) - 1
+
+
+def as_number(address: PciAddress) -> int:
+    """The address as one number of ADDRESS_BITS bits; its domain must not be above ffff."""
+    return address.domain << 16 | address.bus << 8 | address.slot << 3 | address.function
+
+
+def hex_number(text: str, limit: int) -> int:
+    """A plain hexadecimal number up to ``limit``; ValueError says what is wrong with another."""
+    if not _HEX.fullmatch(text):
+        raise ValueError(f"{text!r} is no hexadecimal number")
+    number = int(text, 16)
+    if number > limit:
+        raise ValueError(f"{text!r} is above {limit:x}")
+    return number
+
+
+class Glob(NamedTuple):
+    """Matches the addresses that equal ``value`` in the bits of ``mask``."""
+
+    mask: int
+    value: int
+
+    @property
+    def single(self) -> PciAddress | None:
+        """The one address that this is, or None where it has a wildcard."""
+        if self.mask != FULL_MASK:
+            return None
+        number = self.value
+        return PciAddress(number >> 16, number >> 8 & BUS.limit, number >> 3 & SLOT.limit, number & 7)
+
+
+ANYWHERE = Glob(0, 0)
+
+
+def parse_glob(text: str) -> Glob:
+    """Read ``[[[[domain]:]bus]:][slot][.[function]]``, Nova's partial address.
+
+    Fields are filled from the right, what is missing or blank means any, and a field is a whole
+    wildcard or a number. Raises ValueError with a reason.
+    """
+    front, _, function = text.partition(".")
+    parts = front.split(":")
+    if len(parts) > 3:
+        raise ValueError(f"{text!r} has more than three fields before the function")
+    if function and not function.strip():
+        raise ValueError("the function is blank; leave it out or write a * for any")
+    parts = [ANY] * (3 - len(parts)) + parts + [function]
+    mask = value = 0
+    for one, part in zip(FIELDS, parts, strict=True):
+        mask <<= one.bits
+        value <<= one.bits
+        content = part.strip() or ANY
+        if content == ANY:
+            continue
+        try:
+            value |= hex_number(content, one.limit)
+        except ValueError as error:
+            raise ValueError(f"{one.name} {error}") from None
+        mask |= (1 << one.bits) - 1
+    return Glob(mask, value)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPatterns:
+    """A pattern for each field, anchored at the start only, against zero-padded lower-case digits."""
+
+    patterns: tuple[re.Pattern[str], ...]
+    _seen: dict[PciAddress, bool] = field(default_factory=dict, compare=False, repr=False)
+
+    def match(self, address: PciAddress) -> bool:
+        """Does every field match? Each address is tried once; a host has few that need it."""
+        if (seen := self._seen.get(address)) is None:
+            fields = re.split("[:.]", str(address))
+            seen = all(pattern.match(text) for pattern, text in zip(self.patterns, fields, strict=True))
+            self._seen[address] = seen
+        return seen
+
+    @property
+    def single(self) -> PciAddress | None:
+        """The one address that the patterns spell in plain text, or None."""
+        domain, bus, slot, function = (pattern.pattern for pattern in self.patterns)
+        text = f"{domain}:{bus}:{slot}.{function}"
+        try:
+            address = PciAddress.parse(text)
+        except InvalidPciAddress:
+            return None
+        return address if str(address) == text else None
+
+
+def parse_patterns(fields: Mapping[str, object]) -> FieldPatterns:
+    """Read ``{"domain": pattern, "bus": …, "slot": …, "function": …}``; a field left out means any.
+
+    Raises ValueError with a reason.
+    """
+    names = [one.name for one in FIELDS]
+    if strangers := [name for name in fields if name not in names]:
+        raise ValueError(f"{strangers[0]!r} is no field of an address; these are {', '.join(names)}")
+    return FieldPatterns(tuple(compile_pattern(fields.get(name, ".*")) for name in names))

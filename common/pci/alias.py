@@ -1,0 +1,154 @@
+"""``[pci] alias``: names for kinds of device, and the requests that a flavor makes with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from common.pci.device import DeviceType
+from common.pci.errors import InvalidAlias, UnknownAlias
+from common.pci.option_text import as_text, read_boolean, read_json
+from common.pci.request import MAX_COUNT, NumaPolicy, PciRequest
+
+MAX_NAME = 256
+DEVICE_TYPES = (DeviceType.PCI, DeviceType.PF, DeviceType.VF)
+_KEYS = (
+    "name",
+    "vendor_id",
+    "product_id",
+    "device_type",
+    "numa_policy",
+    "live_migratable",
+    "resource_class",
+    "traits",
+    "capability_type",
+)
+_ID = re.compile(r"[0-9a-fA-F]{4}")
+_COUNT = re.compile(r"0*([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A kind of device: any of the alternatives in ``spec``, as in :class:`PciRequest`."""
+
+    name: str
+    numa_policy: NumaPolicy
+    spec: tuple[Mapping[str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Aliases:
+    """All aliases by name."""
+
+    by_name: Mapping[str, Alias]
+
+    @classmethod
+    def parse(cls, entries: Sequence[str]) -> Aliases:
+        """Read the values of ``[pci] alias``, each a JSON object.
+
+        Entries of the same name are alternatives; they must agree on device type and NUMA policy.
+        Raises :class:`InvalidAlias`.
+        """
+        by_name: dict[str, Alias] = {}
+        for number, text in enumerate(entries, 1):
+            source = f"alias {number}"
+            one = read_alias(source, text)
+            known = by_name.get(one.name)
+            by_name[one.name] = one if known is None else _join(source, known, one)
+        return cls(by_name)
+
+    def requests(self, extra_spec: str, affinity_policy: NumaPolicy | None = None) -> tuple[PciRequest, ...]:
+        """The requests that ``pci_passthrough:alias`` makes: ``name:count``, with commas between.
+
+        ``affinity_policy`` overrides the aliases' own NUMA policies. Raises :class:`InvalidAlias`.
+        """
+        return tuple(self._request(part, affinity_policy) for part in extra_spec.split(","))
+
+    def _request(self, part: str, affinity_policy: NumaPolicy | None) -> PciRequest:
+        name, colon, count = part.partition(":")
+        number = _COUNT.fullmatch(count.strip())
+        if not colon or number is None:
+            raise InvalidAlias(f"{part!r} does not say which devices and how many; write name:count")
+        alias = self.by_name.get(name.strip())
+        if alias is None:
+            known = ", ".join(sorted(self.by_name)) or "none at all"
+            raise UnknownAlias(f"{name.strip()!r} is no alias; defined are {known}")
+        if not 1 <= int(number[1]) <= MAX_COUNT:
+            raise InvalidAlias(
+                f"{part!r} asks for {number[1]} devices; from 1 to {MAX_COUNT} can be asked for"
+            )
+        return PciRequest(
+            count=int(number[1]),
+            spec=alias.spec,
+            alias_name=alias.name,
+            numa_policy=affinity_policy or alias.numa_policy,
+        )
+
+
+def read_alias(source: str, text: str) -> Alias:
+    """Understand one value of the option. Raises :class:`InvalidAlias` with ``source``, key and reason."""
+    try:
+        entry = read_json(text)
+    except ValueError as error:
+        raise InvalidAlias(str(error), source) from None
+    if not isinstance(entry, dict):
+        raise InvalidAlias("not a JSON object", source)
+    fields: dict[str, str] = {}
+    for key, value in entry.items():
+        if key not in _KEYS:
+            raise InvalidAlias(f"not a key of an alias; these are {', '.join(_KEYS)}", source, ascii(key))
+        if not isinstance(value, str):
+            raise InvalidAlias(f"{value!r} is no string", source, key)
+        try:
+            fields[key] = as_text(value)
+        except ValueError as error:
+            raise InvalidAlias(str(error), source, key) from None
+    return _checked(source, fields)
+
+
+def _checked(source: str, fields: Mapping[str, str]) -> Alias:
+    for key in ("name", "vendor_id", "product_id"):
+        if key not in fields:
+            raise InvalidAlias("missing; an alias needs it", source, key)
+    if not 1 <= len(fields["name"]) <= MAX_NAME:
+        raise InvalidAlias(f"must have 1 to {MAX_NAME} characters", source, "name")
+    spec: dict[str, str | None] = {}
+    for key in ("vendor_id", "product_id"):
+        if not _ID.fullmatch(fields[key]):
+            raise InvalidAlias(f"{fields[key]!r} is not four hexadecimal digits", source, key)
+        spec[key] = fields[key].lower()
+    if "device_type" in fields:
+        spec["dev_type"] = _choice(source, fields, "device_type", DEVICE_TYPES)
+    if "live_migratable" in fields:
+        word = read_boolean(fields["live_migratable"])
+        if word is None:
+            raise InvalidAlias(
+                f"{fields['live_migratable']!r} is neither yes nor no", source, "live_migratable"
+            )
+        spec["live_migratable"] = as_text(word)
+    spec |= {key: fields[key] for key in ("resource_class", "traits") if key in fields}
+    if "capability_type" in fields:  # of old, and always "pci": says nothing, so it asks for nothing
+        _choice(source, fields, "capability_type", ("pci",))
+    policy = NumaPolicy.LEGACY
+    if "numa_policy" in fields:
+        policy = NumaPolicy(_choice(source, fields, "numa_policy", tuple(NumaPolicy)))
+    return Alias(fields["name"].strip(), policy, (spec,))
+
+
+def _choice(source: str, fields: Mapping[str, str], key: str, choices: Sequence[str]) -> str:
+    if fields[key] not in choices:
+        raise InvalidAlias(f"{fields[key]!r} is none of {', '.join(choices)}", source, key)
+    return fields[key]
+
+
+def _join(source: str, known: Alias, one: Alias) -> Alias:
+    """``known`` with one more alternative."""
+    if known.numa_policy is not one.numa_policy:
+        raise InvalidAlias(f"another entry named {one.name!r} has {known.numa_policy}", source, "numa_policy")
+    device_type = known.spec[0].get("dev_type")
+    if device_type != one.spec[0].get("dev_type"):
+        raise InvalidAlias(
+            f"another entry named {one.name!r} has {device_type or 'none'}", source, "device_type"
+        )
+    return Alias(known.name, known.numa_policy, known.spec + one.spec)

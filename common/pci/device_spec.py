@@ -1,0 +1,135 @@
+"""``[pci] device_spec`` as a whole: which entry takes a device. First match wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, as_number
+from common.pci.device import PciDevice
+from common.pci.device_spec_entry import DeviceSpec, read_device_spec
+from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
+from common.pci.host import HostView
+from common.pci.option_text import read_json
+
+_NO_HOST = HostView()
+_ID_BITS = 16
+_ID_MASK = (1 << _ID_BITS) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """``spec`` takes the device; ``entry`` is its place among all entries, counted from 0."""
+
+    entry: int
+    spec: DeviceSpec
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The tags to be stored with the device."""
+        return self.spec.tags
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An entry as a comparison: ids and address in one number, and whether there is more to ask."""
+
+    mask: int
+    value: int
+    covers_vfs: bool
+    has_more: bool
+    match: Match
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpecs:
+    """All entries, in order."""
+
+    specs: tuple[DeviceSpec, ...]
+    _rows: tuple[_Row, ...] = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(
+        cls, entries: Sequence[str], host: HostView = _NO_HOST, *, report_in_placement: bool = False
+    ) -> DeviceSpecs:
+        """Read the values of ``[pci] device_spec``, each a JSON object or a list of them.
+
+        Whether a full address is a PF, whose VFs then belong to the entry too, is looked up in
+        ``host`` now: parse again when the host has other PFs. Raises :class:`InvalidDeviceSpec`.
+        """
+        specs = tuple(
+            read_device_spec(source, item, host, report_in_placement=report_in_placement)
+            for number, text in enumerate(entries, 1)
+            for source, item in split_entry(number, text)
+        )
+        return cls(specs, tuple(_row(place, spec) for place, spec in enumerate(specs)))
+
+    def match(self, device: PciDevice, host: HostView = _NO_HOST) -> Match | None:
+        """The first entry that takes the device, or None.
+
+        A ``devname`` is looked up in ``host`` at every call, so that a renamed interface is followed.
+        Raises :class:`DeviceOutOfReach` for a device in a PCI domain above ffff.
+        """
+        if device.address.domain > DOMAIN.limit:
+            raise DeviceOutOfReach(f"{device.address}: device_spec has no words for PCI domains above ffff")
+        ids = (int(device.vendor_id, 16) << _ID_BITS | int(device.product_id, 16)) << ADDRESS_BITS
+        own = ids | as_number(device.address)
+        above = own if device.parent is None else ids | as_number(device.parent)
+        for row in self._rows:
+            fits = own & row.mask == row.value or (row.covers_vfs and above & row.mask == row.value)
+            if fits and (not row.has_more or _accepts(row.match.spec, device, host)):
+                return row.match
+        return None
+
+
+def split_entry(number: int, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """The JSON objects in the ``number``-th value of the option, each with its name for messages.
+
+    Raises :class:`InvalidDeviceSpec`.
+    """
+    source = f"device_spec {number}"
+    try:
+        value = read_json(text)
+    except ValueError as error:
+        raise InvalidDeviceSpec(str(error), source) from None
+    if isinstance(value, dict):
+        yield source, value
+        return
+    if not isinstance(value, list):
+        raise InvalidDeviceSpec("neither a JSON object nor a list of them", source)
+    for place, item in enumerate(value, 1):
+        if not isinstance(item, dict):
+            raise InvalidDeviceSpec("not a JSON object", f"{source}, item {place}")
+        yield f"{source}, item {place}", item
+
+
+def _row(place: int, spec: DeviceSpec) -> _Row:
+    mask = value = 0
+    for one in (spec.vendor_id, spec.product_id):
+        mask <<= _ID_BITS
+        value <<= _ID_BITS
+        if one != ANY:
+            mask, value = mask | _ID_MASK, value | int(one, 16)
+    return _Row(
+        mask=mask << ADDRESS_BITS | spec.glob.mask,
+        value=value << ADDRESS_BITS | spec.glob.value,
+        covers_vfs=spec.covers_vfs,
+        has_more=spec.devname is not None or spec.patterns is not None or spec.remote_managed,
+        match=Match(place, spec),
+    )
+
+
+def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
+    """The rules that a comparison of ids and glob cannot tell."""
+    if spec.remote_managed and not device.serial:
+        return False
+    if spec.devname is not None:
+        target = host.netdevs.get(spec.devname)
+        return target is not None and (
+            target == device.address or (target == device.parent and target in host.pfs)
+        )
+    if spec.patterns is not None:
+        return spec.patterns.match(device.address) or (
+            spec.covers_vfs and device.parent is not None and spec.patterns.match(device.parent)
+        )
+    return True

@@ -1,0 +1,183 @@
+"""One entry of ``[pci] device_spec``: what an operator wrote, checked and understood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.pci.address_spec import ANY, ANYWHERE, FieldPatterns, Glob, hex_number, parse_glob, parse_patterns
+from common.pci.device import DeviceType, PciDevice
+from common.pci.errors import InvalidDeviceSpec
+from common.pci.host import HostView
+from common.pci.option_text import as_text, read_boolean
+
+MAX_ID = 0xFFFF
+MAX_VFS = 0xFFFF
+"""TotalVFs is a field of 16 bits (PCI Express, SR-IOV capability)."""
+
+_NUMBER = re.compile(r"[0-9]{1,5}")
+
+STRICT_TAGS = frozenset({"managed", "live_migratable", "one_time_use"})
+"""Tags that are boolean words, stored as ``true`` or ``false``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSpec:
+    """One entry, understood.
+
+    ``source`` names it for people. Ids are four lower-case hexadecimal digits or ``*``. ``devname``,
+    ``glob`` and ``patterns`` are the three ways to name a place, at most one of them given;
+    ``covers_vfs`` is True where that place is a PF, whose VFs then belong to the entry too.
+    ``tags`` are stored with every device that the entry takes; a tag of JSON null is no tag.
+
+    Portclaim's own: with ``reconfigurable`` False a port that has VFs is never given away whole, and
+    ``num_vfs`` is how many VFs an agent keeps on a port, None for as many as it finds.
+    """
+
+    source: str
+    tags: Mapping[str, str]
+    vendor_id: str = ANY
+    product_id: str = ANY
+    devname: str | None = None
+    glob: Glob = ANYWHERE
+    patterns: FieldPatterns | None = None
+    covers_vfs: bool = False
+    remote_managed: bool = False
+    reconfigurable: bool = True
+    num_vfs: int | None = None
+
+    def offers(self, device: PciDevice) -> bool:
+        """May this device, which the entry takes, be handed out as it is now?"""
+        return self.reconfigurable or device.dev_type is not DeviceType.PF or device.num_vfs == 0
+
+
+def read_device_spec(
+    source: str, entry: Mapping[str, object], host: HostView, *, report_in_placement: bool = False
+) -> DeviceSpec:
+    """Understand one JSON object. Raises :class:`InvalidDeviceSpec` with entry, key and reason."""
+    return _Reader(source, entry, host, report_in_placement).read()
+
+
+class _Reader:
+    """Takes the keys that it knows out of the entry; what is left over are tags."""
+
+    def __init__(self, source: str, entry: Mapping[str, object], host: HostView, in_placement: bool) -> None:
+        self._source = source
+        self._rest = dict(entry)
+        self._host = host
+        self._in_placement = in_placement
+
+    def read(self) -> DeviceSpec:
+        vendor_id, product_id = self._id("vendor_id"), self._id("product_id")
+        devname, address = self._devname(), self._address()
+        if devname is not None and address is not None:
+            raise self._invalid("devname", "given together with address; keep one of them")
+        pf = None if address is None or address.single is None else self._host.pfs.get(address.single)
+        spec = DeviceSpec(
+            source=self._source,
+            vendor_id=vendor_id,
+            product_id=product_id,
+            devname=devname,
+            glob=address if isinstance(address, Glob) else ANYWHERE,
+            patterns=address if isinstance(address, FieldPatterns) else None,
+            covers_vfs=pf is not None,
+            remote_managed=read_boolean(self._rest.get("remote_managed")) is True,
+            reconfigurable=self._reconfigurable(),
+            num_vfs=self._num_vfs(),
+            tags=self._tags(),
+        )
+        if spec.remote_managed:
+            self._check_remote_managed(spec, pf)
+        return spec
+
+    def _invalid(self, key: str, reason: str) -> InvalidDeviceSpec:
+        return InvalidDeviceSpec(reason, self._source, key)
+
+    def _id(self, key: str) -> str:
+        value = self._rest.pop(key, ANY)
+        if not isinstance(value, str):
+            raise self._invalid(key, f"{value!r} is no string of hexadecimal digits")
+        text = value.strip() if key == "vendor_id" else value
+        if text == ANY:
+            return ANY
+        try:
+            return f"{hex_number(text, MAX_ID):04x}"
+        except ValueError as error:
+            raise self._invalid(key, f"{error}; write four hexadecimal digits or *") from None
+
+    def _devname(self) -> str | None:
+        value = self._rest.pop("devname", None)
+        if not value:
+            return None
+        if not isinstance(value, str):
+            raise self._invalid("devname", f"{value!r} is no name of a network interface")
+        return value
+
+    def _address(self) -> Glob | FieldPatterns | None:
+        value = self._rest.pop("address", None)
+        if value is None or value == "":
+            return None
+        try:
+            if isinstance(value, str):
+                return parse_glob(value)
+            if isinstance(value, dict) and value:
+                return parse_patterns(value)
+        except ValueError as error:
+            raise self._invalid("address", str(error)) from None
+        raise self._invalid("address", f"{value!r} is neither text nor patterns; leave it out for any")
+
+    def _reconfigurable(self) -> bool:
+        value = self._rest.pop("reconfigurable", None)
+        return True if value is None else self._boolean("reconfigurable", value)
+
+    def _num_vfs(self) -> int | None:
+        value = self._rest.pop("num_vfs", None)
+        if value is None:
+            return None
+        text = str(value)
+        if not _NUMBER.fullmatch(text) or int(text) > MAX_VFS:
+            raise self._invalid("num_vfs", f"{value!r} is no number from 0 to {MAX_VFS}")
+        return int(text)
+
+    def _tags(self) -> dict[str, str]:
+        tags: dict[str, str] = {}
+        for key, value in self._rest.items():
+            if value is None:
+                continue
+            try:
+                tags[as_text(key)] = as_text(self._boolean(key, value) if key in STRICT_TAGS else value)
+            except ValueError as error:
+                if isinstance(error, InvalidDeviceSpec):
+                    raise
+                raise self._invalid(ascii(key), str(error)) from None
+        if tags.get("one_time_use") == "true" and not self._in_placement:
+            raise self._invalid("one_time_use", "rests on [pci] report_in_placement, which is off")
+        return tags
+
+    def _boolean(self, key: str, value: object) -> bool:
+        word = read_boolean(value)
+        if word is None:
+            raise self._invalid(key, f"{value!r} is neither yes nor no")
+        return word
+
+    def _check_remote_managed(self, spec: DeviceSpec, pf: PciDevice | None) -> None:
+        """Refuse to have a PF managed remotely: the guest could not reach its control plane (Nova docs)."""
+        if spec.devname is not None:
+            target = self._host.netdevs.get(spec.devname)
+            if target is None:
+                raise self._invalid("remote_managed", f"this host has no network interface {spec.devname!r}")
+            pf = self._host.pfs.get(target)
+        if pf is None:
+            return
+        same_vendor = spec.vendor_id in (ANY, pf.vendor_id)
+        if same_vendor and spec.product_id == pf.vf_product_id:
+            return
+        if same_vendor and spec.product_id in (ANY, pf.product_id):
+            raise self._invalid(
+                "remote_managed", f"{pf.address} is a PF; name its VFs by their product_id {pf.vf_product_id}"
+            )
+        raise self._invalid(
+            "remote_managed",
+            f"the VFs of PF {pf.address} are {pf.vendor_id}:{pf.vf_product_id}, which these ids are not",
+        )
