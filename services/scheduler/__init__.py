@@ -1,0 +1,1 @@
+"""The scheduler: answers claim, release, explain and look-ups."""

@@ -1,0 +1,116 @@
+"""``portclaim claim|release|show|explain``."""
+
+from __future__ import annotations
+
+import uuid
+
+import click
+
+from cli import render
+from cli.session import Session, command
+from common.rpc.messages import ClaimRequest, ExplainRequest
+
+_alias = click.option(
+    "--alias",
+    required=True,
+    help="How many of which kinds, as in the extra spec pci_passthrough:alias: NAME:COUNT[,NAME:COUNT...].",
+)
+_extra_specs = click.option(
+    "--extra-spec",
+    "extra_specs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another extra spec of the flavor; may be given more than once.",
+)
+_hosts = click.option(
+    "--host", "hosts", multiple=True, help="Only on this host; may be given more than once."
+)
+_avoid = click.option("--avoid-host", "avoid_hosts", multiple=True, help="Not on this host.")
+
+
+def add_claim_commands(main: click.Group) -> None:
+    @command(main)
+    @_alias
+    @_extra_specs
+    @_hosts
+    @_avoid
+    @click.option("--instance", type=click.UUID, help="The instance; default: a new id.")
+    @click.option(
+        "--claim-id", type=click.UUID, help="The claim's id, to call again safely; default: a new id."
+    )
+    @render.output_option
+    @click.pass_obj
+    def claim(
+        session: Session,
+        alias: str,
+        extra_specs: tuple[str, ...],
+        hosts: tuple[str, ...],
+        avoid_hosts: tuple[str, ...],
+        instance: uuid.UUID | None,
+        claim_id: uuid.UUID | None,
+        output: str,
+    ) -> None:
+        """Reserve devices for an instance: all of them on one host, or none.
+
+        The claim is answered once its devices are reserved; they are attached after that.
+        The same --claim-id with the same request answers with the same claim.
+        """
+        request = ClaimRequest(
+            claim_id=claim_id or uuid.uuid4(),
+            instance_id=instance or uuid.uuid4(),
+            extra_specs=_specs(alias, extra_specs),
+            hosts=list(hosts) or None,
+            avoid_hosts=list(avoid_hosts),
+        )
+        made = session.scheduler.claim(request)
+        render.as_json(made) if output == "json" else render.claim(made)
+
+    @command(main)
+    @click.argument("claim_id", type=click.UUID)
+    @render.output_option
+    @click.pass_obj
+    def release(session: Session, claim_id: uuid.UUID, output: str) -> None:
+        """Give a claim's devices back. They are free once the host's agent has detached them."""
+        released = session.scheduler.release(claim_id)
+        render.as_json(released) if output == "json" else render.claim(released)
+
+    @command(main)
+    @click.argument("claim_id", type=click.UUID)
+    @render.output_option
+    @click.pass_obj
+    def show(session: Session, claim_id: uuid.UUID, output: str) -> None:
+        """Show a claim and its devices."""
+        shown = session.scheduler.show(claim_id)
+        render.as_json(shown) if output == "json" else render.claim(shown)
+
+    @command(main)
+    @_alias
+    @_extra_specs
+    @_hosts
+    @_avoid
+    @render.output_option
+    @click.pass_obj
+    def explain(
+        session: Session,
+        alias: str,
+        extra_specs: tuple[str, ...],
+        hosts: tuple[str, ...],
+        avoid_hosts: tuple[str, ...],
+        output: str,
+    ) -> None:
+        """Say whether a claim would be served now, and why not. Reserves nothing."""
+        request = ExplainRequest(
+            extra_specs=_specs(alias, extra_specs), hosts=list(hosts) or None, avoid_hosts=list(avoid_hosts)
+        )
+        explained = session.scheduler.explain(request)
+        render.as_json(explained) if output == "json" else render.explanation(explained)
+
+
+def _specs(alias: str, extra_specs: tuple[str, ...]) -> dict[str, str]:
+    specs = {"pci_passthrough:alias": alias}
+    for spec in extra_specs:
+        key, equals, value = spec.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{spec!r} is not KEY=VALUE", param_hint="--extra-spec")
+        specs[key] = value
+    return specs

@@ -1,0 +1,84 @@
+"""``portclaim devices|tree|ping``: look at the fleet."""
+
+from __future__ import annotations
+
+import uuid
+
+import click
+
+from cli import render
+from cli.session import Session, command
+from common.pci.device import DeviceType
+from common.pci.status import DeviceStatus
+from common.rpc.client import Client
+from common.rpc.compute_agent import ComputeAgentClient
+from common.rpc.conductor import ConductorClient
+from common.rpc.messages import DeviceFilter
+from common.rpc.scheduler import SchedulerClient
+
+_CLIENTS: dict[str, type[Client]] = {
+    client.topic: client for client in (ConductorClient, SchedulerClient, ComputeAgentClient)
+}
+
+_host = click.option("--host", help="Only of this host.")
+_limit = click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
+
+
+def add_device_commands(main: click.Group) -> None:
+    @command(main)
+    @_host
+    @click.option("--type", "dev_type", type=click.Choice([kind.value for kind in DeviceType]))
+    @click.option("--status", type=click.Choice([status.value for status in DeviceStatus]))
+    @click.option("--claim", "claim_id", type=click.UUID, help="Only those that this claim holds.")
+    @_limit
+    @render.output_option
+    @click.pass_obj
+    def devices(
+        session: Session,
+        host: str | None,
+        dev_type: str | None,
+        status: str | None,
+        claim_id: uuid.UUID | None,
+        limit: int,
+        output: str,
+    ) -> None:
+        """List devices with their effective status, and why it is so."""
+        wanted = DeviceFilter.model_validate(
+            {"host": host, "dev_type": dev_type, "status": status, "claim_id": claim_id, "limit": limit}
+        )
+        found = session.scheduler.devices(wanted)
+        if output == "json":
+            render.as_json(found.devices)
+        else:
+            render.devices(found.devices)
+        _say_more(found.more, limit)
+
+    @command(main)
+    @_host
+    @_limit
+    @render.output_option
+    @click.pass_obj
+    def tree(session: Session, host: str | None, limit: int, output: str) -> None:
+        """Show each host's ports as a tree: under every PF its VFs."""
+        found = session.scheduler.devices(DeviceFilter(host=host, limit=limit))
+        if output == "json":
+            render.as_json(found.devices)
+        else:
+            render.tree(found.devices)
+        _say_more(found.more, limit)
+
+    @command(main)
+    @click.argument("service", type=click.Choice(sorted(_CLIENTS)))
+    @click.option("--host", help="The compute node whose agent is meant.")
+    @click.pass_obj
+    def ping(session: Session, service: str, host: str | None) -> None:
+        """Ask a service over the bus whether it answers."""
+        if (service == ComputeAgentClient.topic) != (host is not None):
+            raise click.UsageError("--host goes with compute_agent, and only with it")
+        session.client(_CLIENTS[service], host).ping()
+        click.echo(f"{service} answers")
+
+
+def _say_more(more: bool, limit: int) -> None:
+    if more:
+        click.echo(f"there are more than {limit}; --limit shows more, --host fewer", err=True)

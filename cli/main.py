@@ -1,0 +1,40 @@
+"""``portclaim``: the commands, and which module each comes from."""
+
+from __future__ import annotations
+
+import click
+
+from cli.claims import add_claim_commands
+from cli.database import db
+from cli.devices import add_device_commands
+from cli.session import Session
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config-file",
+    "config_files",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="The services' configuration. Default: portclaim.conf in ~/.portclaim, ~, /etc/portclaim or /etc.",
+)
+@click.version_option(package_name="portclaim")
+@click.pass_context
+def main(context: click.Context, config_files: tuple[str, ...]) -> None:
+    """Hand out SR-IOV ports, whole (PF) or in slices (VF).
+
+    \b
+    portclaim tree                             what the fleet has, and who holds it
+    portclaim claim --alias nic-vf:2           two VFs, on one host, for a new instance
+    portclaim explain --alias nic-pf:1         would a whole port be had, and if not, why?
+    portclaim show CLAIM_ID                    what became of a claim
+    portclaim release CLAIM_ID                 give everything back
+
+    Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 bad usage.
+    """
+    context.obj = Session(config_files)
+
+
+add_claim_commands(main)
+add_device_commands(main)
+main.add_command(db)

@@ -1,0 +1,145 @@
+"""Show answers: tables and trees for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from common.rpc.messages import Claim, Device, Explanation
+
+STYLES = {
+    "available": "green",
+    "claimed": "yellow",
+    "allocated": "bold red",
+    "unclaimable": "dim yellow",
+    "unavailable": "dim red",
+    "removed": "dim",
+    "releasing": "yellow",
+    "released": "green",
+    "failed": "bold red",
+    "expired": "dim",
+}
+
+output_option = click.option(
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
+)
+
+
+def console() -> Console:
+    """Where answers go: in colour on a terminal, plain and unbroken elsewhere."""
+    found = Console()
+    return found if found.is_terminal else Console(width=200)
+
+
+def as_json(answer: BaseModel | Sequence[BaseModel]) -> None:
+    """Print an answer as one JSON document."""
+    rows = (
+        answer.model_dump(mode="json")
+        if isinstance(answer, BaseModel)
+        else [row.model_dump(mode="json") for row in answer]
+    )
+    click.echo(json.dumps(rows, indent=2))
+
+
+def claim(shown: Claim) -> None:
+    """A claim and its devices."""
+    out = console()
+    out.print(f"claim {shown.claim_id} of instance {shown.instance_id}")
+    out.print(Text.assemble("host  ", shown.host, "\nstatus ", status(shown.status)))
+    if shown.reason:
+        out.print(f"reason {shown.reason}", markup=False)
+    table = _table("request", "address", "type", "ids", "numa", "in PF", "status")
+    for device in shown.devices:
+        table.add_row(
+            str(device.request_index),
+            device.address,
+            device.dev_type,
+            f"{device.vendor_id}:{device.product_id}",
+            _or_dash(device.numa_node),
+            _or_dash(device.parent_address),
+            status(device.status),
+        )
+    out.print(table)
+
+
+def devices(shown: Iterable[Device]) -> None:
+    """One line per device."""
+    table = _table("host", "address", "type", "ids", "numa", "status", "held by", "why")
+    for device in shown:
+        table.add_row(
+            device.host,
+            device.address,
+            device.dev_type,
+            f"{device.vendor_id}:{device.product_id}",
+            _or_dash(device.numa_node),
+            status(device.effective_status),
+            _or_dash(device.instance_id),
+            device.reason or "",
+        )
+    console().print(table)
+
+
+def tree(shown: Iterable[Device], out: Console | None = None) -> None:
+    """A tree per host: its ports, and under each PF its VFs. Rows come sorted by host and port."""
+    out = out or console()
+    for host, of_host in groupby(shown, key=lambda device: device.host):
+        root = Tree(Text(host, style="bold"))
+        for _, (top, *vfs) in groupby(of_host, key=lambda device: device.port):
+            branch = root.add(_leaf(top))
+            for vf in vfs:
+                branch.add(_leaf(vf))
+        out.print(root)
+
+
+def explanation(shown: Explanation) -> None:
+    """What every filter left over, and the nearest miss."""
+    table = _table("after the filter", "hosts", "devices")
+    for row in shown.filters:
+        table.add_row(row.filter, str(row.hosts), str(row.devices))
+    out = console()
+    out.print(table)
+    verdict = "would be served" if shown.served else "would be refused"
+    out.print(f"{verdict}: {shown.nearest_miss}" if shown.nearest_miss else verdict, markup=False)
+
+
+def status(word: str) -> Text:
+    """A status in its colour."""
+    return Text(word, style=STYLES.get(word, ""))
+
+
+def _leaf(device: Device) -> Text:
+    line = Text.assemble(
+        device.address,
+        "  ",
+        (device.dev_type.removeprefix("type-"), "bold"),
+        "  ",
+        (f"{device.vendor_id}:{device.product_id}", "dim"),
+        "  ",
+        status(device.effective_status),
+    )
+    if device.reason:
+        line.append(f"  {device.reason}", style="dim")
+    return line
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -1,0 +1,16 @@
+"""``python -m services.scheduler``."""
+
+from oslo_config import cfg
+
+from common import service
+from services.scheduler.service import Scheduler
+
+WORKERS = cfg.IntOpt("workers", min=1, help="Worker processes; overrides [scheduler] workers.")
+
+
+def main() -> None:
+    service.main("scheduler", Scheduler, lambda conf: conf.workers or conf.scheduler.workers, flags=[WORKERS])
+
+
+if __name__ == "__main__":
+    main()
