@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from common.rpc.messages import NumaCell
 from services.compute_agent.sysfs import SysfsTree
 
 _NODES = "devices/system/node"
 _NODE = re.compile(r"node(\d+)")
 
 
-@dataclass(frozen=True, slots=True)
-class NumaCell:
-    """One cell. ``socket`` is None where its CPUs sit in several sockets or the kernel does not say."""
-
-    id: int
-    socket: int | None
-    cpus: tuple[int, ...]
-
-
-def read_numa_cells(tree: SysfsTree) -> tuple[NumaCell, ...]:
+def read_numa_cells(tree: SysfsTree) -> list[NumaCell]:
     """The cells in order of their id; none where the kernel was built without NUMA."""
     matches = (_NODE.fullmatch(name) for name in tree.names(_NODES) or ())
-    return tuple(_cell(tree, node) for node in sorted(int(match[1]) for match in matches if match))
+    return [_cell(tree, node) for node in sorted(int(match[1]) for match in matches if match)]
 
 
 def _cell(tree: SysfsTree, node: int) -> NumaCell:
     cpus = parse_cpulist(tree.text(f"{_NODES}/node{node}/cpulist") or "")
     sockets = {tree.number(f"devices/system/cpu/cpu{cpu}/topology/physical_package_id") for cpu in cpus}
-    return NumaCell(node, sockets.pop() if len(sockets) == 1 else None, cpus)
+    return NumaCell(id=node, socket=sockets.pop() if len(sockets) == 1 else None, cpus=cpus)
 
 
-def parse_cpulist(text: str) -> tuple[int, ...]:
-    """The kernel's list format: ``0-3,8`` is (0, 1, 2, 3, 8); an empty text is no CPU."""
+def parse_cpulist(text: str) -> list[int]:
+    """The kernel's list format: ``0-3,8`` is [0, 1, 2, 3, 8]; an empty text is no CPU."""
     cpus: list[int] = []
     for part in filter(None, text.split(",")):
         first, _, last = part.partition("-")
         cpus.extend(range(int(first), int(last or first) + 1))
-    return tuple(cpus)
+    return cpus

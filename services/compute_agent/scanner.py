@@ -80,6 +80,12 @@ class Scanner:
             "look in the kernel's log for a device that comes and goes"
         )
 
+    def look(self, address: PciAddress) -> PciDevice | None:
+        """One function as it is now, whatever stands beside it; None where it is not."""
+        path = f"{PCI_DEVICES}/{address}/"
+        function = self._read(address, path, self._tree.text(path + "class"))
+        return None if function is None else function.device
+
     def _read_all(self) -> _Reading:
         names = self._tree.names(PCI_DEVICES)
         if names is None:
@@ -144,7 +150,13 @@ class Scanner:
         targets = [tree.link(path + name) for name in links]
         if not total and not links:
             return _Function(device)  # its driver allows no VF: Nova takes it for a plain device
-        pf = replace(device, dev_type=DeviceType.PF, total_vfs=total, num_vfs=len(links))
+        pf = replace(
+            device,
+            dev_type=DeviceType.PF,
+            total_vfs=total,
+            num_vfs=len(links),
+            vf_product_id=tree.text(path + "sriov_vf_device"),
+        )
         offset, stride = tree.number(path + "sriov_offset"), tree.number(path + "sriov_stride")
         return _Function(
             pf,
@@ -202,8 +214,8 @@ def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
         if device.dev_type is DeviceType.PCI and address in parents:
             device = replace(device, dev_type=DeviceType.VF, parent=parents[address])
             problems[address] = f"the kernel shows no physfn of this VF of {device.parent}"
-        elif device.parent is not None and device.parent not in functions:
-            LOG.warning("VF %s is left out: its PF %s is not there", address, device.parent)
+        elif device.parent is not None and not _is_pf(functions.get(device.parent)):
+            LOG.warning("VF %s is left out: %s is no PF", address, device.parent)
             continue
         elif device.parent is not None and address not in functions[device.parent].vfs:
             problems[address] = f"PF {device.parent} does not list this VF"
@@ -212,6 +224,10 @@ def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
             problems[address] = f"this PF lists VFs that are none of its own: {_list(strays)}"
         devices.append(device)
     return Scan(tuple(devices), problems)
+
+
+def _is_pf(function: _Function | None) -> bool:
+    return function is not None and function.device.dev_type is DeviceType.PF
 
 
 def _list(addresses: Iterable[PciAddress]) -> str:

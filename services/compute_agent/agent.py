@@ -1,0 +1,149 @@
+"""The compute agent of one host, as something that starts and stops."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import oslo_messaging
+from oslo_config import cfg
+
+from common.errors import InvalidConfiguration, InvalidMessage
+from common.pci.device_spec import DeviceSpecs
+from common.pci.errors import InvalidDeviceSpec
+from common.pci.host import HostView
+from common.rpc.compute_agent import ComputeAgentClient
+from common.rpc.conductor import ConductorClient
+from common.rpc.endpoint import Endpoint, exposed, server
+from common.rpc.messages import Step
+from common.rpc.transport import transport
+from services.compute_agent.drivers.base import load_driver
+from services.compute_agent.identity import Identity
+from services.compute_agent.inventory import Inventory, take_inventory
+from services.compute_agent.ledger import Ledger
+from services.compute_agent.numa import read_numa_cells
+from services.compute_agent.repair import Repair
+from services.compute_agent.reporter import Reporter
+from services.compute_agent.scanner import Scanner
+from services.compute_agent.step_queue import Job, StepQueue
+from services.compute_agent.steps import StepRunner
+from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from services.compute_agent.voice import Voice
+
+LEDGER = "steps.sqlite"
+
+
+class ComputeAgentEndpoint(Endpoint):
+    """What this host is told to do; see :class:`common.rpc.compute_agent.ComputeAgentClient`."""
+
+    def __init__(self, queue: StepQueue) -> None:
+        self._queue = queue
+
+    @exposed(Step)
+    def attach(self, step: Step) -> None:
+        self._put("attach", step)
+
+    @exposed(Step)
+    def detach(self, step: Step) -> None:
+        self._put("detach", step)
+
+    def _put(self, action: str, step: Step) -> None:
+        if step.action != action:
+            raise InvalidMessage(f"{action}: the step says {step.action}", method=action)
+        self._queue.put(Job(step))
+
+
+class ComputeAgent:
+    """One host: publishes its devices, moves them to guests and back, repairs what was interrupted.
+
+    Everything it has to remember lies in ``<state_path>/<host>``. Steps are listened for only while
+    the conductor takes this agent for the host's: of two agents of one name, one works.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        """Check the configuration. Raises :class:`InvalidConfiguration`; nothing is running yet."""
+        self._conf = conf
+        self._identity = Identity(Path(conf.state_path), conf.host)
+        self._identity.check()
+        self._driver = load_driver(conf.compute_agent.driver, conf, self._identity.path)
+        self._tree = SysfsTree(conf.compute_agent.sysfs_root)
+        self._scanner = Scanner(self._tree)
+        self._check_device_spec()
+        self._lifecycle = threading.Lock()
+        self._running = ExitStack()
+        self._listening = threading.Lock()
+        self._server: oslo_messaging.RPCServer | None = None
+        self._ready = threading.Event()
+        self._stopping = False
+
+    def start(self) -> None:
+        """Return once the conductor has taken this host's inventory and its steps are listened for.
+
+        Where no conductor answers, that is when one does; :meth:`stop` ends the wait.
+        """
+        conf = self._conf
+        with self._lifecycle, ExitStack() as opened:
+            agent_id = self._identity.take()
+            opened.callback(self._identity.give_back)
+            self._driver.start()
+            opened.callback(self._driver.stop)
+            ledger = Ledger(self._identity.path / LEDGER)
+            opened.callback(ledger.close)
+            self._bus = transport(conf)
+            opened.callback(self._bus.cleanup)
+            runner = StepRunner(self._driver, self._scanner, ledger)
+            self._queue = StepQueue(lambda job: self._work(runner, job), conf.rpc.threads)
+            self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
+            self._reporter = Reporter(
+                Voice(ConductorClient(self._bus, conf), conf.host, agent_id),
+                self._repair,
+                self._take_inventory,
+                self._own,
+                conf.compute_agent.report_interval,
+            )
+            opened.callback(self._reporter.end)
+            opened.callback(self._queue.stop)
+            opened.callback(self._own, False)
+            self._reporter.start()
+            self._running = opened.pop_all()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Take no more steps, finish those in hand, tell how they ended, and return."""
+        self._stopping = True
+        self._ready.set()
+        with self._lifecycle:
+            self._running.close()
+
+    def _check_device_spec(self) -> None:
+        """What can be known before a driver may have built the host."""
+        is_there = (self._tree.root / PCI_DEVICES).is_dir()
+        host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
+        try:
+            DeviceSpecs.parse(self._conf.pci.device_spec, host)
+        except InvalidDeviceSpec as error:
+            raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
+
+    def _take_inventory(self) -> Inventory:
+        scan = self._scanner.scan()
+        entries = self._conf.pci.device_spec
+        return take_inventory(scan, entries, read_numa_cells(self._tree), self._repair.held_back())
+
+    def _work(self, runner: StepRunner, job: Job) -> None:
+        ending = runner.run(job)
+        if ending is not None:
+            self._reporter.answer(job.step, ending)
+
+    def _own(self, is_ours: bool) -> None:
+        """Listen for steps, or stop listening."""
+        with self._listening:
+            if not is_ours and self._server is not None:
+                self._server.stop()
+                self._server.wait()
+                self._server = None
+            elif is_ours and self._server is None and not self._stopping:
+                endpoint = ComputeAgentEndpoint(self._queue)
+                self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
+                self._server.start()
+                self._ready.set()

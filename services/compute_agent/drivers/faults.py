@@ -1,0 +1,54 @@
+"""Troubles that the simulated hypervisor is told to have: a file that tests and operators write."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from common.rpc.messages import Step, StepDevice
+from services.compute_agent.drivers.base import DriverError
+
+
+class Fault(BaseModel):
+    """One trouble, for every call that it fits: None fits any.
+
+    ``delay`` is in seconds and comes first; then ``error``, if given, is why the call fails.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    action: Literal["attach", "detach"] | None = None
+    instance_id: UUID | None = None
+    address: str | None = None
+    delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
+    error: str | None = None
+
+    def fits(self, action: str, step: Step, device: StepDevice) -> bool:
+        """Is this call to be troubled?"""
+        return (
+            self.action in {None, action}
+            and self.instance_id in {None, step.instance_id}
+            and self.address in {None, device.address}
+        )
+
+
+_FAULTS = TypeAdapter(list[Fault])
+
+
+def suffer(file: Path, action: str, step: Step, device: StepDevice) -> None:
+    """Let the faults in ``file`` happen, as far as they fit; no file is no fault. Raises DriverError."""
+    try:
+        faults = _FAULTS.validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValidationError as error:
+        raise DriverError(f"{file} holds no list of faults: {error}") from error
+    for fault in faults:
+        if fault.fits(action, step, device):
+            time.sleep(fault.delay)
+            if fault.error is not None:
+                raise DriverError(fault.error)

@@ -1,0 +1,182 @@
+"""A hypervisor that does not exist, on a simulated host: it acts on the host's tree and keeps a record.
+
+Configured by the ``[simulated]`` section; a host that is not there yet is built at the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from oslo_config import cfg
+
+from common.pci.address import PciAddress
+from common.rpc.messages import Step, StepDevice
+from services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
+from services.compute_agent.drivers.faults import suffer
+from services.compute_agent.simulated_host import HostShape, build_host
+from services.compute_agent.simulation import VFIO, NotSimulated, SimulatedTree
+from services.compute_agent.store import LocalStore
+
+LOG = logging.getLogger(__name__)
+
+GROUP = cfg.OptGroup("simulated", "The host that driver `simulated` builds where sysfs_root is missing")
+OPTIONS = [
+    cfg.IntOpt("ports", default=2, min=0, max=64, help="SR-IOV ports (PFs)."),
+    cfg.IntOpt("vfs_per_port", default=8, min=0, max=256, help="VFs of each port, all of them on."),
+    cfg.IntOpt("accelerators", default=1, min=0, max=64, help="Devices without SR-IOV."),
+    cfg.IntOpt("numa_nodes", default=1, min=1, max=8, help="NUMA nodes, with one socket each."),
+]
+
+RECORD = "hypervisor.sqlite"
+FAULTS = "faults.json"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS attachments (        -- what guests have
+    address TEXT PRIMARY KEY, parent_address TEXT, claim_id TEXT, instance_id TEXT NOT NULL,
+    num_vfs INTEGER NOT NULL);                  -- how many VFs the host had on it before
+CREATE TABLE IF NOT EXISTS homecoming (         -- taken from a guest, not yet the host's again
+    address TEXT PRIMARY KEY, num_vfs INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS effects (            -- every change there ever was, in order
+    id INTEGER PRIMARY KEY, claim_id TEXT NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL,
+    instance_id TEXT NOT NULL, address TEXT NOT NULL,
+    happened_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ')));
+"""
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
+    """The options of this driver, for oslo.config's generators."""
+    return [(GROUP, OPTIONS)]
+
+
+class SimulatedDriver(HypervisorDriver):
+    """Keeps in ``hypervisor.sqlite`` who has what, and every effect it ever had (table ``effects``).
+
+    The record is changed first, then the tree is made to agree with it, at once or after a crash.
+    ``faults.json`` beside it makes calls slow or fail; see :class:`~.faults.Fault`.
+    """
+
+    _record: LocalStore
+
+    def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
+        super().__init__(conf, state_path)
+        conf.register_opts(OPTIONS, GROUP)
+        self._root = Path(conf.compute_agent.sysfs_root)
+        self._host = conf.host
+        shape = conf.simulated
+        self._shape = HostShape(shape.ports, shape.vfs_per_port, None, shape.accelerators, shape.numa_nodes)
+
+    def start(self) -> None:
+        """Open or build the host; make its tree agree with the record."""
+        if not self._root.exists():
+            LOG.info("building a simulated host at %s: %s", self._root, self._shape)
+            build_host(self._root, self._shape, self._host)
+        self._record = LocalStore(self.state_path / RECORD, _SCHEMA)
+        with self._record.transaction() as sql:
+            attached = sql.execute("SELECT address FROM attachments ORDER BY address").fetchall()
+            returning = sql.execute("SELECT address FROM homecoming ORDER BY address").fetchall()
+        for move, rows in ((self._give, attached), (self._take_back, returning)):
+            for row in rows:
+                try:
+                    move(row["address"])
+                except DriverError as error:
+                    LOG.error("left as it is: %s", error)  # noqa: TRY400 - the message says it all
+
+    def stop(self) -> None:
+        """Close the record."""
+        self._record.close()
+
+    def attachments(self) -> Sequence[Attachment]:
+        """What the record says."""
+        with self._record.transaction() as sql:
+            rows = sql.execute("SELECT address, instance_id, claim_id FROM attachments").fetchall()
+        return [
+            Attachment(
+                PciAddress.parse(row["address"]),
+                UUID(row["instance_id"]),
+                None if row["claim_id"] is None else UUID(row["claim_id"]),
+            )
+            for row in rows
+        ]
+
+    def attach(self, step: Step, device: StepDevice) -> None:
+        """Record that the instance has the device, then hide from the host what the guest now drives."""
+        suffer(self.state_path / FAULTS, "attach", step, device)
+        tree = self._open()
+        with self._record.transaction() as sql:
+            holders = sql.execute(
+                "SELECT address, claim_id, instance_id FROM attachments"
+                " WHERE :address IN (address, parent_address) OR address = :parent",
+                {"address": device.address, "parent": device.parent_address},
+            ).fetchall()
+            if not holders:
+                before = sql.execute("SELECT num_vfs FROM homecoming WHERE address = ?", (device.address,))
+                row = before.fetchone()
+                num_vfs = row["num_vfs"] if row else tree.num_vfs(PciAddress.parse(device.address))
+                sql.execute("DELETE FROM homecoming WHERE address = ?", (device.address,))
+                sql.execute(
+                    "INSERT INTO attachments VALUES (?, ?, ?, ?, ?)",
+                    (
+                        device.address,
+                        device.parent_address,
+                        str(step.claim_id),
+                        str(step.instance_id),
+                        num_vfs,
+                    ),
+                )
+                _log_effect(sql, "attach", step, device)
+        for holder in holders:
+            if (holder["address"], holder["claim_id"]) != (device.address, str(step.claim_id)):
+                raise DriverError(f"{holder['address']} is in instance {holder['instance_id']} already")
+        self._give(device.address)
+
+    def detach(self, step: Step, device: StepDevice) -> None:
+        """Record that the instance has it no more, then bring the device and its VFs back."""
+        suffer(self.state_path / FAULTS, "detach", step, device)
+        ours = device.address, str(step.claim_id)
+        with self._record.transaction() as sql:
+            moved = sql.execute(
+                "INSERT INTO homecoming SELECT address, num_vfs FROM attachments"
+                " WHERE address = ? AND claim_id = ?",
+                ours,
+            )
+            if moved.rowcount:
+                sql.execute("DELETE FROM attachments WHERE address = ? AND claim_id = ?", ours)
+                _log_effect(sql, "detach", step, device)
+        self._take_back(device.address)
+
+    def _give(self, address: str) -> None:
+        try:
+            self._open().bind(PciAddress.parse(address), VFIO)
+        except OSError as error:
+            raise DriverError(f"{address} did not go to {VFIO}: {error}") from error
+
+    def _take_back(self, address: str) -> None:
+        with self._record.transaction() as sql:
+            row = sql.execute("SELECT num_vfs FROM homecoming WHERE address = ?", (address,)).fetchone()
+        if row is None:
+            return
+        tree, function = self._open(), PciAddress.parse(address)
+        try:
+            tree.bind(function, tree.own_driver(function))
+            if row["num_vfs"]:
+                tree.set_num_vfs(function, row["num_vfs"])
+        except OSError as error:
+            raise DriverError(f"{address} did not come back to the host: {error}") from error
+        with self._record.transaction() as sql:
+            sql.execute("DELETE FROM homecoming WHERE address = ?", (address,))
+
+    def _open(self) -> SimulatedTree:
+        try:
+            return SimulatedTree(self._root)
+        except NotSimulated as error:
+            raise DriverError(f"driver simulated moves no real device: {error}") from error
+
+
+def _log_effect(sql: sqlite3.Connection, action: str, step: Step, device: StepDevice) -> None:
+    sql.execute(
+        "INSERT INTO effects (claim_id, step, action, instance_id, address) VALUES (?, ?, ?, ?, ?)",
+        (str(step.claim_id), step.step, action, str(step.instance_id), device.address),
+    )

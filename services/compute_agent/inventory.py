@@ -1,0 +1,93 @@
+"""What a host reports: its devices as device_spec takes them, and a digest that names the content."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+from pydantic import TypeAdapter
+
+from common.pci.address import PciAddress
+from common.pci.device import DeviceType, PciDevice
+from common.pci.device_spec import DeviceSpecs, Match
+from common.pci.errors import DeviceOutOfReach
+from common.pci.host import HostView
+from common.rpc.messages import DeviceReport, DevType, NumaCell
+from services.compute_agent.scanner import Scan
+
+LOG = logging.getLogger(__name__)
+_CONTENT = TypeAdapter(tuple[list[DeviceReport], list[NumaCell]])
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What is published of a host, in order of address."""
+
+    devices: list[DeviceReport]
+    numa_cells: list[NumaCell]
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for the same content, on every machine and in every run (SHA-256)."""
+        return hashlib.sha256(_CONTENT.dump_json((self.devices, self.numa_cells))).hexdigest()
+
+
+def take_inventory(
+    scan: Scan, entries: Sequence[str], numa_cells: list[NumaCell], held_back: Mapping[PciAddress, str]
+) -> Inventory:
+    """Apply the entries of ``[pci] device_spec`` to what was scanned.
+
+    Reported is what an entry takes, and the PF of a VF that one takes, though not offered where no
+    entry takes it too. ``held_back`` says which devices are not usable now, and why, beyond what
+    the scan itself found. Raises :class:`InvalidDeviceSpec`.
+    """
+    host = HostView.of(scan.devices)
+    specs = DeviceSpecs.parse(entries, host)
+    matches = {device.address: _match(specs, device, host) for device in scan.devices}
+    ports = {device.parent for device in scan.devices if matches[device.address] is not None}
+    unusable = {**scan.problems, **held_back}
+    return Inventory(
+        [
+            _report(device, match, unusable.get(device.address))
+            for device in scan.devices
+            if (match := matches[device.address]) is not None or device.address in ports
+        ],
+        numa_cells,
+    )
+
+
+def _match(specs: DeviceSpecs, device: PciDevice, host: HostView) -> Match | None:
+    try:
+        return specs.match(device, host)
+    except DeviceOutOfReach as error:
+        LOG.warning("not offered: %s", error)
+        return None
+
+
+def _report(device: PciDevice, match: Match | None, unusable_reason: str | None) -> DeviceReport:
+    attributes: dict[str, str | int | bool | None] = {
+        "class_id": device.class_id,
+        "driver": device.driver,
+        "iommu_group": device.iommu_group,
+        "netdev": device.netdev,
+        "mac": device.mac,
+        "serial": device.serial,
+    }
+    if device.dev_type is DeviceType.PF:
+        attributes |= {"total_vfs": device.total_vfs, "num_vfs": device.num_vfs}
+    return DeviceReport(
+        address=str(device.address),
+        dev_type=cast(DevType, device.dev_type.value),
+        vendor_id=device.vendor_id,
+        product_id=device.product_id,
+        numa_node=device.numa_node,
+        parent_address=None if device.parent is None else str(device.parent),
+        offered=match is not None and match.spec.offers(device),
+        unusable_reason=unusable_reason,
+        tags={} if match is None else dict(match.tags),
+        attributes=attributes,
+    )

@@ -1,0 +1,97 @@
+"""What became of each claim's latest step here, so that no step is done twice or after a later one."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from uuid import UUID
+
+from common.rpc.messages import Step
+from services.compute_agent.store import LocalStore
+
+KEEP_DAYS = 90
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS steps (
+    claim_id TEXT PRIMARY KEY, step INTEGER NOT NULL, action TEXT NOT NULL,
+    outcome TEXT CHECK (outcome IN ('done', 'failed')),   -- NULL: begun, and perhaps interrupted
+    reason TEXT, changed_at REAL NOT NULL DEFAULT (unixepoch('subsec')));
+CREATE INDEX IF NOT EXISTS steps_changed_at ON steps (changed_at);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a step ended; ``reason`` says why it failed."""
+
+    outcome: Literal["done", "failed"]
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return self.outcome if self.reason is None else f"{self.outcome}: {self.reason}"
+
+
+class Overtaken(Exception):
+    """A later step of the claim was begun here already; this one is to be dropped."""
+
+
+class Ledger:
+    """One row per claim, its highest step. Written before a step begins and after it ended."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger and forget claims that were last heard of more than ``KEEP_DAYS`` ago and ended."""
+        self._store = LocalStore(path, _SCHEMA)
+        with self._store.transaction() as sql:
+            sql.execute(
+                "DELETE FROM steps WHERE changed_at < unixepoch() - ? * 86400"
+                " AND (outcome = 'failed' OR (action = 'detach' AND outcome = 'done'))",
+                (KEEP_DAYS,),
+            )
+
+    def begin(self, step: Step, again: bool = False) -> Ending | None:
+        """Note that the step begins and answer None; or answer how it ended, if it is not to be done.
+
+        A failed attach is final: the claim's devices may be another's by now. A failed detach is
+        tried again. ``again`` has a step done that was done before. Raises :class:`Overtaken`.
+        """
+        claim = str(step.claim_id)
+        with self._store.transaction() as sql:
+            row = sql.execute("SELECT * FROM steps WHERE claim_id = ?", (claim,)).fetchone()
+            if row is not None and row["step"] > step.step:
+                raise Overtaken(f"claim {claim}: step {step.step} was overtaken by step {row['step']}")
+            if row is not None and row["step"] == step.step:
+                is_final = {"done": not again, "failed": step.action == "attach", None: False}
+                if is_final[row["outcome"]]:
+                    return Ending(row["outcome"], row["reason"])
+            sql.execute(
+                "INSERT OR REPLACE INTO steps (claim_id, step, action) VALUES (?, ?, ?)",
+                (claim, step.step, step.action),
+            )
+        return None
+
+    def finish(self, step: Step, ending: Ending) -> None:
+        """Note how a step ended that was begun."""
+        with self._store.transaction() as sql:
+            sql.execute(
+                "UPDATE steps SET outcome = ?, reason = ?, changed_at = unixepoch('subsec')"
+                " WHERE claim_id = ? AND step = ?",
+                (ending.outcome, ending.reason, str(step.claim_id), step.step),
+            )
+
+    def latest(self, claim_id: UUID) -> int:
+        """The highest step seen of a claim; 0 for a claim never seen."""
+        with self._store.transaction() as sql:
+            row = sql.execute("SELECT step FROM steps WHERE claim_id = ?", (str(claim_id),)).fetchone()
+        return row["step"] if row else 0
+
+    def failed(self) -> AbstractSet[UUID]:
+        """The claims whose latest step failed."""
+        with self._store.transaction() as sql:
+            rows = sql.execute("SELECT claim_id FROM steps WHERE outcome = 'failed'").fetchall()
+        return {UUID(row["claim_id"]) for row in rows}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()

@@ -1,0 +1,47 @@
+"""What the agent of one host says to the conductor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from common.rpc.conductor import ConductorClient
+from common.rpc.messages import Holding, InventoryReport, Step, StepResult
+from services.compute_agent.inventory import Inventory
+from services.compute_agent.ledger import Ending
+
+
+class Voice:
+    """Calls the conductor in the name of one agent; raises what :class:`ConductorClient` raises."""
+
+    def __init__(self, conductor: ConductorClient, host: str, agent_id: UUID) -> None:
+        self.host = host
+        self._agent_id = agent_id
+        self._conductor = conductor
+
+    def publish(self, inventory: Inventory, *, in_full: bool) -> bool:
+        """Report the inventory, or only that it is still the same. Is it wanted in full?"""
+        report = InventoryReport(
+            host=self.host,
+            agent_id=self._agent_id,
+            digest=inventory.digest,
+            devices=inventory.devices if in_full else None,
+            numa_cells=inventory.numa_cells if in_full else [],
+        )
+        return self._conductor.report_inventory(report).resend
+
+    def answer(self, step: Step, ending: Ending) -> None:
+        """Tell how a step ended."""
+        result = StepResult(
+            host=self.host,
+            agent_id=self._agent_id,
+            claim_id=step.claim_id,
+            step=step.step,
+            outcome=ending.outcome,
+            reason=ending.reason,
+        )
+        self._conductor.step_done(result)
+
+    def holdings(self) -> Sequence[Holding]:
+        """The live claims of this host."""
+        return self._conductor.holdings(self.host, self._agent_id)
