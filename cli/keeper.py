@@ -19,12 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+START_TIMEOUT = 60.0  # seconds until a server must be ready
 STOP_TIMEOUT = 30.0  # seconds from the polite signal to SIGKILL
 OWNER_FD = 3  # where a keeper finds the pidfd of the process it must not outlive
 
 
 class NotStarted(Exception):
-    """The server ended before it was ready. The message holds the end of its log."""
+    """The server ended, or a minute passed, before it was ready. The message holds the end of its log."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Kept:
         return None
 
 
-def keep(  # noqa: PLR0913 - all but the first are named at every call
+def keep(
     *command: str | Path,
     ready: str,
     log: Path,
@@ -124,11 +125,17 @@ def main() -> int:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
 
-    def stop(*_: object) -> None:
-        server.send_signal(wanted.stop_signal)
-        timer = threading.Timer(STOP_TIMEOUT, kill)
+    def kill_after(seconds: float) -> threading.Timer:
+        timer = threading.Timer(seconds, kill)
         timer.daemon = True
         timer.start()
+        return timer
+
+    def stop(*_: object) -> None:
+        if wanted.stop_signal == signal.SIGKILL:
+            kill()
+        server.send_signal(wanted.stop_signal)
+        kill_after(STOP_TIMEOUT)
 
     def watch_owner() -> None:
         select.select([OWNER_FD], [], [])
@@ -137,7 +144,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=watch_owner, daemon=True).start()
     try:
-        tell(server, wanted.ready, wanted.log)
+        tell(server, wanted.ready, wanted.log, kill_after(START_TIMEOUT))
     finally:
         kill()  # what the server may have left in its process group
         if wanted.directory is not None:
@@ -146,8 +153,11 @@ def main() -> int:
     return status if status >= 0 else 128 - status
 
 
-def tell(server: subprocess.Popen[bytes], ready: re.Pattern[str], log: Path) -> None:
-    """Copy the server's output to `log` until it ends; tell the owner when it is ready, or why it was not."""
+def tell(server: subprocess.Popen[bytes], ready: re.Pattern[str], log: Path, limit: threading.Timer) -> None:
+    """Copy the server's output to `log` until it ends; tell the owner when it is ready, or why it was not.
+
+    `limit` is cancelled when the server is ready.
+    """
     told = False
     assert server.stdout is not None  # noqa: S101 - for the type checker
     with log.open("wb", buffering=0) as file:
@@ -155,6 +165,7 @@ def tell(server: subprocess.Popen[bytes], ready: re.Pattern[str], log: Path) -> 
             file.write(line)
             if not told and ready.search(line.decode(errors="replace")):
                 told = True
+                limit.cancel()
                 answer(f"ready {server.pid}")
     server.wait()
     if not told:

@@ -1,0 +1,42 @@
+"""Fixtures for tests against real PostgreSQL, real RabbitMQ and real processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import postgresql, rabbitmq
+from tests.support.services import Services
+
+
+@pytest.fixture
+def database_url() -> Iterator[str]:
+    """The URL of a migrated database that is this test's own."""
+    url = postgresql.create_database()
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture
+def empty_database_url() -> Iterator[str]:
+    """The URL of a database of this test's own that has no table yet."""
+    url = postgresql.create_database(template="template0")
+    yield url
+    postgresql.drop_database(url)
+
+
+@pytest.fixture
+def rabbit_url() -> Iterator[str]:
+    """The transport URL of a virtual host that is this test's own."""
+    broker = rabbitmq.shared_broker()
+    url = broker.create_virtual_host()
+    yield url
+    broker.delete_virtual_host(url)
+
+
+@pytest.fixture
+def service_process(tmp_path: Path, rabbit_url: str, database_url: str) -> Iterator[Services]:
+    """Starts services as processes, on this test's own virtual host and database; see `Services`."""
+    services = Services(tmp_path, rabbit_url, database_url)
+    yield services
+    services.end()

@@ -1,0 +1,92 @@
+"""Portclaim's services as real processes, configured by a file as an operator would."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.keeper import Kept, keep
+
+Options = Mapping[str, Mapping[str, object]]  # {section: {option: value, or a list of values}}
+
+
+@dataclass
+class ServiceProcess:
+    """One started service; `name` is unique in the test."""
+
+    name: str
+    kept: Kept
+    log_file: Path
+    running: bool = True
+
+    @property
+    def log(self) -> str:
+        """All that the service has written so far."""
+        return self.log_file.read_text()
+
+    def stop(self) -> None:
+        """Stop it as an operator does, with SIGTERM, and see that it ends in good order."""
+        self.running = False
+        status = self.kept.stop()
+        assert status == 0, f"{self.name} ended with status {status} on SIGTERM:\n{self.log}"
+
+    def kill(self) -> None:
+        """Kill it and its workers with SIGKILL, as a lost machine would."""
+        self.running = False
+        os.killpg(self.kept.pid, signal.SIGKILL)
+        self.kept.wait()
+
+
+class Services:
+    """Starts services that share a bus and, where they may have one, a database."""
+
+    def __init__(self, directory: Path, transport_url: str, database_url: str) -> None:
+        self.directory = directory
+        self.transport_url = transport_url
+        self.database_url = database_url
+        self.processes: list[ServiceProcess] = []
+
+    def __call__(self, service: str, options: Options | None = None) -> ServiceProcess:
+        """Start `python -m services.<service>` and return when it is ready to work.
+
+        Every service gets the transport URL and a state directory of its own, and all but the compute agent
+        the database's URL; `options` come on top, e.g. `{"compute_agent": {"sysfs_root": tree}}`.
+        """
+        name = f"{service}-{len(self.processes) + 1}"
+        state = self.directory / name
+        state.mkdir()
+        sections: dict[str, Mapping[str, object]] = {
+            "DEFAULT": {"transport_url": self.transport_url, "state_path": state}
+        }
+        if service != "compute_agent":
+            sections["database"] = {"connection": self.database_url}
+        for section, values in (options or {}).items():
+            sections[section] = {**sections.get(section, {}), **values}
+        file = self.directory / f"{name}.conf"
+        file.write_text(as_ini(sections))
+        log = self.directory / f"{name}.log"
+        program = (sys.executable, "-m", f"services.{service}")
+        kept = keep(*program, "--config-file", file, ready=rf"portclaim-{service} ready", log=log)
+        self.processes.append(ServiceProcess(name, kept, log))
+        return self.processes[-1]
+
+    def end(self) -> None:
+        """Stop what still runs; all of it must end in good order. A failed test shows the logs."""
+        for process in self.processes:
+            sys.stdout.write(f"--- {process.name}\n{process.log}\n")
+        for process in reversed(self.processes):
+            if process.running:
+                process.stop()
+
+
+def as_ini(sections: Options) -> str:
+    """A configuration file as oslo.config reads it: an option with several values has a line for each."""
+    lines = []
+    for section, values in sections.items():
+        lines.append(f"[{section}]")
+        for option, value in values.items():
+            many = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            lines += [f"{option} = {each}" for each in many]
+    return "\n".join(lines) + "\n"
