@@ -50,10 +50,15 @@ def shared(name: str, start: Callable[[int], tuple[Sequence[Kept], dict[str, Any
     with (run / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not told.exists():
-            processes, facts = start(int((run / "owner").read_text()))
+            processes, facts = start(run_owner())
             told.write_text(json.dumps({"processes": [asdict(each) for each in processes], "facts": facts}))
     facts = json.loads(told.read_text())["facts"]
     return dict(facts)
+
+
+def run_owner() -> int:
+    """The process that the run belongs to, and that nothing started for a test may outlive."""
+    return int((Path(os.environ[RUN]) / "owner").read_text())
 
 
 def skip_without(engine: str, remedy: str) -> None:

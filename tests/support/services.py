@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.keeper import Kept, keep
+from tests.support.engines import run_owner
 
 Options = Mapping[str, Mapping[str, object]]  # {section: {option: value, or a list of values}}
 
@@ -68,7 +69,9 @@ class Services:
         file.write_text(as_ini(sections))
         log = self.directory / f"{name}.log"
         program = (sys.executable, "-m", f"services.{service}")
-        kept = keep(*program, "--config-file", file, ready=rf"portclaim-{service} ready", log=log)
+        kept = keep(
+            *program, "--config-file", file, ready=rf"portclaim-{service} ready", log=log, owner=run_owner()
+        )
         self.processes.append(ServiceProcess(name, kept, log))
         return self.processes[-1]
 
