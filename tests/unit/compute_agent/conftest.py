@@ -1,0 +1,89 @@
+"""Simulated hosts for the tests of the compute agent's parts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from oslo_config import cfg
+
+from common import config
+from common.pci.address import PciAddress
+from common.rpc.messages import Step, StepDevice
+from services.compute_agent.drivers.simulated import SimulatedDriver
+from services.compute_agent.scanner import Scanner
+from services.compute_agent.simulated_host import HostShape, build_host
+from services.compute_agent.simulation import SimulatedTree
+from services.compute_agent.sysfs import SysfsTree
+
+MakeStep = Callable[..., Step]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> SimulatedTree:
+    """Two ports with four VFs each, PFs 0000:01:00.0 and 0000:02:00.0, and an accelerator, 0000:03:00.0."""
+    return build_host(tmp_path / "sys", HostShape(ports=2, vfs_per_port=4), "node-1")
+
+
+@pytest.fixture
+def scanner(host: SimulatedTree) -> Scanner:
+    return Scanner(SysfsTree(host.root))
+
+
+@pytest.fixture
+def conf(host: SimulatedTree, tmp_path: Path) -> cfg.ConfigOpts:
+    """The configuration of an agent of that host."""
+    conf = config.load([], "test")
+    conf.set_override("sysfs_root", str(host.root), "compute_agent")
+    conf.set_override("state_path", str(tmp_path))
+    conf.set_override("host", "node-1")
+    return conf
+
+
+@pytest.fixture
+def state_path(tmp_path: Path) -> Path:
+    path = tmp_path / "state"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def driver(conf: cfg.ConfigOpts, state_path: Path) -> SimulatedDriver:
+    driver = SimulatedDriver(conf, state_path)
+    driver.start()
+    return driver
+
+
+@pytest.fixture
+def make_step(scanner: Scanner) -> MakeStep:
+    """Makes a step about devices of the host, given by their addresses."""
+
+    def make(
+        action: str,
+        *addresses: str,
+        claim_id: UUID | None = None,
+        step: int = 1,
+        instance_id: UUID | None = None,
+    ) -> Step:
+        devices = []
+        for address in addresses:
+            found = scanner.look(PciAddress.parse(address))
+            assert found is not None
+            devices.append(
+                StepDevice(
+                    address=address,
+                    dev_type=found.dev_type.value,
+                    vendor_id=found.vendor_id,
+                    product_id=found.product_id,
+                    parent_address=None if found.parent is None else str(found.parent),
+                )
+            )
+        return Step(
+            claim_id=claim_id or uuid4(),
+            step=step,
+            action=action,
+            instance_id=instance_id or uuid4(),
+            devices=devices,
+        )
+
+    return make
