@@ -1,0 +1,72 @@
+# Everything starts here: `make` alone says what there is. All set-up is done on the way, in .venv.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+WORKERS ?= 2
+TESTS ?= tests
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types format lock rabbitmq clean
+
+help:
+	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
+	@echo
+	@echo '  make demo     see it work: this machine and simulated hosts, in one process, in under a minute'
+	@echo '  make test     run all tests, on a real PostgreSQL and a real RabbitMQ that the run starts itself'
+	@echo '                  TESTS=tests/unit       only these         WORKERS=4   in four processes'
+	@echo '                  The tests of the containers run where a Docker engine answers.'
+	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
+	@echo '  make types    mypy: types, strict in common/'
+	@echo '  make setup    only the set-up that all of the above begin with: .venv, from requirements-dev.txt'
+	@echo '  make lock     after a change of requirements*.in: choose versions anew, write them with their hashes'
+	@echo '  make clean    remove .venv and all that tools have left'
+	@echo
+	@echo 'Then: .venv/bin/portclaim --help, README.md, docs/.'
+
+demo: $(READY)
+	@$(BIN)/portclaim demo
+
+test: $(READY) rabbitmq
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: $(READY)
+	$(BIN)/mypy
+
+setup: $(READY)
+	@echo 'Set up. Next: make demo, make test, or $(BIN)/portclaim --help'
+
+# Done again only when what is to be installed has changed.
+$(READY): requirements-dev.txt requirements.in pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Portclaim needs Python 3.11 or newer; here is $$(python3 --version 2>&1)." >&2; \
+		echo 'Install one and name it, e.g.: make PYTHON=/usr/local/bin/python3.12 setup' >&2; exit 1; fi
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || deploy/make-venv "$(PYTHON)" .venv
+	@echo 'Installing what requirements-dev.txt names into .venv (a minute, once) ...'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@PYTHONWARNINGS=ignore \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The tests start a node of their own from the installed programs; without them they say what they left out.
+rabbitmq:
+	@tests/support/install-rabbitmq
+
+COMPILE = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+lock: $(READY)
+	$(COMPILE) --output-file requirements.txt requirements.in
+	$(COMPILE) --output-file requirements-dev.txt requirements-dev.in
+
+clean:
+	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
