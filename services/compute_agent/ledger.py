@@ -17,7 +17,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (
     claim_id TEXT PRIMARY KEY, step INTEGER NOT NULL, action TEXT NOT NULL,
     outcome TEXT CHECK (outcome IN ('done', 'failed')),   -- NULL: begun, and perhaps interrupted
-    reason TEXT, changed_at REAL NOT NULL DEFAULT (unixepoch('subsec')));
+    reason TEXT, changed_at INTEGER NOT NULL DEFAULT (unixepoch()));
 CREATE INDEX IF NOT EXISTS steps_changed_at ON steps (changed_at);
 """
 
@@ -75,7 +75,7 @@ class Ledger:
         """Note how a step ended that was begun."""
         with self._store.transaction() as sql:
             sql.execute(
-                "UPDATE steps SET outcome = ?, reason = ?, changed_at = unixepoch('subsec')"
+                "UPDATE steps SET outcome = ?, reason = ?, changed_at = unixepoch()"
                 " WHERE claim_id = ? AND step = ?",
                 (ending.outcome, ending.reason, str(step.claim_id), step.step),
             )

@@ -161,15 +161,13 @@ class SimulatedTree:
         A PF's own driver takes the VFs with it and a netdev is there only under such a driver.
         """
         place = self._place(address)
-        if self._tree.link(str(place / "driver")) == driver:
-            return
-        if self.num_vfs(address):
-            self.set_num_vfs(address, 0)
-        (self.root / place / "driver").unlink(missing_ok=True)
-        shutil.rmtree(self.root / place / "net", ignore_errors=True)
-        if driver is None:
-            return
-        self._link(place / "driver", Path("bus/pci/drivers") / driver)
+        if self._tree.link(str(place / "driver")) != driver:
+            if self.num_vfs(address):
+                self.set_num_vfs(address, 0)
+            (self.root / place / "driver").unlink(missing_ok=True)
+            shutil.rmtree(self.root / place / "net", ignore_errors=True)
+            if driver is not None:
+                self._link(place / "driver", Path("bus/pci/drivers") / driver)
         if driver == PORT.driver:
             digest = self._digest(address)
             mac = ":".join(["02", *(digest[at : at + 2] for at in range(0, 10, 2))])

@@ -88,7 +88,7 @@ def load_driver(name: str, conf: cfg.ConfigOpts, state_path: Path) -> Hypervisor
     """The driver of this name. Raises :class:`InvalidConfiguration`, also on behalf of the driver."""
     try:
         found: DriverManager[HypervisorDriver] = DriverManager(
-            NAMESPACE, name, warn_on_missing_entrypoint=False
+            NAMESPACE, name, on_missing_entrypoints_callback=None
         )
     except NoMatches as error:
         known = ", ".join(sorted(entry_points(group=NAMESPACE).names))

@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS homecoming (         -- taken from a guest, not yet t
 CREATE TABLE IF NOT EXISTS effects (            -- every change there ever was, in order
     id INTEGER PRIMARY KEY, claim_id TEXT NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL,
     instance_id TEXT NOT NULL, address TEXT NOT NULL,
-    happened_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ')));
+    happened_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')));
 """
 
 

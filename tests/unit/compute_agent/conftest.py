@@ -16,8 +16,6 @@ from services.compute_agent.simulated_host import HostShape, build_host
 from services.compute_agent.simulation import SimulatedTree
 from services.compute_agent.sysfs import SysfsTree
 
-MakeStep = Callable[..., Step]
-
 
 @pytest.fixture
 def host(tmp_path: Path) -> SimulatedTree:
@@ -55,7 +53,19 @@ def driver(conf: cfg.ConfigOpts, state_path: Path) -> SimulatedDriver:
 
 
 @pytest.fixture
-def make_step(scanner: Scanner) -> MakeStep:
+def restart(conf: cfg.ConfigOpts, state_path: Path) -> Callable[[], SimulatedDriver]:
+    """What the driver is after the agent was killed and started again."""
+
+    def restart() -> SimulatedDriver:
+        driver = SimulatedDriver(conf, state_path)
+        driver.start()
+        return driver
+
+    return restart
+
+
+@pytest.fixture
+def make_step(scanner: Scanner) -> Callable[..., Step]:
     """Makes a step about devices of the host, given by their addresses."""
 
     def make(

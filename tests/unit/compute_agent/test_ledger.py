@@ -1,0 +1,120 @@
+"""A step is done once, and never after a later one of its claim."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from common.rpc.messages import Step, StepDevice
+from services.compute_agent.ledger import Ending, Ledger, Overtaken
+
+DONE = Ending("done")
+FAILED = Ending("failed", "no such instance")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "steps.sqlite")
+
+
+def step(action: str, number: int, claim_id: UUID) -> Step:
+    device = StepDevice(address="0000:01:00.0", dev_type="type-PF", vendor_id="8086", product_id="1572")
+    return Step(claim_id=claim_id, step=number, action=action, instance_id=uuid4(), devices=[device])
+
+
+def test_a_new_step_is_to_be_done(ledger: Ledger) -> None:
+    assert ledger.begin(step("attach", 1, uuid4())) is None
+
+
+def test_a_step_that_was_interrupted_is_to_be_done(ledger: Ledger) -> None:
+    attach = step("attach", 1, uuid4())
+    ledger.begin(attach)
+    assert ledger.begin(attach) is None
+
+
+@pytest.mark.parametrize("ending", [DONE, FAILED])
+def test_an_attach_that_ended_is_answered_again(ledger: Ledger, ending: Ending) -> None:
+    attach = step("attach", 1, uuid4())
+    ledger.begin(attach)
+    ledger.finish(attach, ending)
+    assert ledger.begin(attach) == ending
+
+
+def test_a_detach_that_failed_is_tried_again(ledger: Ledger) -> None:
+    detach = step("detach", 2, uuid4())
+    ledger.begin(detach)
+    ledger.finish(detach, FAILED)
+    assert ledger.begin(detach) is None
+    ledger.finish(detach, DONE)
+    assert ledger.begin(detach) == DONE
+
+
+def test_what_was_lost_is_done_again_but_not_what_failed(ledger: Ledger) -> None:
+    attach = step("attach", 1, uuid4())
+    ledger.begin(attach)
+    ledger.finish(attach, DONE)
+    assert ledger.begin(attach, again=True) is None
+    ledger.finish(attach, FAILED)
+    assert ledger.begin(attach, again=True) == FAILED
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "interrupted"])
+def test_a_step_is_dropped_once_a_later_one_began(ledger: Ledger, ended: bool) -> None:
+    claim_id = uuid4()
+    detach = step("detach", 2, claim_id)
+    ledger.begin(detach)
+    if ended:
+        ledger.finish(detach, DONE)
+    with pytest.raises(Overtaken, match="step 1 was overtaken by step 2"):
+        ledger.begin(step("attach", 1, claim_id))
+    with pytest.raises(Overtaken):
+        ledger.begin(step("attach", 1, claim_id), again=True)
+    assert ledger.latest(claim_id) == 2
+
+
+def test_a_late_ending_of_an_overtaken_step_says_nothing_of_the_later_one(ledger: Ledger) -> None:
+    claim_id = uuid4()
+    attach, detach = step("attach", 1, claim_id), step("detach", 2, claim_id)
+    ledger.begin(attach)
+    ledger.begin(detach)
+    ledger.finish(attach, DONE)
+    assert ledger.begin(detach) is None
+
+
+def test_claims_do_not_mix(ledger: Ledger) -> None:
+    one, other = uuid4(), uuid4()
+    ledger.begin(step("detach", 2, one))
+    assert ledger.begin(step("attach", 1, other)) is None
+    assert (ledger.latest(one), ledger.latest(other), ledger.latest(uuid4())) == (2, 1, 0)
+
+
+def test_failed_claims_are_known(ledger: Ledger) -> None:
+    failed, done = uuid4(), uuid4()
+    for claim_id, ending in ((failed, FAILED), (done, DONE)):
+        ledger.begin(step("attach", 1, claim_id))
+        ledger.finish(step("attach", 1, claim_id), ending)
+    assert ledger.failed() == {failed}
+
+
+def test_the_ledger_outlives_its_process(ledger: Ledger, tmp_path: Path) -> None:
+    attach = step("attach", 1, uuid4())
+    ledger.begin(attach)
+    ledger.finish(attach, DONE)
+    ledger.close()
+    assert Ledger(tmp_path / "steps.sqlite").begin(attach) == DONE
+
+
+def test_claims_that_ended_long_ago_are_forgotten_and_no_others(ledger: Ledger, tmp_path: Path) -> None:
+    ended, attached, recent = (step(action, 1, uuid4()) for action in ("detach", "attach", "detach"))
+    for each in (ended, attached, recent):
+        ledger.begin(each)
+        ledger.finish(each, DONE)
+    ledger.close()
+    with closing(sqlite3.connect(tmp_path / "steps.sqlite")) as file:
+        long_ago = "UPDATE steps SET changed_at = changed_at - 91 * 86400 WHERE claim_id IN (?, ?)"
+        file.execute(long_ago, (str(ended.claim_id), str(attached.claim_id)))
+        file.commit()
+    again = Ledger(tmp_path / "steps.sqlite")
+    assert [again.latest(each.claim_id) for each in (ended, attached, recent)] == [0, 1, 1]

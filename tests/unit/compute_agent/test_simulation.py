@@ -1,0 +1,132 @@
+"""A simulated host answers as the kernel does."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from common.pci.address import PciAddress
+from services.compute_agent.numa import read_numa_cells
+from services.compute_agent.scanner import Scanner
+from services.compute_agent.simulated_host import HostShape, build_host
+from services.compute_agent.simulation import MARKER, NotSimulated, SimulatedTree
+from services.compute_agent.sysfs import SysfsTree
+
+PF = PciAddress.parse("0000:01:00.0")
+VF = PciAddress.parse("0000:01:10.0")
+ACCELERATOR = PciAddress.parse("0000:03:00.0")
+
+
+def vfs_of(host: SimulatedTree, pf: PciAddress) -> int:
+    return sum(device.parent == pf for device in Scanner(SysfsTree(host.root)).scan().devices)
+
+
+def driver_of(host: SimulatedTree, address: PciAddress) -> str | None:
+    device = Scanner(SysfsTree(host.root)).look(address)
+    return None if device is None else device.driver
+
+
+class TestNumberOfVfs:
+    def test_vfs_come_and_go_with_it(self, host: SimulatedTree) -> None:
+        host.set_num_vfs(PF, 0)
+        assert vfs_of(host, PF) == 0
+        host.set_num_vfs(PF, 3)
+        assert vfs_of(host, PF) == 3
+        assert not list((host.root / "kernel/iommu_groups").glob("*/devices/0000:01:10.6"))
+
+    def test_from_one_number_to_another_is_busy(self, host: SimulatedTree) -> None:
+        with pytest.raises(OSError, match="set 0 first") as refused:
+            host.set_num_vfs(PF, 2)
+        assert refused.value.errno == errno.EBUSY
+
+    def test_more_than_the_card_has_is_out_of_range(self, host: SimulatedTree) -> None:
+        host.set_num_vfs(PF, 0)
+        with pytest.raises(OSError, match="at most 4") as refused:
+            host.set_num_vfs(PF, 5)
+        assert refused.value.errno == errno.ERANGE
+
+    @pytest.mark.parametrize("driver", [None, "vfio-pci"])
+    def test_nobody_makes_vfs_without_the_cards_own_driver(
+        self, host: SimulatedTree, driver: str | None
+    ) -> None:
+        host.bind(PF, driver)
+        with pytest.raises(OSError, match="no driver") as refused:
+            host.set_num_vfs(PF, 4)
+        assert refused.value.errno == errno.ENOENT
+
+
+def test_a_pf_takes_its_vfs_and_its_interface_with_it(host: SimulatedTree) -> None:
+    host.bind(PF, "vfio-pci")
+    assert vfs_of(host, PF) == 0
+    assert not (host.root / f"bus/pci/devices/{PF}/net").exists()
+    host.bind(PF, host.own_driver(PF))
+    assert driver_of(host, PF) == "i40e"
+    assert vfs_of(host, PF) == 0
+    assert (host.root / f"bus/pci/devices/{PF}/net/enp1s0f0/address").exists()
+
+
+@pytest.mark.parametrize(("address", "own"), [(PF, "i40e"), (VF, "iavf"), (ACCELERATOR, "nvidia")])
+def test_each_function_has_a_driver_of_its_own(host: SimulatedTree, address: PciAddress, own: str) -> None:
+    assert driver_of(host, address) == host.own_driver(address) == own
+
+
+class TestBuilding:
+    def test_ports_go_round_the_numa_nodes(self, tmp_path: Path) -> None:
+        shape = HostShape(ports=4, vfs_per_port=2, accelerators=2, numa_nodes=2)
+        host = build_host(tmp_path / "sys", shape, "node-1")
+        tree = SysfsTree(host.root)
+        nodes = [device.numa_node for device in Scanner(tree).scan().devices if device.parent is None]
+        assert sorted(nodes) == [0, 0, 0, 1, 1, 1]
+        assert [(cell.id, cell.socket, cell.cpus) for cell in read_numa_cells(tree)] == [
+            (0, 0, [0, 1, 2, 3]),
+            (1, 1, [4, 5, 6, 7]),
+        ]
+
+    def test_vfs_may_lie_on_a_later_bus(self, tmp_path: Path) -> None:
+        host = build_host(tmp_path / "sys", HostShape(ports=2, vfs_per_port=256), "node-1")
+        devices = Scanner(SysfsTree(host.root)).scan().devices
+        assert len(devices) == 2 * 257 + 1
+        assert {device.address.bus for device in devices if device.parent == PF} == {1, 2, 3}
+
+    def test_vfs_may_be_left_off(self, tmp_path: Path) -> None:
+        host = build_host(tmp_path / "sys", HostShape(vfs_per_port=8, num_vfs=2), "node-1")
+        pf = Scanner(SysfsTree(host.root)).look(PF)
+        assert pf is not None
+        assert (pf.total_vfs, pf.num_vfs) == (8, 2)
+
+    def test_what_does_not_fit_on_the_buses_is_refused_and_leaves_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="fewer ports"):
+            build_host(tmp_path / "sys", HostShape(ports=300, vfs_per_port=0), "node-1")
+        assert not (tmp_path / "sys").exists()
+
+    def test_what_is_there_is_not_built_over(self, host: SimulatedTree) -> None:
+        with pytest.raises(FileExistsError, match="there already"):
+            build_host(host.root, HostShape(), "node-1")
+
+    def test_a_killed_build_is_begun_anew(self, tmp_path: Path) -> None:
+        (tmp_path / "sys.partial/bus/pci").mkdir(parents=True)
+        build_host(tmp_path / "sys", HostShape(), "node-1")
+        assert not (tmp_path / "sys.partial").exists()
+
+    def test_two_hosts_have_no_mac_in_common(self, tmp_path: Path) -> None:
+        hosts = [build_host(tmp_path / name, HostShape(), name) for name in ("node-1", "node-2")]
+        macs = [
+            device.mac
+            for host in hosts
+            for device in Scanner(SysfsTree(host.root)).scan().devices
+            if device.mac
+        ]
+        assert len(set(macs)) == 4
+
+
+def test_a_tree_that_was_not_built_here_is_not_touched(tmp_path: Path) -> None:
+    with pytest.raises(NotSimulated, match=f"has no {MARKER}"):
+        SimulatedTree(tmp_path)
+
+
+def test_every_link_leads_somewhere_within_the_tree(host: SimulatedTree) -> None:
+    links = [path for path in host.root.rglob("*") if path.is_symlink() and path.name != "driver"]
+    assert links
+    assert all(link.resolve(strict=True).is_relative_to(host.root.resolve()) for link in links)
+    assert json.loads((host.root / MARKER).read_text())["name"] == "node-1"
