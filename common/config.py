@@ -48,7 +48,14 @@ RPC_OPTIONS = [
         help="How often a call is made before the service counts as unavailable. Every method is "
         "idempotent, so calling again is safe.",
     ),
-    cfg.IntOpt("threads", default=8, min=1, help="Messages that one worker process handles at a time."),
+    cfg.IntOpt(
+        "threads",
+        default=8,
+        min=1,
+        max=30,
+        help="Messages that one worker process handles at a time. Not more than the connections that "
+        "oslo.messaging keeps for the replies, [oslo_messaging_rabbit] rpc_conn_pool_size.",
+    ),
 ]
 
 CONDUCTOR = cfg.OptGroup("conductor", "Inventory and the life of a claim")

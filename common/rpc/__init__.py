@@ -1,1 +1,10 @@
 """Calls between the services: messages, one typed client per service, and what a server needs."""
+
+import warnings
+
+from oslo_service import backend
+
+# Libraries beneath oslo.messaging still look whether eventlet is in use; nobody has to hear of that.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+# Before oslo.messaging is imported anywhere, or it would choose eventlet, which is on its way out.
+backend.init_backend(backend.BackendType.THREADING)

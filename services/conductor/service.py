@@ -63,7 +63,7 @@ class Conductor:
         self._server = server(self._bus, ConductorClient.topic, uuid.uuid4().hex, endpoint)
         resend_after = conf.conductor.resend_after
         self._relay = Relay(self._engine, self._send, resend_after, pause=resend_after / 5)
-        self._server.start()
+        self._server.start(override_pool_size=self._conf.rpc.threads)
         self._relay.start()
 
     def stop(self) -> None:

@@ -127,7 +127,7 @@ class Scheduler:
         self._engine = connect(self._conf.database.connection, self._conf.rpc.threads)
         endpoint = SchedulerEndpoint(self._engine, self._aliases, self._settings, self._send)
         self._server = server(self._bus, SchedulerClient.topic, uuid.uuid4().hex, endpoint)
-        self._server.start()
+        self._server.start(override_pool_size=self._conf.rpc.threads)
 
     def stop(self) -> None:
         self._server.stop()
