@@ -145,5 +145,5 @@ class ComputeAgent:
             elif is_ours and self._server is None and not self._stopping:
                 endpoint = ComputeAgentEndpoint(self._queue)
                 self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
-                self._server.start()
+                self._server.start(override_pool_size=self._conf.rpc.threads)
                 self._ready.set()

@@ -86,10 +86,12 @@ class Ledger:
             row = sql.execute("SELECT step FROM steps WHERE claim_id = ?", (str(claim_id),)).fetchone()
         return row["step"] if row else 0
 
-    def failed(self) -> AbstractSet[UUID]:
-        """The claims whose latest step failed."""
+    def not_attached(self) -> AbstractSet[UUID]:
+        """The claims whose attach failed: whatever a guest has for them was left behind."""
         with self._store.transaction() as sql:
-            rows = sql.execute("SELECT claim_id FROM steps WHERE outcome = 'failed'").fetchall()
+            rows = sql.execute(
+                "SELECT claim_id FROM steps WHERE action = 'attach' AND outcome = 'failed'"
+            ).fetchall()
         return {UUID(row["claim_id"]) for row in rows}
 
     def close(self) -> None:

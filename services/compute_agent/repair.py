@@ -50,7 +50,7 @@ class Repair:
 
     def held_back(self) -> Mapping[PciAddress, str]:
         """Devices that guests have without right, and in whose guest each is."""
-        doubtful = self._unconfirmed | self._ledger.failed() | {None}
+        doubtful = self._unconfirmed | self._ledger.not_attached() | {None}
         return {
             held.address: f"in instance {held.instance_id}, {_on_whose_behalf(held.claim_id)}"
             for held in self._driver.attachments()

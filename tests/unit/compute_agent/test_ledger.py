@@ -90,12 +90,16 @@ def test_claims_do_not_mix(ledger: Ledger) -> None:
     assert (ledger.latest(one), ledger.latest(other), ledger.latest(uuid4())) == (2, 1, 0)
 
 
-def test_failed_claims_are_known(ledger: Ledger) -> None:
-    failed, done = uuid4(), uuid4()
-    for claim_id, ending in ((failed, FAILED), (done, DONE)):
-        ledger.begin(step("attach", 1, claim_id))
-        ledger.finish(step("attach", 1, claim_id), ending)
-    assert ledger.failed() == {failed}
+def test_claims_whose_attach_failed_are_known(ledger: Ledger) -> None:
+    failed, done, kept = uuid4(), uuid4(), uuid4()
+    for claim_id, action, ending in (
+        (failed, "attach", FAILED),
+        (done, "attach", DONE),
+        (kept, "detach", FAILED),
+    ):
+        ledger.begin(step(action, 1, claim_id))
+        ledger.finish(step(action, 1, claim_id), ending)
+    assert ledger.not_attached() == {failed}
 
 
 def test_the_ledger_outlives_its_process(ledger: Ledger, tmp_path: Path) -> None:

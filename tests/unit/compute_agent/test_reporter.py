@@ -1,0 +1,267 @@
+"""What the conductor is told, in which order, and what happens while it cannot be told."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from uuid import uuid4
+
+import pytest
+
+from common.errors import (
+    ClaimNotFound,
+    HostOwnedByAnotherAgent,
+    ServiceFailed,
+    ServiceUnavailable,
+    StaleStep,
+    UnknownHost,
+)
+from common.rpc.messages import DeviceReport, Holding, Step, StepDevice
+from services.compute_agent.inventory import Inventory
+from services.compute_agent.ledger import Ending
+from services.compute_agent.reporter import Reporter
+from services.compute_agent.scanner import ScanError
+
+PATIENCE = 10.0  # seconds after which a test has failed
+DONE = Ending("done")
+
+
+class Conductor:
+    """Takes down what it is told; ``trouble`` is raised at the next calls of a kind, one each."""
+
+    host = "node-1"
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, object]] = []
+        self.trouble: dict[str, list[Exception]] = {"publish": [], "answer": [], "holdings": []}
+        self.wants_all = False
+        self._changed = threading.Condition()
+
+    def publish(self, inventory: Inventory, *, in_full: bool) -> bool:
+        self._hear("publish", (len(inventory.devices), in_full))
+        return self.wants_all and not in_full
+
+    def answer(self, step: Step, ending: Ending) -> None:
+        self._hear("answer", (step.claim_id, ending))
+
+    def holdings(self) -> Sequence[Holding]:
+        self._hear("holdings", None)
+        return []
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, PATIENCE), self.heard
+
+    def answers(self) -> list[object]:
+        return [what for kind, what in self.heard if kind == "answer"]
+
+    def published(self) -> list[object]:
+        return [what for kind, what in self.heard if kind == "publish"]
+
+    def _hear(self, kind: str, what: object) -> None:
+        with self._changed:
+            self._changed.notify_all()
+            if self.trouble[kind]:
+                raise self.trouble[kind].pop(0)
+            self.heard.append((kind, what))
+
+
+class Host:
+    """A host of a few devices, and whether its agent listens for steps."""
+
+    def __init__(self) -> None:
+        self.devices = 1
+        self.owned: list[bool] = []
+        self.faults: list[Exception] = []
+
+    def take_inventory(self) -> Inventory:
+        if self.faults:
+            raise self.faults.pop(0)
+        return Inventory([device(number) for number in range(self.devices)], [])
+
+    def own(self, is_ours: bool) -> None:
+        self.owned.append(is_ours)
+
+
+class Repair:
+    """Asks, and finds nothing to repair."""
+
+    def run(self, ask: Callable[[], Sequence[Holding]]) -> None:
+        ask()
+
+
+def device(number: int) -> DeviceReport:
+    return DeviceReport(
+        address=f"0000:{number:02x}:00.0", dev_type="type-PCI", vendor_id="8086", product_id="1572"
+    )
+
+
+def step() -> Step:
+    what = StepDevice(address="0000:01:00.0", dev_type="type-PCI", vendor_id="8086", product_id="1572")
+    return Step(claim_id=uuid4(), step=1, action="attach", instance_id=uuid4(), devices=[what])
+
+
+@pytest.fixture
+def conductor() -> Conductor:
+    return Conductor()
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def reporter(conductor: Conductor, host: Host) -> Iterator[Reporter]:
+    """Not started; impatient, so that what it does again is done soon."""
+    reporter = Reporter(conductor, Repair(), host.take_inventory, host.own, interval=0.01)
+    yield reporter
+    reporter.end()
+
+
+def test_the_first_round_asks_for_holdings_and_publishes_all(
+    reporter: Reporter, conductor: Conductor
+) -> None:
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.heard) >= 3)
+    assert conductor.heard[:3] == [("holdings", None), ("publish", (1, True)), ("publish", (1, False))]
+
+
+def test_what_changed_is_published_in_full_once(reporter: Reporter, conductor: Conductor, host: Host) -> None:
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.published()) >= 2)
+    host.devices = 5
+    conductor.wait_for(lambda: conductor.published()[-1] == (5, False))
+    assert conductor.published().count((5, True)) == 1
+
+
+def test_a_conductor_that_has_forgotten_is_told_in_full(reporter: Reporter, conductor: Conductor) -> None:
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.published()) >= 2)
+    conductor.wants_all = True
+    conductor.wait_for(lambda: conductor.published().count((1, True)) >= 2)
+
+
+def test_an_answer_is_told_once_and_after_an_inventory_taken_later(
+    reporter: Reporter, conductor: Conductor, host: Host
+) -> None:
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.published()) >= 1)
+    told = step()
+    host.devices = 9
+    reporter.answer(told, DONE)
+    conductor.wait_for(lambda: bool(conductor.answers()))
+    reporter.end()
+    assert conductor.answers() == [(told.claim_id, DONE)]
+    assert ("publish", (9, True)) in conductor.heard[
+        : conductor.heard.index(("answer", (told.claim_id, DONE)))
+    ]
+
+
+@pytest.mark.parametrize("kind", ["holdings", "publish", "answer"])
+def test_nothing_is_lost_while_the_conductor_does_not_answer(
+    reporter: Reporter, conductor: Conductor, kind: str
+) -> None:
+    conductor.trouble[kind] = [ServiceUnavailable("no answer"), ServiceFailed("broken"), OSError("no route")]
+    told = step()
+    reporter.answer(told, DONE)
+    reporter.start()
+    conductor.wait_for(lambda: bool(conductor.answers()))
+    assert conductor.answers() == [(told.claim_id, DONE)]
+
+
+@pytest.mark.parametrize(
+    "error", [StaleStep("overtaken"), ClaimNotFound("no such claim"), HostOwnedByAnotherAgent("not you")]
+)
+def test_an_answer_that_nobody_wants_is_forgotten(
+    reporter: Reporter, conductor: Conductor, error: Exception
+) -> None:
+    conductor.trouble["answer"] = [error]
+    other = step()
+    reporter.answer(step(), DONE)
+    reporter.answer(other, DONE)
+    reporter.start()
+    conductor.wait_for(lambda: bool(conductor.answers()))
+    reporter.end()
+    assert conductor.answers() == [(other.claim_id, DONE)]
+
+
+def test_an_answer_that_the_conductor_stumbles_over_does_not_hold_up_the_others(
+    reporter: Reporter, conductor: Conductor
+) -> None:
+    conductor.trouble["answer"] = [ServiceFailed("a fault")]
+    stumbled, other = step(), step()
+    reporter.answer(stumbled, DONE)
+    reporter.answer(other, DONE)
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.answers()) == 2)
+    assert conductor.answers() == [(other.claim_id, DONE), (stumbled.claim_id, DONE)]
+
+
+def test_of_two_answers_for_a_claim_the_later_counts(reporter: Reporter, conductor: Conductor) -> None:
+    first = step()
+    reporter.answer(first, DONE)
+    reporter.answer(first.model_copy(update={"step": 2}), Ending("failed", "stuck"))
+    reporter.start()
+    conductor.wait_for(lambda: bool(conductor.answers()))
+    assert conductor.answers() == [(first.claim_id, Ending("failed", "stuck"))]
+
+
+@pytest.mark.parametrize("fault", [ScanError("moving"), OSError("no descriptors left"), ZeroDivisionError()])
+def test_a_scan_that_fails_is_made_again(
+    reporter: Reporter, conductor: Conductor, host: Host, fault: Exception
+) -> None:
+    host.faults = [fault]
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.published()) >= 1)
+    assert host.faults == []
+
+
+class TestWhoseHost:
+    def test_steps_are_listened_for_once_the_host_is_ours(
+        self, reporter: Reporter, conductor: Conductor, host: Host
+    ) -> None:
+        conductor.trouble["publish"] = [HostOwnedByAnotherAgent("not you")]
+        reporter.start()
+        conductor.wait_for(lambda: len(conductor.published()) >= 2)
+        assert host.owned[:2] == [False, True]
+
+    def test_who_loses_the_host_says_everything_anew_when_it_is_back(
+        self, reporter: Reporter, conductor: Conductor, host: Host
+    ) -> None:
+        reporter.start()
+        conductor.wait_for(lambda: len(conductor.published()) >= 2)
+        conductor.trouble["publish"] = [HostOwnedByAnotherAgent("not you")]
+        conductor.wait_for(lambda: conductor.published().count((1, True)) == 2)
+        assert host.owned.count(False) == 1
+        assert conductor.heard.count(("holdings", None)) == 2
+
+    def test_a_host_taken_over_is_repaired_after_that(self, reporter: Reporter, conductor: Conductor) -> None:
+        conductor.trouble["holdings"] = [HostOwnedByAnotherAgent("not yet you")]
+        reporter.start()
+        conductor.wait_for(lambda: ("holdings", None) in conductor.heard)
+        assert conductor.heard[0] == ("publish", (1, True))
+
+    def test_a_host_without_a_past_needs_no_repair(self, reporter: Reporter, conductor: Conductor) -> None:
+        conductor.trouble["holdings"] = [UnknownHost("who?")]
+        reporter.start()
+        conductor.wait_for(lambda: len(conductor.published()) >= 3)
+        assert ("holdings", None) not in conductor.heard
+
+
+class TestEnd:
+    def test_what_is_still_to_be_told_is_told(self, reporter: Reporter, conductor: Conductor) -> None:
+        reporter.start()
+        conductor.wait_for(lambda: bool(conductor.published()))
+        told = step()
+        reporter.answer(told, DONE)
+        reporter.end()
+        assert conductor.answers() == [(told.claim_id, DONE)]
+
+    def test_a_conductor_that_is_away_does_not_hold_up_the_end(
+        self, reporter: Reporter, conductor: Conductor
+    ) -> None:
+        conductor.trouble["publish"] = [ServiceUnavailable("no answer")] * 10_000
+        reporter.start()
+        reporter.answer(step(), DONE)
+        reporter.end()
+        assert not reporter.is_alive()
+        assert conductor.answers() == []

@@ -1,0 +1,127 @@
+"""A step is done wholly or not at all, and how it ended is known."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.pci.address import PciAddress
+from common.rpc.messages import Step
+from services.compute_agent.drivers.simulated import FAULTS, SimulatedDriver
+from services.compute_agent.ledger import Ending, Ledger
+from services.compute_agent.scanner import Scanner
+from services.compute_agent.simulation import SimulatedTree
+from services.compute_agent.step_queue import Job
+from services.compute_agent.steps import StepRunner
+
+MakeStep = Callable[..., Step]
+VFS = ["0000:01:10.0", "0000:01:10.2", "0000:02:10.0"]
+
+
+@pytest.fixture
+def runner(driver: SimulatedDriver, scanner: Scanner, tmp_path: Path) -> StepRunner:
+    return StepRunner(driver, scanner, Ledger(tmp_path / "steps.sqlite"))
+
+
+@pytest.fixture
+def break_down(state_path: Path) -> Callable[..., None]:
+    """Makes the hypervisor fail as told; with nothing told, it works again."""
+
+    def break_down(**fault: str) -> None:
+        (state_path / FAULTS).write_text(json.dumps([fault] if fault else []))
+
+    return break_down
+
+
+def held(driver: SimulatedDriver) -> set[str]:
+    return {str(each.address) for each in driver.attachments()}
+
+
+def detach_of(step: Step) -> Step:
+    return step.model_copy(update={"step": step.step + 1, "action": "detach"})
+
+
+def test_all_devices_of_a_step_are_attached_and_detached(
+    runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep
+) -> None:
+    step = make_step("attach", *VFS)
+    assert runner.run(Job(step)) == Ending("done")
+    assert held(driver) == set(VFS)
+    assert runner.run(Job(detach_of(step))) == Ending("done")
+    assert held(driver) == set()
+
+
+def test_an_attach_that_fails_half_way_leaves_nothing_attached(
+    runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep, break_down: Callable[..., None]
+) -> None:
+    break_down(address=VFS[2], action="attach", error="the guest has no slot left")
+    assert runner.run(Job(make_step("attach", *VFS))) == Ending("failed", "the guest has no slot left")
+    assert held(driver) == set()
+
+
+def test_a_failed_attach_stays_failed_when_it_comes_again(
+    runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep, break_down: Callable[..., None]
+) -> None:
+    step = make_step("attach", VFS[0])
+    break_down(error="no such instance")
+    runner.run(Job(step))
+    break_down()
+    assert runner.run(Job(step)) == Ending("failed", "no such instance")
+    assert held(driver) == set()
+
+
+def test_a_detach_takes_what_it_can_and_the_rest_when_it_comes_again(
+    runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep, break_down: Callable[..., None]
+) -> None:
+    step = make_step("attach", *VFS)
+    runner.run(Job(step))
+    break_down(address=VFS[0], error="the guest does not let go")
+    assert runner.run(Job(detach_of(step))) == Ending("failed", "the guest does not let go")
+    assert held(driver) == {VFS[0]}
+    break_down()
+    assert runner.run(Job(detach_of(step))) == Ending("done")
+    assert held(driver) == set()
+
+
+def test_an_attach_that_comes_after_its_detach_is_dropped(
+    runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep
+) -> None:
+    step = make_step("attach", VFS[0])
+    assert runner.run(Job(detach_of(step))) == Ending("done")
+    assert runner.run(Job(step)) is None
+    assert held(driver) == set()
+
+
+def test_a_device_that_is_not_there_is_not_attached(
+    runner: StepRunner, host: SimulatedTree, make_step: MakeStep
+) -> None:
+    step = make_step("attach", VFS[0])
+    host.unplug(PciAddress.parse(VFS[0]))
+    assert runner.run(Job(step)) == Ending("failed", f"{VFS[0]} is not on this host")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"product_id": "10ed"}, "is a type-VF 8086 154c now, and not a type-VF 8086 10ed"),
+        ({"dev_type": "type-PCI"}, "is a type-VF 8086 154c now, and not a type-PCI 8086 154c"),
+    ],
+)
+def test_a_device_that_is_another_now_is_not_attached(
+    runner: StepRunner, make_step: MakeStep, change: dict[str, str], reason: str
+) -> None:
+    step = make_step("attach", VFS[0])
+    other = step.model_copy(update={"devices": [step.devices[0].model_copy(update=change)]})
+    assert runner.run(Job(other)) == Ending("failed", f"{VFS[0]} {reason}")
+
+
+def test_a_fault_of_the_driver_fails_the_step_and_not_the_agent(
+    runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(driver, "attach", fault)
+    ending = runner.run(Job(make_step("attach", VFS[0])))
+    assert ending == Ending("failed", "a fault of the agent, whose log says more: ZeroDivisionError('oh')")
