@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types format lock rabbitmq clean
+.PHONY: help setup demo test up down lint types format lock rabbitmq clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -17,6 +17,8 @@ help:
 	@echo '  make test     run all tests, on a real PostgreSQL and a real RabbitMQ that the run starts itself'
 	@echo '                  TESTS=tests/unit       only these         WORKERS=4   in four processes'
 	@echo '                  The tests of the containers run where a Docker engine answers.'
+	@echo '  make up       the real thing in containers: PostgreSQL, RabbitMQ, all services, three simulated hosts'
+	@echo '                  then: docker compose run --rm portclaim tree         make down   stop and forget it'
 	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
 	@echo '  make types    mypy: types, strict in common/'
 	@echo '  make setup    only the set-up that all of the above begin with: .venv, from requirements-dev.txt'
@@ -29,7 +31,16 @@ demo: $(READY)
 	@$(BIN)/portclaim demo
 
 test: $(READY) rabbitmq
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --timeout 300 $(TESTS)
+
+up: .env
+	docker compose up --build --detach
+
+down: .env
+	docker compose down --volumes
+
+.env:
+	deploy/make-env $@
 
 lint: $(READY)
 	$(BIN)/ruff check

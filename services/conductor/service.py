@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import sqlalchemy as sa
 from oslo_config import cfg
 
@@ -60,7 +58,7 @@ class Conductor:
         # One connection for each message in hand and one for the relay.
         self._engine = connect(conf.database.connection, conf.rpc.threads + 1)
         endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
-        self._server = server(self._bus, ConductorClient.topic, uuid.uuid4().hex, endpoint)
+        self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
         resend_after = conf.conductor.resend_after
         self._relay = Relay(self._engine, self._send, resend_after, pause=resend_after / 5)
         self._server.start(override_pool_size=self._conf.rpc.threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable
 
 import sqlalchemy as sa
@@ -126,7 +125,7 @@ class Scheduler:
         self._bus = transport(self._conf)
         self._engine = connect(self._conf.database.connection, self._conf.rpc.threads)
         endpoint = SchedulerEndpoint(self._engine, self._aliases, self._settings, self._send)
-        self._server = server(self._bus, SchedulerClient.topic, uuid.uuid4().hex, endpoint)
+        self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
 
     def stop(self) -> None:
