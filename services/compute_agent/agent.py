@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import oslo_messaging
 from oslo_config import cfg
 
 from common.errors import InvalidConfiguration, InvalidMessage
@@ -25,11 +25,14 @@ from services.compute_agent.ledger import Ledger
 from services.compute_agent.numa import read_numa_cells
 from services.compute_agent.repair import Repair
 from services.compute_agent.reporter import Reporter
-from services.compute_agent.scanner import Scanner
+from services.compute_agent.scanner import ScanError, Scanner
 from services.compute_agent.step_queue import Job, StepQueue
 from services.compute_agent.steps import StepRunner
 from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 from services.compute_agent.voice import Voice
+
+if TYPE_CHECKING:
+    import oslo_messaging
 
 LEDGER = "steps.sqlite"
 
@@ -119,11 +122,13 @@ class ComputeAgent:
     def _check_device_spec(self) -> None:
         """What can be known before a driver may have built the host."""
         is_there = (self._tree.root / PCI_DEVICES).is_dir()
-        host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
         try:
+            host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
             DeviceSpecs.parse(self._conf.pci.device_spec, host)
         except InvalidDeviceSpec as error:
             raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
+        except ScanError as error:
+            raise InvalidConfiguration(f"[compute_agent] sysfs_root: {error}") from error
 
     def _take_inventory(self) -> Inventory:
         scan = self._scanner.scan()

@@ -1,0 +1,259 @@
+"""The compute agent as a process, with a conductor, a scheduler, RabbitMQ and PostgreSQL as they are."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from common import config
+from common.rpc.compute_agent import ComputeAgentClient
+from common.rpc.messages import Claim, ClaimRequest, DeviceFilter, Step
+from common.rpc.scheduler import SchedulerClient
+from common.rpc.transport import transport
+from services.compute_agent.agent import ComputeAgent
+from tests.support.services import ServiceProcess, Services, as_ini
+
+HOST = "node-1"
+PF = "0000:01:00.0"
+VFS = ["0000:01:10.0", "0000:01:10.2", "0000:01:10.4", "0000:01:10.6"]
+PATIENCE = 60.0  # seconds after which a test has failed
+ALIASES = [
+    '{"name": "pf", "vendor_id": "8086", "product_id": "1572", "device_type": "type-PF"}',
+    '{"name": "vf", "vendor_id": "8086", "product_id": "154c", "device_type": "type-VF"}',
+]
+
+
+class Fleet:
+    """One host with one port of four VFs, its agent, and an API layer's view of it."""
+
+    def __init__(
+        self, services: Services, scheduler: SchedulerClient, agent: ComputeAgentClient, state: Path
+    ) -> None:
+        self.scheduler = scheduler
+        self.agent = agent
+        self.state = state
+        self._services = services
+
+    @property
+    def sysfs_root(self) -> Path:
+        return self.state / "sys"
+
+    def options(self) -> dict[str, dict[str, object]]:
+        return {
+            "DEFAULT": {
+                "host": HOST,
+                "state_path": self.state,
+                "transport_url": self._services.transport_url,
+            },
+            "pci": {"device_spec": json.dumps({"vendor_id": "8086"})},
+            "compute_agent": {"sysfs_root": self.sysfs_root, "report_interval": 0.5},
+            "simulated": {"ports": 1, "vfs_per_port": 4, "accelerators": 1},
+        }
+
+    def start_agent(self) -> ServiceProcess:
+        return self._services("compute_agent", self.options())
+
+    def claim(self, wish: str) -> Claim:
+        request = ClaimRequest(
+            claim_id=uuid4(), instance_id=uuid4(), extra_specs={"pci_passthrough:alias": wish}
+        )
+        return self.scheduler.claim(request)
+
+    def wait_for(self, claim_id: UUID, status: str) -> Claim:
+        until(lambda: self.scheduler.show(claim_id).status == status)
+        return self.scheduler.show(claim_id)
+
+    def statuses(self) -> dict[str, str]:
+        listed = self.scheduler.devices(DeviceFilter(host=HOST)).devices
+        return {device.address: device.effective_status for device in listed}
+
+    def devices_in_tree(self) -> set[str]:
+        return {path.name for path in (self.sysfs_root / "bus/pci/devices").iterdir()}
+
+    def effects(self) -> list[tuple[str, str]]:
+        """What the hypervisor did, in its own words."""
+        with closing(sqlite3.connect(self.state / HOST / "hypervisor.sqlite")) as record:
+            return record.execute("SELECT action, address FROM effects ORDER BY id").fetchall()
+
+    def trouble(self, **fault: object) -> None:
+        """Give the hypervisor a fault; none takes it away."""
+        file = self.state / HOST / "faults.json"
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps([fault] if fault else []))
+        partial.rename(file)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something that shows in no event that a test could await."""
+    deadline = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def fleet(service_process: Services, tmp_path: Path) -> Iterator[Fleet]:
+    service_process("conductor", {"conductor": {"resend_after": 1.0, "agent_down_after": 2.0}})
+    service_process("scheduler", {"pci": {"alias": ALIASES}})
+    file = tmp_path / "client.conf"
+    file.write_text(as_ini({"DEFAULT": {"transport_url": service_process.transport_url}}))
+    conf = config.load(["--config-file", str(file)], "test")
+    bus = transport(conf)
+    state = tmp_path / "host"
+    state.mkdir()
+    agent = ComputeAgentClient(bus, conf, server=HOST)
+    yield Fleet(service_process, SchedulerClient(bus, conf), agent, state)
+    bus.cleanup()
+
+
+def test_a_port_goes_to_a_guest_and_comes_home(fleet: Fleet) -> None:
+    fleet.start_agent()
+    assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
+
+    claim = fleet.claim("pf:1")
+    fleet.wait_for(claim.claim_id, "allocated")
+    assert fleet.statuses() == {PF: "allocated"} | dict.fromkeys(VFS, "unavailable")
+    assert fleet.devices_in_tree().isdisjoint(VFS)
+
+    fleet.scheduler.release(claim.claim_id)
+    fleet.wait_for(claim.claim_id, "released")
+    assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
+    assert fleet.devices_in_tree().issuperset(VFS)
+    assert fleet.effects() == [("attach", PF), ("detach", PF)]
+
+
+def test_an_attach_that_fails_frees_the_devices_and_says_why(fleet: Fleet) -> None:
+    fleet.start_agent()
+    fleet.trouble(action="attach", error="instance not found")
+    claim = fleet.wait_for(fleet.claim("vf:2").claim_id, "failed")
+    assert claim.reason == "instance not found"
+    assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
+    assert fleet.effects() == []
+
+
+def test_a_detach_that_fails_keeps_the_devices_until_it_succeeds(fleet: Fleet) -> None:
+    fleet.start_agent()
+    claim = fleet.claim("vf:1")
+    fleet.wait_for(claim.claim_id, "allocated")
+    fleet.trouble(action="detach", error="the guest does not let go")
+    fleet.scheduler.release(claim.claim_id)
+    until(lambda: fleet.scheduler.show(claim.claim_id).reason == "the guest does not let go")
+    assert fleet.scheduler.show(claim.claim_id).status == "releasing"
+    fleet.trouble()
+    fleet.wait_for(claim.claim_id, "released")
+    assert [action for action, _ in fleet.effects()] == ["attach", "detach"]
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_a_killed_agent_finishes_its_step_once_it_is_back(fleet: Fleet, round_: int) -> None:
+    agent = fleet.start_agent()
+    fleet.trouble(address=VFS[2], delay=PATIENCE)
+    claim = fleet.claim("vf:4")
+    until(lambda: len(fleet.effects()) >= 2)
+    agent.kill()
+    fleet.trouble()
+    fleet.start_agent()
+    fleet.wait_for(claim.claim_id, "allocated")
+    assert sorted(fleet.effects()) == [("attach", address) for address in VFS]
+
+
+def test_what_was_released_while_the_agent_was_away_is_taken_back(fleet: Fleet) -> None:
+    agent = fleet.start_agent()
+    claim = fleet.claim("pf:1")
+    fleet.wait_for(claim.claim_id, "allocated")
+    agent.kill()
+    fleet.scheduler.release(claim.claim_id)
+    fleet.start_agent()
+    fleet.wait_for(claim.claim_id, "released")
+    assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
+    assert fleet.effects() == [("attach", PF), ("detach", PF)]
+
+
+def test_what_a_guest_has_lost_is_given_back_at_the_next_start(fleet: Fleet) -> None:
+    agent = fleet.start_agent()
+    claim = fleet.claim("vf:1")
+    fleet.wait_for(claim.claim_id, "allocated")
+    agent.stop()
+    with closing(sqlite3.connect(fleet.state / HOST / "hypervisor.sqlite")) as record, record:
+        record.execute("DELETE FROM attachments")
+    fleet.start_agent()
+    until(lambda: len(fleet.effects()) == 2)
+    assert fleet.effects()[0] == fleet.effects()[1]
+    assert fleet.scheduler.show(claim.claim_id).status == "allocated"
+
+
+def test_sigterm_lets_the_step_in_hand_finish_and_tell(fleet: Fleet) -> None:
+    agent = fleet.start_agent()
+    fleet.trouble(action="attach", delay=1.0)
+    claim = fleet.claim("pf:1")
+    until(lambda: "begun" in states(fleet, claim.claim_id))
+    agent.stop()
+    assert fleet.scheduler.show(claim.claim_id).status == "allocated"
+    assert fleet.effects() == [("attach", PF)]
+
+
+def states(fleet: Fleet, claim_id: UUID) -> set[str]:
+    with closing(sqlite3.connect(fleet.state / HOST / "steps.sqlite")) as ledger:
+        rows = ledger.execute("SELECT outcome FROM steps WHERE claim_id = ?", (str(claim_id),)).fetchall()
+    return {outcome or "begun" for (outcome,) in rows}
+
+
+def test_no_message_ends_the_agent(fleet: Fleet) -> None:
+    agent = fleet.start_agent()
+    for message in [
+        Step.model_construct(action="attach"),
+        Step.model_construct(action="attach", claim_id="me", step="1", surprise=None),
+        Step.model_construct(action="detach", claim_id=str(uuid4()), devices=[]),
+        Step.model_construct(action="explode"),
+    ]:
+        fleet.agent.send(message)
+    fleet.wait_for(fleet.claim("vf:1").claim_id, "allocated")
+    assert "refused a message for attach" in agent.log
+
+
+def test_a_second_agent_of_the_name_on_this_machine_does_not_start(fleet: Fleet, tmp_path: Path) -> None:
+    fleet.start_agent()
+    file = tmp_path / "second.conf"
+    file.write_text(as_ini(fleet.options()))
+    second = subprocess.run(
+        [sys.executable, "-m", "services.compute_agent", "--config-file", file],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert second.returncode == 1
+    assert f"another agent of host {HOST} is running" in second.stderr
+
+
+def test_of_two_agents_of_one_name_on_two_machines_one_works(fleet: Fleet, tmp_path: Path) -> None:
+    first = fleet.start_agent()
+    options = fleet.options()
+    options["DEFAULT"]["state_path"] = tmp_path / "other"
+    options["compute_agent"]["sysfs_root"] = tmp_path / "other/sys"
+    file = tmp_path / "second.conf"
+    file.write_text(as_ini(options))
+    second = ComputeAgent(config.load(["--config-file", str(file)], "test"))
+    starting = threading.Thread(target=second.start)
+    starting.start()
+    try:
+        for _ in range(3):
+            claim = fleet.claim("vf:1")
+            fleet.wait_for(claim.claim_id, "allocated")
+        assert len(fleet.effects()) == 3
+        assert starting.is_alive()
+
+        first.kill()
+        starting.join(PATIENCE)
+        assert not starting.is_alive()
+    finally:
+        second.stop()
+        starting.join()
