@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import postgresql, rabbitmq
+from tests.support.fleet import Fleet
 from tests.support.services import Services
 
 
@@ -15,6 +16,14 @@ def database_url() -> Iterator[str]:
     url = postgresql.create_database()
     yield url
     postgresql.drop_database(url)
+
+
+@pytest.fixture
+def fleet(database_url: str) -> Iterator[Fleet]:
+    """A fleet on that database, still without hosts; see `Fleet`."""
+    fleet = Fleet(database_url)
+    yield fleet
+    fleet.close()
 
 
 @pytest.fixture

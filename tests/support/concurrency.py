@@ -1,0 +1,58 @@
+"""Several things at once, without a guess about time."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Barrier
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+T = TypeVar("T")
+
+LONG = 30.0  # seconds after which something that must happen counts as never happening
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
+    """Start all calls at the same moment, each in a thread; their answers, or what they raised, in order."""
+    together = Barrier(len(calls))
+
+    def one(call: Callable[[], T]) -> T | Exception:
+        together.wait(LONG)
+        try:
+            return call()
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(one, calls))
+
+
+def meanwhile(call: Callable[[], T]) -> Future[T]:
+    """Start one call in a thread of its own; ``result()`` waits for it."""
+    threads = ThreadPoolExecutor(1)
+    future = threads.submit(call)
+    threads.shutdown(wait=False)
+    return future
+
+
+def wait_until(happened: Callable[[], Any], what: str) -> None:
+    """Look again and again until something has happened that nobody tells about. Fails after `LONG`."""
+    deadline = time.monotonic() + LONG
+    while not happened():
+        assert time.monotonic() < deadline, f"in {LONG} s it never came about that {what}"
+        time.sleep(0.01)
+
+
+def wait_until_blocked(engine: sa.Engine, sessions: int = 1) -> None:
+    """Wait until as many sessions of this database wait for a lock."""
+    blocked = sa.text("""
+        SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'
+    """)
+
+    def count() -> int:
+        with engine.connect() as connection:
+            return int(connection.scalar(blocked) or 0)
+
+    wait_until(lambda: count() >= sessions, f"{sessions} sessions wait for a lock")

@@ -1,0 +1,273 @@
+"""A small fleet on a real database, in words that read well in tests: report, claim, answer, release.
+
+Calls go through the services' own clients to the services' own endpoints; only the bus between them is
+left out. What tests know of the services' inner parts is known here alone.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+import oslo_messaging
+import sqlalchemy as sa
+
+from common.db.transaction import connect
+from common.errors import ServiceUnavailable
+from common.pci.alias import Aliases
+from common.rpc.conductor import ConductorClient
+from common.rpc.endpoint import Endpoint
+from common.rpc.messages import (
+    Claim,
+    ClaimRequest,
+    DeviceReport,
+    ExplainRequest,
+    Explanation,
+    Holding,
+    InventoryAnswer,
+    InventoryReport,
+    Message,
+    Step,
+    StepResult,
+)
+from common.rpc.scheduler import SchedulerClient
+from services.conductor.relay import Relay
+from services.conductor.service import ConductorEndpoint
+from services.scheduler import packing
+from services.scheduler.claims import Settings
+from services.scheduler.service import SchedulerEndpoint
+
+
+class Card(NamedTuple):
+    """A model of card: its vendor, and the product ids of its PFs and its VFs."""
+
+    vendor: str
+    pf: str
+    vf: str
+
+
+X710 = Card("8086", "1572", "154c")
+CONNECTX5 = Card("15b3", "1017", "1018")
+T4 = ("10de", "1eb8")
+
+ALIASES = [
+    json.dumps({"name": name, "vendor_id": vendor, "product_id": product, "device_type": f"type-{kind}"})
+    for name, kind, vendor, product in [
+        ("nic-pf", "PF", X710.vendor, X710.pf),
+        ("nic-vf", "VF", X710.vendor, X710.vf),
+        ("roce-pf", "PF", CONNECTX5.vendor, CONNECTX5.pf),
+        ("roce-vf", "VF", CONNECTX5.vendor, CONNECTX5.vf),
+        ("gpu", "PCI", *T4),
+    ]
+]
+
+
+def pf(port: int) -> str:
+    """The address of a port's PF, on every host the same."""
+    return f"0000:{0x81 + port:02x}:00.0"
+
+
+def vf(port: int, number: int) -> str:
+    """The address of one of a port's VFs."""
+    return f"0000:{0x81 + port:02x}:{2 + number // 8:02x}.{number % 8}"
+
+
+def port_devices(port: int, vfs: int, card: Card = X710, **facts: Any) -> list[DeviceReport]:
+    """A PF and its VFs; ``facts`` hold for all of them, like ``numa_node=1`` or ``tags={...}``."""
+    facts = {"vendor_id": card.vendor, "numa_node": 0} | facts
+    top = DeviceReport(address=pf(port), dev_type="type-PF", product_id=card.pf, **facts)
+    return [top, *(slice_of(port, number, card, **facts) for number in range(vfs))]
+
+
+def slice_of(port: int, number: int, card: Card = X710, **facts: Any) -> DeviceReport:
+    """One VF of a port."""
+    facts = {"vendor_id": card.vendor, "numa_node": 0} | facts
+    return DeviceReport(
+        address=vf(port, number),
+        dev_type="type-VF",
+        product_id=card.vf,
+        parent_address=pf(port),
+        **facts,
+    )
+
+
+def gpu(port: int) -> DeviceReport:
+    """A device without SR-IOV, where ``pf(port)`` would be."""
+    return DeviceReport(address=pf(port), dev_type="type-PCI", vendor_id=T4[0], product_id=T4[1])
+
+
+@dataclass
+class Host:
+    """A compute node as its agent sees it: change ``devices`` (by address), then ``report()``."""
+
+    fleet: "Fleet"
+    name: str
+    devices: dict[str, DeviceReport]
+    agent_id: UUID = field(default_factory=uuid4)
+
+    @property
+    def inventory(self) -> InventoryReport:
+        devices = list(self.devices.values())
+        content = json.dumps([device.model_dump() for device in devices])
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return InventoryReport(host=self.name, agent_id=self.agent_id, digest=digest, devices=devices)
+
+    def report(self) -> InventoryAnswer:
+        """Publish all devices."""
+        return self.fleet.conductor.report_inventory(self.inventory)
+
+    def sign_of_life(self) -> InventoryAnswer:
+        """Publish that nothing has changed."""
+        return self.fleet.conductor.report_inventory(self.inventory.model_copy(update={"devices": None}))
+
+    def add(self, *devices: DeviceReport) -> None:
+        self.devices |= {device.address: device for device in devices}
+
+    def lose(self, *addresses: str) -> None:
+        for address in addresses:
+            del self.devices[address]
+
+    def change(self, address: str, **facts: Any) -> None:
+        """Give a device other facts than it had."""
+        self.devices[address] = DeviceReport.model_validate(self.devices[address].model_dump() | facts)
+
+    def done(self, claim: Claim, step: int | None = None) -> None:
+        """Answer the claim's latest step, or the one given: it is done."""
+        self._answer(claim, step, "done", None)
+
+    def failed(self, claim: Claim, reason: str, step: int | None = None) -> None:
+        """Answer the claim's latest step, or the one given: it could not be done."""
+        self._answer(claim, step, "failed", reason)
+
+    def holdings(self) -> list[Holding]:
+        """What the conductor says that this host should hold."""
+        return self.fleet.conductor.holdings(self.name, self.agent_id)
+
+    def _answer(self, claim: Claim, step: int | None, outcome: str, reason: str | None) -> None:
+        latest = self.fleet.show(claim).step if step is None else step
+        self.fleet.conductor.step_done(
+            StepResult(
+                host=self.name,
+                agent_id=self.agent_id,
+                claim_id=claim.claim_id,
+                step=latest,
+                outcome=outcome,  # type: ignore[arg-type]
+                reason=reason,
+            )
+        )
+
+
+class Fleet:
+    """Hosts, a conductor and a scheduler on one database. What is cast to agents lands in ``sent``."""
+
+    def __init__(self, database_url: str) -> None:
+        self.engine = connect(database_url, pool_size=40)
+        self.sent: list[tuple[str, Step]] = []
+        self.bus_is_down = False
+        settings = Settings(packing=packing.load("pack"), resend_after=5.0, patience=30.0)
+        aliases = Aliases.parse(ALIASES)
+        self.scheduler = _Scheduler(SchedulerEndpoint(self.engine, aliases, settings, self._send))
+        self.conductor = _Conductor(ConductorEndpoint(self.engine, agent_down_after=60.0))
+
+    def host(self, name: str, ports: int = 1, vfs: int = 4, card: Card = X710, **facts: Any) -> Host:
+        """A host that has reported as many ports with as many VFs each; ``facts`` as in `port_devices`."""
+        return self.host_of(
+            name, [device for port in range(ports) for device in port_devices(port, vfs, card, **facts)]
+        )
+
+    def host_of(self, name: str, devices: Sequence[DeviceReport]) -> Host:
+        """A host that has reported these devices."""
+        host = Host(self, name, {device.address: device for device in devices})
+        host.report()
+        return host
+
+    def claim(
+        self,
+        alias: str,
+        claim_id: UUID | None = None,
+        instance_id: UUID | None = None,
+        hosts: Sequence[str] | None = None,
+        avoid_hosts: Sequence[str] = (),
+    ) -> Claim:
+        """Claim as an API layer does, for a new instance with a new id if none is given."""
+        return self.scheduler.claim(
+            ClaimRequest(
+                claim_id=claim_id or uuid4(),
+                instance_id=instance_id or uuid4(),
+                extra_specs={"pci_passthrough:alias": alias},
+                hosts=None if hosts is None else list(hosts),
+                avoid_hosts=list(avoid_hosts),
+            )
+        )
+
+    def explain(self, alias: str) -> Explanation:
+        return self.scheduler.explain(ExplainRequest(extra_specs={"pci_passthrough:alias": alias}))
+
+    def release(self, claim: Claim) -> Claim:
+        return self.scheduler.release(claim.claim_id)
+
+    def show(self, claim: Claim) -> Claim:
+        return self.scheduler.show(claim.claim_id)
+
+    def relay(self, resend_after: float = 5.0) -> Relay:
+        """A conductor's relay, not running: ``pass_on()`` does one pass."""
+        return Relay(self.engine, self._send, resend_after, pause=resend_after)
+
+    def status(self, host: str) -> dict[str, str]:
+        """The status of each device of a host, by address."""
+        return dict(
+            self.sql(
+                "SELECT d.address, d.status FROM pci_devices d"
+                " JOIN compute_nodes n ON n.id = d.compute_node_id WHERE n.host = :host",
+                host=host,
+            )
+        )
+
+    def sql(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement typed by hand, in a transaction of its own; its rows, if it has any."""
+        with self.engine.begin() as connection:
+            result = connection.execute(sa.text(statement), parameters)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    def contents(self) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
+        """Every row of every table with its place and the transaction that wrote it.
+
+        So a row that was written again differs, even if it says what it said before.
+        """
+        tables = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return {
+            table: self.sql(f"SELECT ctid::text, xmin::text, to_jsonb(t) FROM {table} t ORDER BY ctid")
+            for (table,) in tables
+        }
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _send(self, host: str, step: Step) -> None:
+        if self.bus_is_down:
+            raise ServiceUnavailable("the bus is down")
+        self.sent.append((host, step))
+
+
+class _WithoutBus:
+    """What a client does, with the endpoint itself in the bus's place."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def _call(self, method: str, message: Message, answer: type[Message]) -> Message:
+        try:
+            reply = getattr(self._endpoint, method)({}, **message.model_dump(mode="json"))
+        except oslo_messaging.ExpectedException as expected:
+            raise expected.exc_info[1] from None
+        return answer.model_validate(json.loads(json.dumps(reply)))
+
+
+class _Scheduler(_WithoutBus, SchedulerClient):
+    pass
+
+
+class _Conductor(_WithoutBus, ConductorClient):
+    pass
