@@ -206,6 +206,7 @@ def states(fleet: Fleet, claim_id: UUID) -> set[str]:
     return {outcome or "begun" for (outcome,) in rows}
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_no_message_ends_the_agent(fleet: Fleet) -> None:
     agent = fleet.start_agent()
     for message in [
