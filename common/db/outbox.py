@@ -27,9 +27,8 @@ _PUT = sa.text("""
     WITH overtaken AS (
         DELETE FROM outbox WHERE claim_id = :claim_id AND step < :step
     )
-    INSERT INTO outbox (claim_id, step, compute_node_id, action, sends, send_after)
-    SELECT c.id, :step, c.compute_node_id, :action, 1, now() + make_interval(secs => :resend_after)
-      FROM claims c WHERE c.id = :claim_id
+    INSERT INTO outbox (claim_id, step, action, sends, send_after)
+    VALUES (:claim_id, :step, :action, 1, now() + make_interval(secs => :resend_after))
 """)
 
 # Each silence doubles the wait for the next, up to 64 times the first.
@@ -50,7 +49,7 @@ _READ = sa.text("""
            d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address
       FROM outbox o
       JOIN claims c ON c.id = o.claim_id AND c.step = o.step
-      JOIN compute_nodes n ON n.id = o.compute_node_id
+      JOIN compute_nodes n ON n.id = c.compute_node_id
       JOIN pci_devices d ON d.claim_id = o.claim_id
       JOIN pools p ON p.id = d.pool_id
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id

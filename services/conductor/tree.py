@@ -46,6 +46,8 @@ _SETTLE = sa.text("""
      WHERE d.id = settled.id AND d.status <> settled.status
 """)
 
+_COUNT = sa.text("SELECT count_ports(:port_ids)")
+
 
 def lock_host(connection: sa.Connection, compute_node_id: int) -> Sequence[int]:
     """Lock all trees of a host; answer the ids of their ports."""
@@ -60,3 +62,4 @@ def lock_claim(connection: sa.Connection, claim_id: object) -> Sequence[int]:
 def settle(connection: sa.Connection, port_ids: Sequence[int]) -> None:
     """Give every device of these trees that nobody holds the status that follows. The trees are locked."""
     connection.execute(_SETTLE, {"port_ids": list(port_ids)})
+    connection.execute(_COUNT, {"port_ids": list(port_ids)})

@@ -1,149 +1,187 @@
-"""Claim and release, each in one row-locked transaction; the caller casts the step after the commit."""
+"""Claim and release: each is one call of a function in the database, which locks, checks and writes."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 
-from common.db import outbox
+from common.db.prepared import Prepared
+from common.db.transaction import in_transaction
 from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused, ServiceUnavailable
-from common.rpc.messages import Claim, ClaimRequest
-from services.scheduler import fleet, lookups, statements
-from services.scheduler.explain import explain
-from services.scheduler.fleet import Placement, Wanted
+from common.pci.device import DeviceType
+from common.pci.matching import Kind
+from common.rpc.messages import Claim, ClaimRequest, Explanation
+from services.scheduler import explanation, fleet, statements
+from services.scheduler.fleet import Free, Pools, Wanted
 from services.scheduler.packing import Packing
 
+_ID_IN_USE = "PC409"  # the SQL state that claim_made raises
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """``patience``: seconds that a claim tries while others take what it has chosen."""
-
-    packing: Packing
-    resend_after: float
-    patience: float
+_FEW = 8  # ports from the top of an index that a claim tries before it looks again
+_SPARE_WHOLE_PORTS = 64  # while so many are left, a claim begins a whole port rather than wait for one in use
+_ROUNDS = 3  # on the short way, before the long one
 
 
-class AnsweredMeanwhile(Exception):
-    """A claim of the same id was committed while this one was at work: look it up instead."""
+class ClaimEngine:
+    """Makes and releases claims. Threads may share one.
 
-
-def claim(connection: sa.Connection, request: ClaimRequest, wanted: Wanted, settings: Settings) -> Claim:
-    """Reserve what is wanted on one host, or nothing. Looks up its own outcome first, so it may run again.
-
-    Raises :class:`ClaimRefused` only if there was a moment at which no host could serve the claim;
-    :class:`ClaimConflict`; :class:`ServiceUnavailable` when patience ends; :class:`AnsweredMeanwhile`.
+    ``resend_after``: seconds until an unanswered step is sent again. ``patience``: seconds that a claim
+    goes on while others take what it has chosen. ``agent_down_after``: seconds of an agent's silence
+    after which its host takes no claims.
     """
-    asked = request.model_dump(mode="json", exclude={"claim_id"})
-    if _already_made(connection, request.claim_id, asked):
-        return lookups.claim(connection, request.claim_id)
-    _place(connection, request, wanted, asked, settings)
-    outbox.put(connection, request.claim_id, 1, "attach", settings.resend_after)
-    _event(connection, request.claim_id, None, "claimed", "claim")
-    return lookups.claim(connection, request.claim_id)
 
+    def __init__(
+        self,
+        engine: sa.Engine,
+        packing: Packing,
+        resend_after: float,
+        patience: float,
+        agent_down_after: float,
+    ) -> None:
+        # Every statement is a transaction of its own: a claim is one call.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._packing = packing
+        self._claim_vfs = statements.claim_vfs(packing)
+        self._claim_whole = statements.claim_whole(packing)
+        self._read_free = statements.free_devices(packing)
+        self._resend_after = resend_after
+        self._patience = patience
+        self._agent_down_after = agent_down_after
+        self._pools: Pools = {}
 
-def release(connection: sa.Connection, claim_id: UUID, resend_after: float) -> Claim:
-    """Begin to give a claim's devices back; one that is ending or has ended stays as it is.
+    def claim(self, request: ClaimRequest, wanted: Wanted) -> Claim:
+        """Reserve what is wanted on one host, or nothing. The same id with the same request: the same claim.
 
-    Raises :class:`ClaimNotFound`.
-    """
-    row = connection.execute(statements.LOCK_CLAIM, {"claim_id": claim_id}).one_or_none()
-    if row is None:
-        raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-    if row.status in {"claimed", "allocated"}:
-        connection.execute(statements.BEGIN_RELEASE, {"claim_id": claim_id})
-        outbox.put(connection, claim_id, row.step + 1, "detach", resend_after)
-        _event(connection, claim_id, row.status, "releasing", "release")
-    return lookups.claim(connection, claim_id)
+        Raises :class:`ClaimRefused` only if there was a moment at which no host could serve the claim;
+        :class:`ClaimConflict`; :class:`ServiceUnavailable` when patience ends or the database is away.
+        """
+        return in_transaction(self._engine, lambda connection: self._claim(connection, request, wanted))
 
+    def release(self, claim_id: UUID) -> Claim:
+        """Begin to give a claim's devices back; one that is ending or has ended stays as it is.
 
-def _place(
-    connection: sa.Connection,
-    request: ClaimRequest,
-    wanted: Wanted,
-    asked: dict[str, Any],
-    settings: Settings,
-) -> None:
-    """Choose, lock, take; again with other devices when somebody else was faster.
+        Raises :class:`ClaimNotFound`.
+        """
+        facts = {"claim_id": str(claim_id), "resend_after": self._resend_after}
+        released = in_transaction(self._engine, lambda c: _answer(c, statements.BEGIN_RELEASE, facts))
+        if released is None:
+            raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
+        return released
 
-    Ports that others are at work on are passed over at first. Once nothing else is left, their locks
-    are waited for: passing over may change what is chosen, never the answer.
-    """
-    deadline = time.monotonic() + settings.patience
-    busy: set[int] = set()
-    wait = False
-    while time.monotonic() < deadline:
-        pools = fleet.suitable_pools(connection, wanted)
-        free = fleet.free_devices(connection, wanted, pools)
-        placement = fleet.choose(wanted, pools, free, settings.packing, busy)
-        if placement is None and not busy:
-            if _already_made(connection, request.claim_id, asked):
-                raise AnsweredMeanwhile
-            explanation = explain(connection, wanted, settings.packing)
-            if explanation.served:
-                continue  # room was made in this moment
-            raise ClaimRefused(
-                f"no host can serve this claim now: {explanation.nearest_miss}",
-                explanation=explanation.model_dump(mode="json"),
+    def explain(self, wanted: Wanted) -> Explanation:
+        """What would become of such a claim now. Reserves and locks nothing."""
+
+        def work(connection: sa.Connection) -> Explanation:
+            pools = fleet.read_pools(connection)
+            free = self._free_devices(connection, wanted, pools)
+            return self._explain(
+                connection, wanted, pools, served=bool(fleet.choose(wanted, pools, free, ()))
             )
-        if placement is None:
-            busy, wait = set(), True
-            continue
-        savepoint = connection.begin_nested()
-        if locked_by_others := _lock(connection, placement.port_ids, wait):
-            busy |= locked_by_others
-        elif _take(connection, request, asked, placement):
-            savepoint.commit()
-            return
-        savepoint.rollback()  # and with it the locks
-    raise ServiceUnavailable("too many claims at once want the same devices; calling again is safe")
+
+        return in_transaction(self._engine, work)
+
+    def _claim(self, connection: sa.Connection, request: ClaimRequest, wanted: Wanted) -> Claim:
+        facts = {
+            "claim_id": str(request.claim_id),
+            "instance_id": str(request.instance_id),
+            "request": json.dumps(request.model_dump(mode="json", exclude={"claim_id"})),
+            "resend_after": self._resend_after,
+            "agent_down_after": self._agent_down_after,
+            **wanted.as_facts(),
+        }
+        return self._short_way(connection, wanted, facts) or self._long_way(connection, wanted, facts)
+
+    def _short_way(self, connection: sa.Connection, wanted: Wanted, facts: Mapping[str, Any]) -> Claim | None:
+        """One request of devices from one port, as nearly all are: chosen and taken in one statement.
+
+        First among the ports that nobody is at work on; then, rather than begin a whole port, the lock
+        of the best one is waited for. None says nothing: the long way has to look.
+        """
+        if not self._pools:
+            self._pools = fleet.read_pools(connection)
+        pool_ids = wanted.suitable(self._pools)
+        statement = self._on_one_port(wanted, pool_ids)
+        if statement is None:
+            return None
+        facts = {**facts, "pool_ids": list(pool_ids), "count": wanted.device_count, "few": _FEW}
+        spare = _SPARE_WHOLE_PORTS if self._packing.keeps_ports_whole else 0
+        for _ in range(_ROUNDS):
+            for pass_ in (
+                {"wait": False, "spare_whole_ports": spare},
+                {"wait": True, "spare_whole_ports": 0},
+            ):
+                if made := _answer(connection, statement, {**facts, **pass_}):
+                    return made
+        return None
+
+    def _on_one_port(self, wanted: Wanted, pools: Mapping[int, Kind]) -> Prepared | None:
+        """The statement that can serve the whole claim from one port, if there is one."""
+        if not pools or len(wanted.requests) > 1 or wanted.is_particular:
+            return None
+        vfs = {kind.dev_type is DeviceType.VF for kind in pools.values()}
+        if vfs == {True}:
+            return self._claim_vfs
+        return self._claim_whole if vfs == {False} and wanted.device_count == 1 else None
+
+    def _long_way(self, connection: sa.Connection, wanted: Wanted, facts: Mapping[str, Any]) -> Claim:
+        """Read what is free at one moment, choose exactly, take it; again if somebody was faster.
+
+        Ports that others are at work on are passed over at first. Once nothing else is left, their locks
+        are waited for: passing over may change what is chosen, never the answer.
+        """
+        deadline = time.monotonic() + self._patience
+        busy: set[int] = set()
+        wait = False
+        while time.monotonic() < deadline:
+            self._pools = fleet.read_pools(connection)
+            free = self._free_devices(connection, wanted, self._pools)
+            placement = fleet.choose(wanted, self._pools, free, busy)
+            if placement is not None:
+                taken = {**facts, **placement._asdict(), "wait": wait}
+                if made := _answer(connection, statements.CLAIM_DEVICES, taken):
+                    return made
+                busy |= set() if wait else set(placement.port_ids)
+            elif busy:
+                busy, wait = set(), True
+            elif made := _answer(connection, statements.CLAIM_MADE, facts):
+                return made
+            else:
+                why = self._explain(connection, wanted, self._pools, served=False)
+                raise ClaimRefused(
+                    f"no host can serve this claim now: {why.nearest_miss}",
+                    explanation=why.model_dump(mode="json"),
+                )
+        raise ServiceUnavailable("too many claims at once want the same devices; calling again is safe")
+
+    def _free_devices(self, connection: sa.Connection, wanted: Wanted, pools: Pools) -> list[Free]:
+        facts = {
+            "pool_ids": list(wanted.suitable(pools)),
+            "count": wanted.device_count,
+            "agent_down_after": self._agent_down_after,
+            **wanted.as_facts(),
+        }
+        return [Free._make(row) for row in self._read_free.run(connection, facts)]
+
+    def _explain(
+        self, connection: sa.Connection, wanted: Wanted, pools: Pools, *, served: bool
+    ) -> Explanation:
+        return explanation.explain(connection, wanted, pools, self._agent_down_after, served=served)
 
 
-def _lock(connection: sa.Connection, port_ids: Sequence[int], wait: bool) -> set[int]:
-    """Lock these trees; answer those that others have locked, if not to ``wait`` for them."""
-    statement = statements.LOCK_PORTS if wait else statements.LOCK_PORTS_UNLESS_BUSY
-    return set(port_ids) - set(connection.scalars(statement, {"port_ids": list(port_ids)}))
-
-
-def _take(
-    connection: sa.Connection, request: ClaimRequest, asked: dict[str, Any], placement: Placement
-) -> bool:
-    """Take the devices of locked trees, if all of them are still free. Raises :class:`AnsweredMeanwhile`."""
-    facts = {
-        "claim_id": request.claim_id,
-        "instance_id": request.instance_id,
-        "request": asked,
-        "compute_node_id": placement.compute_node_id,
-        "first_device_id": placement.device_ids[0],
-        "device_ids": placement.device_ids,
-        "request_indexes": placement.request_indexes,
-    }
-    if connection.scalar(statements.ADD_CLAIM, facts) is None:
-        raise AnsweredMeanwhile
-    if len(connection.scalars(statements.TAKE, facts).all()) < len(placement.device_ids):
-        return False
-    connection.execute(statements.TAKE_PARTNERS, facts)
-    connection.execute(statements.REMEMBER_HOLD, facts)
-    return True
-
-
-def _already_made(connection: sa.Connection, claim_id: UUID, asked: dict[str, Any]) -> bool:
-    same = connection.scalar(statements.SAME_REQUEST, {"claim_id": claim_id, "request": asked})
-    if same is False:
-        raise ClaimConflict(
-            f"claim id {claim_id} is already in use for another request: choose a new one",
-            claim_id=str(claim_id),
-        )
-    return same is True
-
-
-def _event(
-    connection: sa.Connection, claim_id: UUID, from_status: str | None, to_status: str, cause: str
-) -> None:
-    facts = {"claim_id": claim_id, "from_status": from_status, "to_status": to_status, "cause": cause}
-    connection.execute(statements.ADD_EVENT, facts)
+def _answer(connection: sa.Connection, statement: Prepared, facts: Mapping[str, Any]) -> Claim | None:
+    try:
+        answer = statement.run(connection, facts).scalar_one()
+    except exc.DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) == _ID_IN_USE:
+            raise ClaimConflict(
+                f"claim id {facts['claim_id']} is in use for another request: choose a new one",
+                claim_id=facts["claim_id"],
+            ) from None
+        raise
+    return None if answer is None else Claim.model_validate(answer)

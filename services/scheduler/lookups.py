@@ -7,27 +7,9 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from common.errors import ClaimNotFound
-from common.rpc.messages import Claim, ClaimedDevice, Device, DeviceFilter, Devices
+from common.rpc.messages import Claim, Device, DeviceFilter, Devices
 
-# What a live claim holds is in pci_devices, what an ended one held only in claim_devices.
-_CLAIM = sa.text("""
-    SELECT c.id AS claim_id, c.instance_id, n.host, c.status, c.reason, c.step,
-           to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at,
-           to_char(c.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS updated_at,
-           jsonb_agg(jsonb_build_object(
-               'address', d.address, 'dev_type', p.dev_type, 'vendor_id', p.vendor_id,
-               'product_id', p.product_id, 'numa_node', d.numa_node, 'parent_address', pf.address,
-               'status', d.status, 'request_index', cd.request_index)
-               ORDER BY cd.request_index, d.id) AS devices
-      FROM claims c
-      JOIN compute_nodes n ON n.id = c.compute_node_id
-      JOIN claim_devices cd ON cd.claim_id = c.id
-      JOIN pci_devices d ON d.id = cd.device_id
-      JOIN pools p ON p.id = cd.pool_id
-      LEFT JOIN pci_devices pf ON pf.id = d.parent_id
-     WHERE c.id = :claim_id
-     GROUP BY c.id, n.host
-""")
+_CLAIM = sa.text("SELECT claim_as_json(:claim_id)")
 
 _DEVICES = sa.text("""
     SELECT host, port, address, dev_type, vendor_id, product_id, numa_node, status, effective_status,
@@ -45,11 +27,10 @@ _DEVICES = sa.text("""
 
 def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
     """The claim as it stands. Raises :class:`ClaimNotFound`."""
-    row = connection.execute(_CLAIM, {"claim_id": claim_id}).mappings().one_or_none()
-    if row is None:
+    found = connection.scalar(_CLAIM, {"claim_id": claim_id})
+    if found is None:
         raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-    devices = [ClaimedDevice.model_validate(device) for device in row["devices"]]
-    return Claim.model_validate({**row, "devices": devices})
+    return Claim.model_validate(found)
 
 
 def devices(connection: sa.Connection, wanted: DeviceFilter) -> Devices:

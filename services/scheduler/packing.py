@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
 
 import stevedore
 from stevedore.exception import NoMatches
@@ -12,35 +12,54 @@ from common.errors import InvalidConfiguration
 NAMESPACE = "portclaim.packing"
 
 
-class Room(NamedTuple):
-    """What a policy may look at: a free device, and how its port is used."""
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A policy, as PostgreSQL sorts by it; the first is taken first.
 
-    dev_type: str
-    port_held: int  # VFs of its port that somebody holds
-    port_free: int  # VFs of its port that are available
+    ``ports`` orders the ports that have VFs to give, over the columns ``whole`` (no VF held), ``free``,
+    ``held``, ``last_of_cell`` (this claim would take the last such VFs near that memory while others
+    are left elsewhere), ``cell_free`` and ``port_id``. ``within`` orders ports that are all whole or
+    all not, over ``free``, ``held`` and ``port_id``, and is best an index's order. ``devices`` and
+    ``devices_within`` do the same for whole devices, over ``vfs`` (those it would take along),
+    ``last_of_cell``, ``cell_free`` and ``id``.
+    ``keeps_ports_whole``: rather wait for a port in use than begin a whole one, while these are few.
+    """
+
+    name: str
+    ports: str
+    within: str
+    devices: str
+    devices_within: str
+    keeps_ports_whole: bool = False
 
 
-class Packing(Protocol):
-    """Orders free devices; those of the lowest key are taken first."""
+PACK = Packing(
+    "pack",
+    ports="whole, last_of_cell, free, held DESC, cell_free DESC, port_id",
+    within="free, held DESC, port_id",
+    devices="last_of_cell, vfs, cell_free DESC, id",
+    devices_within="vfs, id",
+    keeps_ports_whole=True,
+)
+"""Keep whole ports whole: VFs from the fullest port with room, and the PF whose loss costs the fewest VFs."""
 
-    def __call__(self, room: Room) -> tuple[int, ...]: ...
-
-
-def pack(room: Room) -> tuple[int, ...]:
-    """Keep whole ports whole: VFs of the most used port, and the PF whose loss costs the fewest VFs."""
-    return (room.port_free,) if room.dev_type == "type-PF" else (-room.port_held, room.port_free)
-
-
-def spread(room: Room) -> tuple[int, ...]:
-    """Use as many ports as there are, for the most bandwidth each."""
-    return (-room.port_free,) if room.dev_type == "type-PF" else (room.port_held, -room.port_free)
+SPREAD = Packing(
+    "spread",
+    ports="whole DESC, last_of_cell, free DESC, held, cell_free DESC, port_id DESC",
+    within="free DESC, held, port_id DESC",
+    devices="last_of_cell, vfs DESC, cell_free DESC, id DESC",
+    devices_within="vfs DESC, id DESC",
+)
+"""Use as many ports as there are, for the most bandwidth each."""
 
 
 def load(name: str) -> Packing:
     """The policy of this name. Raises :class:`InvalidConfiguration` with the names there are."""
     try:
-        found: Packing = stevedore.DriverManager(NAMESPACE, name).driver
+        found: object = stevedore.DriverManager(NAMESPACE, name).driver
     except NoMatches as error:
-        known = ", ".join(sorted(stevedore.ExtensionManager(NAMESPACE).names()))
-        raise InvalidConfiguration(f"[scheduler] packing = {name}: there is {known or 'none'}") from error
+        known = ", ".join(sorted(stevedore.ExtensionManager(NAMESPACE).names())) or "none"
+        raise InvalidConfiguration(f"[scheduler] packing = {name} is unknown; there is {known}") from error
+    if not isinstance(found, Packing):
+        raise InvalidConfiguration(f"[scheduler] packing = {name}: the plug-in is no Packing")
     return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Literal
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from common.db import outbox
 from common.db.transaction import connect, in_transaction
 from common.errors import InvalidConfiguration, InvalidRequest, PortclaimError
 from common.pci.alias import Aliases
@@ -25,14 +25,18 @@ from common.rpc.messages import (
     ExplainRequest,
     Explanation,
     Step,
+    StepDevice,
 )
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
-from services.scheduler import claims, lookups, packing
-from services.scheduler.explain import explain
+from services.scheduler import lookups, packing
+from services.scheduler.claims import ClaimEngine
 from services.scheduler.fleet import Wanted
 
 LOG = logging.getLogger(__name__)
+
+_AWAITED: dict[str, Literal["attach", "detach"]] = {"claimed": "attach", "releasing": "detach"}
+_STEP_FIELDS = set(StepDevice.model_fields)
 
 
 class SchedulerEndpoint(Endpoint):
@@ -41,34 +45,24 @@ class SchedulerEndpoint(Endpoint):
     def __init__(
         self,
         engine: sa.Engine,
+        claims: ClaimEngine,
         aliases: Aliases,
-        settings: claims.Settings,
         send: Callable[[str, Step], None],
     ) -> None:
         self._engine = engine
+        self._claims = claims
         self._aliases = aliases
-        self._settings = settings
         self._send = send
 
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
-        wanted = self._wanted(request)
-
-        def work(connection: sa.Connection) -> Claim:
-            return claims.claim(connection, request, wanted, self._settings)
-
-        try:
-            made = in_transaction(self._engine, work)
-        except claims.AnsweredMeanwhile:
-            made = in_transaction(self._engine, work)
+        made = self._claims.claim(request, self._wanted(request))
         self._cast(made)
         return made
 
     @exposed(ClaimId)
     def release(self, which: ClaimId) -> Claim:
-        released = in_transaction(
-            self._engine, lambda c: claims.release(c, which.claim_id, self._settings.resend_after)
-        )
+        released = self._claims.release(which.claim_id)
         self._cast(released)
         return released
 
@@ -78,8 +72,7 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ExplainRequest)
     def explain(self, request: ExplainRequest) -> Explanation:
-        wanted = self._wanted(request)
-        return in_transaction(self._engine, lambda c: explain(c, wanted, self._settings.packing))
+        return self._claims.explain(self._wanted(request))
 
     @exposed(DeviceFilter)
     def devices(self, wanted: DeviceFilter) -> Devices:
@@ -91,15 +84,25 @@ class SchedulerEndpoint(Endpoint):
             raise InvalidRequest("the extra specs name no device: pci_passthrough:alias is missing")
         return Wanted(
             wish.requests,
+            wish.group_policy,
             None if request.hosts is None else tuple(request.hosts),
             tuple(request.avoid_hosts),
         )
 
     def _cast(self, claim: Claim) -> None:
-        """Send the claim's step on its way. The claim stands even if that fails: the relay sends it again."""
+        """Send the step that the claim waits for. If that fails, the relay sends it later."""
+        action = _AWAITED.get(claim.status)
+        if action is None:
+            return
+        step = Step(
+            claim_id=claim.claim_id,
+            step=claim.step,
+            action=action,
+            instance_id=claim.instance_id,
+            devices=[StepDevice(**device.model_dump(include=_STEP_FIELDS)) for device in claim.devices],
+        )
         try:
-            for host, step in in_transaction(self._engine, lambda c: outbox.read(c, [claim.claim_id])):
-                self._send(host, step)
+            self._send(claim.host, step)
         except PortclaimError as error:
             LOG.warning("step %s of claim %s will be sent later: %s", claim.step, claim.claim_id, error)
 
@@ -114,17 +117,21 @@ class Scheduler:
             self._aliases = Aliases.parse(conf.pci.alias)
         except PciError as error:
             raise InvalidConfiguration(str(error)) from error
-        self._settings = claims.Settings(
-            packing=packing.load(conf.scheduler.packing),
-            resend_after=conf.conductor.resend_after,
-            patience=conf.rpc.timeout,
-        )
+        self._packing = packing.load(conf.scheduler.packing)
         self._conf = conf
 
     def start(self) -> None:
-        self._bus = transport(self._conf)
-        self._engine = connect(self._conf.database.connection, self._conf.rpc.threads)
-        endpoint = SchedulerEndpoint(self._engine, self._aliases, self._settings, self._send)
+        conf = self._conf
+        self._bus = transport(conf)
+        self._engine = connect(conf.database.connection, conf.rpc.threads)
+        claims = ClaimEngine(
+            self._engine,
+            self._packing,
+            resend_after=conf.conductor.resend_after,
+            patience=conf.rpc.timeout,
+            agent_down_after=conf.conductor.agent_down_after,
+        )
+        endpoint = SchedulerEndpoint(self._engine, claims, self._aliases, self._send)
         self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
 

@@ -1,83 +1,156 @@
-"""The SQL of a claim, in the order in which a claim runs it."""
+"""The SQL of a claim. What the functions do is in the migration that makes them, ``0003_claim_engine``."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
-# Of the caller's own id: an answer given before, or a claim id used for something else.
-SAME_REQUEST = sa.text("""
-    SELECT request = :request FROM claims WHERE id = :claim_id
-""").bindparams(sa.bindparam("request", type_=JSONB))
+from common.db.prepared import Prepared
+from services.scheduler.packing import Packing
 
 POOLS = sa.text("SELECT id, dev_type, vendor_id, product_id, tags FROM pools")
 
-# Every device that a request could take, on hosts that take claims; in one snapshot, so that it was
-# once true all together. port_held: devices of its tree that somebody holds.
-FREE_DEVICES = sa.text("""
-    WITH host AS (
-        SELECT d.compute_node_id AS id
-          FROM pci_devices d
-          JOIN compute_nodes n ON n.id = d.compute_node_id
-         WHERE d.status = 'available' AND d.pool_id = ANY(:pool_ids)
-           AND n.disabled_reason IS NULL
-           AND (cast(:hosts AS text[]) IS NULL OR n.host = ANY(:hosts))
-           AND NOT n.host = ANY(:avoid_hosts)
-         GROUP BY d.compute_node_id
-        HAVING count(*) >= :device_count
+CLAIM_MADE = Prepared("claim_made", "SELECT claim_made(:claim_id::uuid, :request::jsonb)")
+
+CLAIM_DEVICES = Prepared(
+    "claim_devices",
+    """
+    SELECT claim_devices_exactly(
+        :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
+        :device_ids::bigint[], :request_indexes::integer[], :wait::boolean)
+    """,
+)
+
+BEGIN_RELEASE = Prepared(
+    "begin_release", "SELECT begin_release(:claim_id::uuid, :resend_after::double precision)"
+)
+
+_CLAIM_ON_ONE_PORT = """
+    SELECT claim_on_one_port(
+        :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
+        :count::integer, :pool_ids::integer[], ARRAY({ports}), :wait::boolean)
+"""
+
+# A host takes claims unless an operator took it out or its agent is silent.
+OPEN_HOST = """
+    EXISTS (SELECT FROM compute_nodes n
+             WHERE n.id = {of}.compute_node_id AND n.disabled_reason IS NULL
+               AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
+               AND (:hosts::text[] IS NULL OR n.host = ANY(:hosts))
+               AND (:avoid_hosts::text[] IS NULL OR NOT n.host = ANY(:avoid_hosts)))
+"""
+
+# A few from the top of each pool's index, and only of those what sorting them finely needs.
+# spare_whole_ports: begin a whole port only if at least so many are left (0: always).
+_PORTS_WITH_ROOM = """
+    SELECT port_id
+      FROM (SELECT room.*,
+                   cell.free AS cell_free,
+                   cell.free = :count AND cell.elsewhere > 0 AS last_of_cell
+              FROM unnest(:pool_ids) AS pool (id)
+             CROSS JOIN (VALUES (false), (true)) AS state (whole)
+             CROSS JOIN LATERAL (
+                   SELECT pp.* FROM port_pools pp
+                    WHERE pp.pool_id = pool.id AND pp.whole = state.whole
+                      AND pp.free > 0 AND pp.free >= :count
+                      AND {open_host}
+                    ORDER BY {within}
+                    LIMIT :few::integer
+                   ) room
+             CROSS JOIN LATERAL (
+                   SELECT sum(free) FILTER (WHERE same_cell) AS free,
+                          sum(free) FILTER (WHERE NOT same_cell) AS elsewhere
+                     FROM (SELECT free, numa_node IS NOT DISTINCT FROM room.numa_node AS same_cell
+                             FROM port_pools pp
+                            WHERE pp.compute_node_id = room.compute_node_id
+                              AND pp.pool_id = room.pool_id AND pp.free > 0) of_host
+                   ) cell
+           ) candidate
+     WHERE NOT whole
+        OR (SELECT count(*) FROM (SELECT FROM port_pools pp
+                                   WHERE pp.pool_id = ANY(:pool_ids) AND pp.whole AND pp.free > 0
+                                   LIMIT :spare_whole_ports::integer) spare) >= :spare_whole_ports
+     ORDER BY {ports}
+     LIMIT :few
+"""
+
+_WHOLE_DEVICES = """
+    SELECT id
+      FROM (SELECT device.*,
+                   cell.free AS cell_free,
+                   cell.free = 1 AND cell.elsewhere > 0 AS last_of_cell
+              FROM unnest(:pool_ids) AS pool (id)
+             CROSS JOIN LATERAL (
+                   SELECT d.id, d.vfs, d.compute_node_id, d.pool_id, d.numa_node
+                     FROM pci_devices d
+                    WHERE d.status = 'available' AND d.dev_type <> 'type-VF' AND d.pool_id = pool.id
+                      AND {open_host}
+                    ORDER BY {devices_within}
+                    LIMIT :few::integer
+                   ) device
+             CROSS JOIN LATERAL (
+                   SELECT count(*) FILTER (WHERE same_cell) AS free,
+                          count(*) FILTER (WHERE NOT same_cell) AS elsewhere
+                     FROM (SELECT numa_node IS NOT DISTINCT FROM device.numa_node AS same_cell
+                             FROM pci_devices d
+                            WHERE d.compute_node_id = device.compute_node_id
+                              AND d.pool_id = device.pool_id AND d.status = 'available') of_host
+                   ) cell
+           ) candidate
+     ORDER BY {devices}
+     LIMIT :few
+"""
+
+
+def claim_vfs(packing: Packing) -> Prepared:
+    """Claim VFs of one port."""
+    ports = _PORTS_WITH_ROOM.format(
+        within=packing.within, ports=packing.ports, open_host=OPEN_HOST.format(of="pp")
     )
-    SELECT d.compute_node_id, d.id, coalesce(d.parent_id, d.id) AS port_id, d.pool_id, d.dev_type,
-           d.numa_node, d.address,
-           (SELECT count(*) FROM pci_devices vf
-             WHERE vf.parent_id = coalesce(d.parent_id, d.id) AND NOT vf.unheld) AS port_held,
-           (SELECT count(*) FROM pci_devices vf
-             WHERE vf.parent_id = coalesce(d.parent_id, d.id) AND vf.status = 'available') AS port_free
-      FROM pci_devices d
-      JOIN host ON host.id = d.compute_node_id
-     WHERE d.status = 'available' AND d.pool_id = ANY(:pool_ids)
-""")
+    return Prepared(f"claim_vfs_{packing.name}", _CLAIM_ON_ONE_PORT.format(ports=ports))
 
-# The lock of the trees. Passing over locked ones may change what is chosen, never the answer.
-LOCK_PORTS = sa.text("SELECT id FROM pci_devices WHERE id = ANY(:port_ids) ORDER BY id FOR UPDATE")
-LOCK_PORTS_UNLESS_BUSY = sa.text(f"{LOCK_PORTS.text} SKIP LOCKED")
 
-ADD_CLAIM = sa.text("""
-    INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id)
-    VALUES (:claim_id, :instance_id, :compute_node_id, :request, :first_device_id)
-        ON CONFLICT (id) DO NOTHING
-    RETURNING id
-""").bindparams(sa.bindparam("request", type_=JSONB))
+def claim_whole(packing: Packing) -> Prepared:
+    """Claim one PF, or one device without a tree."""
+    devices = _WHOLE_DEVICES.format(
+        devices_within=packing.devices_within, devices=packing.devices, open_host=OPEN_HOST.format(of="d")
+    )
+    return Prepared(f"claim_whole_{packing.name}", _CLAIM_ON_ONE_PORT.format(ports=devices))
 
-# Taken only as it was seen: whatever changed before the lock was ours leaves a device out.
-TAKE = sa.text("""
-    UPDATE pci_devices SET status = 'claimed', claim_id = :claim_id
-     WHERE id = ANY(:device_ids) AND status = 'available'
-    RETURNING id
-""")
 
-# A PF taken whole takes its VFs along, a VF its PF; nothing else changes by itself.
-TAKE_PARTNERS = sa.text("""
-    UPDATE pci_devices SET status = 'unclaimable'
-     WHERE status = 'available'
-       AND (parent_id = ANY(:device_ids)
-            OR id IN (SELECT parent_id FROM pci_devices WHERE id = ANY(:device_ids)))
-""")
+# The long way: all that a claim could take, as it was at one moment, in the policy's order. Of
+# devices that are alike (one port, one pool) only as many as the claim wants.
+_FREE_DEVICES = """
+    WITH free AS (
+        SELECT d.*, coalesce(d.parent_id, d.id) AS port_id,
+               count(*) OVER cell AS cell_free,
+               count(*) OVER cell = :count::integer
+                   AND count(*) OVER host > count(*) OVER cell AS last_of_cell,
+               count(*) OVER alike AS free,
+               row_number() OVER (alike ORDER BY d.id) AS number
+          FROM pci_devices d
+         WHERE d.status = 'available' AND d.pool_id = ANY(:pool_ids::integer[])
+           AND {open_host}
+        WINDOW alike AS (PARTITION BY coalesce(d.parent_id, d.id), d.pool_id),
+               host AS (PARTITION BY d.compute_node_id, d.pool_id),
+               cell AS (PARTITION BY d.compute_node_id, d.pool_id, d.numa_node)
+    ), wanted AS (
+        SELECT free.*, held.held, held.held = 0 AS whole
+          FROM free
+         CROSS JOIN LATERAL (SELECT count(*) AS held FROM pci_devices vf
+                              WHERE vf.parent_id = free.port_id AND NOT vf.unheld) held
+         WHERE number <= :count
+    )
+    SELECT compute_node_id, id, port_id, pool_id, dev_type, numa_node, address
+      FROM (SELECT *, row_number() OVER (ORDER BY {devices}) AS rank FROM wanted WHERE dev_type <> 'type-VF'
+            UNION ALL
+            SELECT *, row_number() OVER (ORDER BY {ports}, id) FROM wanted WHERE dev_type = 'type-VF') ranked
+     ORDER BY dev_type = 'type-VF', rank
+"""
 
-REMEMBER_HOLD = sa.text("""
-    INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)
-    SELECT :claim_id, d.id, d.pool_id, wanted.request_index
-      FROM unnest(cast(:device_ids AS bigint[]), cast(:request_indexes AS int[]))
-           AS wanted (device_id, request_index)
-      JOIN pci_devices d ON d.id = wanted.device_id
-""")
 
-ADD_EVENT = sa.text("""
-    INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-    VALUES (:claim_id, :from_status, :to_status, :cause)
-""")
-
-LOCK_CLAIM = sa.text("SELECT status, step FROM claims WHERE id = :claim_id FOR UPDATE")
-
-BEGIN_RELEASE = sa.text("""
-    UPDATE claims SET status = 'releasing', step = step + 1, updated_at = now() WHERE id = :claim_id
-""")
+def free_devices(packing: Packing) -> Prepared:
+    """Read what is free for a claim."""
+    sql = _FREE_DEVICES.format(
+        devices=packing.devices, ports=packing.ports, open_host=OPEN_HOST.format(of="d")
+    )
+    return Prepared(f"free_devices_{packing.name}", sql)

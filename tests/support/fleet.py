@@ -36,7 +36,7 @@ from common.rpc.scheduler import SchedulerClient
 from services.conductor.relay import Relay
 from services.conductor.service import ConductorEndpoint
 from services.scheduler import packing
-from services.scheduler.claims import Settings
+from services.scheduler.claims import ClaimEngine
 from services.scheduler.service import SchedulerEndpoint
 
 
@@ -166,9 +166,11 @@ class Fleet:
         self.engine = connect(database_url, pool_size=40)
         self.sent: list[tuple[str, Step]] = []
         self.bus_is_down = False
-        settings = Settings(packing=packing.load("pack"), resend_after=5.0, patience=30.0)
+        claims = ClaimEngine(
+            self.engine, packing.load("pack"), resend_after=5.0, patience=30.0, agent_down_after=60.0
+        )
         aliases = Aliases.parse(ALIASES)
-        self.scheduler = _Scheduler(SchedulerEndpoint(self.engine, aliases, settings, self._send))
+        self.scheduler = _Scheduler(SchedulerEndpoint(self.engine, claims, aliases, self._send))
         self.conductor = _Conductor(ConductorEndpoint(self.engine, agent_down_after=60.0))
 
     def host(self, name: str, ports: int = 1, vfs: int = 4, card: Card = X710, **facts: Any) -> Host:

@@ -48,15 +48,12 @@ CREATE TABLE claims (
     first_device_id bigint NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
-    expires_at      timestamptz,
     live            boolean GENERATED ALWAYS AS (status IN ('claimed', 'allocated', 'releasing')) STORED,
     live_id         uuid GENERATED ALWAYS AS
                     (CASE WHEN status IN ('claimed', 'allocated', 'releasing') THEN id END) STORED,
     UNIQUE (id, compute_node_id, live)
 );
-CREATE INDEX claims_by_instance ON claims (instance_id);
 CREATE INDEX claims_live_by_node ON claims (compute_node_id) WHERE live;
-CREATE INDEX claims_to_expire ON claims (expires_at) WHERE status = 'claimed';
 COMMENT ON COLUMN claims.step IS 'number of the last step sent to the agent; lower ones are overtaken';
 COMMENT ON COLUMN claims.reason IS 'why the claim failed or expired';
 """
@@ -69,6 +66,7 @@ CREATE TABLE pci_devices (
     pool_id         integer NOT NULL REFERENCES pools,
     claim_id        uuid,
     numa_node       integer,
+    vfs             integer NOT NULL DEFAULT 0,
     offered         boolean NOT NULL,
     present         boolean NOT NULL DEFAULT true,
     address         text NOT NULL CHECK (address ~ '^[0-9a-f]{4,8}:[0-9a-f]{2}:[01][0-9a-f][.][0-7]$'),
@@ -80,6 +78,7 @@ CREATE TABLE pci_devices (
     UNIQUE (compute_node_id, address)
 );
 COMMENT ON COLUMN pci_devices.parent_id IS 'the PF of a VF';
+COMMENT ON COLUMN pci_devices.vfs IS 'how many VFs a PF would take along';
 COMMENT ON COLUMN pci_devices.offered IS 'a device_spec entry of its host takes it';
 COMMENT ON COLUMN pci_devices.present IS 'its host listed it last time; the VFs of a PF in a guest are not';
 COMMENT ON COLUMN pci_devices.unusable_reason IS 'why its agent says that it cannot be handed out now';
@@ -127,15 +126,17 @@ ALTER TABLE claims ADD CONSTRAINT live_claim_holds_a_device
     FOREIGN KEY (live_id, first_device_id) REFERENCES pci_devices (claim_id, id)
     DEFERRABLE INITIALLY DEFERRED;
 
-CREATE INDEX pci_devices_by_parent ON pci_devices (parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX pci_devices_by_parent ON pci_devices (parent_id, status) WHERE parent_id IS NOT NULL;
 CREATE INDEX pci_devices_available ON pci_devices (pool_id, compute_node_id) WHERE status = 'available';
+CREATE INDEX pci_devices_whole ON pci_devices (pool_id, vfs, id)
+    WHERE status = 'available' AND dev_type <> 'type-VF';
 """
 
 HISTORY = """
 CREATE TABLE claim_devices (
     claim_id      uuid NOT NULL REFERENCES claims,
     device_id     bigint NOT NULL REFERENCES pci_devices,
-    pool_id       integer NOT NULL REFERENCES pools,
+    pool_id       integer NOT NULL,
     request_index integer NOT NULL CHECK (request_index >= 0),
     held_from     timestamptz NOT NULL DEFAULT now(),
     held_until    timestamptz,
@@ -155,13 +156,12 @@ CREATE TABLE claim_events (
 CREATE INDEX claim_events_by_claim ON claim_events (claim_id, id);
 
 CREATE TABLE outbox (
-    claim_id        uuid NOT NULL REFERENCES claims,
-    step            integer NOT NULL,
-    compute_node_id bigint NOT NULL REFERENCES compute_nodes,
-    action          text NOT NULL CHECK (action IN ('attach', 'detach')),
-    created_at      timestamptz NOT NULL DEFAULT now(),
-    sends           integer NOT NULL DEFAULT 0,
-    send_after      timestamptz NOT NULL DEFAULT now(),
+    claim_id   uuid NOT NULL REFERENCES claims,
+    step       integer NOT NULL,
+    action     text NOT NULL CHECK (action IN ('attach', 'detach')),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    sends      integer NOT NULL DEFAULT 0,
+    send_after timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (claim_id, step)
 );
 CREATE INDEX outbox_due ON outbox (send_after);

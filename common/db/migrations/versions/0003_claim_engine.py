@@ -1,0 +1,269 @@
+"""The claim engine's own part of the database: how full each port is, and a claim in one round trip.
+
+A claim is one call of one function, which locks, checks and writes, so that no lock is held while a
+message travels between the scheduler and PostgreSQL. What to take is the scheduler's to choose.
+"""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+# What a port has of each pool of VFs, so that the fullest port with room is one step down an index.
+# A hint: written with every change of the tree, checked under the tree's lock before it is relied on,
+# and never the ground of a refusal.
+PORT_POOLS = """
+CREATE TABLE port_pools (
+    port_id         bigint NOT NULL REFERENCES pci_devices,
+    pool_id         integer NOT NULL REFERENCES pools,
+    compute_node_id bigint NOT NULL,
+    numa_node       integer,
+    free            integer NOT NULL,
+    held            integer NOT NULL,
+    whole           boolean NOT NULL GENERATED ALWAYS AS (held = 0) STORED,
+    PRIMARY KEY (port_id, pool_id)
+);
+COMMENT ON COLUMN port_pools.free IS 'VFs of the pool on the port that are available';
+COMMENT ON COLUMN port_pools.held IS 'VFs of the port, of any pool, that somebody holds';
+CREATE INDEX port_pools_by_room ON port_pools (pool_id, whole, free, held DESC, port_id) WHERE free > 0;
+CREATE INDEX port_pools_by_host ON port_pools (compute_node_id, pool_id) WHERE free > 0;
+"""
+
+COUNT_PORTS = """
+CREATE FUNCTION count_ports(_port_ids bigint[]) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO port_pools AS pp (port_id, pool_id, compute_node_id, numa_node, free, held)
+    SELECT vf.parent_id, vf.pool_id, min(vf.compute_node_id), min(vf.numa_node),
+           count(*) FILTER (WHERE vf.status = 'available'),
+           sum(count(*) FILTER (WHERE NOT vf.unheld)) OVER (PARTITION BY vf.parent_id)
+      FROM pci_devices vf
+     WHERE vf.parent_id = ANY(_port_ids)
+     GROUP BY vf.parent_id, vf.pool_id
+        ON CONFLICT (port_id, pool_id) DO UPDATE
+       SET free = EXCLUDED.free, held = EXCLUDED.held, numa_node = EXCLUDED.numa_node
+     WHERE (pp.free, pp.held, pp.numa_node)
+           IS DISTINCT FROM (EXCLUDED.free, EXCLUDED.held, EXCLUDED.numa_node);
+
+    DELETE FROM port_pools pp
+     WHERE pp.port_id = ANY(_port_ids)
+       AND NOT EXISTS (SELECT FROM pci_devices vf
+                        WHERE vf.parent_id = pp.port_id AND vf.pool_id = pp.pool_id);
+
+    UPDATE pci_devices pf
+       SET vfs = counted.vfs
+      FROM (SELECT parent_id, count(*) FILTER (WHERE status <> 'removed') AS vfs
+              FROM pci_devices WHERE parent_id = ANY(_port_ids) GROUP BY parent_id) counted
+     WHERE pf.id = counted.parent_id AND pf.vfs <> counted.vfs;
+$$;
+COMMENT ON FUNCTION count_ports IS 'make port_pools say what these ports, whose trees are locked, have';
+"""
+
+CLAIM_AS_JSON = """
+CREATE FUNCTION claim_as_json(_claim_id uuid) RETURNS jsonb LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object(
+               'claim_id', c.id, 'instance_id', c.instance_id, 'host', n.host, 'status', c.status,
+               'reason', c.reason, 'step', c.step,
+               'created_at', to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+               'updated_at', to_char(c.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+               'devices', jsonb_agg(jsonb_build_object(
+                   'address', d.address, 'dev_type', p.dev_type, 'vendor_id', p.vendor_id,
+                   'product_id', p.product_id, 'numa_node', d.numa_node, 'parent_address', pf.address,
+                   'status', d.status, 'request_index', cd.request_index)
+                   ORDER BY cd.request_index, d.id))
+      FROM claims c
+      JOIN compute_nodes n ON n.id = c.compute_node_id
+      JOIN claim_devices cd ON cd.claim_id = c.id
+      JOIN pci_devices d ON d.id = cd.device_id
+      JOIN pools p ON p.id = cd.pool_id
+      LEFT JOIN pci_devices pf ON pf.id = d.parent_id
+     WHERE c.id = _claim_id
+     GROUP BY c.id, n.host;
+$$;
+"""
+
+# Everything that a claim writes, over devices that are available and whose trees are locked.
+WRITE_CLAIM = """
+CREATE FUNCTION write_claim(
+    _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
+    _device_ids bigint[], _request_indexes integer[]
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    _port_ids bigint[];
+BEGIN
+    INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id)
+    SELECT _claim_id, _instance_id, d.compute_node_id, _request, d.id
+      FROM pci_devices d WHERE d.id = _device_ids[1]
+        ON CONFLICT (id) DO NOTHING;
+    IF NOT FOUND THEN -- by another call with this id, in this moment: it has to be looked up
+        RETURN NULL;
+    END IF;
+
+    WITH taken AS (
+        UPDATE pci_devices SET status = 'claimed', claim_id = _claim_id
+         WHERE id = ANY(_device_ids) AND status = 'available'
+        RETURNING id, pool_id, coalesce(parent_id, id) AS port_id
+    ), remembered AS (
+        INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)
+        SELECT _claim_id, taken.id, taken.pool_id, wanted.request_index
+          FROM taken
+          JOIN unnest(_device_ids, _request_indexes) AS wanted (id, request_index) USING (id)
+    )
+    SELECT array_agg(port_id) INTO _port_ids FROM taken;
+    IF cardinality(_port_ids) IS DISTINCT FROM cardinality(_device_ids) THEN
+        RAISE serialization_failure USING MESSAGE = 'a device changed under the lock of its tree';
+    END IF;
+
+    -- A PF takes its VFs along, a VF its PF; nothing else changes by itself.
+    UPDATE pci_devices SET status = 'unclaimable'
+     WHERE status = 'available' AND (id = ANY(_port_ids) OR parent_id = ANY(_device_ids));
+    PERFORM count_ports(_port_ids);
+
+    INSERT INTO outbox (claim_id, step, action, sends, send_after)
+    VALUES (_claim_id, 1, 'attach', 1, now() + make_interval(secs => _resend_after));
+    INSERT INTO claim_events (claim_id, to_status, cause) VALUES (_claim_id, 'claimed', 'claim');
+    RETURN claim_as_json(_claim_id);
+END $$;
+"""
+
+CLAIM_MADE = """
+CREATE FUNCTION claim_made(_claim_id uuid, _request jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    _same boolean;
+BEGIN
+    SELECT request = _request INTO _same FROM claims WHERE id = _claim_id;
+    IF _same THEN
+        RETURN claim_as_json(_claim_id);
+    ELSIF NOT _same THEN
+        RAISE EXCEPTION USING ERRCODE = 'PC409', MESSAGE = 'the claim id is in use for another request';
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION claim_made IS 'the claim, if it was made before; an error if the id was used otherwise';
+"""
+
+# The common claim: devices of one request from one port. NULL: nothing was taken, look again.
+# Waiting for a lock is for one port at a time, so that nobody waits while holding another's.
+CLAIM_ON_ONE_PORT = """
+CREATE FUNCTION claim_on_one_port(
+    _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
+    _count integer, _pool_ids integer[], _port_ids bigint[], _wait boolean
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    _port_id bigint;
+    _device_ids bigint[];
+    _claim jsonb := claim_made(_claim_id, _request);
+BEGIN
+    IF _claim IS NOT NULL THEN
+        RETURN _claim;
+    END IF;
+    FOREACH _port_id IN ARRAY _port_ids LOOP
+        IF _wait THEN
+            PERFORM FROM pci_devices WHERE id = _port_id FOR UPDATE;
+        ELSE
+            PERFORM FROM pci_devices WHERE id = _port_id FOR UPDATE SKIP LOCKED;
+            CONTINUE WHEN NOT FOUND;
+        END IF;
+        -- The port itself, if the request is for such a device, or else VFs of it.
+        _device_ids := ARRAY(
+            SELECT id FROM pci_devices
+             WHERE id = _port_id AND status = 'available' AND pool_id = ANY(_pool_ids)
+             UNION ALL
+            (SELECT id FROM pci_devices
+              WHERE parent_id = _port_id AND status = 'available' AND pool_id = ANY(_pool_ids)
+              ORDER BY id LIMIT _count));
+        IF cardinality(_device_ids) = _count THEN
+            RETURN write_claim(_claim_id, _instance_id, _request, _resend_after,
+                               _device_ids, array_fill(0, ARRAY[_count]));
+        END IF;
+        EXIT WHEN _wait;
+    END LOOP;
+    RETURN NULL;
+END $$;
+"""
+
+# Any other claim: exactly these devices. NULL: a tree was locked, or a device was not free any more.
+CLAIM_DEVICES = """
+CREATE FUNCTION claim_devices_exactly(
+    _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
+    _device_ids bigint[], _request_indexes integer[], _wait boolean
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    _port_ids bigint[] := ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices
+                                 WHERE id = ANY(_device_ids));
+    _locked integer;
+    _claim jsonb := claim_made(_claim_id, _request);
+BEGIN
+    IF _claim IS NOT NULL THEN
+        RETURN _claim;
+    END IF;
+    IF _wait THEN
+        PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
+    ELSE
+        PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE SKIP LOCKED;
+        GET DIAGNOSTICS _locked = ROW_COUNT;
+        IF _locked < cardinality(_port_ids) THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    PERFORM FROM pci_devices WHERE id = ANY(_device_ids) AND status = 'available';
+    GET DIAGNOSTICS _locked = ROW_COUNT;
+    IF _locked < cardinality(_device_ids) THEN
+        RETURN NULL;
+    END IF;
+    RETURN write_claim(_claim_id, _instance_id, _request, _resend_after, _device_ids, _request_indexes);
+END $$;
+"""
+
+BEGIN_RELEASE = """
+CREATE FUNCTION begin_release(_claim_id uuid, _resend_after double precision)
+RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    _status text;
+    _step integer;
+BEGIN
+    SELECT status, step + 1 INTO _status, _step FROM claims WHERE id = _claim_id FOR UPDATE;
+    IF _status IN ('claimed', 'allocated') THEN
+        UPDATE claims SET status = 'releasing', step = _step, updated_at = now() WHERE id = _claim_id;
+        DELETE FROM outbox WHERE claim_id = _claim_id;
+        INSERT INTO outbox (claim_id, step, action, sends, send_after)
+        VALUES (_claim_id, _step, 'detach', 1, now() + make_interval(secs => _resend_after));
+        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+        VALUES (_claim_id, _status, 'releasing', 'release');
+    END IF;
+    RETURN claim_as_json(_claim_id);
+END $$;
+COMMENT ON FUNCTION begin_release IS 'begin to give a live claim back; the claim as it then stands, or null';
+"""
+
+FUNCTIONS = {
+    "begin_release": "uuid, double precision",
+    "claim_devices_exactly": "uuid, uuid, jsonb, double precision, bigint[], integer[], boolean",
+    "claim_on_one_port": "uuid, uuid, jsonb, double precision, integer, integer[], bigint[], boolean",
+    "claim_made": "uuid, jsonb",
+    "write_claim": "uuid, uuid, jsonb, double precision, bigint[], integer[]",
+    "claim_as_json": "uuid",
+    "count_ports": "bigint[]",
+}
+
+
+def upgrade() -> None:
+    for statement in (
+        PORT_POOLS,
+        COUNT_PORTS,
+        CLAIM_AS_JSON,
+        WRITE_CLAIM,
+        CLAIM_MADE,
+        CLAIM_ON_ONE_PORT,
+        CLAIM_DEVICES,
+        BEGIN_RELEASE,
+    ):
+        op.execute(statement)
+    op.execute(f"REVOKE EXECUTE ON FUNCTION {', '.join(_signatures())} FROM PUBLIC")
+
+
+def downgrade() -> None:
+    op.execute(f"DROP FUNCTION {', '.join(_signatures())}")
+    op.execute("DROP TABLE port_pools")
+
+
+def _signatures() -> list[str]:
+    return [f"{name}({arguments})" for name, arguments in FUNCTIONS.items()]
