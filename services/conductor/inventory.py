@@ -76,7 +76,8 @@ _VANISH = _of_report("""
      WHERE d.id = v.id AND (d.present OR NOT v.kept)
 """)
 
-# What a device in use is, and whose VF, does not change under its holder; what it is like does.
+# What a device in use is, and whose VF, does not change under its holder; what it is like does. What is
+# held then counts as not listed, so that it is looked at again, and not handed out, once it is free.
 _UPSERT = """
     INSERT INTO pci_devices AS d (compute_node_id, parent_id, pool_id, numa_node, offered, present,
                                   address, dev_type, status, unusable_reason, attributes)
@@ -93,7 +94,8 @@ _UPSERT = """
            status = CASE WHEN d.status = 'removed' THEN EXCLUDED.status ELSE d.status END,
            numa_node = EXCLUDED.numa_node,
            offered = EXCLUDED.offered,
-           present = true,
+           present = {free} OR (d.parent_id, d.pool_id, d.dev_type)
+                               IS NOT DISTINCT FROM (EXCLUDED.parent_id, EXCLUDED.pool_id, EXCLUDED.dev_type),
            unusable_reason = EXCLUDED.unusable_reason,
            attributes = EXCLUDED.attributes
      WHERE d.status = 'removed'
