@@ -1,0 +1,419 @@
+"""What an agent reports becomes what the database says: at once, and never under a holder's feet."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from common.errors import HostOwnedByAnotherAgent, UnknownHost
+from tests.support.concurrency import at_once, meanwhile, wait_until_blocked
+from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
+
+
+def fact_of(fleet: Fleet, host: str, address: str, column: str) -> Any:
+    """One column of one device."""
+    [(value,)] = fleet.sql(
+        f"SELECT d.{column} FROM pci_devices d JOIN compute_nodes n ON n.id = d.compute_node_id"
+        " WHERE n.host = :host AND d.address = :address",
+        host=host,
+        address=address,
+    )
+    return value
+
+
+def all_are(status: str, *addresses: str) -> dict[str, str]:
+    return dict.fromkeys(addresses, status)
+
+
+def fact(fleet: Fleet, address: str, column: str) -> Any:
+    """One column of the device at this address, in a fleet of one host."""
+    [(value,)] = fleet.sql(f"SELECT {column} FROM pci_devices WHERE address = :address", address=address)
+    return value
+
+
+def present(fleet: Fleet) -> set[str]:
+    """The devices that their hosts listed last time."""
+    return {address for (address,) in fleet.sql("SELECT address FROM pci_devices WHERE present")}
+
+
+class TestNewChangedVanished:
+    def test_a_new_host_has_its_devices_available(self, fleet: Fleet) -> None:
+        fleet.host_of("h1", [*port_devices(0, vfs=2), gpu(1)])
+        assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1), pf(1))
+
+    def test_a_host_may_have_nothing_to_offer(self, fleet: Fleet) -> None:
+        fleet.host_of("h1", [])
+        assert fleet.status("h1") == {}
+
+    def test_devices_of_one_kind_are_one_pool_on_all_hosts(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=2, vfs=2)
+        fleet.host("h2", ports=2, vfs=2)
+        assert fleet.sql("SELECT dev_type FROM pools ORDER BY dev_type") == [("type-PF",), ("type-VF",)]
+
+    def test_new_vfs_appear_beside_the_old(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        host.add(slice_of(0, 1))
+        host.report()
+        assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
+
+    def test_a_device_that_is_not_offered_is_unavailable(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        host.change(pf(0), offered=False)
+        host.report()
+        assert fleet.status("h1") == {pf(0): "unavailable", vf(0, 0): "available"}
+        host.change(pf(0), offered=True)
+        host.report()
+        assert fleet.status("h1")[pf(0)] == "available"
+
+    def test_a_device_that_cannot_be_used_now_is_unavailable_and_says_why(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        host.change(vf(0, 0), unusable_reason="bound to another driver")
+        host.report()
+        assert fleet.status("h1") == {pf(0): "available", vf(0, 0): "unavailable"}
+        assert fact(fleet, vf(0, 0), "unusable_reason") == "bound to another driver"
+
+    def test_other_facts_are_simply_what_the_last_report_said(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        host.change(vf(0, 0), numa_node=1, attributes={"driver": "vfio-pci"})
+        host.report()
+        assert fact(fleet, vf(0, 0), "numa_node") == 1
+        assert fact(fleet, vf(0, 0), "attributes") == {"driver": "vfio-pci"}
+
+    def test_other_tags_are_another_pool(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=2)
+        pool = fact(fleet, vf(0, 0), "pool_id")
+        host.change(vf(0, 0), tags={"physical_network": "blue"})
+        host.report()
+        assert fact(fleet, vf(0, 0), "pool_id") != pool == fact(fleet, vf(0, 1), "pool_id")
+
+    def test_a_vanished_device_is_removed_and_comes_back_as_itself(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=2)
+        device_id, device = fact(fleet, vf(0, 1), "id"), host.devices[vf(0, 1)]
+        host.lose(vf(0, 1))
+        host.report()
+        assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0)) | {vf(0, 1): "removed"}
+        host.add(device)
+        host.report()
+        assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
+        assert fact(fleet, vf(0, 1), "id") == device_id
+
+    def test_a_card_that_is_pulled_takes_its_vfs_along(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=2, vfs=1)
+        host.lose(pf(0), vf(0, 0))
+        host.report()
+        assert fleet.status("h1") == all_are("removed", pf(0), vf(0, 0)) | all_are(
+            "available", pf(1), vf(1, 0)
+        )
+
+    def test_another_card_in_the_same_slot_is_of_its_own_kind(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        host.add(*port_devices(0, vfs=1, card=CONNECTX5))
+        host.report()
+        assert [d.product_id for d in fleet.claim("roce-vf:1").devices] == [CONNECTX5.vf]
+
+    def test_one_host_says_nothing_about_another(self, fleet: Fleet) -> None:
+        fleet.host("h1", vfs=2)
+        fleet.host_of("h2", [])
+        assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
+
+    def test_numa_cells_are_kept(self, fleet: Fleet) -> None:
+        host = fleet.host("h1")
+        report = host.inventory.model_dump() | {
+            "digest": "2",
+            "numa_cells": [{"id": 0, "socket": 0, "cpus": [0, 1]}],
+        }
+        fleet.conductor.report_inventory(type(host.inventory).model_validate(report))
+        [(cells,)] = fleet.sql("SELECT numa_cells FROM compute_nodes")
+        assert cells == [{"id": 0, "socket": 0, "cpus": [0, 1]}]
+
+
+class TestInUse:
+    """What somebody holds stays as it is, whatever a report says or leaves out."""
+
+    @pytest.fixture
+    def host(self, fleet: Fleet) -> Host:
+        return fleet.host("h1", ports=2, vfs=2)
+
+    def test_a_held_vf_that_vanishes_is_kept_until_it_is_free(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        held = claim.devices[0].address
+        host.done(claim)
+        host.lose(held)
+        host.report()
+        assert fleet.status("h1")[held] == "allocated"
+        host.done(fleet.release(claim))
+        assert fleet.status("h1")[held] == "unavailable"
+        host.report()
+        assert fleet.status("h1")[held] == "removed"
+
+    def test_a_held_pf_and_its_vfs_are_kept(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-pf:1")
+        host.done(claim)
+        held = claim.devices[0].address
+        port = 0 if held == pf(0) else 1
+        host.lose(held, vf(port, 0), vf(port, 1))
+        host.report()
+        status = fleet.status("h1")
+        assert (status[held], status[vf(port, 0)], status[vf(port, 1)]) == (
+            "allocated",
+            "unavailable",
+            "unavailable",
+        )
+
+    def test_a_pf_whose_vf_is_held_is_kept(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        parent = claim.devices[0].parent_address
+        host.lose(*[d for d in host.devices if parent in (d, host.devices[d].parent_address)])
+        host.report()
+        assert fleet.status("h1")[parent] == "unclaimable"
+        assert fleet.status("h1")[claim.devices[0].address] == "claimed"
+        assert "removed" in fleet.status("h1").values()
+
+    def test_the_vfs_of_a_held_pf_may_be_away_and_come_back(self, fleet: Fleet) -> None:
+        """The way of a PF through a guest: while it has the PF, the VFs do not exist on the host."""
+        host = fleet.host("h3", ports=1, vfs=2)
+        devices = dict(host.devices)
+        claim = fleet.claim("nic-pf:1", hosts=["h3"])
+        host.lose(vf(0, 0), vf(0, 1))
+        host.report()
+        host.done(claim)
+        host.report()
+        assert fleet.status("h3") == {pf(0): "allocated"} | all_are("unavailable", vf(0, 0), vf(0, 1))
+        fleet.release(claim)
+        host.devices = devices
+        host.report()
+        assert fleet.status("h3") == {pf(0): "allocated"} | all_are("unavailable", vf(0, 0), vf(0, 1))
+        host.done(claim)
+        assert fleet.status("h3") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
+
+    def test_vfs_that_do_not_come_back_are_not_handed_out(self, fleet: Fleet) -> None:
+        host = fleet.host("h3", ports=1, vfs=2)
+        claim = fleet.claim("nic-pf:1", hosts=["h3"])
+        host.done(claim)
+        host.lose(vf(0, 0), vf(0, 1))
+        host.report()
+        fleet.release(claim)
+        host.change(pf(0), unusable_reason="its VFs did not come back")
+        host.report()
+        host.done(claim)
+        assert fleet.status("h3") == all_are("unavailable", pf(0), vf(0, 0), vf(0, 1))
+        assert fact_of(fleet, "h3", pf(0), "unusable_reason") == "its VFs did not come back"
+        host.report()
+        assert fleet.status("h3") == all_are("unavailable", pf(0), vf(0, 0), vf(0, 1))
+
+    def test_what_it_is_does_not_change_under_its_holder(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        held = claim.devices[0]
+        host.add(*port_devices(0, vfs=2, card=CONNECTX5), *port_devices(1, vfs=2, card=CONNECTX5))
+        host.report()
+        assert [d.product_id for d in fleet.show(claim).devices] == [held.product_id]
+        host.failed(claim, "this is another device")
+        host.report()
+        assert len(fleet.claim("roce-vf:4").devices) == 4
+
+
+class TestChangedTrees:
+    def test_renumbered_vfs_are_other_devices(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=4)
+        host.lose(*(vf(0, n) for n in range(4)))
+        host.add(*(slice_of(0, n) for n in range(2, 6)))
+        host.report()
+        assert fleet.status("h1") == (
+            all_are("removed", vf(0, 0), vf(0, 1))
+            | all_are("available", pf(0), vf(0, 2), vf(0, 3), vf(0, 4), vf(0, 5))
+        )
+
+    def test_renumbered_around_a_held_vf(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=2)
+        held = fleet.claim("nic-vf:1").devices[0].address
+        other = vf(0, 1) if held == vf(0, 0) else vf(0, 0)
+        host.lose(vf(0, 0), vf(0, 1))
+        host.add(slice_of(0, 4), slice_of(0, 5))
+        host.report()
+        assert fleet.status("h1") == (
+            {pf(0): "unclaimable", held: "claimed", other: "removed"}
+            | all_are("available", vf(0, 4), vf(0, 5))
+        )
+
+    def test_a_vf_may_move_to_another_port(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=2, vfs=1)
+        host.change(vf(0, 0), parent_address=pf(1))
+        host.report()
+        claim = fleet.claim("nic-pf:1")
+        host.done(claim)
+        whole = claim.devices[0].address
+        blocked = all_are("unavailable", vf(0, 0), vf(1, 0)) if whole == pf(1) else {}
+        assert fleet.status("h1") == all_are("available", *host.devices) | blocked | {whole: "allocated"}
+
+    def test_a_pf_may_become_a_plain_device_and_a_pf_again(self, fleet: Fleet) -> None:
+        """SR-IOV switched off in the firmware, and on again."""
+        host = fleet.host("h1", vfs=2)
+        with_vfs = dict(host.devices)
+        host.lose(vf(0, 0), vf(0, 1))
+        host.change(pf(0), dev_type="type-PCI")
+        host.report()
+        assert fleet.status("h1") == {pf(0): "available"} | all_are("removed", vf(0, 0), vf(0, 1))
+        assert fact(fleet, pf(0), "dev_type") == "type-PCI"
+        host.devices = with_vfs
+        host.report()
+        assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
+        assert fact(fleet, pf(0), "dev_type") == "type-PF"
+
+    def test_a_pf_stays_one_while_a_vf_of_it_is_held(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=2)
+        claim = fleet.claim("nic-vf:1")
+        held = claim.devices[0].address
+        host.lose(vf(0, 0), vf(0, 1))
+        host.change(pf(0), dev_type="type-PCI")
+        host.report()
+        assert fact(fleet, pf(0), "dev_type") == "type-PF"
+        assert fleet.status("h1")[held] == "claimed"
+        host.failed(claim, "it is gone")
+        host.report()
+        assert fact(fleet, pf(0), "dev_type") == "type-PCI"
+        assert fleet.status("h1") == {pf(0): "available"} | all_are("removed", vf(0, 0), vf(0, 1))
+
+    def test_two_ports_may_swap_roles_in_one_report(self, fleet: Fleet) -> None:
+        host = fleet.host_of("h1", [*port_devices(0, vfs=1), gpu(1)])
+        host.lose(vf(0, 0))
+        host.add(gpu(0), *port_devices(1, vfs=1))
+        host.report()
+        assert fleet.status("h1") == all_are("available", pf(0), pf(1), vf(1, 0)) | {vf(0, 0): "removed"}
+
+
+class TestUnchanged:
+    def test_a_sign_of_life_writes_nothing_but_last_seen(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=2, vfs=4)
+        host.done(fleet.claim("nic-vf:1"))
+        before = fleet.contents()
+        assert not host.sign_of_life().resend
+        assert only_last_seen_changed(before, fleet.contents())
+
+    def test_so_does_the_same_report_again(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=2, vfs=4)
+        before = fleet.contents()
+        host.report()
+        assert only_last_seen_changed(before, fleet.contents())
+
+    def test_only_what_changed_is_written(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=2, vfs=4)
+        before = fleet.contents()
+        host.change(vf(0, 1), attributes={"driver": "vfio-pci"})
+        host.report()
+        changed = set(versions(fleet.contents()["pci_devices"])) - set(versions(before["pci_devices"]))
+        assert len(changed) == 1
+
+    def test_a_digest_that_is_not_known_asks_for_everything(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        host.change(vf(0, 0), numa_node=1)
+        assert host.sign_of_life().resend
+        assert fact(fleet, vf(0, 0), "numa_node") == 0
+        host.report()
+        assert not host.sign_of_life().resend
+
+    def test_a_new_host_cannot_begin_with_a_sign_of_life(self, fleet: Fleet) -> None:
+        assert Host(fleet, "h1", {}).sign_of_life().resend
+
+
+def versions(rows: list[tuple[str, str, dict[str, Any]]]) -> list[tuple[str, str]]:
+    """Where each row lies and which transaction wrote it."""
+    return [(place, transaction) for place, transaction, _ in rows]
+
+
+def only_last_seen_changed(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    nodes_before = [row for _, _, row in before.pop("compute_nodes")]
+    nodes_after = [row for _, _, row in after.pop("compute_nodes")]
+    moved = [row.pop("last_seen") for row in nodes_before] < [row.pop("last_seen") for row in nodes_after]
+    return moved and nodes_before == nodes_after and before == after
+
+
+class TestOneAgentPerHost:
+    def test_another_agent_is_refused_while_the_first_lives(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        before = fleet.contents()
+        for impostor in (Host(fleet, "h1", {}), Host(fleet, "h1", host.devices)):
+            for attempt in (impostor.report, impostor.sign_of_life, impostor.holdings):
+                with pytest.raises(HostOwnedByAnotherAgent, match="h1"):
+                    attempt()
+        assert fleet.contents() == before
+
+    def test_another_agent_takes_over_when_the_first_is_silent(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=1)
+        fleet.sql("UPDATE compute_nodes SET last_seen = now() - interval '61 s'")
+        heir = Host(fleet, "h1", dict(host.devices))
+        heir.report()
+        assert fleet.sql("SELECT agent_id FROM compute_nodes") == [(heir.agent_id,)]
+        with pytest.raises(HostOwnedByAnotherAgent):
+            host.report()
+
+    def test_a_host_that_never_reported_is_unknown(self, fleet: Fleet) -> None:
+        with pytest.raises(UnknownHost, match="h9"):
+            fleet.conductor.holdings("h9", uuid4())
+
+    def test_of_two_new_agents_at_once_one_gets_the_host(self, fleet: Fleet) -> None:
+        agents = [Host(fleet, "h1", {d.address: d for d in port_devices(0, vfs=8)}) for _ in range(8)]
+        answers = at_once([agent.report for agent in agents])
+        refused = [answer for answer in answers if isinstance(answer, HostOwnedByAnotherAgent)]
+        assert len(refused) == 7, answers
+        assert len(fleet.status("h1")) == 9
+
+
+class TestAtOnce:
+    def test_the_same_report_twice_is_as_good_as_once(self, fleet: Fleet) -> None:
+        host = Host(fleet, "h1", {d.address: d for d in port_devices(0, vfs=32)})
+        answers = at_once([host.report] * 8)
+        assert [answer.resend for answer in answers] == [False] * 8
+        assert fleet.status("h1") == all_are("available", *host.devices)
+
+    def test_two_different_reports_leave_one_of_them_whole(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=2)
+        fewer = Host(fleet, "h1", {d.address: d for d in port_devices(0, vfs=1)}, host.agent_id)
+        more = Host(fleet, "h1", {d.address: d for d in port_devices(0, vfs=8)}, host.agent_id)
+        for _ in range(5):
+            assert at_once([fewer.report, more.report, fewer.report, more.report])
+            [(digest,)] = fleet.sql("SELECT inventory_digest FROM compute_nodes")
+            last = fewer if digest == fewer.inventory.digest else more
+            assert present(fleet) == set(last.devices)
+
+    def test_many_hosts_may_bring_the_same_new_pools(self, fleet: Fleet) -> None:
+        devices = {
+            d.address: d
+            for port in range(8)
+            for d in port_devices(port, vfs=2, tags={"physical_network": f"net{port}"})
+        }
+        # Each in another order: whoever took pools as they come would deadlock.
+        hosts = [Host(fleet, f"h{n}", dict(sorted(devices.items(), reverse=n % 2 == 0))) for n in range(8)]
+        answers = at_once([host.report for host in hosts])
+        assert [answer.resend for answer in answers] == [False] * 8
+        assert fleet.sql("SELECT count(*) FROM pools") == [(16,)]
+
+    def test_a_report_waits_for_a_claim_on_the_same_port(self, fleet: Fleet) -> None:
+        """The claim's transaction is under way and has locked the tree; the report must see its outcome."""
+        host = fleet.host("h1", vfs=1)
+        claim = fleet.claim("nic-vf:1")
+        with fleet.engine.connect() as connection:
+            connection.execute(
+                sa.text("SELECT FROM pci_devices WHERE address = :pf FOR UPDATE"), {"pf": pf(0)}
+            )
+            host.lose(vf(0, 0))
+            report = meanwhile(host.report)
+            wait_until_blocked(fleet.engine)
+            connection.rollback()
+        report.result()
+        assert fleet.status("h1")[vf(0, 0)] == "claimed"
+        assert fleet.show(claim).status == "claimed"
+
+
+def test_a_large_host_takes_as_many_statements_as_a_small_one(fleet: Fleet) -> None:
+    statements: list[str] = []
+
+    @sa.event.listens_for(fleet.engine, "before_cursor_execute")
+    def _count(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    fleet.host("small", ports=1, vfs=1)
+    small = len(statements)
+    fleet.host("large", ports=8, vfs=64)
+    assert len(statements) - small == small
+    assert len(fleet.status("large")) == 8 * 65
