@@ -167,7 +167,9 @@ class SimulatedTree:
             (self.root / place / "driver").unlink(missing_ok=True)
             shutil.rmtree(self.root / place / "net", ignore_errors=True)
             if driver is not None:
-                self._link(place / "driver", Path("bus/pci/drivers") / driver)
+                home = Path("bus/pci/drivers") / driver
+                self._write(home)
+                self._link(place / "driver", home)
         if driver == PORT.driver:
             digest = self._digest(address)
             mac = ":".join(["02", *(digest[at : at + 2] for at in range(0, 10, 2))])

@@ -1,0 +1,90 @@
+"""Several agents, a conductor and a scheduler as objects in one process, on the bus in memory."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from oslo_config import cfg
+
+from common import config
+from common.rpc.messages import ClaimRequest, DeviceFilter
+from common.rpc.scheduler import SchedulerClient
+from common.rpc.transport import transport
+from services.compute_agent.agent import ComputeAgent
+from services.conductor.service import Conductor
+from services.scheduler.service import Scheduler
+from tests.support.concurrency import wait_until
+from tests.support.services import as_ini
+
+HOSTS = ["node-1", "node-2", "node-3"]
+ALIAS = '{"name": "vf", "vendor_id": "8086", "product_id": "154c", "device_type": "type-VF"}'
+
+
+@pytest.fixture
+def make_conf(tmp_path: Path) -> Callable[..., cfg.ConfigOpts]:
+    """Makes a service's own configuration."""
+
+    def make(name: str, **sections: dict[str, object]) -> cfg.ConfigOpts:
+        file = tmp_path / f"{name}.conf"
+        file.write_text(as_ini({"DEFAULT": {"transport_url": "fake://"}} | sections))
+        return config.load(["--config-file", str(file)], name)
+
+    return make
+
+
+@pytest.fixture
+def scheduler(
+    make_conf: Callable[..., cfg.ConfigOpts], database_url: str, tmp_path: Path
+) -> Iterator[SchedulerClient]:
+    """The way in to a running fleet."""
+    database = {"database": {"connection": database_url}}
+    services = [
+        Conductor(make_conf("conductor", **database)),
+        Scheduler(make_conf("scheduler", **database, pci={"alias": ALIAS})),
+        *(
+            ComputeAgent(
+                make_conf(
+                    host,
+                    DEFAULT={"transport_url": "fake://", "host": host, "state_path": tmp_path},
+                    pci={"device_spec": json.dumps({"vendor_id": "8086"})},
+                    compute_agent={"sysfs_root": tmp_path / host / "sys"},
+                    simulated={"ports": 1, "vfs_per_port": 2},
+                )
+            )
+            for host in HOSTS
+        ),
+    ]
+    with ExitStack() as running:
+        for service in services:
+            service.start()
+            running.callback(service.stop)
+        conf = make_conf("client")
+        bus = transport(conf)
+        running.callback(bus.cleanup)
+        yield SchedulerClient(bus, conf)
+
+
+def test_every_host_does_its_own_steps(scheduler: SchedulerClient, tmp_path: Path) -> None:
+    claims = [
+        scheduler.claim(
+            ClaimRequest(
+                claim_id=uuid4(),
+                instance_id=uuid4(),
+                extra_specs={"pci_passthrough:alias": "vf:2"},
+                hosts=[host],
+            )
+        )
+        for host in HOSTS
+    ]
+    for claim in claims:
+        wait_until(
+            lambda id_=claim.claim_id: scheduler.show(id_).status == "allocated", "the claim is allocated"
+        )
+    listed = scheduler.devices(DeviceFilter()).devices
+    assert sorted({device.host for device in listed}) == HOSTS
+    for host in HOSTS:
+        drivers = (tmp_path / host / "sys/bus/pci/devices").glob("*/driver")
+        assert sorted(link.readlink().name for link in drivers).count("vfio-pci") == 2
