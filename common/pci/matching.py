@@ -73,7 +73,7 @@ FILTERS: Mapping[str, Callable[[PciRequest, Kind], bool]] = {
 
 def satisfies(request: PciRequest, kind: Kind) -> bool:
     """Does a device of this kind do, as far as ids, type and tags go?"""
-    return all(does(request, kind) for does in FILTERS.values())
+    return has_tags(request, kind) and is_wanted_type(request, kind) and is_managed_as_wanted(request, kind)
 
 
 def _agree(alternative: Mapping[str, str | None], kind: Kind, keys: Collection[str]) -> bool:
@@ -114,3 +114,7 @@ class Affinity:
         if node is None or node not in self.sockets or None in self.sockets.values():
             return False
         return self.sockets[node] in {self.sockets.get(cell) for cell in self.cells}
+
+
+ANYWHERE = Affinity()
+"""For an instance without a NUMA topology."""

@@ -1,0 +1,199 @@
+"""Which devices of a host serve which request? Exact: if there is any assignment, one is found."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from common.pci.device import DeviceType
+from common.pci.hall import Subsets
+from common.pci.matching import ANYWHERE, IGNORED_KEYS, Affinity, Kind, satisfies
+from common.pci.port_modes import OpenPort, can_serve
+from common.pci.request import GroupPolicy, PciRequest
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True)
+class FreeDevice(Generic[Key]):
+    """A device that could be taken. ``port`` is the key of its PF: its own for a PF, None without one.
+
+    Only the devices of a port that can really be taken belong among the candidates: its PF only
+    while none of its VFs is held.
+    """
+
+    key: Key
+    kind: Kind
+    port: Key | None = None
+    numa_node: int | None = None
+
+
+def assign(
+    requests: Sequence[PciRequest],
+    devices: Sequence[FreeDevice[Key]],
+    affinity: Affinity = ANYWHERE,
+    group_policy: GroupPolicy = GroupPolicy.NONE,
+) -> list[list[FreeDevice[Key]]] | None:
+    """For each request its devices, or None if the free ``devices`` of the host cannot serve them all.
+
+    No device serves twice; a PF and a VF of its own are never both taken; under ``isolate`` no two
+    devices come from one port. ``devices`` are in the order in which a packing policy would rather
+    give them. Request by request, in order, each gets the devices that it would rather have, as far
+    as the later ones can then still be served: near ones first (NUMA), then those with fewer tags
+    (a plain request should leave special devices alone), then the packing policy's.
+
+    Time: 2^requests bits are moved per step. Steps are few, except on hosts with many ports that are
+    all unlike in what requests they do for and that both whole and split would be needed: choosing
+    among those is a search.
+    """
+    wishes = [_ranked(request, devices, affinity) for request in requests]
+    board = _Board(requests, devices, wishes, isolate=group_policy is GroupPolicy.ISOLATE)
+    if not board.is_solvable():
+        return None
+    return [
+        [devices[place] for place in board.take_for(number, request.count, wish)]
+        for number, (request, wish) in enumerate(zip(requests, wishes, strict=True))
+    ]
+
+
+def _ranked(request: PciRequest, devices: Sequence[FreeDevice[Key]], affinity: Affinity) -> list[int]:
+    """The places of the devices that would do for the request, best first."""
+    does: dict[int, bool] = {}
+    ranks: list[tuple[int, int, int]] = []
+    for place, device in enumerate(devices):
+        distance = affinity.distance(request.numa_policy, device.numa_node)
+        if distance is None:
+            continue
+        if id(device.kind) not in does:
+            does[id(device.kind)] = satisfies(request, device.kind)
+        if does[id(device.kind)]:
+            ranks.append((distance, len(device.kind.tags.keys() - IGNORED_KEYS), place))
+    return [place for _, _, place in sorted(ranks)]
+
+
+@dataclass(slots=True)
+class _Port:
+    """A port during the assignment.
+
+    ``supply`` is what the port gives as one device, whichever is taken, or None where it gives its
+    PF or any number of VFs. ``choice`` is that choice while it is open. ``closed``: nothing is left.
+    """
+
+    supply: int | None = None
+    choice: OpenPort | None = None
+    closed: bool = False
+
+
+class _Board(Generic[Key]):
+    """All requests, devices and ports, and what was taken so far.
+
+    ``_surpluses`` says for each subset of the requests how many devices are left beyond what it
+    still asks for, every open choice counted at its best.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[PciRequest],
+        devices: Sequence[FreeDevice[Key]],
+        wishes: Sequence[Sequence[int]],
+        *,
+        isolate: bool,
+    ) -> None:
+        self._devices = devices
+        self._masks = [0] * len(devices)
+        for number, wish in enumerate(wishes):
+            for place in wish:
+                self._masks[place] |= 1 << number
+        self._taken: set[int] = set()
+        ports = self._by_port()
+        counts = [request.count for request in requests]
+        most_vfs = max((len(vfs) for _, vfs in ports.values()), default=0)
+        self._subsets = Subsets(len(requests), (len(devices) + sum(counts)) * (most_vfs + 1))
+        self._surpluses = self._subsets.guards - self._subsets.demand(counts)
+        self._ports: dict[Key, _Port] = {}
+        for key, (pf, vfs) in ports.items():
+            if isolate or (pf and len(vfs) == 1):
+                supply = self._subsets.supply(functools.reduce(operator.or_, vfs, pf))
+                self._ports[key] = _Port(supply=supply)
+                self._surpluses += supply
+            elif pf and vfs:
+                choice = OpenPort.of(self._subsets, pf, vfs)
+                self._ports[key] = _Port(choice=choice)
+                self._surpluses += choice.best
+        for device, mask in zip(devices, self._masks, strict=True):
+            if device.port not in self._ports:
+                self._surpluses += self._subsets.supply(mask)
+
+    def is_solvable(self) -> bool:
+        """Can all that is still asked for be served from what is left?"""
+        return self._can_serve(self._surpluses, None)
+
+    def take_for(self, request: int, count: int, wish: Iterable[int]) -> list[int]:
+        """The first ``count`` places of ``wish`` that can be taken so that all else can still be served."""
+        places: list[int] = []
+        hopeless: set[tuple[Key | None, DeviceType, int]] = set()
+        for place in wish:
+            if len(places) == count:
+                break
+            device = self._devices[place]
+            alike = (
+                device.port if device.port in self._ports else None,
+                device.kind.dev_type,
+                self._masks[place],
+            )
+            if place in self._taken or alike in hopeless:
+                continue
+            if self._take(place, request):
+                places.append(place)
+            else:
+                hopeless.add(alike)
+        return places
+
+    def _by_port(self) -> dict[Key, tuple[int, list[int]]]:
+        """For each port the requests that its PF does for, and those of each of its useful VFs."""
+        ports: dict[Key, tuple[int, list[int]]] = {}
+        for device, mask in zip(self._devices, self._masks, strict=True):
+            if device.port is None or not mask:
+                continue
+            pf, vfs = ports.get(device.port, (0, []))
+            if device.kind.dev_type is DeviceType.PF:
+                pf = mask
+            else:
+                vfs.append(mask)
+            ports[device.port] = pf, vfs
+        return ports
+
+    def _take(self, place: int, request: int) -> bool:
+        """Take a device for a request, unless something could then not be served."""
+        device = self._devices[place]
+        whole = device.kind.dev_type is DeviceType.PF
+        port = None if device.port is None else self._ports.get(device.port)
+        left = self._surpluses + self._subsets.supply(1 << request)
+        if port is None:
+            left -= self._subsets.supply(self._masks[place])
+        elif port.closed or (whole and port.supply is None and port.choice is None):
+            return False
+        elif port.supply is not None:
+            left -= port.supply
+        elif whole and port.choice is not None:
+            left -= port.choice.best
+        else:
+            left -= self._subsets.supply(self._masks[place])
+            left -= port.choice.split_loss if port.choice is not None else 0
+        if not self._can_serve(left, port):
+            return False
+        self._surpluses = left
+        self._taken.add(place)
+        if port is not None:
+            port.choice = None
+            port.closed = whole or port.supply is not None
+        return True
+
+    def _can_serve(self, surpluses: int, decided: _Port | None) -> bool:
+        open_ports = [
+            port.choice for port in self._ports.values() if port.choice is not None and port is not decided
+        ]
+        return can_serve(self._subsets, surpluses, open_ports)

@@ -1,0 +1,94 @@
+"""Hall's theorem in one integer: can every request be served, whichever of them one looks at?
+
+Requests can all be served from a supply of devices if and only if every subset of them has at least
+as many devices that do for one of its members as it asks for. There are 2^R subsets of R requests;
+their surpluses lie side by side in the bits of one Python integer, so that one addition moves them
+all and one comparison asks about them all. Each field has a guard bit on top, set while the
+surplus is 0 or more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+
+class Subsets:
+    """Arithmetic with one number per subset of ``requests`` requests, none of them beyond ``limit``.
+
+    A set of requests is a mask with a bit for each; the field of a subset is the one its mask counts.
+    """
+
+    def __init__(self, requests: int, limit: int) -> None:
+        self._requests = requests
+        self._width = limit.bit_length() + 2
+        self._known: dict[int, int] = {}
+
+    @property
+    def everyone(self) -> int:
+        """The subset of all requests."""
+        return (1 << self._requests) - 1
+
+    @cached_property
+    def ones(self) -> int:
+        """1 for every subset."""
+        return self._double(1, [0] * self._requests)
+
+    @cached_property
+    def guards(self) -> int:
+        """The guard bit of every subset: a surplus of 0."""
+        return self.ones << (self._width - 1)
+
+    def demand(self, counts: Sequence[int]) -> int:
+        """How many devices each subset asks for, if request ``i`` asks for ``counts[i]``."""
+        return self._double(0, counts)
+
+    def supply(self, mask: int) -> int:
+        """1 for each subset with a member in ``mask``: what one device adds that does for these."""
+        known = self._known.get(mask)
+        if known is None:
+            known = self._known[mask] = self._meeting(mask)
+        return known
+
+    def at(self, numbers: int, subset: int) -> int:
+        """The number of one subset."""
+        return numbers >> (subset * self._width) & ((1 << self._width) - 1)
+
+    def surplus(self, numbers: int, subset: int) -> int:
+        """The surplus of one subset, of guarded numbers."""
+        return self.at(numbers, subset) - (1 << (self._width - 1))
+
+    def none_short(self, surpluses: int) -> bool:
+        """Has every subset a surplus of 0 or more?"""
+        return surpluses >= 0 and surpluses & self.guards == self.guards
+
+    def least(self, numbers: int, bounds: int) -> int:
+        """The smaller of two numbers for each subset; neither has its guard bit set."""
+        above = (numbers | self.guards) - bounds
+        return numbers - (above & self._low_bits(above))
+
+    def cap(self, surpluses: int, bounds: int) -> int:
+        """Surpluses of 0 or more, those above ``bounds`` lowered to it."""
+        return self.least(surpluses ^ self.guards, bounds) | self.guards
+
+    def _low_bits(self, guarded: int) -> int:
+        """All bits below the guard, of the subsets whose guard is set."""
+        guard = guarded & self.guards
+        return guard - (guard >> (self._width - 1))
+
+    def _double(self, first: int, steps: Sequence[int]) -> int:
+        """From the empty subset on, each request doubles the subsets; those with it have ``step`` more."""
+        numbers, ones, width = first, 1, self._width
+        for step in steps:
+            numbers |= (numbers + step * ones) << width
+            ones |= ones << width
+            width *= 2
+        return numbers
+
+    def _meeting(self, mask: int) -> int:
+        numbers, ones, width = 0, 1, self._width
+        for request in range(self._requests):
+            numbers |= (ones if mask >> request & 1 else numbers) << width
+            ones |= ones << width
+            width *= 2
+        return numbers
