@@ -71,6 +71,8 @@ class DeviceSpecs:
         Raises :class:`DeviceOutOfReach` for a device in a PCI domain above ffff.
         """
         if device.address.domain > DOMAIN.limit:
+            if all(spec.devname is not None and spec.devname not in host.netdevs for spec in self.specs):
+                return None
             raise DeviceOutOfReach(f"{device.address}: device_spec has no words for PCI domains above ffff")
         ids = (int(device.vendor_id, 16) << _ID_BITS | int(device.product_id, 16)) << ADDRESS_BITS
         own = ids | as_number(device.address)

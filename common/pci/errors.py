@@ -37,6 +37,10 @@ class UnknownAlias(InvalidAlias):
     """An extra spec that asks for an alias that nobody has defined."""
 
 
+class InvalidRequest(PciError):
+    """A PCI request that no host could ever be asked, like one for 0 devices."""
+
+
 class DeviceOutOfReach(PciError):
     """A device of a host whose address device_spec has no words for: a PCI domain above ffff."""
 

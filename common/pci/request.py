@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from common.pci.errors import InvalidRequest
+
 MAX_COUNT = 256
-"""The most devices that one request may ask for: what a PF can have in VFs on one bus number, and more
-than any host gives one guest. It keeps a slip of the keyboard from holding up a fleet."""
+"""The most devices that one request may ask for: as many functions as fit on one PCI bus, and more than
+any guest has slots for. A slip of the keyboard must not hold up a fleet."""
 
 
 class NumaPolicy(StrEnum):
@@ -39,3 +41,10 @@ class PciRequest:
     spec: tuple[Mapping[str, str | None], ...]
     alias_name: str | None = None
     numa_policy: NumaPolicy = NumaPolicy.LEGACY
+
+    def __post_init__(self) -> None:
+        """Raises :class:`InvalidRequest` for a count out of range or no alternative at all."""
+        if not 1 <= self.count <= MAX_COUNT:
+            raise InvalidRequest(f"{self.count} devices asked for; a request can have 1 to {MAX_COUNT}")
+        if not self.spec:
+            raise InvalidRequest("no device would do: the request has no alternative in its spec")

@@ -1,0 +1,1 @@
+"""What OpenStack Nova answers to the same questions."""
