@@ -11,12 +11,12 @@ from common.rpc.messages import Holding, StepDevice, StepResult
 from services.conductor import inventory, tree
 
 _LOCK = sa.text("""
-    SELECT c.status, c.step, o.action AS awaited
-      FROM claims c
-      LEFT JOIN outbox o ON o.claim_id = c.id AND o.step = c.step
-     WHERE c.id = :claim_id AND c.compute_node_id = :compute_node_id
-       FOR UPDATE OF c
+    SELECT status, step FROM claims WHERE id = :claim_id AND compute_node_id = :compute_node_id FOR UPDATE
 """)
+
+# What an agent is to do while a claim has this status; any other has its answer. Not read from the outbox
+# together with the lock: what was answered while the lock was waited for would still be seen there.
+_AWAITED = {"claimed": "attach", "releasing": "detach"}
 
 _ANSWERED = sa.text("DELETE FROM outbox WHERE claim_id = :claim_id AND step = :step")
 
@@ -80,22 +80,23 @@ def step_done(connection: sa.Connection, result: StepResult) -> None:
         )
     if result.step > claim.step:
         raise InvalidRequest(f"claim {result.claim_id} has no step {result.step}, only {claim.step}")
-    if claim.awaited is None:
+    awaited = _AWAITED.get(claim.status)
+    if awaited is None:
         return
 
-    if claim.awaited == "detach" and result.outcome == "failed":
+    if awaited == "detach" and result.outcome == "failed":
         _move(connection, result, claim.status, "releasing", "detach failed; it will be tried again")
         return
     connection.execute(_ANSWERED, key | {"step": result.step})
     port_ids = tree.lock_claim(connection, result.claim_id)
-    if claim.awaited == "attach" and result.outcome == "done":
+    if awaited == "attach" and result.outcome == "done":
         connection.execute(_ALLOCATE, key)
         _move(connection, result, claim.status, "allocated", "attached")
     else:
         connection.execute(_FREE, key)
         connection.execute(_END_HOLD, key)
-        ended = "failed" if claim.awaited == "attach" else "released"
-        _move(connection, result, claim.status, ended, f"{claim.awaited} {result.outcome}")
+        ended = "failed" if awaited == "attach" else "released"
+        _move(connection, result, claim.status, ended, f"{awaited} {result.outcome}")
         connection.execute(_LOOK_AGAIN, {"compute_node_id": node_id, "port_ids": port_ids})
     tree.settle(connection, port_ids)
 
