@@ -98,6 +98,30 @@ def gpu(port: int) -> DeviceReport:
     return DeviceReport(address=pf(port), dev_type="type-PCI", vendor_id=T4[0], product_id=T4[1])
 
 
+_FAULTS = """
+    SELECT 'held with its PF', vf.compute_node_id, vf.address
+      FROM pci_devices vf JOIN pci_devices pf ON pf.id = vf.parent_id
+     WHERE vf.claim_id IS NOT NULL AND pf.claim_id IS NOT NULL
+     UNION ALL
+    SELECT 'free, but its PF is held', vf.compute_node_id, vf.address
+      FROM pci_devices vf JOIN pci_devices pf ON pf.id = vf.parent_id
+     WHERE vf.status = 'available' AND pf.claim_id IS NOT NULL
+     UNION ALL
+    SELECT 'free, but a VF of it is held', pf.compute_node_id, pf.address
+      FROM pci_devices vf JOIN pci_devices pf ON pf.id = vf.parent_id
+     WHERE pf.status = 'available' AND vf.claim_id IS NOT NULL
+     UNION ALL
+    SELECT 'held by ' || count(*) || ' claims', d.compute_node_id, d.address
+      FROM claim_devices cd JOIN pci_devices d ON d.id = cd.device_id
+     WHERE cd.held_until IS NULL
+     GROUP BY d.id HAVING count(*) > 1
+     UNION ALL
+    SELECT 'held by another than its history says', d.compute_node_id, d.address
+      FROM pci_devices d LEFT JOIN claim_devices cd ON cd.device_id = d.id AND cd.held_until IS NULL
+     WHERE d.claim_id IS DISTINCT FROM cd.claim_id
+"""
+
+
 @dataclass
 class Host:
     """A compute node as its agent sees it: change ``devices`` (by address), then ``report()``."""
@@ -204,8 +228,12 @@ class Fleet:
             )
         )
 
-    def explain(self, alias: str) -> Explanation:
-        return self.scheduler.explain(ExplainRequest(extra_specs={"pci_passthrough:alias": alias}))
+    def explain(self, alias: str, hosts: Sequence[str] | None = None) -> Explanation:
+        return self.scheduler.explain(
+            ExplainRequest(
+                extra_specs={"pci_passthrough:alias": alias}, hosts=None if hosts is None else list(hosts)
+            )
+        )
 
     def release(self, claim: Claim) -> Claim:
         return self.scheduler.release(claim.claim_id)
@@ -243,6 +271,10 @@ class Fleet:
             table: self.sql(f"SELECT ctid::text, xmin::text, to_jsonb(t) FROM {table} t ORDER BY ctid")
             for (table,) in tables
         }
+
+    def faults(self) -> list[tuple[Any, ...]]:
+        """What may never be: every device that is double-booked, or whose rows contradict each other."""
+        return self.sql(_FAULTS)
 
     def close(self) -> None:
         self.engine.dispose()

@@ -1,0 +1,307 @@
+"""From claimed to released: what agents answer, what is sent again, and what stays on record."""
+
+from datetime import timedelta
+from functools import partial
+from uuid import uuid4
+
+import pytest
+
+from common.errors import ClaimNotFound, HostOwnedByAnotherAgent, InvalidRequest, StaleStep, UnknownHost
+from common.rpc.messages import Claim, StepDevice
+from tests.support.concurrency import at_once
+from tests.support.fleet import X710, Fleet, Host, pf, vf
+
+
+@pytest.fixture(autouse=True)
+def host(fleet: Fleet) -> Host:
+    """One port with two VFs."""
+    return fleet.host("h1", ports=1, vfs=2)
+
+
+def tree(pf_status: str, *vf_statuses: str) -> dict[str, str]:
+    return {pf(0): pf_status} | {vf(0, number): status for number, status in enumerate(vf_statuses)}
+
+
+def steps(fleet: Fleet) -> list[tuple[str, str, int]]:
+    """What was sent: to whom, which action, which step."""
+    return [(host, step.action, step.step) for host, step in fleet.sent]
+
+
+def outbox(fleet: Fleet) -> list[tuple[int, str]]:
+    return fleet.sql("SELECT step, action FROM outbox ORDER BY step")
+
+
+def time_passes(fleet: Fleet) -> None:
+    """Until everything in the outbox is due."""
+    fleet.sql("UPDATE outbox SET send_after = now()")
+
+
+class TestAttach:
+    def test_a_claim_sends_its_step_to_its_host(self, fleet: Fleet) -> None:
+        claim = fleet.claim("nic-vf:1")
+        [(to, step)] = fleet.sent
+        assert (to, step.action, step.step) == ("h1", "attach", 1)
+        assert (step.claim_id, step.instance_id) == (claim.claim_id, claim.instance_id)
+        [held] = claim.devices
+        assert step.devices == [
+            StepDevice(
+                address=held.address,
+                dev_type="type-VF",
+                parent_address=pf(0),
+                vendor_id=X710.vendor,
+                product_id=X710.vf,
+            )
+        ]
+
+    def test_a_pf_that_is_attached_makes_its_vfs_unavailable(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-pf:1")
+        assert fleet.status("h1") == tree("claimed", "unclaimable", "unclaimable")
+        host.done(claim)
+        assert fleet.status("h1") == tree("allocated", "unavailable", "unavailable")
+        assert fleet.show(claim).status == "allocated"
+
+    def test_a_vf_that_is_attached_makes_its_pf_unavailable(self, fleet: Fleet, host: Host) -> None:
+        claims = [fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")]
+        assert fleet.status("h1") == tree("unclaimable", "claimed", "claimed")
+        host.done(claims[0])
+        host.done(claims[1])
+        assert fleet.status("h1") == tree("unavailable", "allocated", "allocated")
+
+    def test_the_pf_stays_unavailable_until_all_vfs_are_free(self, fleet: Fleet, host: Host) -> None:
+        attached, claimed = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
+        host.done(attached)
+        host.done(fleet.release(attached))
+        assert fleet.status("h1")[pf(0)] == "unavailable"
+        host.done(fleet.release(claimed))
+        assert fleet.status("h1") == tree("available", "available", "available")
+
+    def test_one_that_failed_frees_its_devices_and_says_why(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-pf:1")
+        host.failed(claim, "no such instance here")
+        failed = fleet.show(claim)
+        assert (failed.status, failed.reason) == ("failed", "no such instance here")
+        assert [device.address for device in failed.devices] == [pf(0)]
+        assert fleet.status("h1") == tree("available", "available", "available")
+        assert outbox(fleet) == []
+
+    def test_all_devices_of_a_claim_move_together(self, fleet: Fleet) -> None:
+        host = fleet.host("h2", ports=2, vfs=2)
+        claim = fleet.claim("nic-vf:4")
+        host.done(claim)
+        assert {device.status for device in fleet.show(claim).devices} == {"allocated"}
+        assert list(fleet.status("h2").values()).count("unavailable") == 2
+
+
+class TestDetach:
+    def test_a_release_sends_its_step_and_waits_for_the_answer(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-pf:1")
+        host.done(claim)
+        fleet.release(claim)
+        assert steps(fleet)[-1] == ("h1", "detach", 2)
+        assert fleet.status("h1") == tree("allocated", "unavailable", "unavailable")
+        host.done(claim)
+        assert fleet.show(claim).status == "released"
+        assert fleet.status("h1") == tree("available", "available", "available")
+
+    def test_one_that_failed_keeps_the_devices_and_is_sent_again(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-pf:1")
+        host.done(claim)
+        fleet.release(claim)
+        host.failed(claim, "the guest does not let go")
+        held = fleet.show(claim)
+        assert (held.status, held.reason) == ("releasing", "the guest does not let go")
+        assert fleet.status("h1")[pf(0)] == "allocated"
+        time_passes(fleet)
+        fleet.relay().pass_on()
+        assert steps(fleet)[-2:] == [("h1", "detach", 2)] * 2
+        host.done(claim)
+        released = fleet.show(claim)
+        assert (released.status, released.reason) == ("released", None)
+
+    def test_a_release_overtakes_an_attach(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        fleet.release(claim)
+        assert outbox(fleet) == [(2, "detach")]
+        with pytest.raises(StaleStep):
+            host.done(claim, step=1)
+        assert fleet.show(claim).status == "releasing"
+        host.done(claim, step=2)
+        assert fleet.show(claim).status == "released"
+
+
+class TestAnswers:
+    def test_the_same_answer_again_changes_nothing(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        host.done(claim)
+        before = fleet.contents()
+        host.done(claim)
+        host.failed(claim, "changed my mind")
+        assert fleet.contents() == before
+
+    def test_the_same_answer_many_times_at_once_counts_once(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        assert at_once([lambda: host.done(claim, step=1)] * 8) == [None] * 8
+        assert events(fleet, claim) == [(None, "claimed"), ("claimed", "allocated")]
+
+    def test_of_two_answers_at_once_one_counts(self, fleet: Fleet, host: Host) -> None:
+        for _ in range(5):
+            claim = fleet.claim("nic-vf:1")
+            at_once([partial(host.done, claim, 1), partial(host.failed, claim, "no", 1)])
+            assert len(events(fleet, claim)) == 2
+
+    def test_answer_and_release_may_cross(self, fleet: Fleet, host: Host) -> None:
+        for _ in range(5):
+            claim = fleet.claim("nic-vf:1")
+            at_once([partial(host.done, claim, 1), partial(fleet.release, claim)])
+            assert fleet.show(claim).status == "releasing"
+            host.done(claim)
+            assert fleet.status("h1") == tree("available", "available", "available")
+
+    def test_an_answer_to_a_step_that_was_not_sent_is_refused(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        before = fleet.contents()
+        with pytest.raises(InvalidRequest, match="no step 2"):
+            host.done(claim, step=2)
+        assert fleet.contents() == before
+
+    def test_only_the_agent_of_its_host_may_answer(self, fleet: Fleet) -> None:
+        other = fleet.host("h2", ports=1, vfs=1)
+        claim = fleet.claim("nic-vf:1", hosts=["h1"])
+        before = fleet.contents()
+        with pytest.raises(ClaimNotFound):
+            other.done(claim)
+        with pytest.raises(HostOwnedByAnotherAgent):
+            Host(fleet, "h1", {}).done(claim)
+        with pytest.raises(UnknownHost):
+            Host(fleet, "h9", {}).done(claim)
+        assert fleet.contents() == before
+
+    def test_an_answer_for_no_claim_is_refused(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1").model_copy(update={"claim_id": uuid4()})
+        with pytest.raises(ClaimNotFound, match=str(claim.claim_id)):
+            host.done(claim, step=1)
+
+
+class TestHoldings:
+    def test_an_agent_learns_what_it_should_hold(self, fleet: Fleet, host: Host) -> None:
+        attached, claimed = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
+        host.done(attached)
+        assert [(h.claim_id, h.status, h.step) for h in host.holdings()] == [
+            (attached.claim_id, "allocated", 1),
+            (claimed.claim_id, "claimed", 1),
+        ]
+        [device] = host.holdings()[0].devices
+        assert (device.address, device.parent_address) == (attached.devices[0].address, pf(0))
+
+    def test_what_is_being_released_is_still_held(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-pf:1")
+        fleet.release(claim)
+        assert [(h.status, h.step) for h in host.holdings()] == [("releasing", 2)]
+        host.done(claim)
+        assert host.holdings() == []
+
+    def test_it_is_told_of_its_own_host_alone(self, fleet: Fleet, host: Host) -> None:
+        fleet.host("h2", ports=1, vfs=1)
+        fleet.claim("nic-vf:1", hosts=["h2"])
+        assert host.holdings() == []
+
+
+class TestOutbox:
+    """A step is sent until it is answered, whatever becomes of whoever sent it first."""
+
+    def test_a_claim_stands_even_if_its_step_cannot_be_sent(self, fleet: Fleet) -> None:
+        fleet.bus_is_down = True
+        claim = fleet.claim("nic-vf:1")
+        assert (claim.status, fleet.sent) == ("claimed", [])
+        fleet.bus_is_down = False
+        time_passes(fleet)
+        assert fleet.relay().pass_on() == 1
+        [(to, step)] = fleet.sent
+        assert (to, step.claim_id, step.action, step.step) == ("h1", claim.claim_id, "attach", 1)
+
+    def test_the_relay_sends_what_the_claim_sent(self, fleet: Fleet) -> None:
+        fleet.claim("nic-vf:2")
+        time_passes(fleet)
+        fleet.relay().pass_on()
+        assert fleet.sent[0] == fleet.sent[1]
+
+    def test_what_is_answered_is_not_sent_again(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        host.done(claim)
+        assert outbox(fleet) == []
+        assert fleet.relay().pass_on() == 0
+
+    def test_what_is_not_due_is_not_sent_again(self, fleet: Fleet) -> None:
+        fleet.claim("nic-vf:1")
+        assert fleet.relay().pass_on() == 0
+
+    def test_each_silence_doubles_the_wait_for_the_next(self, fleet: Fleet) -> None:
+        fleet.claim("nic-vf:1")
+        waits = []
+        for _ in range(8):
+            fleet.sql("UPDATE outbox SET send_after = now()")
+            fleet.relay(resend_after=5.0).pass_on()
+            # The clock of a transaction stands still, so this is exact if it is asked relative to that.
+            [(wait,)] = fleet.sql("SELECT date_trunc('second', send_after - now() + '0.5 s') FROM outbox")
+            waits.append(wait)
+        assert waits == [timedelta(seconds=5 * factor) for factor in (2, 4, 8, 16, 32, 64, 64, 64)]
+
+    def test_relays_share_the_work(self, fleet: Fleet) -> None:
+        fleet.host("h2", ports=4, vfs=8)
+        for _ in range(32):
+            fleet.claim("nic-vf:1")
+        fleet.sent.clear()
+        time_passes(fleet)
+        assert sum(at_once([fleet.relay().pass_on for _ in range(4)])) == 32
+        assert len({step.claim_id for _, step in fleet.sent}) == len(fleet.sent) == 32
+
+    def test_what_could_not_be_sent_comes_later(self, fleet: Fleet) -> None:
+        fleet.claim("nic-vf:1")
+        fleet.sent.clear()
+        time_passes(fleet)
+        fleet.bus_is_down = True
+        with pytest.raises(Exception, match="the bus is down"):
+            fleet.relay().pass_on()
+        fleet.bus_is_down = False
+        time_passes(fleet)
+        fleet.relay().pass_on()
+        assert steps(fleet) == [("h1", "attach", 1)]
+
+
+def events(fleet: Fleet, claim: Claim) -> list[tuple[str | None, str]]:
+    return fleet.sql(
+        "SELECT from_status, to_status FROM claim_events WHERE claim_id = :id ORDER BY id", id=claim.claim_id
+    )
+
+
+class TestRecord:
+    def test_every_change_of_a_claim_is_recorded_with_its_cause(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        host.done(claim)
+        fleet.release(claim)
+        host.done(claim)
+        assert events(fleet, claim) == [
+            (None, "claimed"),
+            ("claimed", "allocated"),
+            ("allocated", "releasing"),
+            ("releasing", "released"),
+        ]
+        assert fleet.sql("SELECT cause FROM claim_events WHERE cause = ''") == []
+
+    def test_who_held_a_device_and_when_is_kept(self, fleet: Fleet, host: Host) -> None:
+        first = fleet.claim("nic-pf:1")
+        host.failed(first, "no such instance")
+        second = fleet.claim("nic-pf:1")
+        host.done(second)
+        host.done(fleet.release(second))
+        third = fleet.claim("nic-pf:1")
+        assert fleet.sql(
+            "SELECT claim_id, held_until IS NULL, held_until >= held_from FROM claim_devices"
+            " ORDER BY held_from"
+        ) == [(first.claim_id, False, True), (second.claim_id, False, True), (third.claim_id, True, None)]
+        assert fleet.faults() == []
+
+    def test_an_ended_claim_still_shows_what_it_held(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:2")
+        host.done(fleet.release(claim))
+        assert [d.address for d in fleet.show(claim).devices] == [d.address for d in claim.devices]
