@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -61,7 +61,7 @@ def run_owner() -> int:
     return int((Path(os.environ[RUN]) / "owner").read_text())
 
 
-def skip_without(engine: str, remedy: str) -> None:
+def skip_without(engine: str, remedy: str) -> NoReturn:
     """Skip the test that asks, and have the run say so in one line at its very end (`missing_engines`)."""
     pytest.skip(f"{MISSING}{engine} ({remedy})")
 
