@@ -143,9 +143,10 @@ class TestAnswers:
         assert at_once([lambda: host.done(claim, step=1)] * 8) == [None] * 8
         assert events(fleet, claim) == [(None, "claimed"), ("claimed", "allocated")]
 
-    def test_of_two_answers_at_once_one_counts(self, fleet: Fleet, host: Host) -> None:
-        for _ in range(5):
-            claim = fleet.claim("nic-vf:1")
+    def test_of_two_answers_at_once_one_counts(self, fleet: Fleet) -> None:
+        host = fleet.host("h2", ports=1, vfs=8)
+        for _ in range(8):
+            claim = fleet.claim("nic-vf:1", hosts=["h2"])
             at_once([partial(host.done, claim, 1), partial(host.failed, claim, "no", 1)])
             assert len(events(fleet, claim)) == 2
 
