@@ -141,12 +141,16 @@ def main() -> int:
         select.select([OWNER_FD], [], [])
         stop()
 
+    def watch_server() -> None:
+        server.wait()
+        kill()  # what it may have left in its process group, and what holds its output open
+
     signal.signal(signal.SIGTERM, stop)
-    threading.Thread(target=watch_owner, daemon=True).start()
+    for watch in (watch_owner, watch_server):
+        threading.Thread(target=watch, daemon=True).start()
     try:
         tell(server, wanted.ready, wanted.log, kill_after(START_TIMEOUT))
     finally:
-        kill()  # what the server may have left in its process group
         if wanted.directory is not None:
             shutil.rmtree(wanted.directory, ignore_errors=True)
     status = server.wait()
