@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from common.errors import HostOwnedByAnotherAgent, UnknownHost
+from common.errors import HostOwnedByAnotherAgent
 from common.rpc.messages import InventoryAnswer, InventoryReport
 from services.conductor import tree
 
@@ -24,8 +24,6 @@ _TAKE_HOST = sa.text("""
         OR n.last_seen < now() - make_interval(secs => :agent_down_after)
     RETURNING id
 """)
-
-_OWNER = sa.text("SELECT id, agent_id FROM compute_nodes WHERE host = :host")
 
 _REPORTED = """
     reported AS (
@@ -111,6 +109,15 @@ _FREE = """
 _UPSERT_PORTS = _of_report(_UPSERT, free=_FREE, which="r.dev_type <> 'type-VF'")
 _UPSERT_VFS = _of_report(_UPSERT, free=_FREE, which="r.dev_type = 'type-VF'")
 
+_COUNT_VFS = sa.text("""
+    UPDATE pci_devices pf SET vfs = counted.vfs
+      FROM (SELECT parent_id, count(*) FILTER (WHERE status <> 'removed') AS vfs
+              FROM pci_devices
+             WHERE compute_node_id = :compute_node_id AND parent_id IS NOT NULL
+             GROUP BY parent_id) counted
+     WHERE pf.compute_node_id = :compute_node_id AND pf.id = counted.parent_id AND pf.vfs <> counted.vfs
+""")
+
 _REMEMBER = sa.text("""
     UPDATE compute_nodes
        SET inventory_digest = :digest, numa_cells = :numa_cells, inventoried_at = now()
@@ -137,22 +144,12 @@ def apply(connection: sa.Connection, report: InventoryReport, agent_down_after: 
         "devices": [device.model_dump() for device in report.devices],
     }
     tree.lock_host(connection, node_id)
-    for statement in (_ADD_POOLS, _TREE_AT_THE_END, _VANISH, _UPSERT_PORTS, _UPSERT_VFS):
+    for statement in (_ADD_POOLS, _TREE_AT_THE_END, _VANISH, _UPSERT_PORTS, _UPSERT_VFS, _COUNT_VFS):
         connection.execute(statement, facts)
     tree.settle(connection, tree.lock_host(connection, node_id))
     cells = [cell.model_dump() for cell in report.numa_cells]
     connection.execute(_REMEMBER, {"compute_node_id": node_id, "digest": report.digest, "numa_cells": cells})
     return InventoryAnswer(resend=False)
-
-
-def node_of(connection: sa.Connection, host: str, agent_id: object) -> int:
-    """The id of the host that this agent owns. Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``."""
-    row = connection.execute(_OWNER, {"host": host}).one_or_none()
-    if row is None:
-        raise UnknownHost(f"host {host} is unknown: its agent has to report its inventory first", host=host)
-    if row.agent_id != agent_id:
-        raise _owned_by_another(host)
-    return int(row.id)
 
 
 def _owned_by_another(host: str) -> HostOwnedByAnotherAgent:

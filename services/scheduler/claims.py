@@ -9,19 +9,17 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
 from common.db.prepared import Prepared
+from common.db.states import as_errors
 from common.db.transaction import in_transaction
-from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused, ServiceUnavailable
+from common.errors import ClaimNotFound, ClaimRefused, ServiceUnavailable
 from common.pci.device import DeviceType
 from common.pci.matching import Kind
 from common.rpc.messages import Claim, ClaimRequest, Explanation
 from services.scheduler import explanation, fleet, statements
 from services.scheduler.fleet import Free, Pools, Wanted
 from services.scheduler.packing import Packing
-
-_ID_IN_USE = "PC409"  # the SQL state that claim_made raises
 
 _FEW = 8  # ports from the top of an index that a claim tries before it looks again
 _SPARE_WHOLE_PORTS = 64  # while so many are left, a claim begins a whole port rather than wait for one in use
@@ -175,13 +173,6 @@ class ClaimEngine:
 
 
 def _answer(connection: sa.Connection, statement: Prepared, facts: Mapping[str, Any]) -> Claim | None:
-    try:
+    with as_errors(claim_id=facts["claim_id"]):
         answer = statement.run(connection, facts).scalar_one()
-    except exc.DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) == _ID_IN_USE:
-            raise ClaimConflict(
-                f"claim id {facts['claim_id']} is in use for another request: choose a new one",
-                claim_id=facts["claim_id"],
-            ) from None
-        raise
     return None if answer is None else Claim.model_validate(answer)

@@ -30,13 +30,14 @@ _CLAIM_ON_ONE_PORT = """
         :count::integer, :pool_ids::integer[], ARRAY({ports}), :wait::boolean)
 """
 
-# A host takes claims unless an operator took it out or its agent is silent.
+# A host takes claims unless an operator took it out or its agent is silent. Looked up row by row: a
+# join might read all hosts.
 OPEN_HOST = """
-    EXISTS (SELECT FROM compute_nodes n
-             WHERE n.id = {of}.compute_node_id AND n.disabled_reason IS NULL
-               AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
-               AND (:hosts::text[] IS NULL OR n.host = ANY(:hosts))
-               AND (:avoid_hosts::text[] IS NULL OR NOT n.host = ANY(:avoid_hosts)))
+    (SELECT n.disabled_reason IS NULL
+        AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
+        AND (:hosts::text[] IS NULL OR n.host = ANY(:hosts))
+        AND (:avoid_hosts::text[] IS NULL OR NOT n.host = ANY(:avoid_hosts))
+       FROM compute_nodes n WHERE n.id = {of}.compute_node_id)
 """
 
 # A few from the top of each pool's index, and only of those what sorting them finely needs.

@@ -138,7 +138,7 @@ CREATE TABLE claim_devices (
     device_id     bigint NOT NULL REFERENCES pci_devices,
     pool_id       integer NOT NULL,
     request_index integer NOT NULL CHECK (request_index >= 0),
-    held_from     timestamptz NOT NULL DEFAULT now(),
+    held_from     timestamptz NOT NULL DEFAULT clock_timestamp(),
     held_until    timestamptz,
     PRIMARY KEY (claim_id, device_id)
 );

@@ -30,7 +30,8 @@ CREATE INDEX port_pools_by_host ON port_pools (compute_node_id, pool_id) WHERE f
 """
 
 COUNT_PORTS = """
-CREATE FUNCTION count_ports(_port_ids bigint[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION count_ports(_port_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO port_pools AS pp (port_id, pool_id, compute_node_id, numa_node, free, held)
     SELECT vf.parent_id, vf.pool_id, min(vf.compute_node_id), min(vf.numa_node),
            count(*) FILTER (WHERE vf.status = 'available'),
@@ -47,18 +48,58 @@ CREATE FUNCTION count_ports(_port_ids bigint[]) RETURNS void LANGUAGE sql AS $$
      WHERE pp.port_id = ANY(_port_ids)
        AND NOT EXISTS (SELECT FROM pci_devices vf
                         WHERE vf.parent_id = pp.port_id AND vf.pool_id = pp.pool_id);
-
-    UPDATE pci_devices pf
-       SET vfs = counted.vfs
-      FROM (SELECT parent_id, count(*) FILTER (WHERE status <> 'removed') AS vfs
-              FROM pci_devices WHERE parent_id = ANY(_port_ids) GROUP BY parent_id) counted
-     WHERE pf.id = counted.parent_id AND pf.vfs <> counted.vfs;
-$$;
+END $$;
 COMMENT ON FUNCTION count_ports IS 'make port_pools say what these ports, whose trees are locked, have';
 """
 
+# The status of a device that nobody holds; _partner is how its tree partner is held, if it is.
+# Nova's rules: a claimed partner makes unclaimable, an allocated one unavailable.
+SETTLED_STATUS = """
+CREATE FUNCTION settled_status(_offered boolean, _present boolean, _unusable_reason text, _partner text)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN NOT _offered THEN 'unavailable'
+                WHEN _partner = 'claimed' THEN 'unclaimable'
+                WHEN _partner = 'allocated' THEN 'unavailable'
+                WHEN _unusable_reason IS NOT NULL OR NOT _present THEN 'unavailable'
+                ELSE 'available' END
+$$;
+"""
+
+# A PF that was made unavailable stays so until all of its VFs are free (Nova).
+SETTLE_TREES = """
+CREATE FUNCTION settle_trees(_port_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE pci_devices d
+       SET status = settled.status
+      FROM (SELECT port.id,
+                   settled_status(port.offered, port.present, port.unusable_reason,
+                       CASE WHEN vfs.allocated OR vfs.held AND port.status = 'unavailable' THEN 'allocated'
+                            WHEN vfs.held THEN 'claimed' END) AS status
+              FROM pci_devices port
+             CROSS JOIN LATERAL (
+                   SELECT count(*) > 0 AS held, bool_or(vf.status = 'allocated') AS allocated
+                     FROM pci_devices vf
+                    WHERE vf.parent_id = port.id AND vf.status IN ('claimed', 'allocated')
+                   ) vfs
+             WHERE port.id = ANY(_port_ids) AND port.unheld AND port.status <> 'removed'
+           ) settled
+     WHERE d.id = settled.id AND d.status <> settled.status;
+
+    UPDATE pci_devices vf
+       SET status = settled_status(vf.offered, vf.present, vf.unusable_reason, pf.status)
+      FROM pci_devices pf
+     WHERE pf.id = ANY(_port_ids) AND vf.parent_id = pf.id AND vf.unheld AND vf.status <> 'removed'
+       AND vf.status <> settled_status(vf.offered, vf.present, vf.unusable_reason, pf.status);
+
+    PERFORM count_ports(_port_ids);
+END $$;
+COMMENT ON FUNCTION settle_trees IS
+    'give the devices of these locked trees that nobody holds the status that follows from their tree';
+"""
+
 CLAIM_AS_JSON = """
-CREATE FUNCTION claim_as_json(_claim_id uuid) RETURNS jsonb LANGUAGE sql STABLE AS $$
+CREATE FUNCTION claim_as_json(_claim_id uuid) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN RETURN (
     SELECT jsonb_build_object(
                'claim_id', c.id, 'instance_id', c.instance_id, 'host', n.host, 'status', c.status,
                'reason', c.reason, 'step', c.step,
@@ -76,8 +117,8 @@ CREATE FUNCTION claim_as_json(_claim_id uuid) RETURNS jsonb LANGUAGE sql STABLE 
       JOIN pools p ON p.id = cd.pool_id
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE c.id = _claim_id
-     GROUP BY c.id, n.host;
-$$;
+     GROUP BY c.id, n.host
+); END $$;
 """
 
 # Everything that a claim writes, over devices that are available and whose trees are locked.
@@ -133,7 +174,8 @@ BEGIN
     IF _same THEN
         RETURN claim_as_json(_claim_id);
     ELSIF NOT _same THEN
-        RAISE EXCEPTION USING ERRCODE = 'PC409', MESSAGE = 'the claim id is in use for another request';
+        RAISE EXCEPTION USING ERRCODE = 'PC409', MESSAGE = format(
+            'claim id %s is in use for another request: choose a new one', _claim_id);
     END IF;
     RETURN NULL;
 END $$;
@@ -234,7 +276,92 @@ END $$;
 COMMENT ON FUNCTION begin_release IS 'begin to give a live claim back; the claim as it then stands, or null';
 """
 
+# What an agent's answer to a step changes. An attach that failed frees the devices at once, because the
+# agent has undone what it did; a detach that failed keeps them, and its step is sent again.
+ANSWER_STEP = """
+CREATE FUNCTION answer_step(
+    _host text, _agent_id uuid, _claim_id uuid, _step integer, _done boolean, _reason text
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _node_id bigint := host_of_agent(_host, _agent_id);
+    _from_status text;
+    _to_status text;
+    _latest integer;
+    _awaited text;
+    _port_ids bigint[];
+BEGIN
+    SELECT status, step INTO _from_status, _latest
+      FROM claims WHERE id = _claim_id AND compute_node_id = _node_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'PC404', MESSAGE = format('no claim %s on %s', _claim_id, _host);
+    ELSIF _step < _latest THEN
+        RAISE EXCEPTION USING ERRCODE = 'PC410',
+            MESSAGE = format('step %s of claim %s was overtaken by step %s', _step, _claim_id, _latest);
+    ELSIF _step > _latest THEN
+        RAISE EXCEPTION USING ERRCODE = 'PC400',
+            MESSAGE = format('claim %s has no step %s, only %s', _claim_id, _step, _latest);
+    END IF;
+    SELECT action INTO _awaited FROM outbox WHERE claim_id = _claim_id AND step = _step;
+    IF NOT FOUND THEN -- answered before
+        RETURN;
+    END IF;
+
+    _to_status := CASE WHEN _awaited = 'attach' AND _done THEN 'allocated'
+                       WHEN _awaited = 'attach' THEN 'failed'
+                       WHEN _done THEN 'released'
+                       ELSE 'releasing' END;
+    INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+    VALUES (_claim_id, _from_status, _to_status,
+            _awaited || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END);
+    IF _to_status = 'releasing' THEN
+        UPDATE claims SET reason = _reason, updated_at = now() WHERE id = _claim_id;
+        RETURN;
+    END IF;
+    DELETE FROM outbox WHERE claim_id = _claim_id;
+
+    _port_ids := ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = _claim_id);
+    PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
+    IF _to_status = 'allocated' THEN
+        UPDATE pci_devices SET status = 'allocated' WHERE claim_id = _claim_id;
+    ELSE
+        -- Free, but not yet available: that is for settle_trees to say.
+        UPDATE pci_devices SET status = 'unavailable', claim_id = NULL WHERE claim_id = _claim_id;
+        UPDATE claim_devices SET held_until = now() WHERE claim_id = _claim_id;
+        -- What the host did not list was kept because it was in use: the next report decides anew.
+        UPDATE compute_nodes SET inventory_digest = NULL
+         WHERE id = _node_id
+           AND EXISTS (SELECT FROM pci_devices
+                        WHERE NOT present AND (id = ANY(_port_ids) OR parent_id = ANY(_port_ids)));
+    END IF;
+    UPDATE claims SET status = _to_status, reason = _reason, updated_at = now() WHERE id = _claim_id;
+    PERFORM settle_trees(_port_ids);
+END $$;
+"""
+
+HOST_OF_AGENT = """
+CREATE FUNCTION host_of_agent(_host text, _agent_id uuid) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    _id bigint;
+    _owner uuid;
+BEGIN
+    SELECT id, agent_id INTO _id, _owner FROM compute_nodes WHERE host = _host;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'PC405', MESSAGE = format(
+            'host %s is unknown: its agent has to report its inventory first', _host);
+    ELSIF _owner <> _agent_id THEN
+        RAISE EXCEPTION USING ERRCODE = 'PC403', MESSAGE = format(
+            'another agent publishes for host %s: give one of the two another [DEFAULT] host, or stop it',
+            _host);
+    END IF;
+    RETURN _id;
+END $$;
+"""
+
 FUNCTIONS = {
+    "answer_step": "text, uuid, uuid, integer, boolean, text",
+    "host_of_agent": "text, uuid",
+    "settle_trees": "bigint[]",
+    "settled_status": "boolean, boolean, text, text",
     "begin_release": "uuid, double precision",
     "claim_devices_exactly": "uuid, uuid, jsonb, double precision, bigint[], integer[], boolean",
     "claim_on_one_port": "uuid, uuid, jsonb, double precision, integer, integer[], bigint[], boolean",
@@ -249,12 +376,16 @@ def upgrade() -> None:
     for statement in (
         PORT_POOLS,
         COUNT_PORTS,
+        SETTLED_STATUS,
+        SETTLE_TREES,
+        HOST_OF_AGENT,
         CLAIM_AS_JSON,
         WRITE_CLAIM,
         CLAIM_MADE,
         CLAIM_ON_ONE_PORT,
         CLAIM_DEVICES,
         BEGIN_RELEASE,
+        ANSWER_STEP,
     ):
         op.execute(statement)
     op.execute(f"REVOKE EXECUTE ON FUNCTION {', '.join(_signatures())} FROM PUBLIC")

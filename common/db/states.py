@@ -1,0 +1,41 @@
+"""The SQL states that the functions in the database raise, and the errors that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import exc
+
+from common.errors import (
+    ClaimConflict,
+    ClaimNotFound,
+    HostOwnedByAnotherAgent,
+    InvalidRequest,
+    PortclaimError,
+    StaleStep,
+    UnknownHost,
+)
+
+_ERRORS: dict[str, type[PortclaimError]] = {
+    "PC400": InvalidRequest,
+    "PC403": HostOwnedByAnotherAgent,
+    "PC404": ClaimNotFound,
+    "PC405": UnknownHost,
+    "PC409": ClaimConflict,
+    "PC410": StaleStep,
+}
+
+
+@contextmanager
+def as_errors(**facts: object) -> Iterator[None]:
+    """Turn what a function raises into the error it means, with PostgreSQL's message and these facts."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        kind = _ERRORS.get(getattr(error.orig, "pgcode", None) or "")
+        if kind is None:
+            raise
+        diagnosis = getattr(error.orig, "diag", None)
+        message = getattr(diagnosis, "message_primary", None) or str(error.orig)
+        raise kind(message, **{name: str(value) for name, value in facts.items()}) from None
