@@ -6,6 +6,7 @@ import click
 
 from cli.claims import add_claim_commands
 from cli.database import db
+from cli.demo import demo
 from cli.devices import add_device_commands
 from cli.session import Session
 
@@ -38,3 +39,4 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
 add_claim_commands(main)
 add_device_commands(main)
 main.add_command(db)
+main.add_command(demo)

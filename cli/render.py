@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import click
@@ -91,16 +91,22 @@ def devices(shown: Iterable[Device]) -> None:
     console().print(table)
 
 
-def tree(shown: Iterable[Device], out: Console | None = None) -> None:
-    """A tree per host: its ports, and under each PF its VFs. Rows come sorted by host and port."""
-    out = out or console()
+def tree(shown: Iterable[Device]) -> None:
+    """A tree per host."""
+    out = console()
+    for root in trees(shown):
+        out.print(root)
+
+
+def trees(shown: Iterable[Device]) -> Iterator[Tree]:
+    """For each host its ports, and under each PF its VFs. Rows come sorted by host and port."""
     for host, of_host in groupby(shown, key=lambda device: device.host):
         root = Tree(Text(host, style="bold"))
         for _, (top, *vfs) in groupby(of_host, key=lambda device: device.port):
             branch = root.add(_leaf(top))
             for vf in vfs:
                 branch.add(_leaf(vf))
-        out.print(root)
+        yield root
 
 
 def explanation(shown: Explanation) -> None:

@@ -1,0 +1,111 @@
+"""How the demo looks: numbered headlines, facts, trees and SQL; in colour on a terminal, plain elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from uuid import UUID
+
+import sqlalchemy as sa
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from cli import render
+from common.rpc.messages import Device
+
+INDENT = 3
+_SQL = Syntax("", "postgresql", theme="ansi_dark", background_color="default")
+
+
+class Output:
+    """What the user sees. ``names`` are what instances are called; others are shown by their ids."""
+
+    def __init__(self) -> None:
+        self.console = render.console()
+        self.names: dict[UUID, str] = {}
+        self._number = 0
+
+    def title(self, text: str) -> None:
+        self.console.print(Text(text, style="bold"))
+
+    def headline(self, text: str) -> None:
+        """Begin the next step."""
+        self._number += 1
+        self.console.print()
+        self.console.print(Text.assemble((f"{self._number}. ", "bold cyan"), (text, "bold")))
+
+    def fact(self, text: str | Text) -> None:
+        self._print(text if isinstance(text, Text) else Text(text))
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Say what is being done, and once it is done how long that took."""
+        begun = time.monotonic()
+        with self.console.status(f"{what} ..."):
+            yield
+        self._print(Text.assemble(what, (f"  {time.monotonic() - begun:.1f} s", "dim")))
+
+    @contextmanager
+    def progress(self, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+        """A bar, on a terminal only and for the block only; yields what tells it how far it is, and more."""
+        bar = Progress(
+            SpinnerColumn(),
+            BarColumn(),
+            TextColumn(f"{{task.completed}} of {{task.total}} {unit}, {{task.description}}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        with bar:
+            task = bar.add_task("", total=total)
+            yield lambda completed, more: bar.update(task, completed=completed, description=more)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Numbers stand right, all else left."""
+        rows = list(rows)
+        table = Table(box=None, header_style="dim", pad_edge=False)
+        for place, column in enumerate(columns):
+            is_number = all(isinstance(row[place], int) for row in rows)
+            table.add_column(column, justify="right" if is_number else "left")
+        for row in rows:
+            table.add_row(*(Text("" if value is None else str(value)) for value in row))
+        self._print(table)
+
+    def trees(self, devices: Sequence[Device], limit: int = 100) -> None:
+        """The PF/VF trees of the hosts of these devices."""
+        for tree in render.trees(self._named(device) for device in devices[:limit]):
+            self._print(tree)
+        if len(devices) > limit:
+            self.fact(f"... and {len(devices) - limit} more")
+
+    def statement(self, sql: str) -> None:
+        """An SQL statement."""
+        text = _SQL.highlight(sql)
+        text.rstrip()
+        self._print(text)
+
+    def query(self, question: str, sql: str, rows: Sequence[sa.RowMapping]) -> None:
+        """A question, as a statement, and what that answered."""
+        self.console.print()
+        self.fact(Text(question, style="italic"))
+        self.statement(sql)
+        if len(rows) == 1:
+            answer = ", ".join(f"{name}: {value}" for name, value in rows[0].items())
+            self.fact(Text(answer, style="bold green"))
+        else:
+            self.table(list(rows[0].keys()), [tuple(row.values()) for row in rows])
+
+    def _named(self, device: Device) -> Device:
+        name = self.names.get(device.instance_id) if device.instance_id else None
+        if name is None or device.reason is None:
+            return device
+        reason = device.reason.replace(f"instance {device.instance_id}", name)
+        return device.model_copy(update={"reason": reason})
+
+    def _print(self, what: Text | Table | Tree) -> None:
+        self.console.print(Padding(what, (0, 0, 0, INDENT), expand=False))

@@ -1,0 +1,110 @@
+"""Set the demo's stage and clear it away again, however it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+import sqlalchemy as sa
+
+from cli.demo.fleet import Fleet, forget_environment
+from cli.demo.output import Output
+from cli.demo.story import Story
+from cli.demo.waiting import DemoFailed
+from cli.embedded import postgresql
+from cli.keeper import NotStarted
+from common.db import migrate
+from common.errors import PortclaimError
+
+LOG_TAIL = 40  # lines
+_EXPECTED = (DemoFailed, PortclaimError, NotStarted, ModuleNotFoundError)
+
+
+def run() -> int:
+    """Run the demo and clean up. Answers the exit status: 0 done, 1 something was not as it should be."""
+    begun = time.monotonic()
+    out = Output()
+    forget_environment()
+    with _signals_end_it(), tempfile.TemporaryDirectory(prefix="portclaim-demo-") as name:
+        directory = Path(name)
+        log = directory / "log"
+        try:
+            with _logging_to(log), _stage(out, directory) as story:
+                story.tell()
+        except Exception as error:
+            _show_end_of(log)
+            if not isinstance(error, _EXPECTED):
+                raise
+            click.echo(f"portclaim demo: {error}", err=True)
+            return 1
+    out.console.print()
+    out.title(f"Done in {time.monotonic() - begun:.1f} s, and nothing is left behind.")
+    return 0
+
+
+@contextmanager
+def _stage(out: Output, directory: Path) -> Iterator[Story]:
+    """PostgreSQL, its schema and all services: up for the block."""
+    out.title("Portclaim: one pool of SR-IOV ports, whole (PF) or in slices (VF), by demand")
+    out.headline("Start everything in this one process")
+    with ExitStack() as stage:
+        with out.working("PostgreSQL, private and empty"):
+            url = stage.enter_context(postgresql())
+        with out.working("its tables, rules and views"):
+            migrate.upgrade(url)
+        with out.working("2 conductors, 2 schedulers, an agent per host"):
+            fleet = Fleet(directory, url)
+            stage.enter_context(fleet.running())
+        engine = sa.create_engine(url)
+        stage.callback(engine.dispose)
+        yield Story(out, fleet, engine)
+
+
+@contextmanager
+def _logging_to(file: Path) -> Iterator[None]:
+    """Keep what the services log out of sight."""
+    root = logging.getLogger()
+    handler = logging.FileHandler(file, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(threadName)s] %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _show_end_of(log: Path) -> None:
+    if log.exists():
+        lines = log.read_text().splitlines()[-LOG_TAIL:]
+        click.echo("\n".join(["", "The end of the services' log:", *lines, ""]), err=True)
+
+
+@contextmanager
+def _signals_end_it() -> Iterator[None]:
+    """Ctrl-C and its like end the program in good order; a second one does not disturb that."""
+    candidates = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    signals = [each for each in candidates if signal.getsignal(each) is not signal.SIG_IGN]
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        os.write(sys.stderr.fileno(), b"\nportclaim demo: stopping all that was started ...\n")
+        sys.exit(128 + number)
+
+    before = {each: signal.signal(each, end) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
