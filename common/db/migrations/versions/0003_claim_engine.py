@@ -326,7 +326,9 @@ BEGIN
     ELSE
         -- Free, but not yet available: that is for settle_trees to say.
         UPDATE pci_devices SET status = 'unavailable', claim_id = NULL WHERE claim_id = _claim_id;
-        UPDATE claim_devices SET held_until = now() WHERE claim_id = _claim_id;
+        -- The clock, read under the trees' locks: now() is when this transaction began, perhaps long before
+        -- it got them, and the holds of two that waited for one another would not fit together.
+        UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id;
         -- What the host did not list was kept because it was in use: the next report decides anew.
         UPDATE compute_nodes SET inventory_digest = NULL
          WHERE id = _node_id
