@@ -5,6 +5,7 @@ Strict: no unknown field, no missing one, no number written as text. All of them
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -21,11 +22,24 @@ def _pci_address(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+# PostgreSQL stores neither NUL nor half of a surrogate pair, both of which JSON can spell.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _storable(text: str) -> str:
+    if _UNSTORABLE.search(text):
+        raise ValueError("text with a NUL or half a surrogate pair in it cannot be stored")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
 Uuid = Annotated[UUID, Field(strict=False)]
 Host = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._:-]+$")]
 Address = Annotated[str, AfterValidator(_pci_address)]
 DevType = Literal["type-PCI", "type-PF", "type-VF"]
+DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unavailable", "removed"]
 HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
+Number = Annotated[int, Field(ge=0, lt=2**31)]
 ClaimStatus = Literal["claimed", "allocated", "releasing", "released", "failed", "expired"]
 
 
@@ -49,20 +63,20 @@ class DeviceReport(Message):
     dev_type: DevType
     vendor_id: HexId
     product_id: HexId
-    numa_node: int | None = None
+    numa_node: Number | None = None
     parent_address: Address | None = None
     offered: bool = True
-    unusable_reason: str | None = None
-    tags: dict[str, str] = {}
-    attributes: dict[str, str | int | bool | None] = {}
+    unusable_reason: Text | None = None
+    tags: dict[Text, Text] = {}
+    attributes: dict[Text, Text | int | bool | None] = {}
 
 
 class NumaCell(Message):
     """A NUMA node of a host with its CPUs; ``socket`` is None where the host does not say."""
 
-    id: int
-    socket: int | None = None
-    cpus: list[int] = []
+    id: Number
+    socket: Number | None = None
+    cpus: list[Number] = []
 
 
 class InventoryReport(Message):
@@ -73,7 +87,7 @@ class InventoryReport(Message):
 
     host: Host
     agent_id: Uuid
-    digest: Annotated[str, Field(min_length=1, max_length=128)]
+    digest: Annotated[Text, Field(min_length=1, max_length=128)]
     devices: Annotated[list[DeviceReport], Field(max_length=65536)] | None = None
     numa_cells: list[NumaCell] = []
 
@@ -130,7 +144,7 @@ class StepResult(Message):
     claim_id: Uuid
     step: Annotated[int, Field(ge=1)]
     outcome: Literal["done", "failed"]
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class HoldingsRequest(Message):
@@ -163,23 +177,26 @@ class ClaimRequest(Message):
     """What an instance wants, all on one host, all or nothing.
 
     ``extra_specs`` are the flavor's own: ``pci_passthrough:alias`` is read and others are ignored.
-    ``hosts`` limits the choice to these, ``avoid_hosts`` leaves these out.
+    ``hosts`` limits the choice to these, ``avoid_hosts`` leaves these out. ``numa_cells`` are the host
+    NUMA nodes that the instance's memory is on; without any, no NUMA policy counts.
     The same ``claim_id`` with the same request answers with the same claim.
     """
 
     claim_id: Uuid
     instance_id: Uuid
-    extra_specs: dict[str, str]
+    extra_specs: dict[Text, Text]
     hosts: Annotated[list[Host], Field(min_length=1)] | None = None
     avoid_hosts: list[Host] = []
+    numa_cells: list[int] = []
 
 
 class ExplainRequest(Message):
     """A claim that is not made: would it be served, and if not, why?"""
 
-    extra_specs: dict[str, str]
+    extra_specs: dict[Text, Text]
     hosts: Annotated[list[Host], Field(min_length=1)] | None = None
     avoid_hosts: list[Host] = []
+    numa_cells: list[int] = []
 
 
 class ClaimId(Message):
@@ -216,18 +233,36 @@ class Claim(Message):
 
 
 class FilterResult(Message):
-    """What one filter left over."""
+    """How many hosts and devices one filter, and all before it, left over."""
 
     filter: str
     hosts: int
     devices: int
 
 
+class Miss(Message):
+    """A device that would do but for who holds it or its tree partners.
+
+    ``held_by`` are their instances; ``vfs_held`` counts the held VFs of a PF that nobody holds.
+    """
+
+    host: str
+    address: str
+    dev_type: DevType
+    status: str
+    held_by: list[Uuid]
+    vfs_held: int
+
+
 class Explanation(Message):
-    """Why a claim is served or not: what every filter left over, in order, and the nearest miss in words."""
+    """Why a claim is served or not: what every filter left over, in order, and what came nearest.
+
+    ``misses`` are devices of the fewest holders; ``nearest_miss`` says the same for people.
+    """
 
     served: bool
     filters: list[FilterResult]
+    misses: list[Miss] = []
     nearest_miss: str | None = None
 
 
@@ -239,7 +274,7 @@ class DeviceFilter(Message):
 
     host: Host | None = None
     dev_type: DevType | None = None
-    status: str | None = None
+    status: DeviceStatus | None = None
     claim_id: Uuid | None = None
     limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
 

@@ -11,7 +11,7 @@ EXCHANGE = "portclaim"
 
 
 def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
-    """The transport that ``[DEFAULT] transport_url`` names, shared by all clients and servers of a process."""
+    """The transport that ``[DEFAULT] transport_url`` names; the clients and servers of a process share it."""
     # oslo.messaging 18.3 reads these from the configuration at hand, but registers them on the global one.
     conf.register_opts(oslo_messaging_metrics, group="oslo_messaging_metrics")
     conf.register_opts(oslo_messaging_tracing, group="oslo_messaging_tracing")

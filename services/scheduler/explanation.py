@@ -1,66 +1,51 @@
-"""Why a claim is served or not, as data first: what every filter leaves over."""
+"""Why a claim is served or not, as data first: what every filter leaves over, and what came nearest."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from common.rpc.messages import Explanation, FilterResult
+from common.pci.matching import FILTERS
+from common.rpc.messages import Explanation, FilterResult, Miss
 from services.scheduler.fleet import Pools, Wanted
 
 _COUNTS = sa.text("""
-    SELECT n.host, n.disabled_reason,
+    SELECT n.host, n.disabled_reason IS NOT NULL AS is_disabled,
            n.last_seen < now() - make_interval(secs => :agent_down_after) AS is_silent,
-           d.status, count(*) AS devices
+           d.pool_id, d.numa_node, d.status, count(*) AS devices
       FROM pci_devices d
       JOIN compute_nodes n ON n.id = d.compute_node_id
-     WHERE d.pool_id = ANY(:pool_ids) AND d.status <> 'removed'
-     GROUP BY n.id, d.status
-     ORDER BY n.host, d.status
+     WHERE d.status <> 'removed'
+     GROUP BY n.id, d.pool_id, d.numa_node, d.status
 """)
 
-
-class _Count(NamedTuple):
-    host: str
-    disabled_reason: str | None
-    is_silent: bool
-    status: str
-    devices: int
-
-
-def explain(
-    connection: sa.Connection, wanted: Wanted, pools: Pools, agent_down_after: float, *, served: bool
-) -> Explanation:
-    """What every filter leaves over for the claim, which can be served now or not."""
-    facts = {"pool_ids": list(wanted.suitable(pools)), "agent_down_after": agent_down_after}
-    counts = [_Count(*row) for row in connection.execute(_COUNTS, facts)]
-    filters: list[FilterResult] = []
-
-    def leave(name: str, keep: Callable[[_Count], bool]) -> list[_Count]:
-        counts[:] = [count for count in counts if keep(count)]
-        filters.append(_result(name, counts))
-        return list(counts)
-
-    leave("alias", lambda _: True)
-    leave("hosts", lambda c: wanted.hosts is None or c.host in wanted.hosts)
-    leave("avoid_hosts", lambda c: c.host not in wanted.avoid_hosts)
-    leave("enabled", lambda c: c.disabled_reason is None)
-    reachable = leave("alive", lambda c: not c.is_silent)
-    leave("available", lambda c: c.status == "available")
-    leave("together", lambda _: served)
-    miss = None if served else _nearest_miss(wanted, filters, reachable)
-    return Explanation(served=served, filters=filters, nearest_miss=miss)
-
-
-def _result(name: str, counts: Sequence[_Count]) -> FilterResult:
-    hosts = {count.host for count in counts}
-    return FilterResult(filter=name, hosts=len(hosts), devices=sum(count.devices for count in counts))
-
+_MISSES = sa.text("""
+    SELECT n.host, d.address, d.dev_type, d.status, holders.instances AS held_by,
+           (SELECT count(*) FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld) AS vfs_held
+      FROM pci_devices d
+      JOIN compute_nodes n ON n.id = d.compute_node_id
+     CROSS JOIN LATERAL (
+           SELECT array_agg(DISTINCT c.instance_id) AS instances
+             FROM (SELECT d.claim_id
+                   UNION ALL SELECT pf.claim_id FROM pci_devices pf WHERE pf.id = d.parent_id
+                   UNION ALL SELECT vf.claim_id FROM pci_devices vf WHERE vf.parent_id = d.id) tree
+             JOIN claims c ON c.id = tree.claim_id
+           ) holders
+     WHERE d.pool_id = ANY(:pool_ids) AND n.host = ANY(:hosts)
+       AND d.status IN ('claimed', 'allocated', 'unclaimable', 'unavailable')
+       AND holders.instances IS NOT NULL
+     ORDER BY cardinality(holders.instances), n.host, d.id
+     LIMIT 20
+""")
 
 _EMPTIED = {
-    "alias": "no host has such a device",
+    "ids": "no host has a device with such ids",
+    "tags": "no host has such a device with these tags",
+    "type": "no host has such a device of the wanted type",
+    "remote_managed": "no host has such a device that is managed as wanted",
     "hosts": "none of the hosts that it may go to has such a device",
     "avoid_hosts": "all hosts that have such a device are to be avoided",
     "enabled": "every host that has such a device is disabled",
@@ -68,14 +53,99 @@ _EMPTIED = {
 }
 
 
-def _nearest_miss(wanted: Wanted, filters: Sequence[FilterResult], reachable: Sequence[_Count]) -> str:
-    """The filter that left nothing, in words; or, past all of these, the host that comes nearest."""
+class _Count(NamedTuple):
+    """So many devices of one pool on one NUMA node of one host, in one status."""
+
+    host: str
+    is_disabled: bool
+    is_silent: bool
+    pool_id: int
+    numa_node: int | None
+    status: str
+    devices: int
+
+
+def explain(
+    connection: sa.Connection, wanted: Wanted, pools: Pools, agent_down_after: float, *, served: bool
+) -> Explanation:
+    """What every filter leaves over for the claim, of which it is known whether it can be served now."""
+    facts: dict[str, Any] = {"agent_down_after": agent_down_after}
+    counts = [_Count._make(row) for row in connection.execute(_COUNTS, facts)]
+    filters: list[FilterResult] = []
+
+    def leave(name: str, keep: Callable[[_Count], bool]) -> list[_Count]:
+        counts[:] = [count for count in counts if keep(count)]
+        hosts = {count.host for count in counts}
+        devices = sum(count.devices for count in counts)
+        filters.append(FilterResult(filter=name, hosts=len(hosts), devices=devices))
+        return list(counts)
+
+    passed = {pool_id: list(wanted.requests) for pool_id in pools}
+    for name, does in FILTERS.items():
+        passed = {
+            pool_id: [request for request in requests if does(request, pools[pool_id])]
+            for pool_id, requests in passed.items()
+        }
+        leave(name, lambda c: bool(passed.get(c.pool_id)))  # noqa: B023 - called at once
+    leave("hosts", lambda c: wanted.hosts is None or c.host in wanted.hosts)
+    leave("avoid_hosts", lambda c: c.host not in wanted.avoid_hosts)
+    leave("enabled", lambda c: not c.is_disabled)
+    reachable = leave("alive", lambda c: not c.is_silent)
+    leave("available", lambda c: c.status == "available")
+    leave("together", lambda _: served)
+    if served:
+        return Explanation(served=True, filters=filters)
+    misses = _misses(connection, wanted, pools, reachable)
+    return Explanation(
+        served=False,
+        filters=filters,
+        misses=misses,
+        nearest_miss=_in_words(wanted, filters, reachable, misses),
+    )
+
+
+def _misses(
+    connection: sa.Connection, wanted: Wanted, pools: Pools, reachable: Sequence[_Count]
+) -> list[Miss]:
+    facts = {
+        "pool_ids": list(wanted.suitable(pools)),
+        "hosts": sorted({count.host for count in reachable}),
+    }
+    return [Miss.model_validate(dict(row)) for row in connection.execute(_MISSES, facts).mappings()]
+
+
+def _in_words(
+    wanted: Wanted, filters: Sequence[FilterResult], reachable: Sequence[_Count], misses: Sequence[Miss]
+) -> str:
+    """The filter that left nothing; or else how many one host has free, and who holds the nearest others."""
     for result in filters:
         if result.devices == 0 and result.filter in _EMPTIED:
             return _EMPTIED[result.filter]
-    by_host: dict[str, dict[str, int]] = {}
+    free: Counter[str] = Counter()
     for count in reachable:
-        by_host.setdefault(count.host, {})[count.status] = count.devices
-    host, statuses = max(by_host.items(), key=lambda item: item[1].get("available", 0))
-    standing = ", ".join(f"{number} {status}" for status, number in statuses.items())
-    return f"{wanted.device_count} wanted; of such devices {host} comes nearest with {standing}"
+        free[count.host] += count.devices if count.status == "available" else 0
+    host, most = free.most_common(1)[0]
+    have = f"{host} has {most} of such devices free" if most else "none of such devices is free"
+    words = f"{wanted.device_count} wanted on one host, {have}"
+    return f"{words}; {_about(misses)}" if misses else words
+
+
+def _about(misses: Sequence[Miss]) -> str:
+    """The devices that the fewest instances keep back, as one phrase about all hosts that have such."""
+    first = misses[0]
+    alike = [miss for miss in misses if _obstacle(miss) == _obstacle(first)]
+    hosts = len({miss.host for miss in alike})
+    instances = list(dict.fromkeys(str(instance) for miss in alike for instance in miss.held_by))
+    by = f"instance {instances[0]}" + (f" and {len(instances) - 1} others" if len(instances) > 1 else "")
+    what = first.dev_type.removeprefix("type-")
+    return f"{hosts} host{'s have' if hosts > 1 else ' has'} such a {what}, {_obstacle(first)} by {by}"
+
+
+def _obstacle(miss: Miss) -> str:
+    match miss.status:
+        case "claimed" | "allocated":
+            return miss.status
+        case _ if miss.vfs_held:
+            return f"each with {miss.vfs_held} VF{'s' if miss.vfs_held > 1 else ''} in use"
+        case _:
+            return "its PF in use"

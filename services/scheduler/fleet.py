@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from common.pci.assignment import FreeDevice, assign
 from common.pci.device import DeviceType
-from common.pci.matching import Kind, satisfies
+from common.pci.matching import Affinity, Kind, satisfies
 from common.pci.request import GroupPolicy, PciRequest
 from services.scheduler import statements
 
@@ -24,6 +25,7 @@ class Wanted:
     group_policy: GroupPolicy = GroupPolicy.NONE
     hosts: tuple[str, ...] | None = None
     avoid_hosts: tuple[str, ...] = ()
+    numa_cells: frozenset[int] = frozenset()
 
     @property
     def device_count(self) -> int:
@@ -32,7 +34,8 @@ class Wanted:
     @property
     def is_particular(self) -> bool:
         """More is asked for than that devices are of some kind and on one host."""
-        return self.group_policy is not GroupPolicy.NONE and self.device_count > 1
+        isolated = self.group_policy is GroupPolicy.ISOLATE and self.device_count > 1
+        return isolated or bool(self.numa_cells)
 
     def suitable(self, pools: Pools) -> dict[int, Kind]:
         """The pools of which some request could take a device. A fleet has few pools."""
@@ -59,7 +62,7 @@ class Free(NamedTuple):
     pool_id: int
     dev_type: str
     numa_node: int | None
-    address: str
+    numa_cells: list[dict[str, Any]]
 
 
 class Placement(NamedTuple):
@@ -85,13 +88,24 @@ def choose(wanted: Wanted, pools: Pools, free: Sequence[Free], busy: Collection[
         if device.port_id not in busy:
             by_host.setdefault(device.compute_node_id, []).append(device)
     for devices in by_host.values():
-        chosen: dict[int, int] = {}
-        for index, request in enumerate(wanted.requests):
-            fits = [d.id for d in devices if d.id not in chosen and satisfies(request, pools[d.pool_id])]
-            if len(fits) < request.count:
-                break
-            chosen |= dict.fromkeys(fits[: request.count], index)
-        else:
-            ports = sorted({device.port_id for device in devices if device.id in chosen})
-            return Placement(list(chosen), list(chosen.values()), ports)
+        affinity = Affinity(wanted.numa_cells, _sockets(devices[0].numa_cells))
+        candidates = [
+            FreeDevice(
+                key=device.id,
+                kind=pools[device.pool_id],
+                port=None if device.dev_type == DeviceType.PCI else device.port_id,
+                numa_node=device.numa_node,
+            )
+            for device in devices
+        ]
+        assigned = assign(wanted.requests, candidates, affinity, wanted.group_policy)
+        if assigned is not None:
+            chosen = {device.key: index for index, served in enumerate(assigned) for device in served}
+            ports = {device.port_id for device in devices if device.id in chosen}
+            return Placement(list(chosen), list(chosen.values()), sorted(ports))
     return None
+
+
+def _sockets(numa_cells: Sequence[Mapping[str, Any]]) -> dict[int, int | None]:
+    """The socket of each of a host's NUMA nodes."""
+    return {cell["id"]: cell["socket"] for cell in numa_cells}

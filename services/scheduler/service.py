@@ -87,6 +87,7 @@ class SchedulerEndpoint(Endpoint):
             wish.group_policy,
             None if request.hosts is None else tuple(request.hosts),
             tuple(request.avoid_hosts),
+            frozenset(request.numa_cells),
         )
 
     def _cast(self, claim: Claim) -> None:

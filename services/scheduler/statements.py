@@ -141,10 +141,11 @@ _FREE_DEVICES = """
                               WHERE vf.parent_id = free.port_id AND NOT vf.unheld) held
          WHERE number <= :count
     )
-    SELECT compute_node_id, id, port_id, pool_id, dev_type, numa_node, address
+    SELECT ranked.compute_node_id, ranked.id, port_id, pool_id, dev_type, numa_node, n.numa_cells
       FROM (SELECT *, row_number() OVER (ORDER BY {devices}) AS rank FROM wanted WHERE dev_type <> 'type-VF'
             UNION ALL
             SELECT *, row_number() OVER (ORDER BY {ports}, id) FROM wanted WHERE dev_type = 'type-VF') ranked
+      JOIN compute_nodes n ON n.id = ranked.compute_node_id
      ORDER BY dev_type = 'type-VF', rank
 """
 
