@@ -73,12 +73,18 @@ def server(
     )
 
 
+def _printable(part: int | str) -> str:
+    """A part of a field's name, which the caller chose, as it may stand in a log."""
+    text = str(part)
+    return text if text.isprintable() else ascii(text)
+
+
 def _checked(message: type[M], method: str, fields: dict[str, Any]) -> M:
     try:
         return message.model_validate(fields)
     except ValidationError as error:
         faults = [
-            {"field": ".".join(map(str, fault["loc"])) or method, "fault": fault["msg"]}
+            {"field": ".".join(map(_printable, fault["loc"])) or method, "fault": fault["msg"]}
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         LOG.warning("refused a message for %s: %s", method, faults)
