@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import postgresql, rabbitmq
+from tests.support.bus import Bus
 from tests.support.fleet import Fleet
 from tests.support.services import Services
 
@@ -41,6 +42,14 @@ def rabbit_url() -> Iterator[str]:
     url = broker.create_virtual_host()
     yield url
     broker.delete_virtual_host(url)
+
+
+@pytest.fixture
+def bus(rabbit_url: str, tmp_path: Path) -> Iterator[Bus]:
+    """A caller's connection to that virtual host."""
+    bus = Bus(rabbit_url, tmp_path)
+    yield bus
+    bus.close()
 
 
 @pytest.fixture

@@ -27,6 +27,11 @@ class ServiceProcess:
         """All that the service has written so far."""
         return self.log_file.read_text()
 
+    @property
+    def workers(self) -> set[int]:
+        """The process ids of its workers."""
+        return set(map(int, Path(f"/proc/{self.kept.pid}/task/{self.kept.pid}/children").read_text().split()))
+
     def stop(self) -> None:
         """Stop it as an operator does, with SIGTERM, and see that it ends in good order."""
         self.running = False
@@ -49,8 +54,8 @@ class Services:
         self.database_url = database_url
         self.processes: list[ServiceProcess] = []
 
-    def __call__(self, service: str, options: Options | None = None) -> ServiceProcess:
-        """Start `python -m services.<service>` and return when it is ready to work.
+    def __call__(self, service: str, options: Options | None = None, *flags: str) -> ServiceProcess:
+        """Start `python -m services.<service> <flags>` and return when it is ready to work.
 
         Every service gets the transport URL and a state directory of its own, and all but the compute agent
         the database's URL; `options` come on top, e.g. `{"compute_agent": {"sysfs_root": tree}}`.
@@ -68,10 +73,8 @@ class Services:
         file = self.directory / f"{name}.conf"
         file.write_text(as_ini(sections))
         log = self.directory / f"{name}.log"
-        program = (sys.executable, "-m", f"services.{service}")
-        kept = keep(
-            *program, "--config-file", file, ready=rf"portclaim-{service} ready", log=log, owner=run_owner()
-        )
+        program = (sys.executable, "-m", f"services.{service}", "--config-file", file, *flags)
+        kept = keep(*program, ready=rf"portclaim-{service} ready", log=log, owner=run_owner())
         self.processes.append(ServiceProcess(name, kept, log))
         return self.processes[-1]
 

@@ -1,0 +1,54 @@
+"""The callers' end of the bus: the typed clients, and messages that none of them would ever send."""
+
+from pathlib import Path
+from typing import Any
+
+import kombu
+import oslo_messaging
+
+from common import config
+from common.rpc.conductor import ConductorClient
+from common.rpc.endpoint import VERSION
+from common.rpc.scheduler import SchedulerClient
+from common.rpc.transport import EXCHANGE, transport
+from tests.support.services import as_ini
+
+
+class Bus:
+    """A connection to a virtual host; ``timeout`` seconds for an answer, ``attempts`` times."""
+
+    def __init__(self, rabbit_url: str, directory: Path, timeout: float = 20.0, attempts: int = 1) -> None:
+        self.config_file = directory / "client.conf"
+        self.config_file.write_text(
+            as_ini(
+                {"DEFAULT": {"transport_url": rabbit_url}, "rpc": {"timeout": timeout, "attempts": attempts}}
+            )
+        )
+        conf = config.load(["--config-file", str(self.config_file)], "test")
+        self._amqp_url = rabbit_url.replace("rabbit", "amqp", 1)
+        self._transport = transport(conf)
+        self._timeout = timeout
+        self.scheduler = SchedulerClient(self._transport, conf)
+        self.conductor = ConductorClient(self._transport, conf)
+
+    def call(self, topic: str, method: str, version: str = VERSION, **fields: Any) -> Any:
+        """Call with whatever fields, past the clients and their checks."""
+        target = oslo_messaging.Target(topic=topic, version=version)
+        client = oslo_messaging.get_rpc_client(self._transport, target, timeout=self._timeout)
+        return client.call({}, method, **fields)
+
+    def publish(self, topic: str, body: bytes, **properties: Any) -> None:
+        """Put a message into the queue of a service, past oslo.messaging too. Returns once it is there."""
+        with kombu.Connection(self._amqp_url, transport_options={"confirm_publish": True}) as connection:
+            connection.channel().basic_publish_confirm(
+                connection.channel().prepare_message(body, **properties), exchange=EXCHANGE, routing_key=topic
+            )
+
+    def consumers(self, topic: str) -> int:
+        """How many workers take messages of this topic."""
+        with kombu.Connection(self._amqp_url) as connection:
+            declared = connection.channel().queue_declare(topic, passive=True)
+            return int(declared.consumer_count)
+
+    def close(self) -> None:
+        self._transport.cleanup()
