@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from cli import render
-from common.rpc.messages import Device
+from common.rpc.messages import Device, FilterResult
 
 INDENT = 3
 _SQL = Syntax("", "postgresql", theme="ansi_dark", background_color="default")
@@ -76,6 +77,11 @@ class Output:
             table.add_row(*(Text("" if value is None else str(value)) for value in row))
         self._print(table)
 
+    def filters(self, results: Sequence[FilterResult]) -> None:
+        """What was left of a claim's chances, after each filter that took some away."""
+        left = [results[0], *(after for before, after in pairwise(results) if after.devices < before.devices)]
+        self.table(("after the filter", "hosts", "devices"), [(r.filter, r.hosts, r.devices) for r in left])
+
     def trees(self, devices: Sequence[Device], limit: int = 100) -> None:
         """The PF/VF trees of the hosts of these devices."""
         for tree in render.trees(self._named(device) for device in devices[:limit]):
@@ -100,12 +106,14 @@ class Output:
         else:
             self.table(list(rows[0].keys()), [tuple(row.values()) for row in rows])
 
+    def named(self, text: str) -> str:
+        """The text, with instances called by their names."""
+        for instance, name in self.names.items():
+            text = text.replace(f"instance {instance}", name)
+        return text
+
     def _named(self, device: Device) -> Device:
-        name = self.names.get(device.instance_id) if device.instance_id else None
-        if name is None or device.reason is None:
-            return device
-        reason = device.reason.replace(f"instance {device.instance_id}", name)
-        return device.model_copy(update={"reason": reason})
+        return device.model_copy(update={"reason": device.reason and self.named(device.reason)})
 
     def _print(self, what: Text | Table | Tree) -> None:
         self.console.print(Padding(what, (0, 0, 0, INDENT), expand=False))

@@ -17,7 +17,7 @@ from cli.demo.gate import hypervisor_waits
 from cli.demo.output import Output
 from cli.demo.waiting import DemoFailed, check, until_status
 from common.errors import ClaimRefused
-from common.rpc.messages import Claim, ClaimRequest, Device, DeviceFilter
+from common.rpc.messages import Claim, ClaimRequest, Device, DeviceFilter, Explanation
 
 TO_SERVE = 32  # claims, before the contest is over
 REAL_SHOWN = 10  # devices of this machine, which may have hundreds
@@ -81,9 +81,8 @@ class Story:
         try:
             self._scheduler.claim(_request(uuid.uuid4(), "nic-vf:1", PORT_HOST))
         except ClaimRefused as refused:
-            out.fact(f"Refused: {refused.message}.")
-            filters = refused.kwargs["explanation"]["filters"]
-            out.table(("after the filter", "hosts", "devices"), [tuple(row.values()) for row in filters])
+            out.fact(f"Refused: {out.named(refused.message)}.")
+            out.filters(Explanation.model_validate(refused.kwargs["explanation"]).filters)
         else:
             raise DemoFailed("a VF was handed out of a port that is held whole")
 
