@@ -18,6 +18,17 @@ T = TypeVar("T")
 # PostgreSQL, appendix A: serialization_failure, deadlock_detected. Nothing was done; do it again.
 _TRY_AGAIN = frozenset({"40001", "40P01"})
 
+# lock_not_available: whoever holds the lock for so long is stuck, and will not be helped by more tries.
+_STUCK = "55P03"
+
+_SETTINGS = (
+    # One plan per prepared statement: planning anew for each call costs more than the call.
+    "plan_cache_mode=force_generic_plan",
+    # A worker that is stopped or cut off in the middle of a transaction must not hold up the others.
+    "idle_in_transaction_session_timeout=15s",
+    "lock_timeout=10s",
+)
+
 _ATTEMPTS = 6
 _LONGEST_PAUSE = 1.0  # seconds
 
@@ -36,8 +47,7 @@ def connect(url: str, pool_size: int) -> sa.Engine:
         connect_args={
             "application_name": "portclaim",
             "connect_timeout": 10,
-            # One plan per prepared statement: planning anew for each call costs more than the call.
-            "options": "-c plan_cache_mode=force_generic_plan",
+            "options": " ".join(f"-c {setting}" for setting in _SETTINGS),
         },
     )
 
@@ -64,7 +74,7 @@ def in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
     try:
         return attempt()
     except exc.DBAPIError as error:
-        if not _passes(error):
+        if not _passes(error) and getattr(error.orig, "pgcode", None) != _STUCK:
             raise
         raise ServiceUnavailable(
             "the database does not answer or is too contended; calling again is safe"

@@ -45,9 +45,11 @@ class ClaimEngine:
         # Every statement is a transaction of its own: a claim is one call.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._packing = packing
-        self._claim_vfs = statements.claim_vfs(packing)
-        self._claim_whole = statements.claim_whole(packing)
-        self._read_free = statements.free_devices(packing)
+        self._claim_vfs = {on: statements.claim_vfs(packing, on_hosts=on) for on in (False, True)}
+        self._claim_whole = {on: statements.claim_whole(packing, on_hosts=on) for on in (False, True)}
+        self._near_hosts = statements.near_hosts(packing)
+        self._free_near = statements.free_devices(packing, near=True)
+        self._free_anywhere = statements.free_devices(packing, near=False)
         self._resend_after = resend_after
         self._patience = patience
         self._agent_down_after = agent_down_after
@@ -77,7 +79,7 @@ class ClaimEngine:
 
         def work(connection: sa.Connection) -> Explanation:
             pools = fleet.read_pools(connection)
-            free = self._free_devices(connection, wanted, pools)
+            free = self._free_devices(connection, wanted, pools, near=False)
             return self._explain(
                 connection, wanted, pools, served=bool(fleet.choose(wanted, pools, free, ()))
             )
@@ -122,10 +124,11 @@ class ClaimEngine:
         """The statement that can serve the whole claim from one port, if there is one."""
         if not pools or len(wanted.requests) > 1 or wanted.is_particular:
             return None
+        on_hosts = wanted.hosts is not None
         vfs = {kind.dev_type is DeviceType.VF for kind in pools.values()}
         if vfs == {True}:
-            return self._claim_vfs
-        return self._claim_whole if vfs == {False} and wanted.device_count == 1 else None
+            return self._claim_vfs[on_hosts]
+        return self._claim_whole[on_hosts] if vfs == {False} and wanted.device_count == 1 else None
 
     def _long_way(self, connection: sa.Connection, wanted: Wanted, facts: Mapping[str, Any]) -> Claim:
         """Read what is free at one moment, choose exactly, take it; again if somebody was faster.
@@ -135,16 +138,18 @@ class ClaimEngine:
         """
         deadline = time.monotonic() + self._patience
         busy: set[int] = set()
-        wait = False
+        near, wait = True, False
         while time.monotonic() < deadline:
             self._pools = fleet.read_pools(connection)
-            free = self._free_devices(connection, wanted, self._pools)
+            free = self._free_devices(connection, wanted, self._pools, near=near)
             placement = fleet.choose(wanted, self._pools, free, busy)
             if placement is not None:
                 taken = {**facts, **placement._asdict(), "wait": wait}
                 if made := _answer(connection, statements.CLAIM_DEVICES, taken):
                     return made
                 busy |= set() if wait else set(placement.port_ids)
+            elif near:
+                near = False
             elif busy:
                 busy, wait = set(), True
             elif made := _answer(connection, statements.CLAIM_MADE, facts):
@@ -157,14 +162,25 @@ class ClaimEngine:
                 )
         raise ServiceUnavailable("too many claims at once want the same devices; calling again is safe")
 
-    def _free_devices(self, connection: sa.Connection, wanted: Wanted, pools: Pools) -> list[Free]:
+    def _free_devices(
+        self, connection: sa.Connection, wanted: Wanted, pools: Pools, *, near: bool
+    ) -> list[Free]:
+        """What is free for the claim: on the hosts that it names, or else on those ``near`` or on all."""
         facts = {
             "pool_ids": list(wanted.suitable(pools)),
             "count": wanted.device_count,
+            "few": _FEW,
             "agent_down_after": self._agent_down_after,
             **wanted.as_facts(),
         }
-        return [Free._make(row) for row in self._read_free.run(connection, facts)]
+        if wanted.hosts is not None:
+            hosts = statements.HOST_IDS.run(connection, facts)
+        elif near:
+            hosts = self._near_hosts.run(connection, facts)
+        else:
+            return [Free._make(row) for row in self._free_anywhere.run(connection, facts)]
+        facts["node_ids"] = list(hosts.scalars())
+        return [Free._make(row) for row in self._free_near.run(connection, facts)]
 
     def _explain(
         self, connection: sa.Connection, wanted: Wanted, pools: Pools, *, served: bool

@@ -35,7 +35,6 @@ _CLAIM_ON_ONE_PORT = """
 OPEN_HOST = """
     (SELECT n.disabled_reason IS NULL
         AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
-        AND (:hosts::text[] IS NULL OR n.host = ANY(:hosts))
         AND (:avoid_hosts::text[] IS NULL OR NOT n.host = ANY(:avoid_hosts))
        FROM compute_nodes n WHERE n.id = {of}.compute_node_id)
 """
@@ -50,8 +49,8 @@ _PORTS_WITH_ROOM = """
               FROM unnest(:pool_ids) AS pool (id)
              CROSS JOIN (VALUES (false), (true)) AS state (whole)
              CROSS JOIN LATERAL (
-                   SELECT pp.* FROM port_pools pp
-                    WHERE pp.pool_id = pool.id AND pp.whole = state.whole
+                   SELECT pp.* FROM {hosts} port_pools pp
+                    WHERE {on_hosts} AND pp.pool_id = pool.id AND pp.whole = state.whole
                       AND pp.free > 0 AND pp.free >= :count
                       AND {open_host}
                     ORDER BY {within}
@@ -82,8 +81,9 @@ _WHOLE_DEVICES = """
               FROM unnest(:pool_ids) AS pool (id)
              CROSS JOIN LATERAL (
                    SELECT d.id, d.vfs, d.compute_node_id, d.pool_id, d.numa_node
-                     FROM pci_devices d
-                    WHERE d.status = 'available' AND d.dev_type <> 'type-VF' AND d.pool_id = pool.id
+                     FROM {hosts} pci_devices d
+                    WHERE {on_hosts} AND d.pool_id = pool.id
+                      AND d.status = 'available' AND d.dev_type <> 'type-VF'
                       AND {open_host}
                     ORDER BY {devices_within}
                     LIMIT :few::integer
@@ -102,24 +102,55 @@ _WHOLE_DEVICES = """
 """
 
 
-def claim_vfs(packing: Packing) -> Prepared:
-    """Claim VFs of one port."""
-    ports = _PORTS_WITH_ROOM.format(
-        within=packing.within, ports=packing.ports, open_host=OPEN_HOST.format(of="pp")
-    )
-    return Prepared(f"claim_vfs_{packing.name}", _CLAIM_ON_ONE_PORT.format(ports=ports))
+def claim_vfs(packing: Packing, *, on_hosts: bool) -> Prepared:
+    """Claim VFs of one port: on the hosts named ``hosts``, or on any."""
+    ports = _PORTS_WITH_ROOM.format(within=packing.within, ports=packing.ports, **_hosts("pp", on_hosts))
+    name = f"claim_vfs_{'on_hosts_' if on_hosts else ''}{packing.name}"
+    return Prepared(name, _CLAIM_ON_ONE_PORT.format(ports=ports))
 
 
-def claim_whole(packing: Packing) -> Prepared:
-    """Claim one PF, or one device without a tree."""
+def claim_whole(packing: Packing, *, on_hosts: bool) -> Prepared:
+    """Claim one PF, or one device without a tree: on the hosts named ``hosts``, or on any."""
     devices = _WHOLE_DEVICES.format(
-        devices_within=packing.devices_within, devices=packing.devices, open_host=OPEN_HOST.format(of="d")
+        devices_within=packing.devices_within, devices=packing.devices, **_hosts("d", on_hosts)
     )
-    return Prepared(f"claim_whole_{packing.name}", _CLAIM_ON_ONE_PORT.format(ports=devices))
+    name = f"claim_whole_{'on_hosts_' if on_hosts else ''}{packing.name}"
+    return Prepared(name, _CLAIM_ON_ONE_PORT.format(ports=devices))
 
 
-# The long way: all that a claim could take, as it was at one moment, in the policy's order. Of
-# devices that are alike (one port, one pool) only as many as the claim wants.
+def _hosts(of: str, on_hosts: bool) -> dict[str, str]:
+    """Where a statement begins: at the named hosts, whose ports are few, or at the top of an index."""
+    return {
+        "hosts": "compute_nodes named CROSS JOIN" if on_hosts else "",
+        "on_hosts": f"named.host = ANY(:hosts::text[]) AND {of}.compute_node_id = named.id"
+        if on_hosts
+        else "true",
+        "open_host": OPEN_HOST.format(of=of),
+    }
+
+
+HOST_IDS = Prepared("host_ids", "SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[])")
+
+# The long way begins on the hosts of the best ports and devices of each pool: reading all that a large
+# fleet has free is for claims that they cannot serve.
+_NEAR_HOSTS = """
+    SELECT DISTINCT near.compute_node_id
+      FROM unnest(:pool_ids::integer[]) AS pool (id)
+     CROSS JOIN LATERAL (
+           (SELECT compute_node_id FROM port_pools
+             WHERE pool_id = pool.id AND NOT whole AND free > 0 ORDER BY {within} LIMIT :few::integer)
+            UNION ALL
+           (SELECT compute_node_id FROM port_pools
+             WHERE pool_id = pool.id AND whole AND free > 0 ORDER BY {within} LIMIT :few)
+            UNION ALL
+           (SELECT compute_node_id FROM pci_devices
+             WHERE pool_id = pool.id AND status = 'available' AND dev_type <> 'type-VF'
+             ORDER BY {devices_within} LIMIT :few)
+           ) near
+"""
+
+# All that a claim could take, as it was at one moment, in the policy's order. Of devices that are
+# alike (one port, one pool) only as many as the claim wants.
 _FREE_DEVICES = """
     WITH free AS (
         SELECT d.*, coalesce(d.parent_id, d.id) AS port_id,
@@ -130,7 +161,7 @@ _FREE_DEVICES = """
                row_number() OVER (alike ORDER BY d.id) AS number
           FROM pci_devices d
          WHERE d.status = 'available' AND d.pool_id = ANY(:pool_ids::integer[])
-           AND {open_host}
+           AND {of_hosts} AND {open_host}
         WINDOW alike AS (PARTITION BY coalesce(d.parent_id, d.id), d.pool_id),
                host AS (PARTITION BY d.compute_node_id, d.pool_id),
                cell AS (PARTITION BY d.compute_node_id, d.pool_id, d.numa_node)
@@ -138,7 +169,8 @@ _FREE_DEVICES = """
         SELECT free.*, held.held, held.held = 0 AS whole
           FROM free
          CROSS JOIN LATERAL (SELECT count(*) AS held FROM pci_devices vf
-                              WHERE vf.parent_id = free.port_id AND NOT vf.unheld) held
+                              WHERE vf.parent_id = free.port_id
+                                AND vf.status IN ('claimed', 'allocated')) held
          WHERE number <= :count
     )
     SELECT ranked.compute_node_id, ranked.id, port_id, pool_id, dev_type, numa_node, n.numa_cells
@@ -150,9 +182,18 @@ _FREE_DEVICES = """
 """
 
 
-def free_devices(packing: Packing) -> Prepared:
-    """Read what is free for a claim."""
+def near_hosts(packing: Packing) -> Prepared:
+    """The hosts that the policy would look at first."""
+    sql = _NEAR_HOSTS.format(within=packing.within, devices_within=packing.devices_within)
+    return Prepared(f"near_hosts_{packing.name}", sql)
+
+
+def free_devices(packing: Packing, *, near: bool) -> Prepared:
+    """Read what is free for a claim: on the hosts ``node_ids``, if ``near``, or on all."""
     sql = _FREE_DEVICES.format(
-        devices=packing.devices, ports=packing.ports, open_host=OPEN_HOST.format(of="d")
+        devices=packing.devices,
+        ports=packing.ports,
+        of_hosts="d.compute_node_id = ANY(:node_ids::bigint[])" if near else "true",
+        open_host=OPEN_HOST.format(of="d"),
     )
-    return Prepared(f"free_devices_{packing.name}", sql)
+    return Prepared(f"free_devices_{'near_' if near else ''}{packing.name}", sql)
