@@ -25,6 +25,9 @@ _extra_specs = click.option(
 _hosts = click.option(
     "--host", "hosts", multiple=True, help="Only on this host; may be given more than once."
 )
+_numa_cells = click.option(
+    "--numa-cell", "numa_cells", type=int, multiple=True, help="A host NUMA node that the instance is on."
+)
 _avoid = click.option("--avoid-host", "avoid_hosts", multiple=True, help="Not on this host.")
 
 
@@ -34,6 +37,7 @@ def add_claim_commands(main: click.Group) -> None:
     @_extra_specs
     @_hosts
     @_avoid
+    @_numa_cells
     @click.option("--instance", type=click.UUID, help="The instance; default: a new id.")
     @click.option(
         "--claim-id", type=click.UUID, help="The claim's id, to call again safely; default: a new id."
@@ -46,6 +50,7 @@ def add_claim_commands(main: click.Group) -> None:
         extra_specs: tuple[str, ...],
         hosts: tuple[str, ...],
         avoid_hosts: tuple[str, ...],
+        numa_cells: tuple[int, ...],
         instance: uuid.UUID | None,
         claim_id: uuid.UUID | None,
         output: str,
@@ -61,6 +66,7 @@ def add_claim_commands(main: click.Group) -> None:
             extra_specs=_specs(alias, extra_specs),
             hosts=list(hosts) or None,
             avoid_hosts=list(avoid_hosts),
+            numa_cells=list(numa_cells),
         )
         made = session.scheduler.claim(request)
         render.as_json(made) if output == "json" else render.claim(made)
@@ -88,6 +94,7 @@ def add_claim_commands(main: click.Group) -> None:
     @_extra_specs
     @_hosts
     @_avoid
+    @_numa_cells
     @render.output_option
     @click.pass_obj
     def explain(
@@ -96,11 +103,15 @@ def add_claim_commands(main: click.Group) -> None:
         extra_specs: tuple[str, ...],
         hosts: tuple[str, ...],
         avoid_hosts: tuple[str, ...],
+        numa_cells: tuple[int, ...],
         output: str,
     ) -> None:
         """Say whether a claim would be served now, and why not. Reserves nothing."""
         request = ExplainRequest(
-            extra_specs=_specs(alias, extra_specs), hosts=list(hosts) or None, avoid_hosts=list(avoid_hosts)
+            extra_specs=_specs(alias, extra_specs),
+            hosts=list(hosts) or None,
+            avoid_hosts=list(avoid_hosts),
+            numa_cells=list(numa_cells),
         )
         explained = session.scheduler.explain(request)
         render.as_json(explained) if output == "json" else render.explanation(explained)
