@@ -1,0 +1,395 @@
+"""Claims: whole ports and slices of them, all or nothing, once per id, and never refused without need."""
+
+from uuid import uuid4
+
+import pytest
+
+from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
+from common.rpc.messages import Claim, Explanation
+from tests.support.concurrency import at_once
+from tests.support.fleet import CONNECTX5, T4, X710, Fleet, gpu, pf, port_devices, vf
+
+
+def addresses(claim: Claim) -> list[str]:
+    return [device.address for device in claim.devices]
+
+
+def explanation(refused: ClaimRefused) -> Explanation:
+    return Explanation.model_validate(refused.kwargs["explanation"])
+
+
+def left(explained: Explanation) -> dict[str, int]:
+    """How many devices each filter left over."""
+    return {result.filter: result.devices for result in explained.filters}
+
+
+class TestWholePorts:
+    def test_a_pf_is_claimed_with_all_of_its_vfs(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=3)
+        claim = fleet.claim("nic-pf:1")
+        assert (claim.host, claim.status, claim.step, claim.reason) == ("h1", "claimed", 1, None)
+        [device] = claim.devices
+        assert (device.address, device.dev_type, device.product_id) == (pf(0), "type-PF", X710.pf)
+        assert (device.status, device.parent_address, device.request_index) == ("claimed", None, 0)
+        assert fleet.status("h1") == {
+            pf(0): "claimed",
+            vf(0, 0): "unclaimable",
+            vf(0, 1): "unclaimable",
+            vf(0, 2): "unclaimable",
+        }
+
+    def test_no_vf_of_it_can_be_claimed_any_more(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=3)
+        fleet.claim("nic-pf:1")
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1")
+
+    def test_other_ports_are_as_they_were(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=2, vfs=2)
+        taken = addresses(fleet.claim("nic-pf:1"))
+        vfs = fleet.claim("nic-vf:2")
+        assert {device.parent_address for device in vfs.devices} == {pf(0), pf(1)} - set(taken)
+
+    def test_a_pf_without_vfs_can_be_had_too(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=0)
+        assert addresses(fleet.claim("nic-pf:1")) == [pf(0)]
+
+
+class TestSlices:
+    def test_a_vf_takes_its_pf_out_and_leaves_the_other_vfs(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=3)
+        [held] = fleet.claim("nic-vf:1").devices
+        assert (held.dev_type, held.product_id, held.parent_address) == ("type-VF", X710.vf, pf(0))
+        free = {vf(0, 0), vf(0, 1), vf(0, 2)} - {held.address}
+        assert fleet.status("h1") == {
+            pf(0): "unclaimable",
+            held.address: "claimed",
+            **dict.fromkeys(free, "available"),
+        }
+
+    def test_its_pf_cannot_be_claimed_any_more(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=3)
+        fleet.claim("nic-vf:1")
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-pf:1")
+
+    def test_its_pf_is_free_only_when_the_last_vf_is(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=3)
+        first, second = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
+        for claim in (first, second):
+            host.done(claim)
+        host.done(fleet.release(first))
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-pf:1")
+        host.done(fleet.release(second))
+        assert addresses(fleet.claim("nic-pf:1")) == [pf(0)]
+
+    def test_whole_ports_stay_whole_as_long_as_others_have_room(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=3, vfs=4)
+        for _ in range(4):
+            fleet.claim("nic-vf:1")
+        assert len(fleet.claim("nic-pf:2").devices) == 2
+
+    def test_not_even_all_vfs_of_a_port_are_the_port(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=2)
+        assert len(fleet.claim("nic-vf:2").devices) == 2
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-pf:1")
+
+
+class TestSeveralKinds:
+    def test_one_claim_may_ask_for_several_kinds(self, fleet: Fleet) -> None:
+        fleet.host_of("h1", [*port_devices(0, 4), *port_devices(1, 4, CONNECTX5), gpu(2), gpu(3)])
+        claim = fleet.claim("nic-vf:2,roce-pf:1,gpu:2")
+        assert [(d.request_index, d.vendor_id, d.product_id) for d in claim.devices] == [
+            (0, X710.vendor, X710.vf),
+            (0, X710.vendor, X710.vf),
+            (1, CONNECTX5.vendor, CONNECTX5.pf),
+            (2, *T4),
+            (2, *T4),
+        ]
+        assert fleet.faults() == []
+
+    def test_a_pf_and_vfs_of_the_same_card_come_from_different_ports(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=2, vfs=4)
+        claim = fleet.claim("nic-pf:1,nic-vf:4")
+        [whole] = [d.address for d in claim.devices if d.dev_type == "type-PF"]
+        assert {d.parent_address for d in claim.devices} == {None, pf(0), pf(1)} - {whole}
+
+    def test_a_port_is_not_given_whole_and_in_slices_to_one_claim_either(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=4)
+        before = fleet.contents()
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-pf:1,nic-vf:1")
+        assert fleet.contents() == before
+
+    def test_the_same_kind_may_be_named_twice(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=3)
+        claim = fleet.claim("nic-vf:1,nic-vf:2")
+        assert [device.request_index for device in claim.devices] == [0, 1, 1]
+        assert len(set(addresses(claim))) == 3
+
+    def test_it_is_all_or_nothing(self, fleet: Fleet) -> None:
+        fleet.host_of("h1", [*port_devices(0, 4), gpu(1)])
+        before = fleet.contents()
+        for too_much in ("nic-vf:1,gpu:2", "gpu:1,nic-vf:5", "nic-vf:1,roce-vf:1"):
+            with pytest.raises(ClaimRefused):
+                fleet.claim(too_much)
+        assert fleet.contents() == before
+
+    def test_all_devices_come_from_one_host(self, fleet: Fleet) -> None:
+        fleet.host_of("h1", port_devices(0, 4))
+        fleet.host_of("h2", [gpu(0), gpu(1)])
+        for across in ("nic-vf:1,gpu:1", "nic-vf:5", "gpu:3"):
+            with pytest.raises(ClaimRefused):
+                fleet.claim(across)
+        fleet.host_of("h3", [*port_devices(0, 1), gpu(1)])
+        assert fleet.claim("nic-vf:1,gpu:1").host == "h3"
+
+
+class TestHosts:
+    @pytest.fixture(autouse=True)
+    def _three_hosts(self, fleet: Fleet) -> None:
+        for name in ("h1", "h2", "h3"):
+            fleet.host(name, ports=1, vfs=2)
+
+    def test_only_on_these(self, fleet: Fleet) -> None:
+        assert fleet.claim("nic-vf:2", hosts=["h2"]).host == "h2"
+        assert fleet.claim("nic-vf:2", hosts=["h2", "h3"]).host == "h3"
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1", hosts=["h2", "h3"])
+
+    def test_not_on_these(self, fleet: Fleet) -> None:
+        assert fleet.claim("nic-vf:1", avoid_hosts=["h1", "h3"]).host == "h2"
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1", avoid_hosts=["h1", "h2", "h3"])
+
+    def test_to_be_avoided_outweighs_to_be_used(self, fleet: Fleet) -> None:
+        assert fleet.claim("nic-vf:1", hosts=["h1", "h3"], avoid_hosts=["h1"]).host == "h3"
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1", hosts=["h1"], avoid_hosts=["h1"])
+
+    def test_a_host_that_nobody_knows_has_nothing(self, fleet: Fleet) -> None:
+        with pytest.raises(ClaimRefused) as refused:
+            fleet.claim("nic-vf:1", hosts=["h9"])
+        assert left(explanation(refused.value))["hosts"] == 0
+
+    def test_not_on_a_host_that_is_disabled(self, fleet: Fleet) -> None:
+        fleet.sql("UPDATE compute_nodes SET disabled_reason = 'new fans' WHERE host <> 'h2'")
+        assert fleet.claim("nic-vf:1").host == "h2"
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1", hosts=["h1"])
+
+
+class TestRefusal:
+    def test_it_says_what_every_filter_left_over(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=2, vfs=4)
+        fleet.host("h2", ports=1, vfs=4)
+        fleet.claim("nic-vf:3", hosts=["h2"])
+        with pytest.raises(ClaimRefused) as refused:
+            fleet.claim("nic-vf:2", hosts=["h2"])
+        why = explanation(refused.value)
+        assert not why.served
+        assert (left(why)["ids"], left(why)["hosts"], left(why)["available"]) == (12, 4, 1)
+        assert why.filters[-1].devices == 0
+        assert why.nearest_miss
+        assert why.nearest_miss in refused.value.message
+
+    def test_a_kind_that_no_host_has(self, fleet: Fleet) -> None:
+        fleet.host("h1")
+        with pytest.raises(ClaimRefused) as refused:
+            fleet.claim("gpu:1")
+        assert set(left(explanation(refused.value)).values()) == {0}
+
+    def test_an_empty_fleet(self, fleet: Fleet) -> None:
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1")
+
+    def test_it_writes_nothing_and_its_id_stays_free(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=1)
+        holder, claim_id = fleet.claim("nic-vf:1"), uuid4()
+        before = fleet.contents()
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-pf:1", claim_id)
+        assert fleet.contents() == before
+        host.failed(holder, "no such instance")
+        assert fleet.claim("nic-vf:1", claim_id).claim_id == claim_id
+
+    def test_explain_says_the_same_and_reserves_nothing(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=2)
+        before = fleet.contents()
+        assert fleet.explain("nic-vf:2").served
+        for alias in ("nic-vf:3", "gpu:1", "nic-pf:1,nic-vf:1"):
+            explained = fleet.explain(alias)
+            with pytest.raises(ClaimRefused) as refused:
+                fleet.claim(alias)
+            assert explanation(refused.value) == explained
+        assert fleet.contents() == before
+
+
+class TestOncePerId:
+    def test_the_same_request_again_has_the_same_answer(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=2, vfs=4)
+        claim_id, instance_id = uuid4(), uuid4()
+        first = fleet.claim("nic-vf:2", claim_id, instance_id)
+        before = fleet.contents()
+        assert fleet.claim("nic-vf:2", claim_id, instance_id) == first
+        assert fleet.contents() == before
+
+    def test_later_it_is_the_claim_as_it_then_stands(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=1)
+        claim_id, instance_id = uuid4(), uuid4()
+        claim = fleet.claim("nic-vf:1", claim_id, instance_id)
+        host.done(claim)
+        assert fleet.claim("nic-vf:1", claim_id, instance_id).status == "allocated"
+        host.done(fleet.release(claim))
+        again = fleet.claim("nic-vf:1", claim_id, instance_id)
+        assert (again.status, addresses(again)) == ("released", addresses(claim))
+        assert fleet.status("h1") == {pf(0): "available", vf(0, 0): "available"}
+
+    def test_another_request_with_the_same_id_is_an_error(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=2, vfs=4)
+        claim_id, instance_id = uuid4(), uuid4()
+        fleet.claim("nic-vf:1", claim_id, instance_id)
+        before = fleet.contents()
+        for alias, instance, hosts in [
+            ("nic-vf:2", instance_id, None),
+            ("nic-vf:1", uuid4(), None),
+            ("nic-vf:1", instance_id, ["h1"]),
+            ("nic-pf:99", instance_id, None),  # an error even if it could not be served
+        ]:
+            with pytest.raises(ClaimConflict, match=str(claim_id)):
+                fleet.claim(alias, claim_id, instance, hosts)
+        assert fleet.contents() == before
+
+    def test_many_callers_with_one_id_get_one_claim(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=4, vfs=8)
+        claim_id, instance_id = uuid4(), uuid4()
+        answers = at_once([lambda: fleet.claim("nic-vf:1", claim_id, instance_id)] * 16)
+        assert all(isinstance(answer, Claim) and answer == answers[0] for answer in answers), answers
+        assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
+        assert list(fleet.status("h1").values()).count("claimed") == 1
+
+    def test_they_do_so_even_for_the_last_device(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=1)
+        claim_id, instance_id = uuid4(), uuid4()
+        answers = at_once([lambda: fleet.claim("nic-pf:1", claim_id, instance_id)] * 16)
+        assert all(isinstance(answer, Claim) and answer == answers[0] for answer in answers), answers
+
+    def test_of_two_requests_with_one_id_at_once_one_is_served(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=4, vfs=8)
+        claim_id, instance_id = uuid4(), uuid4()
+        answers = at_once(
+            [
+                lambda: fleet.claim("nic-vf:1", claim_id, instance_id),
+                lambda: fleet.claim("nic-vf:2", claim_id, instance_id),
+            ]
+            * 4
+        )
+        served = [answer for answer in answers if isinstance(answer, Claim)]
+        assert len(served) == 4, answers
+        assert all(answer == served[0] for answer in served)
+        assert sum(isinstance(answer, ClaimConflict) for answer in answers) == 4, answers
+
+
+class TestAtOnce:
+    @pytest.mark.parametrize(
+        ("alias", "ports", "vfs"),
+        [
+            ("nic-vf:1", 2, 8),
+            ("nic-vf:1", 16, 1),
+            ("nic-vf:4", 8, 8),
+            ("nic-pf:1", 16, 2),
+            ("nic-pf:2", 32, 0),
+        ],
+    )
+    def test_exactly_enough_for_sixteen_is_enough(
+        self, fleet: Fleet, alias: str, ports: int, vfs: int
+    ) -> None:
+        fleet.host("h1", ports, vfs)
+        answers = at_once([lambda: fleet.claim(alias)] * 16)
+        assert all(isinstance(answer, Claim) for answer in answers), answers
+        held = [address for answer in answers for address in addresses(answer)]
+        assert len(held) == len(set(held)) == 16 * int(alias[-1])
+        assert fleet.faults() == []
+
+    def test_it_is_enough_too_if_it_is_spread_over_hosts(self, fleet: Fleet) -> None:
+        for number in range(4):
+            fleet.host_of(f"h{number}", [*port_devices(0, 4), *(gpu(port) for port in range(1, 5))])
+        answers = at_once([lambda: fleet.claim("nic-vf:1,gpu:1")] * 16)
+        assert all(isinstance(answer, Claim) for answer in answers), answers
+        assert fleet.faults() == []
+
+    def test_one_port_for_sixteen_goes_to_one(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=8)
+        answers = at_once([lambda: fleet.claim("nic-pf:1")] * 16)
+        assert sum(isinstance(answer, Claim) for answer in answers) == 1, answers
+        assert sum(isinstance(answer, ClaimRefused) for answer in answers) == 15, answers
+        assert fleet.faults() == []
+
+    def test_one_port_wanted_whole_and_in_slices_is_given_in_one_way(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=8)
+        answers = at_once([lambda: fleet.claim("nic-pf:1"), lambda: fleet.claim("nic-vf:1")] * 8)
+        served = [answer for answer in answers if isinstance(answer, Claim)]
+        kinds = [claim.devices[0].dev_type for claim in served]
+        assert kinds in (["type-PF"], ["type-VF"] * 8), answers
+        assert all(isinstance(answer, Claim | ClaimRefused) for answer in answers), answers
+        assert fleet.faults() == []
+
+
+class TestRelease:
+    def test_what_was_claimed_is_detached_before_it_is_free(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=2)
+        claim = fleet.claim("nic-pf:1")
+        released = fleet.release(claim)
+        assert (released.status, released.step) == ("releasing", 2)
+        assert fleet.status("h1")[pf(0)] == "claimed"
+        host.done(claim)
+        assert fleet.show(claim).status == "released"
+        assert set(fleet.status("h1").values()) == {"available"}
+
+    def test_so_is_what_was_attached(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=2)
+        claim = fleet.claim("nic-pf:1")
+        host.done(claim)
+        released = fleet.release(claim)
+        assert (released.status, released.step) == ("releasing", 2)
+        assert fleet.status("h1")[pf(0)] == "allocated"
+        host.done(claim)
+        assert fleet.show(claim).status == "released"
+        assert set(fleet.status("h1").values()) == {"available"}
+
+    def test_released_again_it_is_as_it_was(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=2)
+        claim = fleet.claim("nic-vf:1")
+        releasing = fleet.release(claim)
+        before = fleet.contents()
+        assert fleet.release(claim) == releasing
+        assert fleet.contents() == before
+        host.done(claim)
+        before = fleet.contents()
+        assert fleet.release(claim).status == "released"
+        assert fleet.contents() == before
+
+    def test_a_failed_claim_is_as_it_was(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=2)
+        claim = fleet.claim("nic-vf:1")
+        host.failed(claim, "no such instance")
+        before = fleet.contents()
+        released = fleet.release(claim)
+        assert (released.status, released.reason) == ("failed", "no such instance")
+        assert addresses(released) == addresses(claim)
+        assert fleet.contents() == before
+
+    def test_many_callers_release_once(self, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=2)
+        claim = fleet.claim("nic-vf:1")
+        answers = at_once([lambda: fleet.release(claim)] * 8)
+        assert [(answer.status, answer.step) for answer in answers] == [("releasing", 2)] * 8
+
+    def test_what_does_not_exist_cannot_be_released_or_shown(self, fleet: Fleet) -> None:
+        fleet.host("h1")
+        for look in (fleet.scheduler.release, fleet.scheduler.show):
+            unknown = uuid4()
+            with pytest.raises(ClaimNotFound, match=str(unknown)):
+                look(unknown)
