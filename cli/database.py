@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from cli.session import Session, command
-from common.db import migrate
 from common.errors import InvalidConfiguration
 
 
@@ -21,6 +20,8 @@ def upgrade(session: Session) -> None:
     url = session.conf.database.connection
     if not url:
         raise InvalidConfiguration("[database] connection is not set")
+    from common.db import migrate  # noqa: PLC0415 - takes longer to import than all that other commands need
+
     before, after = migrate.upgrade(url)
     click.echo(
         f"the schema was {before or 'empty'}, and is {after}" if before != after else f"the schema is {after}"

@@ -25,7 +25,7 @@ DEVICES = len(HOSTS) * (PORTS * (1 + VFS_PER_PORT) + 1)
 until_true = tenacity.retry(
     retry=tenacity.retry_if_result(lambda so: not so) | tenacity.retry_if_exception_type(ServiceUnavailable),
     wait=tenacity.wait_fixed(0.1),
-    stop=tenacity.stop_after_delay(120),
+    stop=tenacity.stop_after_delay(240),
 )
 
 
