@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from common.pci.address import PciAddress
 from common.pci.errors import InvalidPciAddress
+from common.pci.request import MAX_COUNT
 
 
 def _pci_address(text: str) -> str:
@@ -173,18 +174,32 @@ class Holdings(Message):
 # --- claims: API layer → scheduler -----------------------------------------------------------------
 
 
+class DeviceRequest(Message):
+    """``count`` devices, each of which satisfies one of the alternatives in ``spec``.
+
+    For wishes that are no flavor's, like a port's: an alternative maps ``vendor_id``, ``product_id``,
+    ``dev_type`` and tags (``physical_network``, ``trusted``, ...) to values; None: without that tag.
+    """
+
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)]
+    spec: Annotated[list[dict[Text, Text | None]], Field(min_length=1, max_length=16)]
+    numa_policy: Literal["required", "socket", "preferred", "legacy"] = "legacy"
+
+
 class ClaimRequest(Message):
     """What an instance wants, all on one host, all or nothing.
 
-    ``extra_specs`` are the flavor's own: ``pci_passthrough:alias`` is read and others are ignored.
-    ``hosts`` limits the choice to these, ``avoid_hosts`` leaves these out. ``numa_cells`` are the host
-    NUMA nodes that the instance's memory is on; without any, no NUMA policy counts.
+    ``extra_specs`` are the flavor's own: ``pci_passthrough:alias``, ``hw:pci_numa_affinity_policy`` and
+    ``group_policy`` are read and others are ignored. ``requests`` come on top of them. ``hosts`` limits
+    the choice to these, ``avoid_hosts`` leaves these out. ``numa_cells`` are the host NUMA nodes that
+    the instance's memory is on; without any, no NUMA policy counts.
     The same ``claim_id`` with the same request answers with the same claim.
     """
 
     claim_id: Uuid
     instance_id: Uuid
-    extra_specs: dict[Text, Text]
+    extra_specs: dict[Text, Text] = {}
+    requests: Annotated[list[DeviceRequest], Field(max_length=16)] = []
     hosts: Annotated[list[Host], Field(min_length=1)] | None = None
     avoid_hosts: list[Host] = []
     numa_cells: list[int] = []
@@ -193,7 +208,8 @@ class ClaimRequest(Message):
 class ExplainRequest(Message):
     """A claim that is not made: would it be served, and if not, why?"""
 
-    extra_specs: dict[Text, Text]
+    extra_specs: dict[Text, Text] = {}
+    requests: Annotated[list[DeviceRequest], Field(max_length=16)] = []
     hosts: Annotated[list[Host], Field(min_length=1)] | None = None
     avoid_hosts: list[Host] = []
     numa_cells: list[int] = []

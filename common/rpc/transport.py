@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import oslo_messaging
 from oslo_config import cfg
+from oslo_messaging._drivers.impl_rabbit import rabbit_opts
 from oslo_messaging._metrics.client import oslo_messaging_metrics
 from oslo_messaging._tracing.client import oslo_messaging_tracing
 
@@ -16,4 +19,7 @@ def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
     conf.register_opts(oslo_messaging_metrics, group="oslo_messaging_metrics")
     conf.register_opts(oslo_messaging_tracing, group="oslo_messaging_tracing")
     oslo_messaging.set_transport_defaults(EXCHANGE)
+    # Nobody waits longer than this for an answer; a thread that offered it for a minute to a caller that is
+    # gone would be missing for others, and hold up a graceful stop.
+    cfg.set_defaults(rabbit_opts, kombu_missing_consumer_retry_timeout=math.ceil(conf.rpc.timeout))
     return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["common.errors"])

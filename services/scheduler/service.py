@@ -14,6 +14,7 @@ from common.errors import InvalidConfiguration, InvalidRequest, PortclaimError
 from common.pci.alias import Aliases
 from common.pci.errors import PciError
 from common.pci.extra_specs import requests_from_extra_specs
+from common.pci.request import NumaPolicy, PciRequest
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.endpoint import Endpoint, exposed, server
 from common.rpc.messages import (
@@ -34,6 +35,9 @@ from services.scheduler.claims import ClaimEngine
 from services.scheduler.fleet import Wanted
 
 LOG = logging.getLogger(__name__)
+
+MAX_REQUESTS = 16
+"""Of one claim: exact matching looks at every subset of them."""
 
 _AWAITED: dict[str, Literal["attach", "detach"]] = {"claimed": "attach", "releasing": "detach"}
 _STEP_FIELDS = set(StepDevice.model_fields)
@@ -80,10 +84,16 @@ class SchedulerEndpoint(Endpoint):
 
     def _wanted(self, request: ClaimRequest | ExplainRequest) -> Wanted:
         wish = requests_from_extra_specs(request.extra_specs, self._aliases)
-        if not wish.requests:
-            raise InvalidRequest("the extra specs name no device: pci_passthrough:alias is missing")
+        requests = wish.requests + tuple(
+            PciRequest(more.count, tuple(more.spec), numa_policy=NumaPolicy(more.numa_policy))
+            for more in request.requests
+        )
+        if not requests:
+            raise InvalidRequest("no device is asked for: neither pci_passthrough:alias nor requests")
+        if len(requests) > MAX_REQUESTS:
+            raise InvalidRequest(f"{len(requests)} requests in one claim; at most {MAX_REQUESTS} are matched")
         return Wanted(
-            wish.requests,
+            requests,
             wish.group_policy,
             None if request.hosts is None else tuple(request.hosts),
             tuple(request.avoid_hosts),

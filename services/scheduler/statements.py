@@ -58,7 +58,7 @@ _PORTS_WITH_ROOM = """
                    ) room
              CROSS JOIN LATERAL (
                    SELECT sum(free) FILTER (WHERE same_cell) AS free,
-                          sum(free) FILTER (WHERE NOT same_cell) AS elsewhere
+                          coalesce(sum(free) FILTER (WHERE NOT same_cell), 0) AS elsewhere
                      FROM (SELECT free, numa_node IS NOT DISTINCT FROM room.numa_node AS same_cell
                              FROM port_pools pp
                             WHERE pp.compute_node_id = room.compute_node_id

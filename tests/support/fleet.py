@@ -23,12 +23,14 @@ from common.rpc.messages import (
     Claim,
     ClaimRequest,
     DeviceReport,
+    DeviceRequest,
     ExplainRequest,
     Explanation,
     Holding,
     InventoryAnswer,
     InventoryReport,
     Message,
+    NumaCell,
     Step,
     StepResult,
 )
@@ -60,6 +62,11 @@ ALIASES = [
         ("roce-pf", "PF", CONNECTX5.vendor, CONNECTX5.pf),
         ("roce-vf", "VF", CONNECTX5.vendor, CONNECTX5.vf),
         ("gpu", "PCI", *T4),
+        # Two entries of one name are alternatives.
+        ("any-pf", "PF", X710.vendor, X710.pf),
+        ("any-pf", "PF", CONNECTX5.vendor, CONNECTX5.pf),
+        ("any-vf", "VF", X710.vendor, X710.vf),
+        ("any-vf", "VF", CONNECTX5.vendor, CONNECTX5.vf),
     ]
 ]
 
@@ -130,13 +137,20 @@ class Host:
     name: str
     devices: dict[str, DeviceReport]
     agent_id: UUID = field(default_factory=uuid4)
+    numa_cells: list[NumaCell] = field(default_factory=list)
 
     @property
     def inventory(self) -> InventoryReport:
         devices = list(self.devices.values())
         content = json.dumps([device.model_dump() for device in devices])
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return InventoryReport(host=self.name, agent_id=self.agent_id, digest=digest, devices=devices)
+        return InventoryReport(
+            host=self.name,
+            agent_id=self.agent_id,
+            digest=digest,
+            devices=devices,
+            numa_cells=self.numa_cells,
+        )
 
     def report(self) -> InventoryAnswer:
         """Publish all devices."""
@@ -186,15 +200,17 @@ class Host:
 class Fleet:
     """Hosts, a conductor and a scheduler on one database. What is cast to agents lands in ``sent``."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(
+        self, database_url: str, packing_policy: str = "pack", aliases: Sequence[str] = ALIASES
+    ) -> None:
         self.engine = connect(database_url, pool_size=40)
         self.sent: list[tuple[str, Step]] = []
         self.bus_is_down = False
         claims = ClaimEngine(
-            self.engine, packing.load("pack"), resend_after=5.0, patience=30.0, agent_down_after=60.0
+            self.engine, packing.load(packing_policy), resend_after=5.0, patience=30.0, agent_down_after=60.0
         )
-        aliases = Aliases.parse(ALIASES)
-        self.scheduler = _Scheduler(SchedulerEndpoint(self.engine, claims, aliases, self._send))
+        known = Aliases.parse(aliases)
+        self.scheduler = _Scheduler(SchedulerEndpoint(self.engine, claims, known, self._send))
         self.conductor = _Conductor(ConductorEndpoint(self.engine, agent_down_after=60.0))
 
     def host(self, name: str, ports: int = 1, vfs: int = 4, card: Card = X710, **facts: Any) -> Host:
@@ -203,9 +219,12 @@ class Fleet:
             name, [device for port in range(ports) for device in port_devices(port, vfs, card, **facts)]
         )
 
-    def host_of(self, name: str, devices: Sequence[DeviceReport]) -> Host:
+    def host_of(
+        self, name: str, devices: Sequence[DeviceReport], numa_cells: Sequence[NumaCell] = ()
+    ) -> Host:
         """A host that has reported these devices."""
-        host = Host(self, name, {device.address: device for device in devices})
+        by_address = {device.address: device for device in devices}
+        host = Host(self, name, by_address, numa_cells=list(numa_cells))
         host.report()
         return host
 
@@ -216,15 +235,21 @@ class Fleet:
         instance_id: UUID | None = None,
         hosts: Sequence[str] | None = None,
         avoid_hosts: Sequence[str] = (),
+        *,
+        numa_cells: Sequence[int] = (),
+        requests: Sequence[DeviceRequest] = (),
+        **extra_specs: str,
     ) -> Claim:
         """Claim as an API layer does, for a new instance with a new id if none is given."""
         return self.scheduler.claim(
             ClaimRequest(
                 claim_id=claim_id or uuid4(),
                 instance_id=instance_id or uuid4(),
-                extra_specs={"pci_passthrough:alias": alias},
+                extra_specs={"pci_passthrough:alias": alias, **extra_specs} if alias else extra_specs,
+                requests=list(requests),
                 hosts=None if hosts is None else list(hosts),
                 avoid_hosts=list(avoid_hosts),
+                numa_cells=list(numa_cells),
             )
         )
 
