@@ -24,6 +24,7 @@ from services.scheduler.packing import Packing
 _FEW = 8  # ports from the top of an index that a claim tries before it looks again
 _SPARE_WHOLE_PORTS = 64  # while so many are left, a claim begins a whole port rather than wait for one in use
 _ROUNDS = 3  # on the short way, before the long one
+_POOLS_FOR = 10.0  # seconds until the short way looks for new pools; the long way always does
 
 
 class ClaimEngine:
@@ -54,6 +55,7 @@ class ClaimEngine:
         self._patience = patience
         self._agent_down_after = agent_down_after
         self._pools: Pools = {}
+        self._pools_until = 0.0
 
     def claim(self, request: ClaimRequest, wanted: Wanted) -> Claim:
         """Reserve what is wanted on one host, or nothing. The same id with the same request: the same claim.
@@ -103,8 +105,8 @@ class ClaimEngine:
         First among the ports that nobody is at work on; then, rather than begin a whole port, the lock
         of the best one is waited for. None says nothing: the long way has to look.
         """
-        if not self._pools:
-            self._pools = fleet.read_pools(connection)
+        if time.monotonic() > self._pools_until:
+            self._read_pools(connection)
         pool_ids = wanted.suitable(self._pools)
         statement = self._on_one_port(wanted, pool_ids)
         if statement is None:
@@ -140,7 +142,7 @@ class ClaimEngine:
         busy: set[int] = set()
         near, wait = True, False
         while time.monotonic() < deadline:
-            self._pools = fleet.read_pools(connection)
+            self._read_pools(connection)
             free = self._free_devices(connection, wanted, self._pools, near=near)
             placement = fleet.choose(wanted, self._pools, free, busy)
             if placement is not None:
@@ -181,6 +183,10 @@ class ClaimEngine:
             return [Free._make(row) for row in self._free_anywhere.run(connection, facts)]
         facts["node_ids"] = list(hosts.scalars())
         return [Free._make(row) for row in self._free_near.run(connection, facts)]
+
+    def _read_pools(self, connection: sa.Connection) -> None:
+        self._pools = fleet.read_pools(connection)
+        self._pools_until = time.monotonic() + _POOLS_FOR
 
     def _explain(
         self, connection: sa.Connection, wanted: Wanted, pools: Pools, *, served: bool
