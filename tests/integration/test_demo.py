@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from cli.demo import proof
+from tests.support.readme import examples, missing
 
 DEMO = [str(Path(sys.executable).with_name("portclaim")), "demo"]
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*[39]\d(?:;\d+)*m")
@@ -65,7 +66,7 @@ def processes(word: str) -> list[str]:
 def shown(place: Path) -> str:
     """What the demo prints where its output is no terminal."""
     run = subprocess.run(
-        DEMO, env=environment(place), capture_output=True, text=True, timeout=60, check=False
+        DEMO, env=environment(place), capture_output=True, text=True, timeout=180, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr == ""
@@ -133,6 +134,11 @@ def test_sixteen_clients_are_served_and_refused_and_nothing_is_handed_out_twice(
     assert sum(recorded) == served + 1, "and tenant A's"
     assert re.findall(r"double_bookings: (\d+)", proven) == ["0", "0", "0"]
     assert "held_vf_has_unheld_pf" in step(shown, "Try to book twice by hand")
+
+
+def test_it_prints_what_the_readme_shows_of_it(shown: str) -> None:
+    (example,) = [example for example in examples() if example.command == "make demo"]
+    assert missing(example.lines, shown) is None
 
 
 def test_every_simulated_host_has_its_tree(shown: str) -> None:

@@ -1,0 +1,137 @@
+"""What the README says is so: its commands run or are at least understood, and print what it shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from cli.main import main
+from common import config
+from services.conductor.service import Conductor
+from services.scheduler.service import Scheduler
+from tests.support.readme import ROOT, Example, blocks, examples, missing, readme
+from tests.support.services import Services
+
+DEADLINE = 30.0  # seconds until what a command started has come about
+Run = Callable[[Example], subprocess.CompletedProcess[str]]
+
+
+def commands(program: str) -> list[str]:
+    """Every command line of this program that is shown, in blocks and in the text."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines += [example.command for example in examples()]
+    lines += re.findall(r"`([^`\n]+)`", readme())
+    after = re.compile(rf"(?:^|docker compose run --rm ){program} (.+)")
+    return [match[1] for line in lines if (match := after.match(line))]
+
+
+@pytest.mark.parametrize("line", [line for line in commands("portclaim") if "COMMAND" not in line])
+def test_the_command_line_understands(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "portclaim.conf"
+    file.touch()
+    understand(main, "portclaim", shlex.split(line.replace("/etc/portclaim/portclaim.conf", str(file))))
+
+
+def understand(
+    command: click.Command, name: str, words: list[str], parent: click.Context | None = None
+) -> None:
+    """Parse a command and its arguments as click would, without running it. Raises UsageError."""
+    context = command.make_context(name, words, parent)
+    if isinstance(command, click.Group):
+        name, within, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert name is not None
+        assert within is not None
+        understand(within, name, words, context)
+
+
+def test_make_has_the_targets() -> None:
+    targets = {words[0] for words in map(str.split, commands("make")) if words[0] != "alone"}
+    known = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"demo", "test"} <= targets <= known
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", readme())
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.fixture
+def portclaim(service_process: Services, rabbit_url: str, tmp_path: Path) -> Run:
+    """The command line, on real services with one simulated host, which has what the containers' have."""
+    aliases_and_devices = ("--config-file", str(ROOT / "deploy/portclaim.conf"))
+    host = {"DEFAULT": {"host": "compute-node-1"}, "compute_agent": {"sysfs_root": tmp_path / "sys"}}
+    service_process("conductor")
+    service_process("scheduler", None, *aliases_and_devices)
+    service_process("compute_agent", host, *aliases_and_devices)
+    file = tmp_path / "caller.conf"
+    file.write_text(f"[DEFAULT]\ntransport_url = {rabbit_url}\n")
+    program = [str(Path(sys.executable).with_name("portclaim")), "--config-file", str(file)]
+
+    def run(example: Example) -> subprocess.CompletedProcess[str]:
+        words = shlex.split(example.command)[1:]
+        return subprocess.run([*program, *words], capture_output=True, text=True, check=False, timeout=60)
+
+    return run
+
+
+def test_the_examples_of_the_command_line_print_what_is_shown(portclaim: Run) -> None:
+    shown = [example for example in examples() if example.command.startswith("portclaim ")]
+    assert len(shown) > 4
+    for example in shown:
+        deadline = time.monotonic() + DEADLINE
+        run = portclaim(example)
+        while missing(example.lines, run.stdout) and time.monotonic() < deadline:
+            run = portclaim(example)  # what was asked for before may still be under way
+        assert run.returncode == 0, run.stderr
+        assert missing(example.lines, run.stdout) is None, f"{example.command} printed:\n{run.stdout}"
+
+
+def test_the_program_of_an_api_layer_claims_a_port(portclaim: Run, tmp_path: Path) -> None:
+    (program,) = blocks("python")
+    text = program.replace("/etc/portclaim/portclaim.conf", str(tmp_path / "caller.conf"))
+    run = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert run.stdout.startswith("compute-node-1 [ClaimedDevice("), run.stderr
+
+
+def test_the_configuration_is_one_that_services_start_with(tmp_path: Path) -> None:
+    file = tmp_path / "portclaim.conf"
+    (text,) = blocks("ini")
+    file.write_text(text)
+    conf = config.load(["--config-file", str(file)], "portclaim")
+    assert len(conf.pci.device_spec) == 2
+    Conductor(conf)
+    Scheduler(conf)
+
+
+def test_the_sample_of_the_configuration_is_up_to_date(tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    generate = [str(Path(sys.executable).with_name("oslo-config-generator"))]
+    settings = ["--config-file", "deploy/config-generator.conf"]
+    subprocess.run([*generate, *settings, "--output-file", str(fresh)], cwd=ROOT, check=True)
+    remedy = f"run oslo-config-generator {' '.join(settings)}"
+    assert (ROOT / "deploy/portclaim.conf.sample").read_text() == fresh.read_text(), remedy
+
+
+def test_the_sample_changes_nothing_where_it_is_used_as_it_is() -> None:
+    conf = config.load(["--config-file", str(ROOT / "deploy/portclaim.conf.sample")], "portclaim")
+    assert conf.pci.device_spec == []
+    assert conf.database.connection is None
+
+
+@pytest.mark.parametrize("unit", sorted((ROOT / "deploy/systemd").iterdir()), ids=lambda unit: unit.name)
+def test_a_systemd_unit_starts_a_program_that_there_is(unit: Path) -> None:
+    (program,) = re.findall(r"^ExecStart=/opt/portclaim/bin/(\S+)", unit.read_text(), re.MULTILINE)
+    assert program == unit.stem
+    assert Path(sys.executable).with_name(program).is_file()
+    assert unit.stem in "".join(blocks("sh"))
