@@ -37,12 +37,12 @@ class Bus:
         client = oslo_messaging.get_rpc_client(self._transport, target, timeout=self._timeout)
         return client.call({}, method, **fields)
 
-    def publish(self, topic: str, body: bytes, **properties: Any) -> None:
+    def publish(self, topic: str, body: bytes, content_type: str = "application/json") -> None:
         """Put a message into the queue of a service, past oslo.messaging too. Returns once it is there."""
-        with kombu.Connection(self._amqp_url, transport_options={"confirm_publish": True}) as connection:
-            connection.channel().basic_publish_confirm(
-                connection.channel().prepare_message(body, **properties), exchange=EXCHANGE, routing_key=topic
-            )
+        options = {"confirm_publish": True}
+        with kombu.Connection(self._amqp_url, transport_options=options) as connection:
+            producer = connection.Producer()
+            producer.publish(body, exchange=EXCHANGE, routing_key=topic, content_type=content_type)
 
     def consumers(self, topic: str) -> int:
         """How many workers take messages of this topic."""

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class ServiceProcess:
     @property
     def workers(self) -> set[int]:
         """The process ids of its workers."""
-        return set(map(int, Path(f"/proc/{self.kept.pid}/task/{self.kept.pid}/children").read_text().split()))
+        children = Path(f"/proc/{self.kept.pid}/task").glob("*/children")
+        return {int(pid) for thread in children for pid in thread.read_text().split()}
 
     def stop(self) -> None:
         """Stop it as an operator does, with SIGTERM, and see that it ends in good order."""
@@ -82,9 +84,11 @@ class Services:
         """Stop what still runs; all of it must end in good order. A failed test shows the logs."""
         for process in self.processes:
             sys.stdout.write(f"--- {process.name}\n{process.log}\n")
-        for process in reversed(self.processes):
-            if process.running:
-                process.stop()
+        running = [process for process in self.processes if process.running]
+        agents = [process for process in running if process.name.startswith("compute_agent")]
+        for group in (agents, [process for process in running if process not in agents]):
+            with ThreadPoolExecutor() as threads:  # each takes seconds to notice
+                list(threads.map(ServiceProcess.stop, group))
 
 
 def as_ini(sections: Options) -> str:

@@ -1,0 +1,194 @@
+"""Conductor and scheduler as processes over RabbitMQ: they start, share, finish, die and are replaced."""
+
+import json
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
+from common.rpc.messages import Claim, ClaimRequest
+from tests.support.bus import Bus
+from tests.support.concurrency import at_once, meanwhile, wait_until, wait_until_blocked
+from tests.support.fleet import ALIASES, Fleet, vf
+from tests.support.services import ServiceProcess, Services
+
+OPTIONS: dict[str, dict[str, dict[str, object]]] = {"conductor": {}, "scheduler": {"pci": {"alias": ALIASES}}}
+STOPPING = "graceful exiting of service"
+ONE_AT_A_TIME = {"rpc": {"threads": 1}}
+
+
+def request(alias: str) -> ClaimRequest:
+    return ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs={"pci_passthrough:alias": alias})
+
+
+@contextmanager
+def all_trees_locked(fleet: Fleet) -> Iterator[None]:
+    """Whatever touches a device has to wait, so that work is in hand for as long as a test likes."""
+    with fleet.engine.connect() as connection:
+        connection.execute(sa.text("SELECT FROM pci_devices ORDER BY id FOR UPDATE"))
+        yield
+        connection.rollback()
+
+
+def wait_for_consumers(bus: Bus, service: str, number: int) -> None:
+    wait_until(lambda: bus.consumers(service) == number, f"{number} workers take messages for {service}")
+
+
+@pytest.mark.parametrize("service", ["conductor", "scheduler"])
+def test_as_many_workers_as_asked_for_and_a_dead_one_is_replaced(
+    service: str, service_process: Services, bus: Bus
+) -> None:
+    process = service_process(service, OPTIONS[service], "--workers", "2")
+    client = getattr(bus, service)
+    client.ping()
+    wait_for_consumers(bus, service, 2)
+
+    victim, survivor = process.workers
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: victim not in process.workers and len(process.workers) == 2, "it is replaced")
+    wait_for_consumers(bus, service, 2)
+    assert survivor in process.workers
+    for _ in range(4):
+        client.ping()
+
+    process.stop()
+    assert process.log.count(f"portclaim-{service} ready") == 3
+    assert process.log.count(f"portclaim-{service} stopped") == 2
+
+
+class TestSigterm:
+    """What is in hand is finished; what was not taken yet waits for the next; the status is 0."""
+
+    def test_a_scheduler_finishes_its_claim(self, service_process: Services, bus: Bus, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=2)
+        process = service_process("scheduler", OPTIONS["scheduler"])
+        with all_trees_locked(fleet):
+            claim = meanwhile(partial(bus.scheduler.claim, request("nic-vf:1")))
+            wait_until_blocked(fleet.engine)
+            stopping = meanwhile(process.stop)
+            wait_until(lambda: STOPPING in process.log, "it begins to stop")
+            late = meanwhile(partial(bus.scheduler.claim, request("nic-vf:1")))
+            assert not stopping.done()
+        assert claim.result().status == "claimed"
+        stopping.result()
+        service_process("scheduler", OPTIONS["scheduler"])
+        assert late.result().status == "claimed"
+
+    def test_a_conductor_finishes_its_report(self, service_process: Services, bus: Bus, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=2)
+        host.lose(vf(0, 1))
+        process = service_process("conductor")
+        with all_trees_locked(fleet):
+            report = meanwhile(partial(bus.conductor.report_inventory, host.inventory))
+            wait_until_blocked(fleet.engine)
+            stopping = meanwhile(process.stop)
+            wait_until(lambda: STOPPING in process.log, "it begins to stop")
+            assert not stopping.done()
+        assert not report.result().resend
+        stopping.result()
+        assert fleet.status("h1")[vf(0, 1)] == "removed"
+
+
+def test_two_schedulers_and_two_conductors_share_the_work(
+    service_process: Services, bus: Bus, fleet: Fleet
+) -> None:
+    for service in ("conductor", "scheduler") * 2:
+        service_process(service, OPTIONS[service] | ONE_AT_A_TIME)
+    for service in ("conductor", "scheduler"):
+        wait_for_consumers(bus, service, 2)
+    hosts = [fleet.host("h1", ports=1, vfs=2), fleet.host("h2", ports=1, vfs=2)]
+    for host in hosts:
+        host.lose(vf(0, 1))
+    with all_trees_locked(fleet):
+        claims = [meanwhile(partial(bus.scheduler.claim, request("nic-pf:1"))) for _ in hosts]
+        reports = [meanwhile(partial(bus.conductor.report_inventory, host.inventory)) for host in hosts]
+        wait_until_blocked(fleet.engine, 4)  # each does one thing at a time: all four are at work
+    assert {claim.result().host for claim in claims} == {"h1", "h2"}
+    assert not any(report.result().resend for report in reports)
+    assert fleet.faults() == []
+
+
+def test_a_claim_survives_the_scheduler_that_makes_it(
+    service_process: Services, rabbit_url: str, tmp_path: Path, fleet: Fleet
+) -> None:
+    """The caller hears nothing, and calls again with the same id: whoever answers then, it is one claim."""
+    fleet.host("h1", ports=1, vfs=8)
+    impatient = Bus(rabbit_url, tmp_path, timeout=2.0, attempts=20)
+    first = service_process("scheduler", OPTIONS["scheduler"])
+    wish = request("nic-vf:1")
+    with all_trees_locked(fleet):
+        claim = meanwhile(partial(impatient.scheduler.claim, wish))
+        wait_until_blocked(fleet.engine)
+        first.kill()
+    service_process("scheduler", OPTIONS["scheduler"])
+    assert claim.result().claim_id == wish.claim_id
+    assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
+    assert list(fleet.status("h1").values()).count("claimed") == 1
+    assert fleet.faults() == []
+    impatient.close()
+
+
+@pytest.mark.usefixtures("scheduler")
+class TestOneScheduler:
+    @pytest.fixture
+    def scheduler(self, service_process: Services, fleet: Fleet) -> ServiceProcess:
+        fleet.host("h1", ports=2, vfs=4)
+        # It offers an answer no longer than its callers wait, even to one that was never there.
+        return service_process("scheduler", OPTIONS["scheduler"] | {"rpc": {"timeout": 1}})
+
+    def test_a_claim_id_stands_for_one_claim_over_the_bus_too(self, bus: Bus, fleet: Fleet) -> None:
+        wish = request("nic-vf:2")
+        answers = at_once([partial(bus.scheduler.claim, wish)] * 8)
+        assert all(isinstance(answer, Claim) and answer == answers[0] for answer in answers), answers
+        assert bus.scheduler.claim(wish) == bus.scheduler.show(wish.claim_id) == answers[0]
+        assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
+
+    def test_errors_arrive_as_what_they_are(self, bus: Bus) -> None:
+        wish = request("nic-vf:2")
+        bus.scheduler.claim(wish)
+        with pytest.raises(ClaimConflict) as conflict:
+            bus.scheduler.claim(wish.model_copy(update={"instance_id": uuid4()}))
+        assert type(conflict.value) is ClaimConflict
+        assert conflict.value.kwargs == {"claim_id": str(wish.claim_id)}
+        with pytest.raises(ClaimRefused) as refused:
+            bus.scheduler.claim(request("gpu:1"))
+        assert refused.value.kwargs["explanation"]["served"] is False
+        assert "Traceback" not in refused.value.message
+        with pytest.raises(ClaimNotFound):
+            bus.scheduler.release(uuid4())
+
+    def test_no_message_that_a_broker_can_carry_stops_it(
+        self, scheduler: ServiceProcess, bus: Bus, fleet: Fleet
+    ) -> None:
+        before, workers = fleet.contents(), scheduler.workers
+        envelope = {"oslo.version": "2.0"}
+        calls = [
+            {},
+            [],
+            "claim",
+            {"method": "claim"},
+            {"method": "claim", "args": []},
+            {"method": None, "args": {}},
+            {"method": "ping", "args": {}, "version": "one"},
+            {"method": "ping", "args": {}, "version": "1.0", "namespace": "elsewhere"},
+            {"method": "ping", "args": {}, "version": "1.0", "_reply_q": "nowhere", "_msg_id": "1"},
+        ]
+        bodies = [b"", b"\xff\xfe", b"{", b"[]", b"null", b"7", b"{}", json.dumps(envelope).encode()]
+        bodies += [json.dumps(envelope | {"oslo.message": call}).encode() for call in calls]
+        bodies += [json.dumps(envelope | {"oslo.message": json.dumps(call)}).encode() for call in calls]
+        for body in bodies:
+            bus.publish("scheduler", body)
+        bus.publish("scheduler", pickle.dumps({"method": "ping"}), "application/x-python-serialize")
+        bus.publish("scheduler", b"ping", "text/plain")
+        bus.publish("scheduler", b"ping", "no/such type")
+        bus.scheduler.ping()
+        assert (fleet.contents(), scheduler.workers) == (before, workers)
+        assert bus.scheduler.claim(request("nic-vf:1")).status == "claimed"
