@@ -39,6 +39,13 @@ def as_number(address: PciAddress) -> int:
     return address.domain << 16 | address.bus << 8 | address.slot << 3 | address.function
 
 
+def as_address(number: int) -> PciAddress:
+    """The address that :func:`as_number` made a number of."""
+    return PciAddress(
+        number >> 16, number >> 8 & BUS.limit, number >> 3 & SLOT.limit, number & FUNCTION.limit
+    )
+
+
 def hex_number(text: str, limit: int) -> int:
     """A plain hexadecimal number up to ``limit``; ValueError says what is wrong with another."""
     if not _HEX.fullmatch(text):
@@ -60,8 +67,7 @@ class Glob(NamedTuple):
         """The one address that this is, or None where it has a wildcard."""
         if self.mask != FULL_MASK:
             return None
-        number = self.value
-        return PciAddress(number >> 16, number >> 8 & BUS.limit, number >> 3 & SLOT.limit, number & 7)
+        return as_address(self.value)
 
 
 ANYWHERE = Glob(0, 0)
@@ -100,15 +106,15 @@ class FieldPatterns:
     """A pattern for each field, anchored at the start only, against zero-padded lower-case digits."""
 
     patterns: tuple[re.Pattern[str], ...]
-    _seen: dict[PciAddress, bool] = field(default_factory=dict, compare=False, repr=False)
+    _known: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
 
-    def match(self, address: PciAddress) -> bool:
-        """Does every field match? Each address is tried once; a host has few that need it."""
-        if (seen := self._seen.get(address)) is None:
-            fields = re.split("[:.]", str(address))
-            seen = all(pattern.match(text) for pattern, text in zip(self.patterns, fields, strict=True))
-            self._seen[address] = seen
-        return seen
+    def match(self, number: int) -> bool:
+        """Does every field of the address match? Each address is tried only once."""
+        if (known := self._known.get(number)) is None:
+            fields = re.split("[:.]", str(as_address(number)))
+            known = all(pattern.match(text) for pattern, text in zip(self.patterns, fields, strict=True))
+            self._known[number] = known
+        return known
 
     @property
     def single(self) -> PciAddress | None:

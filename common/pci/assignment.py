@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from common.pci.device import DeviceType
 from common.pci.hall import Subsets
-from common.pci.matching import ANYWHERE, IGNORED_KEYS, Affinity, Kind, satisfies
+from common.pci.matching import ANYWHERE, Affinity, Kind, satisfies
 from common.pci.port_modes import OpenPort, can_serve
 from common.pci.request import GroupPolicy, PciRequest
 
@@ -70,7 +70,7 @@ def _ranked(request: PciRequest, devices: Sequence[FreeDevice[Key]], affinity: A
         if id(device.kind) not in does:
             does[id(device.kind)] = satisfies(request, device.kind)
         if does[id(device.kind)]:
-            ranks.append((distance, len(device.kind.tags.keys() - IGNORED_KEYS), place))
+            ranks.append((distance, device.kind.keys, place))
     return [place for _, _, place in sorted(ranks)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, as_number
+from common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, FULL_MASK, as_number
 from common.pci.device import PciDevice
 from common.pci.device_spec_entry import DeviceSpec, read_device_spec
 from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
@@ -79,7 +79,7 @@ class DeviceSpecs:
         above = own if device.parent is None else ids | as_number(device.parent)
         for row in self._rows:
             fits = own & row.mask == row.value or (row.covers_vfs and above & row.mask == row.value)
-            if fits and (not row.has_more or _accepts(row.match.spec, device, host)):
+            if fits and (not row.has_more or _accepts(row.match.spec, device, host, own, above)):
                 return row.match
         return None
 
@@ -121,7 +121,7 @@ def _row(place: int, spec: DeviceSpec) -> _Row:
     )
 
 
-def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
+def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView, own: int, above: int) -> bool:
     """The rules that a comparison of ids and glob cannot tell."""
     if spec.remote_managed and not device.serial:
         return False
@@ -131,7 +131,7 @@ def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
             target == device.address or (target == device.parent and target in host.pfs)
         )
     if spec.patterns is not None:
-        return spec.patterns.match(device.address) or (
-            spec.covers_vfs and device.parent is not None and spec.patterns.match(device.parent)
+        return spec.patterns.match(own & FULL_MASK) or (
+            spec.covers_vfs and spec.patterns.match(above & FULL_MASK)
         )
     return True

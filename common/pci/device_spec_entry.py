@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.pci.address_spec import ANY, ANYWHERE, FieldPatterns, Glob, hex_number, parse_glob, parse_patterns
+from common.pci.address_spec import (
+    ANY,
+    ANYWHERE,
+    DOMAIN,
+    FieldPatterns,
+    Glob,
+    hex_number,
+    parse_glob,
+    parse_patterns,
+)
 from common.pci.device import DeviceType, PciDevice
 from common.pci.errors import InvalidDeviceSpec
 from common.pci.host import HostView
@@ -112,6 +121,9 @@ class _Reader:
             return None
         if not isinstance(value, str):
             raise self._invalid("devname", f"{value!r} is no name of a network interface")
+        at = self._host.netdevs.get(value)
+        if at is not None and at.domain > DOMAIN.limit:
+            raise self._invalid("devname", f"{value} is {at}; PCI domains above ffff are out of reach")
         return value
 
     def _address(self) -> Glob | FieldPatterns | None:

@@ -25,6 +25,12 @@ class Kind:
     product_id: str
     tags: Mapping[str, str]
 
+    @property
+    def keys(self) -> int:
+        """How many things beyond ids and type can be asked of it: Nova uses the plainest pools first."""
+        names = self.tags.keys() - IGNORED_KEYS
+        return len(names if self.dev_type is DeviceType.PCI else names | {REMOTE_MANAGED})
+
     def value(self, key: str) -> str | None:
         """What the device says to one key of a request. SR-IOV devices are not remote-managed by default."""
         match key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -41,26 +42,36 @@ def compare(vector: Vector) -> Outcome:
     found = assign(requests, host.free(), affinity)
     if found is None:
         return Outcome(not wanted, "refused")
-    faults = nova_rules.faults(vector, [[str(device.key) for device in group] for group in found])
-    if faults:
-        return Outcome(agrees=False, ours="not allowed", detail=faults)
-    for group in found:
-        for device in group:
-            host.tree.claim(device.key, "instance")
-    if not wanted:
-        return Outcome(agrees=False, ours="served", detail=str(found))
-    ours = [taken(group) for group in found]
+    for device in itertools.chain.from_iterable(found):
+        host.tree.claim(device.key, "instance")
+    fault = nova_rules.fault(vector, [[str(device.key) for device in group] for group in found])
     for answer in (want, *vector.get("alts", ())):
-        if ours == [rows(group) for group in answer.get("taken", ())]:
-            return Outcome(agrees=True, ours="served alike")
-    return Outcome(agrees=True, ours="served by others", detail=str(ours))
+        if [taken(group) for group in found] == [rows(group) for group in answer.get("taken", ())]:
+            fault = fault or leftovers_differ(host, found, rows(answer["pools"]))
+            break
+    return Outcome(wanted and not fault, fault or "served", str(found))
+
+
+def leftovers_differ(host: Host, found: Sequence[Sequence[Device]], wanted: Rows) -> str:
+    """As much as Nova leaves must be left of each kind that was taken.
+
+    Of a port's other kind there may be more or less: it hangs on from which ports VFs were taken.
+    """
+    devices = list(itertools.chain.from_iterable(found))
+    types = {device.kind.dev_type for device in devices}
+    if DeviceType.PF in types and len(types) > 1:
+        return ""
+    left = host.pools()
+    return "".join(
+        f"left of {kind}: {left[kind]}" for kind in map(pool_of, devices) if left[kind] != wanted[kind]
+    )
 
 
 class Host:
     """The devices that device_spec takes, with those in use."""
 
     def __init__(self, vector: Vector) -> None:
-        devices = [device_of(*row) for row in vector["devs"]]
+        devices = [device_of(row) for row in vector["devs"]]
         specs = DeviceSpecs.parse([nova_rules.as_option(vector["device_spec"])], HostView.of(devices))
         self.tracked: dict[PciAddress, tuple[PciDevice, Kind]] = {}
         for device in devices:
@@ -92,16 +103,7 @@ class Host:
         ]
 
     def pools(self) -> Rows:
-        return Counter(
-            (
-                device.kind.vendor_id,
-                device.kind.product_id,
-                device.numa_node,
-                str(device.kind.dev_type),
-                device.kind.tags.get("physical_network"),
-            )
-            for device in self.free()
-        )
+        return Counter(map(pool_of, self.free()))
 
 
 def rows(pools: Sequence[Sequence[Any]]) -> Rows:
@@ -109,28 +111,20 @@ def rows(pools: Sequence[Sequence[Any]]) -> Rows:
     return Counter({tuple(row[:-1]): row[-1] for row in pools})
 
 
+def pool_of(device: Device) -> tuple[Any, ...]:
+    kind = device.kind
+    network = kind.tags.get("physical_network")
+    return kind.vendor_id, kind.product_id, device.numa_node, str(kind.dev_type), network
+
+
 def taken(group: Sequence[Device]) -> Rows:
-    return Counter(
-        (
-            device.kind.vendor_id,
-            device.kind.product_id,
-            str(device.kind.dev_type),
-            device.numa_node,
-            device.kind.tags.get("physical_network"),
-        )
-        for device in group
-    )
+    """As in ``want.taken``, which has the type before the node."""
+    pools = map(pool_of, group)
+    return Counter((vendor, product, kind, node, network) for vendor, product, node, kind, network in pools)
 
 
-def device_of(
-    address: str,
-    vendor: str,
-    product: str,
-    dev_type: str,
-    node: int | None,
-    parent: str | None,
-    more: dict[str, Any] | None = None,
-) -> PciDevice:
+def device_of(row: Sequence[Any]) -> PciDevice:
+    address, vendor, product, dev_type, node, parent, *_ = row
     return PciDevice(
         PciAddress.parse(address),
         DeviceType(dev_type),
@@ -138,7 +132,7 @@ def device_of(
         product,
         node,
         parent=None if parent is None else PciAddress.parse(parent),
-        serial=(more or {}).get("serial"),
+        serial=nova_rules.more(row).get("serial"),
         total_vfs=8 if dev_type == "type-PF" else 0,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,33 @@ def more_than_can_be_asked_for(vector: Vector) -> bool:
     return any(count.isascii() and count.isdecimal() and int(count) > MAX_COUNT for count in counts)
 
 
+def devname_that_is_no_text(vector: Vector) -> bool:
+    """Some entry has a devname that is neither text nor empty."""
+    value = json.loads(vector["spec"])
+    entries = value if isinstance(value, list) else [value]
+    names = [entry.get("devname") for entry in entries if isinstance(entry, dict)]
+    return any(name and not isinstance(name, str) for name in names)
+
+
+def several_requests(vector: Vector) -> bool:
+    """Requests of one instance compete for the devices of the host."""
+    return len(vector["reqs"]) > 1
+
+
 def bad_alias_that_no_flavor_asks_for(vector: Vector) -> bool:
     """Nova never reads its aliases, since there is no extra spec."""
     return vector["extra_spec"] is None and vector["want"]["config"] != "ok"
 
 
-RULES = {rule.__name__: rule for rule in (more_than_can_be_asked_for, bad_alias_that_no_flavor_asks_for)}
+RULES = {
+    rule.__name__: rule
+    for rule in (
+        devname_that_is_no_text,
+        more_than_can_be_asked_for,
+        bad_alias_that_no_flavor_asks_for,
+        several_requests,
+    )
+}
 
 
 def load() -> list[Deviation]:

@@ -23,7 +23,7 @@ def more(row: Sequence[Any]) -> dict[str, Any]:
     return row[6] if len(row) > 6 else {}
 
 
-def faults(vector: dict[str, Any], taken: Sequence[Sequence[str]]) -> str:
+def fault(vector: dict[str, Any], taken: Sequence[Sequence[str]]) -> str:
     """What is wrong with the addresses taken for each request; empty if nothing is."""
     by_address = {row[0]: row for row in vector["devs"]}
     held = [row[0] for row in vector["devs"] if more(row).get("used") and pool_keys(vector, row)]
@@ -49,7 +49,8 @@ def pool_keys(vector: dict[str, Any], row: Sequence[Any]) -> dict[str, Any]:
             entry.get(key, "*") in ("*", own) or entry[key].lower() == own
             for key, own in (("vendor_id", vendor), ("product_id", product))
         )
-        if ids and entry.get("address", address) in (address, parent):
+        serial = str(entry.get("remote_managed")).lower() not in TRUE or more(row).get("serial")
+        if ids and serial and entry.get("address", address) in (address, parent):
             tags = {
                 key: value
                 for key, value in entry.items()

@@ -39,10 +39,9 @@ def test_answers_are_novas(file: Path, record_property: Callable[[str, object], 
     for vector in read(file):
         kind, compare = kind_of(vector)
         outcome = PLACEMENT if "placement" in vector.get("needs", ()) else compare(vector)
-        covering = [one.name for one in allowed if one.covers(kind, vector, outcome)]
         if outcome.agrees:
             agreed += 1
-        elif covering:
+        elif covering := [one.name for one in allowed if one.covers(kind, vector, outcome)]:
             deviating[covering[0]] += 1
         else:
             disagreements.append(f"{vector['id']}: {outcome.ours} {outcome.detail}")
