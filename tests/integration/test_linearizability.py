@@ -1,0 +1,178 @@
+"""Claims and releases of many threads answer as if each had happened at one moment, one after the other."""
+
+import time
+from collections.abc import Sequence
+from itertools import permutations
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import ClaimRefused
+from tests.support.concurrency import at_once
+from tests.support.effort import IS_LONG, short_or_long
+from tests.support.fleet import Fleet, Host, pf, vf
+from tests.support.holds import Device, Event, Freed, Holding, Holds, Refused, Served
+from tests.support.invariants import violations
+from tests.support.linearizability import Operation, Undecided, legal_order
+from tests.support.model_host import ALIASES, Free
+
+THREADS = 32
+CLAIMS = short_or_long(10, 100)  # of each thread
+SEEDS = range(short_or_long(2, 20))
+WISHES = ["nic-vf:1", "nic-vf:1", "nic-vf:2", "nic-pf:1", "nic-pf:1", "nic-pf:1,nic-vf:1"]
+PORTS, VFS = 2, 3
+
+
+def ports(number: int, vfs: int) -> list[Free]:
+    """So many ports, with so many VFs each, as nobody holds them."""
+    [pf_kind], [vf_kind] = ALIASES["nic-pf"], ALIASES["nic-vf"]
+    return [
+        device
+        for port in range(number)
+        for device in [
+            Free(pf(port), pf_kind),
+            *(Free(vf(port, number), vf_kind, parent=pf(port)) for number in range(vfs)),
+        ]
+    ]
+
+
+class TestThreads:
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_what_they_were_answered_has_a_legal_order(self, fleet: Fleet, seed: int) -> None:
+        hosts = {name: fleet.host(name, PORTS, VFS) for name in ("h1", "h2")}
+        histories = at_once([lambda n=n: live(fleet, hosts, Random(f"{seed} {n}")) for n in range(THREADS)])
+        assert [broken for broken in histories if isinstance(broken, Exception)] == []
+        history = [event for events in histories for event in events]
+        with fleet.engine.connect() as connection:
+            assert violations(connection) == []
+        assert Holds({name: ports(PORTS, VFS) for name in hosts}).legal_order(history)
+        assert {type(event) for event in history} == {Served, Freed, Refused}
+
+
+def live(fleet: Fleet, hosts: dict[str, Host], random: Random) -> list[Event]:
+    """Claim and give back by turns; what was answered, and when."""
+    events: list[Event] = []
+    for _ in range(CLAIMS):
+        alias = random.choice(WISHES)
+        called = time.perf_counter_ns()
+        try:
+            claim = fleet.claim(alias)
+        except ClaimRefused:
+            events.append(Refused(called, time.perf_counter_ns(), alias))
+            continue
+        devices = frozenset((claim.host, device.address) for device in claim.devices)
+        served = Served(called, time.perf_counter_ns(), devices)
+        host = hosts[claim.host]
+        if random.random() < 0.5:
+            host.done(claim, step=1)
+        fleet.release(claim)
+        called = time.perf_counter_ns()
+        host.done(claim, step=2)
+        events += [served, Freed(called, time.perf_counter_ns(), served)]
+    return events
+
+
+HOLDS = Holds({"h1": ports(2, 2)})
+PF0, PF1, VF00, VF01, VF10 = (("h1", address) for address in (pf(0), pf(1), vf(0, 0), vf(0, 1), vf(1, 0)))
+
+
+def served(called: int, answered: int, *devices: Device) -> Served:
+    return Served(called, answered, frozenset(devices))
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> Sequence[Event]:
+    """A few events of callers that give back only what they know that they have."""
+    times = st.integers(0, 12)
+    span = st.tuples(times, times, times, times).map(sorted)
+    devices = st.sampled_from([(PF0,), (PF1,), (VF00,), (VF10,), (VF00, VF10), (PF0, VF10)])
+    history: list[Event] = []
+    for called, answered, freeing, freed in draw(st.lists(span, min_size=1, max_size=3)):
+        claim = served(2 * called, 2 * answered + 1, *draw(devices))
+        history.append(claim)
+        if draw(st.booleans()):
+            history.append(Freed(2 * freeing + 2, 2 * freed + 3, claim))
+    for called, answered, *_ in draw(st.lists(span, max_size=max(0, 6 - len(history)))):
+        alias = draw(st.sampled_from(["nic-vf:1", "nic-vf:4", "nic-pf:1", "nic-pf:2", "nic-pf:1,nic-vf:1"]))
+        history.append(Refused(2 * called, 2 * answered + 1, alias))
+    return history
+
+
+def is_legal(order: Sequence[Event]) -> bool:
+    """Could just this have happened, one event after the other?"""
+    held: Holding | None = frozenset()
+    for number, event in enumerate(order):
+        if held is None or any(later.answered < event.called for later in order[number:]):
+            return False
+        held = HOLDS.take(event, held)
+    return held is not None
+
+
+class TestChecker:
+    """On two ports with two VFs each, by hand."""
+
+    def test_one_after_the_other(self) -> None:
+        first, second = served(0, 1, PF0), served(4, 5, VF00)
+        assert HOLDS.legal_order([first, Freed(2, 3, first), second]) == [0, 1, 2]
+
+    def test_no_device_is_held_by_two(self) -> None:
+        first = served(0, 1, VF00)
+        assert not HOLDS.legal_order([first, served(2, 3, VF00)])
+        assert not HOLDS.legal_order([first, served(2, 3, VF00), Freed(4, 5, first)])
+        assert not HOLDS.legal_order([first, served(0, 1, VF00, VF10)])
+
+    def test_no_vf_is_held_beside_its_pf(self) -> None:
+        assert not HOLDS.legal_order([served(0, 2, VF00), served(1, 3, PF0)])
+        assert not HOLDS.legal_order([served(0, 2, PF0, VF01)])
+        assert HOLDS.legal_order([served(0, 2, VF00), served(1, 3, PF1)])
+
+    def test_what_is_held_may_be_refused(self) -> None:
+        held = [served(0, 1, VF00), served(0, 1, VF10)]
+        assert HOLDS.legal_order([*held, Refused(2, 3, "nic-pf:1")])
+        assert HOLDS.legal_order([*held, Refused(2, 3, "nic-pf:1,nic-vf:1")])
+
+    def test_what_was_free_all_the_time_may_not(self) -> None:
+        held = [served(0, 1, VF00), served(0, 1, VF01)]
+        for alias in ("nic-pf:1", "nic-vf:1", "nic-vf:2"):
+            assert not HOLDS.legal_order([*held, Refused(2, 3, alias)])
+        assert not HOLDS.legal_order([served(0, 1, PF0), Refused(2, 3, "nic-vf:2")])
+
+    def test_nor_what_was_given_back_before(self) -> None:
+        first, second = served(0, 1, PF0), served(0, 1, PF1)
+        held = [first, second, Freed(2, 9, first)]
+        assert HOLDS.legal_order([*held, Refused(3, 4, "nic-vf:1")])
+        assert not HOLDS.legal_order([*held, Refused(10, 11, "nic-vf:1")])
+
+    def test_nor_what_is_claimed_only_later(self) -> None:
+        first, second = served(0, 1, PF0), served(4, 5, PF1)
+        assert not HOLDS.legal_order([first, second, Refused(2, 3, "nic-vf:1")])
+        assert HOLDS.legal_order([first, second, Refused(2, 4, "nic-vf:1")])
+
+    def test_a_release_may_have_taken_effect_at_any_time_in_its_call(self) -> None:
+        first, second = served(0, 1, PF0), served(0, 1, PF1)
+        freed = Freed(2, 20, first)
+        # Once the VF is claimed, the port is not whole; before that, no VF is free.
+        third = served(3, 19, VF00)
+        assert HOLDS.legal_order([first, second, freed, third, Refused(4, 5, "nic-vf:1")])
+        assert HOLDS.legal_order([first, second, freed, third, Refused(17, 18, "nic-pf:1")])
+        assert not HOLDS.legal_order([first, second, freed, third, Refused(20, 21, "nic-vf:1")])
+
+    def test_two_releases_have_an_order_that_explains_both_refusals(self) -> None:
+        first, second = served(0, 1, PF0), served(0, 1, PF1)
+        freed = [Freed(2, 20, first), Freed(2, 20, second)]
+        after = [served(3, 19, VF00), served(3, 19, VF10)]
+        refused = [Refused(4, 5, "nic-vf:2"), Refused(6, 18, "nic-pf:1")]
+        assert HOLDS.legal_order([first, second, *freed, *after, *refused])
+        assert not HOLDS.legal_order([first, second, *freed, *after, Refused(20, 21, "nic-vf:1")])
+
+    @given(history=histories())
+    @settings(derandomize=not IS_LONG, max_examples=short_or_long(150, 20_000), deadline=None, database=None)
+    def test_it_finds_what_trying_all_orders_finds(self, history: Sequence[Event]) -> None:
+        assert bool(HOLDS.legal_order(history)) == any(map(is_legal, permutations(history)))
+
+    def test_it_gives_up_rather_than_guess(self) -> None:
+        operations = [Operation(0, 9, lambda n, bit=bit: n | 1 << bit) for bit in range(12)]
+        with pytest.raises(Undecided):
+            legal_order([*operations, Operation(0, 9, lambda _: None)], 0, steps=100)

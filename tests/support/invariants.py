@@ -1,0 +1,129 @@
+"""What must be true of the database whenever nobody is in the middle of a transaction.
+
+Each rule is SQL that finds what breaks it, and is named for what it then finds.
+"""
+
+import sqlalchemy as sa
+
+HELD = "('claimed', 'allocated')"
+
+# One column each: what breaks the rule. `d` is always a device, `c` a claim.
+RULES = {
+    "a VF is held, and so is its PF": f"""
+        SELECT d.address FROM pci_devices d JOIN pci_devices pf ON pf.id = d.parent_id
+         WHERE d.status IN {HELD} AND pf.status IN {HELD}
+    """,
+    "a device was held by two at once": """
+        SELECT d.address
+          FROM (SELECT device_id, held_from,
+                       max(coalesce(held_until, 'infinity')) OVER (
+                           PARTITION BY device_id ORDER BY held_from, held_until
+                           ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS held_before
+                  FROM claim_devices) hold
+          JOIN pci_devices d ON d.id = hold.device_id
+         WHERE hold.held_from < hold.held_before
+    """,
+    "a device is held without a live claim, or free with one": f"""
+        SELECT d.address FROM pci_devices d LEFT JOIN claims c ON c.id = d.claim_id
+         WHERE (d.status IN {HELD}) <> coalesce(c.status IN ('claimed', 'allocated', 'releasing'), false)
+    """,
+    "a device is held as its claim is not": """
+        SELECT d.address FROM pci_devices d JOIN claims c ON c.id = d.claim_id
+         WHERE d.status = 'claimed' AND c.status = 'allocated'
+            OR d.status = 'allocated' AND c.status = 'claimed'
+    """,
+    "a live claim holds nothing": """
+        SELECT c.id::text FROM claims c
+         WHERE c.status IN ('claimed', 'allocated', 'releasing')
+           AND NOT EXISTS (SELECT FROM pci_devices d WHERE d.claim_id = c.id)
+    """,
+    "a claim holds another host's device": """
+        SELECT d.address FROM pci_devices d JOIN claims c ON c.id = d.claim_id
+         WHERE d.compute_node_id <> c.compute_node_id
+    """,
+    "the record of holds says other than the device": """
+        SELECT d.address
+          FROM pci_devices d
+          FULL JOIN (SELECT * FROM claim_devices WHERE held_until IS NULL) hold ON hold.device_id = d.id
+         WHERE d.claim_id IS DISTINCT FROM hold.claim_id
+    """,
+    "a device that nobody holds is not what its tree and its host say": f"""
+        SELECT d.address || ' is ' || d.status || ', its partners: ' || array_agg(p.status)::text
+          FROM pci_devices d
+          LEFT JOIN pci_devices p ON p.status IN {HELD} AND (p.id = d.parent_id OR p.parent_id = d.id)
+         WHERE d.status NOT IN {HELD} AND d.status <> 'removed'
+         GROUP BY d.id
+        HAVING d.status <> ALL (
+               CASE WHEN NOT d.offered THEN '{{unavailable}}'
+                    WHEN bool_or(p.status = 'allocated') THEN '{{unavailable}}'
+                    WHEN bool_or(p.status = 'claimed') THEN '{{unclaimable, unavailable}}'
+                    WHEN d.unusable_reason IS NOT NULL OR NOT d.present THEN '{{unavailable}}'
+                    ELSE '{{available}}' END :: text[])
+    """,
+    "a device was removed and is listed": """
+        SELECT d.address FROM pci_devices d WHERE d.status = 'removed' AND d.present
+    """,
+    "a VF is below what is no PF of its host": """
+        SELECT d.address FROM pci_devices d LEFT JOIN pci_devices pf ON pf.id = d.parent_id
+         WHERE d.status <> 'removed' AND d.dev_type = 'type-VF'
+           AND (pf.dev_type IS DISTINCT FROM 'type-PF' OR pf.status = 'removed'
+                OR pf.compute_node_id <> d.compute_node_id)
+    """,
+    "a device is in a pool of another type": """
+        SELECT d.address FROM pci_devices d JOIN pools p ON p.id = d.pool_id WHERE p.dev_type <> d.dev_type
+    """,
+    "a PF's number of VFs is wrong": """
+        SELECT d.address || ': ' || d.vfs || ', and not ' || count(vf.id)
+          FROM pci_devices d LEFT JOIN pci_devices vf ON vf.parent_id = d.id AND vf.status <> 'removed'
+         GROUP BY d.id HAVING d.vfs <> count(vf.id)
+    """,
+    "port_pools is wrong": f"""
+        WITH truth AS (
+            SELECT vf.parent_id AS port_id, vf.pool_id, min(vf.compute_node_id) AS compute_node_id,
+                   min(vf.numa_node) AS numa_node,
+                   count(*) FILTER (WHERE vf.status = 'available') AS free,
+                   sum(count(*) FILTER (WHERE vf.status IN {HELD})) OVER (PARTITION BY vf.parent_id) AS held
+              FROM pci_devices vf WHERE vf.parent_id IS NOT NULL
+             GROUP BY vf.parent_id, vf.pool_id)
+        SELECT coalesce(pp::text, 'nothing') || ', and not ' || coalesce(truth::text, 'that')
+          FROM port_pools pp FULL JOIN truth USING (port_id, pool_id)
+         WHERE (pp.compute_node_id, pp.numa_node, pp.free, pp.held, pp.whole)
+               IS DISTINCT FROM
+               (truth.compute_node_id, truth.numa_node, truth.free, truth.held, truth.held = 0)
+    """,
+    "a claim waits for a step that nobody will send": """
+        SELECT c.id || ', ' || c.status || ', step ' || c.step
+          FROM claims c
+          LEFT JOIN outbox o ON o.claim_id = c.id AND o.step = c.step
+         WHERE c.status = 'claimed' AND o.action IS DISTINCT FROM 'attach'
+            OR c.status = 'releasing' AND o.action IS DISTINCT FROM 'detach'
+    """,
+    "a step is sent that no claim waits for": """
+        SELECT o.claim_id || ', ' || o.action || ', step ' || o.step
+          FROM outbox o
+          JOIN claims c ON c.id = o.claim_id
+         WHERE o.step <> c.step OR c.status NOT IN ('claimed', 'releasing')
+    """,
+    "the events of a claim do not lead to its status": """
+        SELECT c.id::text
+          FROM claims c
+          LEFT JOIN (SELECT claim_id, array_agg(to_status ORDER BY id) AS to_status,
+                            array_agg(from_status ORDER BY id) AS from_status
+                       FROM claim_events GROUP BY claim_id) e ON e.claim_id = c.id
+         WHERE e.from_status IS DISTINCT FROM
+               array_prepend(NULL, e.to_status[:cardinality(e.to_status) - 1])
+            OR e.to_status[cardinality(e.to_status)] IS DISTINCT FROM c.status
+    """,
+}
+
+_ALL = sa.text(
+    " UNION ALL ".join(
+        f"(SELECT '{name.replace(chr(39), chr(39) * 2)}' AS rule, what FROM ({sql}) AS broken (what))"
+        for name, sql in RULES.items()
+    ).replace(":", r"\:")
+)
+
+
+def violations(connection: sa.Connection) -> list[tuple[str, str]]:
+    """Every rule that is broken, and by what."""
+    return [(row.rule, row.what) for row in connection.execute(_ALL)]

@@ -1,0 +1,232 @@
+"""The claim engine as it should be, in plain Python: what a call may answer, and what it changes.
+
+It leaves one thing open, which of the devices that would do a claim gets; that it learns from the answer.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import NamedTuple
+from uuid import UUID
+
+from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused, InvalidRequest, StaleStep, UnknownHost
+from common.rpc.messages import Claim, ClaimRequest, DeviceReport, InventoryAnswer
+from tests.support.model_host import Host, can_serve, wishes
+
+ALIAS = "pci_passthrough:alias"
+
+
+class Report(NamedTuple):
+    """An agent publishes its host's devices; None: they are as they were."""
+
+    host: str
+    digest: str
+    devices: Sequence[DeviceReport] | None
+
+
+class Release(NamedTuple):
+    """A caller gives a claim back."""
+
+    claim_id: UUID
+
+
+class Ending(NamedTuple):
+    """An agent says how a step ended."""
+
+    host: str
+    claim_id: UUID
+    step: int
+    done: bool
+    reason: str | None
+
+
+class Look(NamedTuple):
+    """Somebody looks at everything."""
+
+
+Call = ClaimRequest | Report | Release | Ending | Look
+
+
+class Wrong(AssertionError):
+    """An answer that should not have been given."""
+
+
+def expect(condition: object, otherwise: str) -> None:
+    """Raises :class:`Wrong`."""
+    if not condition:
+        raise Wrong(otherwise)
+
+
+@dataclass
+class Held:
+    """A claim; ``devices`` are those it has or had, each with the index of its request."""
+
+    request: ClaimRequest
+    host: str
+    devices: Mapping[str, int]
+    status: str = "claimed"
+    step: int = 1
+    reason: str | None = None
+
+    @property
+    def awaited(self) -> str | None:
+        """What its agent is to do."""
+        return {"claimed": "attach", "releasing": "detach"}.get(self.status)
+
+
+@dataclass
+class Model:
+    hosts: dict[str, Host] = field(default_factory=dict)
+    claims: dict[UUID, Held] = field(default_factory=dict)
+
+    def after(self, call: Call, answer: object) -> "Model | None":
+        """What is after a call with this answer; None if it cannot have been answered so."""
+        model = Model(
+            {name: host.copy() for name, host in self.hosts.items()},
+            {claim_id: replace(claim) for claim_id, claim in self.claims.items()},
+        )
+        try:
+            model.take(call, answer)
+        except Wrong:
+            return None
+        return model
+
+    def take(self, call: Call, answer: object) -> None:
+        """Change as the call does. Raises :class:`Wrong` if it cannot have been answered so."""
+        match call:
+            case ClaimRequest():
+                self._claim(call, answer)
+            case Report():
+                self._report(call, answer)
+            case Release():
+                self._release(call, answer)
+            case Ending():
+                self._end_step(call, answer)
+            case Look():
+                expect(answer == self.picture(), f"all is {answer}, and not {self.picture()}")
+
+    def picture(self) -> dict[str, object]:
+        """All devices and all claims as they are."""
+        return {
+            "devices": {
+                (name, address): (device.status, device.claim_id)
+                for name, host in self.hosts.items()
+                for address, device in host.devices.items()
+            },
+            "claims": {id_: (claim.status, claim.step, claim.reason) for id_, claim in self.claims.items()},
+        }
+
+    def can_serve(
+        self, alias: str, hosts: Collection[str] | None = None, avoid_hosts: Collection[str] = ()
+    ) -> bool:
+        """Is there a host that has all that is asked for?"""
+        wanted = [kinds for _, kinds in wishes(alias)]
+        return any(
+            can_serve(host.free().values(), wanted)
+            for name, host in self.hosts.items()
+            if (hosts is None or name in hosts) and name not in avoid_hosts
+        )
+
+    def _report(self, report: Report, answer: object) -> None:
+        host = self.hosts.setdefault(report.host, Host())
+        is_news = host.digest != report.digest
+        right = InventoryAnswer(resend=is_news and report.devices is None)
+        expect(answer == right, f"{answer} to {report}, and not {right}")
+        if is_news and report.devices is not None:
+            host.apply(report.devices)
+            host.digest = report.digest
+
+    def _claim(self, request: ClaimRequest, answer: object) -> None:
+        known = self.claims.get(request.claim_id)
+        if known is not None and known.request != request:
+            expect(isinstance(answer, ClaimConflict), f"{answer} to a claim's id with {request}")
+        elif known is None and isinstance(answer, ClaimRefused):
+            is_there = self.can_serve(request.extra_specs[ALIAS], request.hosts, request.avoid_hosts)
+            expect(not is_there, f"refused, and what it wants was there: {request}")
+        else:
+            if known is None:
+                self._hold(request, answer)
+            self._expect_as_it_stands(request.claim_id, answer)
+
+    def _hold(self, request: ClaimRequest, claim: object) -> None:
+        """Let a new claim have the devices that it got, if it may have them."""
+        if not isinstance(claim, Claim):
+            raise Wrong(f"{claim} to {request}")
+        is_allowed = request.hosts is None or claim.host in request.hosts
+        expect(is_allowed and claim.host not in request.avoid_hosts, f"on a wrong host: {claim}")
+        host = self.hosts[claim.host]
+        free, wanted = host.free(), wishes(request.extra_specs[ALIAS])
+        expect(all(each.address in free for each in claim.devices), f"has what was not free: {claim}")
+        taken = [free[each.address] for each in claim.devices]
+        expect(not any(one.excludes(two) for one, two in combinations(taken, 2)), f"has a PF twice: {claim}")
+        served = Counter(each.request_index for each in claim.devices)
+        expect(served == Counter(index for index, _ in wanted), f"not what it wanted: {claim}")
+        kinds = dict(wanted)
+        for each in claim.devices:
+            expect(free[each.address].kind in kinds[each.request_index], f"not what it wanted: {claim}")
+
+        devices = {each.address: each.request_index for each in claim.devices}
+        self.claims[request.claim_id] = Held(request, claim.host, devices)
+        for address, device in host.devices.items():
+            if address in devices:
+                device.status, device.claim_id = "claimed", request.claim_id
+            elif device.status == "available" and (
+                device.parent in devices or any(each.parent == address for each in taken)
+            ):
+                device.status = "unclaimable"
+
+    def _release(self, release: Release, answer: object) -> None:
+        claim = self.claims.get(release.claim_id)
+        if claim is None:
+            expect(isinstance(answer, ClaimNotFound), f"{answer} to {release}, which is unknown")
+            return
+        if claim.status in {"claimed", "allocated"}:
+            claim.status, claim.step = "releasing", claim.step + 1
+        self._expect_as_it_stands(release.claim_id, answer)
+
+    def _end_step(self, ending: Ending, answer: object) -> None:
+        claim = self.claims.get(ending.claim_id)
+        right = self._error(ending, claim)
+        expect(type(answer) is right, f"{answer!r} to {ending}, and not {right}")
+        if claim is None or right is not type(None) or claim.awaited is None:
+            return
+        claim.reason = ending.reason
+        if claim.awaited == "detach" and not ending.done:
+            return
+        attached = claim.awaited == "attach" and ending.done
+        host = self.hosts[claim.host]
+        for address in claim.devices:
+            device = host.devices[address]
+            device.status = "allocated" if attached else "unavailable"
+            device.claim_id = ending.claim_id if attached else None
+        ports = {host.devices[address].parent or address for address in claim.devices}
+        if not attached and not all(
+            device.present for address, device in host.devices.items() if {address, device.parent} & ports
+        ):
+            host.digest = None  # what was kept because it was held has to be reported again
+        host.settle(ports)
+        claim.status = "allocated" if attached else "failed" if claim.awaited == "attach" else "released"
+
+    def _error(self, ending: Ending, claim: Held | None) -> type:
+        if ending.host not in self.hosts:
+            return UnknownHost
+        if claim is None or claim.host != ending.host:
+            return ClaimNotFound
+        if ending.step != claim.step:
+            return StaleStep if ending.step < claim.step else InvalidRequest
+        return type(None)
+
+    def _expect_as_it_stands(self, claim_id: UUID, answer: object) -> None:
+        claim = self.claims[claim_id]
+        devices = self.hosts[claim.host].devices
+        stands = {address: (index, devices[address].status) for address, index in claim.devices.items()}
+        right = (claim.host, claim.status, claim.step, claim.reason, stands)
+        said = isinstance(answer, Claim) and (
+            answer.host,
+            answer.status,
+            answer.step,
+            answer.reason,
+            {each.address: (each.request_index, each.status) for each in answer.devices},
+        )
+        expect(said == right, f"{answer!r}, and not {right}")
