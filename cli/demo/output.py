@@ -96,13 +96,13 @@ class Output:
         self._print(text)
 
     def query(self, question: str, sql: str, rows: Sequence[sa.RowMapping]) -> None:
-        """A question, as a statement, and what that answered."""
+        """A question, as a statement, and its answer; a single row is of counts that have to be 0."""
         self.console.print()
         self.fact(Text(question, style="italic"))
         self.statement(sql)
         if len(rows) == 1:
             answer = ", ".join(f"{name}: {value}" for name, value in rows[0].items())
-            self.fact(Text(answer, style="bold green"))
+            self.fact(Text(answer, style="bold red" if any(rows[0].values()) else "bold green"))
         else:
             self.table(list(rows[0].keys()), [tuple(row.values()) for row in rows])
 
