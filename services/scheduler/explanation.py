@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -86,7 +87,8 @@ def explain(
             pool_id: [request for request in requests if does(request, pools[pool_id])]
             for pool_id, requests in passed.items()
         }
-        leave(name, lambda c: bool(passed.get(c.pool_id)))  # noqa: B023 - called at once
+        wanted_pools = {pool_id for pool_id, requests in passed.items() if requests}
+        leave(name, partial(_is_of, wanted_pools))
     leave("hosts", lambda c: wanted.hosts is None or c.host in wanted.hosts)
     leave("avoid_hosts", lambda c: c.host not in wanted.avoid_hosts)
     leave("enabled", lambda c: not c.is_disabled)
@@ -102,6 +104,10 @@ def explain(
         misses=misses,
         nearest_miss=_in_words(wanted, filters, reachable, misses),
     )
+
+
+def _is_of(pool_ids: Set[int], count: _Count) -> bool:
+    return count.pool_id in pool_ids
 
 
 def _misses(
