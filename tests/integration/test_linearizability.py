@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import accumulate, permutations
 from random import Random
 
 import pytest
@@ -85,16 +85,16 @@ def served(called: int, answered: int, *devices: Device) -> Served:
 @st.composite
 def histories(draw: st.DrawFn) -> Sequence[Event]:
     """A few events of callers that give back only what they know that they have."""
-    times = st.integers(0, 12)
-    span = st.tuples(times, times, times, times).map(sorted)
+    waits = st.lists(st.integers(1, 6), min_size=4, max_size=4).map(accumulate).map(tuple)
     devices = st.sampled_from([(PF0,), (PF1,), (VF00,), (VF10,), (VF00, VF10), (PF0, VF10)])
     history: list[Event] = []
-    for called, answered, freeing, freed in draw(st.lists(span, min_size=1, max_size=3)):
-        claim = served(2 * called, 2 * answered + 1, *draw(devices))
+    for number in range(draw(st.integers(1, 3))):
+        called, answered, freeing, freed = (5 * number + wait for wait in draw(waits))
+        claim = served(called, answered, *draw(devices))
         history.append(claim)
         if draw(st.booleans()):
-            history.append(Freed(2 * freeing + 2, 2 * freed + 3, claim))
-    for called, answered, *_ in draw(st.lists(span, max_size=max(0, 6 - len(history)))):
+            history.append(Freed(freeing, freed, claim))
+    for called, answered, *_ in draw(st.lists(waits, max_size=6 - len(history))):
         alias = draw(st.sampled_from(["nic-vf:1", "nic-vf:4", "nic-pf:1", "nic-pf:2", "nic-pf:1,nic-vf:1"]))
         history.append(Refused(2 * called, 2 * answered + 1, alias))
     return history

@@ -79,9 +79,9 @@ class Holds:
         after: list[set[int]] = [set() for _ in history]
         for (number, claim), (other_number, other) in combinations(claims, 2):
             if self._touch(claim.devices, other.devices):
-                if claim in release and history[release[claim]].called < other.answered:
+                if claim in release and history[release[claim]].called <= other.answered:
                     after[other_number].add(release[claim])
-                elif other in release and history[release[other]].called < claim.answered:
+                elif other in release and history[release[other]].called <= claim.answered:
                     after[number].add(release[other])
                 else:
                     return None
