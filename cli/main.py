@@ -8,6 +8,7 @@ from cli.claims import add_claim_commands
 from cli.database import db
 from cli.demo import demo
 from cli.devices import add_device_commands
+from cli.host import host
 from cli.session import Session
 
 
@@ -40,3 +41,4 @@ add_claim_commands(main)
 add_device_commands(main)
 main.add_command(db)
 main.add_command(demo)
+main.add_command(host)

@@ -1,0 +1,147 @@
+"""``portclaim host scan|record``: this machine as its compute agent sees it. No service has to run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TextIO
+
+import click
+from rich.table import Table
+
+from cli import render
+from cli.session import Session, command
+from common.errors import InvalidConfiguration
+from common.pci.device import PciDevice
+from common.pci.device_spec import DeviceSpecs
+from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
+from common.pci.host import HostView
+
+_sysfs_root = click.option(
+    "--sysfs-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Root of the tree to read. Default: [compute_agent] sysfs_root, which is /sys.",
+)
+
+_COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs", "taken by", "problem")
+
+
+@click.group()
+def host() -> None:
+    """Look at this machine's PCI devices as its compute agent does."""
+
+
+@command(host)
+@_sysfs_root
+@render.output_option
+@click.pass_obj
+def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
+    """Show the devices, and which entry of [pci] device_spec takes each."""
+    from services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
+    from services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
+
+    root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
+    try:
+        found = Scanner(SysfsTree(root)).scan()
+    except ScanError as error:
+        raise InvalidConfiguration(str(error)) from error
+    view = HostView.of(found.devices)
+    try:
+        specs = DeviceSpecs.parse(session.conf.pci.device_spec, view)
+    except InvalidDeviceSpec as error:
+        raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
+    taken_by = {str(device.address): _taken_by(specs, device, view) for device in found.devices}
+    problems = {str(address): problem for address, problem in found.problems.items()}
+    if output == "json":
+        rows = [_as_row(device, taken_by, problems) for device in found.devices]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    render.console().print(_table(found.devices, taken_by, problems))
+    for spec in specs.specs:
+        count = list(taken_by.values()).count(spec.source)
+        click.echo(f"{spec.source} takes {count} device{'' if count == 1 else 's'}")
+    if not specs.specs:
+        click.echo("there is no [pci] device_spec: nothing of this host would be handed out")
+
+
+@command(host)
+@_sysfs_root
+@click.option("--identifying", is_flag=True, help="With serial numbers and MACs.")
+@click.argument("file", type=click.File("w"), default="-")
+@click.pass_obj
+def record(session: Session, sysfs_root: Path | None, identifying: bool, file: TextIO) -> None:
+    """Write down what a scan reads, to FILE or standard output, for tests and bug reports."""
+    from services.compute_agent import recording  # noqa: PLC0415 - no other command needs it
+    from services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
+
+    root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
+    file.write(recording.record(SysfsTree(root), identifying=identifying).as_json())
+
+
+def _taken_by(specs: DeviceSpecs, device: PciDevice, view: HostView) -> str | None:
+    try:
+        match = specs.match(device, view)
+    except DeviceOutOfReach:
+        return None
+    return None if match is None else match.spec.source
+
+
+def _as_row(
+    device: PciDevice, taken_by: dict[str, str | None], problems: dict[str, str]
+) -> dict[str, str | int | None]:
+    address = str(device.address)
+    return {
+        "address": address,
+        "dev_type": device.dev_type.value,
+        "class_id": device.class_id,
+        "vendor_id": device.vendor_id,
+        "product_id": device.product_id,
+        "numa_node": device.numa_node,
+        "parent_address": None if device.parent is None else str(device.parent),
+        "driver": device.driver,
+        "iommu_group": device.iommu_group,
+        "netdev": device.netdev,
+        "mac": device.mac,
+        "serial": device.serial,
+        "total_vfs": device.total_vfs,
+        "num_vfs": device.num_vfs,
+        "taken_by": taken_by[address],
+        "problem": problems.get(address),
+    }
+
+
+def _table(
+    devices: tuple[PciDevice, ...], taken_by: dict[str, str | None], problems: dict[str, str]
+) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in (
+        "address",
+        "type",
+        "ids",
+        "numa",
+        "driver",
+        "group",
+        "netdev",
+        "VFs",
+        "taken by",
+        "problem",
+    ):
+        table.add_column(column, no_wrap=True)
+    for device in devices:
+        address = str(device.address)
+        shown = (
+            device.numa_node,
+            device.driver,
+            device.iommu_group,
+            device.netdev,
+            f"{device.num_vfs} of {device.total_vfs}" if device.total_vfs else None,
+            taken_by[address],
+        )
+        table.add_row(
+            address,
+            device.dev_type.value,
+            f"{device.vendor_id}:{device.product_id}",
+            *("-" if value is None else str(value) for value in shown),
+            problems.get(address, ""),
+        )
+    return table
