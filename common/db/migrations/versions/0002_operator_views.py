@@ -59,11 +59,12 @@ SELECT n.host,
        d.numa_node,
        p.tags,
        count(*) FILTER (WHERE d.status <> 'removed') AS total,
-       count(*) FILTER (WHERE d.status = 'available') AS available,
+       count(*) FILTER (WHERE d.status = 'available' AND n.disabled_reason IS NULL) AS available,
        count(*) FILTER (WHERE d.status = 'claimed') AS claimed,
        count(*) FILTER (WHERE d.status = 'allocated') AS allocated,
        count(*) FILTER (WHERE d.status = 'unclaimable') AS unclaimable,
-       count(*) FILTER (WHERE d.status = 'unavailable') AS unavailable
+       count(*) FILTER (WHERE d.status = 'unavailable'
+                           OR d.status = 'available' AND n.disabled_reason IS NOT NULL) AS unavailable
   FROM pci_devices d
   JOIN compute_nodes n ON n.id = d.compute_node_id
   JOIN pools p ON p.id = d.pool_id
