@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from common.pci.address import PciAddress
 from common.pci.errors import InvalidPciAddress
+from common.pci.option_text import shown
 from common.pci.pattern import compile_pattern
 
 ANY = "*"
@@ -49,10 +50,10 @@ def as_address(number: int) -> PciAddress:
 def hex_number(text: str, limit: int) -> int:
     """A plain hexadecimal number up to ``limit``; ValueError says what is wrong with another."""
     if not _HEX.fullmatch(text):
-        raise ValueError(f"{text!r} is no hexadecimal number")
+        raise ValueError(f"{shown(text)} is no hexadecimal number")
     number = int(text, 16)
     if number > limit:
-        raise ValueError(f"{text!r} is above {limit:x}")
+        raise ValueError(f"{shown(text)} is above {limit:x}")
     return number
 
 
@@ -82,7 +83,7 @@ def parse_glob(text: str) -> Glob:
     front, _, function = text.partition(".")
     parts = front.split(":")
     if len(parts) > 3:
-        raise ValueError(f"{text!r} has more than three fields before the function")
+        raise ValueError(f"{shown(text)} has more than three fields before the function")
     if function and not function.strip():
         raise ValueError("the function is blank; leave it out or write a * for any")
     parts = [ANY] * (3 - len(parts)) + parts + [function]
@@ -135,5 +136,5 @@ def parse_patterns(fields: Mapping[str, object]) -> FieldPatterns:
     """
     names = [one.name for one in FIELDS]
     if strangers := [name for name in fields if name not in names]:
-        raise ValueError(f"{strangers[0]!r} is no field of an address; these are {', '.join(names)}")
+        raise ValueError(f"{shown(strangers[0])} is no field of an address; these are {', '.join(names)}")
     return FieldPatterns(tuple(compile_pattern(fields.get(name, ".*")) for name in names))

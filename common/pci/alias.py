@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from common.pci.device import DeviceType
 from common.pci.errors import InvalidAlias, UnknownAlias
-from common.pci.option_text import as_text, read_boolean, read_json
+from common.pci.option_text import as_text, read_boolean, read_json, shown
 from common.pci.request import MAX_COUNT, NumaPolicy, PciRequest
 
 MAX_NAME = 256
@@ -50,13 +50,15 @@ class Aliases:
         Entries of the same name are alternatives; they must agree on device type and NUMA policy.
         Raises :class:`InvalidAlias`.
         """
-        by_name: dict[str, Alias] = {}
+        aliases = cls({})
         for number, text in enumerate(entries, 1):
-            source = f"alias {number}"
-            one = read_alias(source, text)
-            known = by_name.get(one.name)
-            by_name[one.name] = one if known is None else _join(source, known, one)
-        return cls(by_name)
+            aliases = aliases.plus(f"alias {number}", read_alias(f"alias {number}", text))
+        return aliases
+
+    def plus(self, source: str, one: Alias) -> Aliases:
+        """These and one more entry, which messages call ``source``. Raises :class:`InvalidAlias`."""
+        known = self.by_name.get(one.name)
+        return Aliases({**self.by_name, one.name: one if known is None else _join(source, known, one)})
 
     def requests(self, extra_spec: str, affinity_policy: NumaPolicy | None = None) -> tuple[PciRequest, ...]:
         """The requests that ``pci_passthrough:alias`` makes: ``name:count``, with commas between.
@@ -69,14 +71,14 @@ class Aliases:
         name, colon, count = part.partition(":")
         number = _COUNT.fullmatch(count.strip())
         if not colon or number is None:
-            raise InvalidAlias(f"{part!r} does not say which devices and how many; write name:count")
+            raise InvalidAlias(f"{shown(part)} does not say which devices and how many; write name:count")
         alias = self.by_name.get(name.strip())
         if alias is None:
             known = ", ".join(sorted(self.by_name)) or "none at all"
-            raise UnknownAlias(f"{name.strip()!r} is no alias; defined are {known}")
+            raise UnknownAlias(f"{shown(name.strip())} is no alias; defined are {known}")
         if not 1 <= int(number[1]) <= MAX_COUNT:
             raise InvalidAlias(
-                f"{part!r} asks for {number[1]} devices; from 1 to {MAX_COUNT} can be asked for"
+                f"{shown(part)} asks for {number[1]} devices; from 1 to {MAX_COUNT} can be asked for"
             )
         return PciRequest(
             count=int(number[1]),
@@ -99,7 +101,7 @@ def read_alias(source: str, text: str) -> Alias:
         if key not in _KEYS:
             raise InvalidAlias(f"not a key of an alias; these are {', '.join(_KEYS)}", source, ascii(key))
         if not isinstance(value, str):
-            raise InvalidAlias(f"{value!r} is no string", source, key)
+            raise InvalidAlias(f"{shown(value)} is no string", source, key)
         try:
             fields[key] = as_text(value)
         except ValueError as error:
@@ -116,7 +118,7 @@ def _checked(source: str, fields: Mapping[str, str]) -> Alias:
     spec: dict[str, str | None] = {}
     for key in ("vendor_id", "product_id"):
         if not _ID.fullmatch(fields[key]):
-            raise InvalidAlias(f"{fields[key]!r} is not four hexadecimal digits", source, key)
+            raise InvalidAlias(f"{shown(fields[key])} is not four hexadecimal digits", source, key)
         spec[key] = fields[key].lower()
     if "device_type" in fields:
         spec["dev_type"] = _choice(source, fields, "device_type", DEVICE_TYPES)
@@ -124,7 +126,7 @@ def _checked(source: str, fields: Mapping[str, str]) -> Alias:
         word = read_boolean(fields["live_migratable"])
         if word is None:
             raise InvalidAlias(
-                f"{fields['live_migratable']!r} is neither yes nor no", source, "live_migratable"
+                f"{shown(fields['live_migratable'])} is neither yes nor no", source, "live_migratable"
             )
         spec["live_migratable"] = as_text(word)
     spec |= {key: fields[key] for key in ("resource_class", "traits") if key in fields}
@@ -138,17 +140,19 @@ def _checked(source: str, fields: Mapping[str, str]) -> Alias:
 
 def _choice(source: str, fields: Mapping[str, str], key: str, choices: Sequence[str]) -> str:
     if fields[key] not in choices:
-        raise InvalidAlias(f"{fields[key]!r} is none of {', '.join(choices)}", source, key)
+        raise InvalidAlias(f"{shown(fields[key])} is none of {', '.join(choices)}", source, key)
     return fields[key]
 
 
 def _join(source: str, known: Alias, one: Alias) -> Alias:
     """``known`` with one more alternative."""
     if known.numa_policy is not one.numa_policy:
-        raise InvalidAlias(f"another entry named {one.name!r} has {known.numa_policy}", source, "numa_policy")
+        raise InvalidAlias(
+            f"another entry named {shown(one.name)} has {known.numa_policy}", source, "numa_policy"
+        )
     device_type = known.spec[0].get("dev_type")
     if device_type != one.spec[0].get("dev_type"):
         raise InvalidAlias(
-            f"another entry named {one.name!r} has {device_type or 'none'}", source, "device_type"
+            f"another entry named {shown(one.name)} has {device_type or 'none'}", source, "device_type"
         )
     return Alias(known.name, known.numa_policy, known.spec + one.spec)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, FULL_MASK, as_number
 from common.pci.device import PciDevice
@@ -49,20 +49,32 @@ class DeviceSpecs:
     _rows: tuple[_Row, ...] = field(repr=False, compare=False)
 
     @classmethod
+    def of(cls, specs: Iterable[DeviceSpec]) -> DeviceSpecs:
+        """These entries, in this order."""
+        listed = tuple(specs)
+        return cls(listed, tuple(_row(place, spec) for place, spec in enumerate(listed)))
+
+    @classmethod
     def parse(
         cls, entries: Sequence[str], host: HostView = _NO_HOST, *, report_in_placement: bool = False
     ) -> DeviceSpecs:
         """Read the values of ``[pci] device_spec``, each a JSON object or a list of them.
 
         Whether a full address is a PF, whose VFs then belong to the entry too, is looked up in
-        ``host`` now: parse again when the host has other PFs. Raises :class:`InvalidDeviceSpec`.
+        ``host`` now; see :meth:`seen_from`. Raises :class:`InvalidDeviceSpec`.
         """
-        specs = tuple(
+        return cls.of(
             read_device_spec(source, item, host, report_in_placement=report_in_placement)
             for number, text in enumerate(entries, 1)
-            for source, item in split_entry(number, text)
+            for source, item in items_of(f"device_spec {number}", text)
         )
-        return cls(specs, tuple(_row(place, spec) for place, spec in enumerate(specs)))
+
+    def seen_from(self, host: HostView) -> DeviceSpecs:
+        """The same entries on the same host at a later time, with the PFs that it has then.
+
+        It never raises: what was right at the start stays right while interfaces come and go.
+        """
+        return self.of(replace(spec, covers_vfs=spec.place in host.pfs) for spec in self.specs)
 
     def match(self, device: PciDevice, host: HostView = _NO_HOST) -> Match | None:
         """The first entry that takes the device, or None.
@@ -84,25 +96,18 @@ class DeviceSpecs:
         return None
 
 
-def split_entry(number: int, text: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """The JSON objects in the ``number``-th value of the option, each with its name for messages.
+def items_of(source: str, text: str) -> list[tuple[str, object]]:
+    """The JSON values in one value of the option, each with its name for messages.
 
     Raises :class:`InvalidDeviceSpec`.
     """
-    source = f"device_spec {number}"
     try:
         value = read_json(text)
     except ValueError as error:
         raise InvalidDeviceSpec(str(error), source) from None
-    if isinstance(value, dict):
-        yield source, value
-        return
-    if not isinstance(value, list):
-        raise InvalidDeviceSpec("neither a JSON object nor a list of them", source)
-    for place, item in enumerate(value, 1):
-        if not isinstance(item, dict):
-            raise InvalidDeviceSpec("not a JSON object", f"{source}, item {place}")
-        yield f"{source}, item {place}", item
+    if isinstance(value, list):
+        return [(f"{source}, item {place}", item) for place, item in enumerate(value, 1)]
+    return [(source, value)]
 
 
 def _row(place: int, spec: DeviceSpec) -> _Row:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from common.pci.address import PciAddress
 from common.pci.address_spec import (
     ANY,
     ANYWHERE,
@@ -19,7 +20,7 @@ from common.pci.address_spec import (
 from common.pci.device import DeviceType, PciDevice
 from common.pci.errors import InvalidDeviceSpec
 from common.pci.host import HostView
-from common.pci.option_text import as_text, read_boolean
+from common.pci.option_text import as_text, read_boolean, shown
 
 MAX_ID = 0xFFFF
 MAX_VFS = 0xFFFF
@@ -56,15 +57,22 @@ class DeviceSpec:
     reconfigurable: bool = True
     num_vfs: int | None = None
 
+    @property
+    def place(self) -> PciAddress | None:
+        """The one address that the entry names, or None where it names more, or an interface."""
+        return self.glob.single if self.patterns is None else self.patterns.single
+
     def offers(self, device: PciDevice) -> bool:
         """May this device, which the entry takes, be handed out as it is now?"""
         return self.reconfigurable or device.dev_type is not DeviceType.PF or device.num_vfs == 0
 
 
 def read_device_spec(
-    source: str, entry: Mapping[str, object], host: HostView, *, report_in_placement: bool = False
+    source: str, entry: object, host: HostView, *, report_in_placement: bool = False
 ) -> DeviceSpec:
     """Understand one JSON object. Raises :class:`InvalidDeviceSpec` with entry, key and reason."""
+    if not isinstance(entry, dict):
+        raise InvalidDeviceSpec(f"{shown(entry)} is no JSON object", source)
     return _Reader(source, entry, host, report_in_placement).read()
 
 
@@ -106,7 +114,7 @@ class _Reader:
     def _id(self, key: str) -> str:
         value = self._rest.pop(key, ANY)
         if not isinstance(value, str):
-            raise self._invalid(key, f"{value!r} is no string of hexadecimal digits")
+            raise self._invalid(key, f"{shown(value)} is no string of hexadecimal digits")
         text = value.strip() if key == "vendor_id" else value
         if text == ANY:
             return ANY
@@ -120,7 +128,7 @@ class _Reader:
         if not value:
             return None
         if not isinstance(value, str):
-            raise self._invalid("devname", f"{value!r} is no name of a network interface")
+            raise self._invalid("devname", f"{shown(value)} is no name of a network interface")
         at = self._host.netdevs.get(value)
         if at is not None and at.domain > DOMAIN.limit:
             raise self._invalid("devname", f"{value} is {at}; PCI domains above ffff are out of reach")
@@ -137,7 +145,7 @@ class _Reader:
                 return parse_patterns(value)
         except ValueError as error:
             raise self._invalid("address", str(error)) from None
-        raise self._invalid("address", f"{value!r} is neither text nor patterns; leave it out for any")
+        raise self._invalid("address", f"{shown(value)} is neither text nor patterns; leave it out for any")
 
     def _reconfigurable(self) -> bool:
         value = self._rest.pop("reconfigurable", None)
@@ -149,7 +157,7 @@ class _Reader:
             return None
         text = str(value)
         if not _NUMBER.fullmatch(text) or int(text) > MAX_VFS:
-            raise self._invalid("num_vfs", f"{value!r} is no number from 0 to {MAX_VFS}")
+            raise self._invalid("num_vfs", f"{shown(value)} is no number from 0 to {MAX_VFS}")
         return int(text)
 
     def _tags(self) -> dict[str, str]:
@@ -170,7 +178,7 @@ class _Reader:
     def _boolean(self, key: str, value: object) -> bool:
         word = read_boolean(value)
         if word is None:
-            raise self._invalid(key, f"{value!r} is neither yes nor no")
+            raise self._invalid(key, f"{shown(value)} is neither yes nor no")
         return word
 
     def _check_remote_managed(self, spec: DeviceSpec, pf: PciDevice | None) -> None:
@@ -178,7 +186,9 @@ class _Reader:
         if spec.devname is not None:
             target = self._host.netdevs.get(spec.devname)
             if target is None:
-                raise self._invalid("remote_managed", f"this host has no network interface {spec.devname!r}")
+                raise self._invalid(
+                    "remote_managed", f"this host has no network interface {shown(spec.devname)}"
+                )
             pf = self._host.pfs.get(target)
         if pf is None:
             return

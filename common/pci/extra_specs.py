@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from common.pci.alias import Aliases
 from common.pci.errors import InvalidAlias
+from common.pci.option_text import shown
 from common.pci.request import GroupPolicy, NumaPolicy, PciRequest
 
 ALIAS = "pci_passthrough:alias"
@@ -45,4 +46,4 @@ def _word(extra_specs: Mapping[str, str], key: str, words: type[Word]) -> Word |
     try:
         return words(value)
     except ValueError:
-        raise InvalidAlias(f"{value!r} is none of {', '.join(words)}", key=key) from None
+        raise InvalidAlias(f"{shown(value)} is none of {', '.join(words)}", key=key) from None

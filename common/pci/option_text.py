@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import reprlib
 
 # oslo.utils' boolean words, which Nova takes.
 _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 _FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
 
+_MAX_DEPTH = 8
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
 
 def read_json(text: str) -> object:
     """The JSON value in ``text``. Raises ValueError with a reason for a person."""
     try:
-        return json.loads(text)
+        value: object = json.loads(text)
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     except RecursionError:
-        raise ValueError("not JSON: nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
+    layer = [value]
+    for _ in range(_MAX_DEPTH):
+        layer = [part for one in layer for part in _parts(one)]
+    if layer:
+        raise ValueError(_TOO_DEEP)
+    return value
 
 
 def read_boolean(value: object) -> bool | None:
@@ -36,3 +48,17 @@ def as_text(value: object) -> str:
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("contains a NUL or half of a surrogate pair; remove it")
     return text
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it, however long it is."""
+    return _short.repr(value)
+
+
+_TOO_DEEP = f"not JSON that an option can hold: nested more than {_MAX_DEPTH} deep"
+
+
+def _parts(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []

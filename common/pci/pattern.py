@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import warnings
 
+from common.pci.option_text import shown
+
 FIELD_LENGTH = 4  # the domain is the longest field of an address
 MAX_LENGTH = 128
 MAX_STEPS = 10_000
@@ -42,15 +44,15 @@ def compile_pattern(text: object) -> re.Pattern[str]:
     person: no text, no regular expression, too long, too many ways, or written in verbose mode.
     """
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
-        raise ValueError(f"{text!r} is no text of at most {MAX_LENGTH} characters")
+        raise ValueError(f"{shown(text)} is no text of at most {MAX_LENGTH} characters")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # "[[" may mean more in some later Python
             pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+        raise ValueError(f"{shown(text)} is no regular expression: {error}") from None
     if pattern.flags & re.VERBOSE:
-        raise ValueError(f"{text!r} uses the verbose flag; write it without")
+        raise ValueError(f"{shown(text)} uses the verbose flag; write it without")
     _Counter(text).check()
     return pattern
 
@@ -69,7 +71,7 @@ class _Counter:
 
     def _refuse(self) -> None:
         raise ValueError(
-            f"{self._text!r} could try more than {MAX_STEPS} ways to match one field of an address; "
+            f"{shown(self._text)} could try more than {MAX_STEPS} ways to match one field of an address; "
             "write it without repetitions of what is itself repeated, optional or a choice"
         )
 
@@ -107,7 +109,7 @@ class _Counter:
     def _group(self, opening: re.Match[str]) -> tuple[Ways, int]:
         self._at = opening.end()
         if "x" in (opening["inner_flags"] or ""):
-            raise ValueError(f"{self._text!r} uses the verbose flag; write it without")
+            raise ValueError(f"{shown(self._text)} uses the verbose flag; write it without")
         if opening["empty"]:
             return _EMPTY, 1
         if opening["reference"]:

@@ -1,0 +1,121 @@
+"""``portclaim config check``: what the PCI options of a nova.conf would do here. No service has to run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from oslo_config import cfg
+from rich.markup import escape
+from rich.table import Table
+
+from cli import render
+from cli.session import command
+from common.errors import InvalidConfiguration
+from common.pci.config_check import Finding, check_aliases, check_device_spec
+from common.pci.device import PciDevice
+from common.pci.nova_options import OLD_NAMES, Setting, refusals
+
+_FEW = 4  # devices that are named; of more, their number says more
+
+
+@click.group("config")
+def config() -> None:
+    """Look at a configuration before a service does."""
+
+
+@command(config)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--sysfs-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default="/sys",
+    show_default=True,
+    help="Whose devices the entries are tried on.",
+)
+@click.option("--no-host", is_flag=True, help="Judge the entries only, whatever this machine has.")
+@render.output_option
+def check(file: Path, sysfs_root: Path, no_host: bool, output: str) -> None:
+    """Say which entries of FILE, a nova.conf, are understood, and which devices each takes.
+
+    Exit status: 0 the services would start with it; 1 they would not.
+    """
+    try:
+        findings = _check(file, None if no_host else _devices(sysfs_root))
+    except cfg.Error as error:
+        raise InvalidConfiguration(str(error)) from error
+    if output == "json":
+        click.echo(json.dumps([_as_row(finding) for finding in findings], indent=2))
+    elif findings:
+        render.console().print(_table(findings))
+    else:
+        click.echo(f"{file} says nothing about PCI devices: nothing would be handed out")
+    if any(finding.refused for finding in findings):
+        sys.exit(1)
+
+
+def _check(file: Path, devices: Sequence[PciDevice] | None) -> list[Finding]:
+    conf = cfg.ConfigOpts()
+    for name, old_names in OLD_NAMES.items():
+        old = [cfg.DeprecatedOpt(old, group=section) for section, old in old_names]
+        conf.register_opt(cfg.MultiStrOpt(name, default=[], deprecated_opts=old), "pci")
+    conf(["--config-file", str(file)], project="portclaim", prog="portclaim", use_env=False)
+    refused = [
+        Finding(f"[{section}] {name}", refused=reason)
+        for (section, name), reason in refusals(_settings(file)).items()
+    ]
+    return [*refused, *check_device_spec(conf.pci.device_spec, devices), *check_aliases(conf.pci.alias)]
+
+
+def _settings(file: Path) -> dict[Setting, list[str]]:
+    """Everything that the file sets, known or not."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    cfg.ConfigParser(str(file), sections).parse()
+    return {(section, name): values for section, found in sections.items() for name, values in found.items()}
+
+
+def _devices(sysfs_root: Path) -> Sequence[PciDevice] | None:
+    """The devices of this host, or None where it has no PCI bus."""
+    from services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
+    from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree  # noqa: PLC0415
+
+    if not (sysfs_root / PCI_DEVICES).is_dir():
+        return None
+    try:
+        return Scanner(SysfsTree(sysfs_root)).scan().devices
+    except ScanError as error:
+        raise InvalidConfiguration(str(error)) from error
+
+
+def _as_row(finding: Finding) -> dict[str, object]:
+    return {
+        "entry": finding.entry,
+        "refused": finding.refused,
+        "takes": None if finding.takes is None else [str(device.address) for device in finding.takes],
+        "notes": list(finding.notes),
+    }
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("entry", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("why, or what it takes", overflow="fold")
+    for finding in findings:
+        verdict = "[red]refused[/red]" if finding.refused else "[green]good[/green]"
+        about = "; ".join(filter(None, (finding.refused, _takes(finding), *finding.notes)))
+        table.add_row(escape(finding.entry), verdict, escape(about))
+    return table
+
+
+def _takes(finding: Finding) -> str | None:
+    if finding.takes is None:
+        return None
+    addresses = [str(device.address) for device in finding.takes]
+    if not addresses:
+        return "takes no device of this host"
+    rest = f" and {len(addresses) - _FEW} more" if len(addresses) > _FEW else ""
+    return f"takes {', '.join(addresses[:_FEW])}{rest}"

@@ -1,0 +1,108 @@
+"""What the ``[pci]`` section of a nova.conf would do here, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from common.pci.alias import Aliases, read_alias
+from common.pci.device import PciDevice
+from common.pci.device_spec import DeviceSpecs, items_of
+from common.pci.device_spec_entry import DeviceSpec, read_device_spec
+from common.pci.errors import DeviceOutOfReach, InvalidAlias, InvalidDeviceSpec, InvalidOption
+from common.pci.host import HostView
+from common.pci.matching import IGNORED_KEYS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What there is to say about one entry.
+
+    ``refused`` is why no service would start with it; None: it is understood. ``takes`` are the
+    devices of the host that a device_spec entry takes, None where nothing was asked about them;
+    ``notes`` say what may surprise.
+    """
+
+    entry: str
+    refused: str | None = None
+    takes: tuple[PciDevice, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def check_device_spec(entries: Sequence[str], devices: Sequence[PciDevice] | None) -> list[Finding]:
+    """Look at the values of ``[pci] device_spec``.
+
+    ``devices`` are those of a host; with None there is no host to look at, and no word about what an
+    entry takes. An entry that is refused takes nothing from those after it.
+    """
+    host = HostView.of(devices or ())
+    findings: list[Finding] = []
+    specs: list[DeviceSpec] = []
+    for number, text in enumerate(entries, 1):
+        source = f"device_spec {number}"
+        try:
+            items = items_of(source, text)
+        except InvalidDeviceSpec as error:
+            findings.append(_refused(source, error))
+            continue
+        for name, item in items:
+            try:
+                specs.append(read_device_spec(name, item, host))
+                findings.append(Finding(name, notes=_notes(specs[-1].tags)))
+            except InvalidDeviceSpec as error:
+                findings.append(_refused(name, error))
+    return findings if devices is None else _with_host(findings, DeviceSpecs.of(specs), devices, host)
+
+
+def check_aliases(entries: Sequence[str]) -> list[Finding]:
+    """Look at the values of ``[pci] alias``."""
+    findings: list[Finding] = []
+    aliases = Aliases({})
+    for number, text in enumerate(entries, 1):
+        source = f"alias {number}"
+        try:
+            one = read_alias(source, text)
+            aliases = aliases.plus(source, one)
+            findings.append(Finding(source, notes=_notes(one.spec[0])))
+        except InvalidAlias as error:
+            findings.append(_refused(source, error))
+    return findings
+
+
+def _refused(source: str, error: InvalidOption) -> Finding:
+    return Finding(source, refused=": ".join(part for part in (error.key, error.reason) if part))
+
+
+def _notes(keys: Iterable[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{key} has no effect: only Placement reads it" for key in sorted(IGNORED_KEYS.intersection(keys))
+    )
+
+
+def _with_host(
+    findings: Iterable[Finding], specs: DeviceSpecs, devices: Iterable[PciDevice], host: HostView
+) -> list[Finding]:
+    """The findings, and what each entry takes of the host; devices out of reach come last."""
+    takes: dict[str, list[PciDevice]] = {spec.source: [] for spec in specs.specs}
+    beyond: list[Finding] = []
+    for device in devices:
+        try:
+            match = specs.match(device, host)
+        except DeviceOutOfReach as error:
+            beyond.append(Finding(str(device.address), notes=(str(error),)))
+        else:
+            if match is not None:
+                takes[match.spec.source].append(device)
+    absent = {
+        spec.source: (f"this host has no network interface {spec.devname} now",)
+        for spec in specs.specs
+        if spec.devname is not None and spec.devname not in host.netdevs
+    }
+    return [
+        replace(
+            finding,
+            takes=tuple(takes[finding.entry]) if finding.refused is None else None,
+            notes=finding.notes + absent.get(finding.entry, ()),
+        )
+        for finding in findings
+    ] + beyond

@@ -1,0 +1,149 @@
+"""Aliases, and what flavors ask for with them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from common.pci.alias import Aliases
+from common.pci.errors import InvalidAlias, InvalidRequest, UnknownAlias
+from common.pci.extra_specs import requests_from_extra_specs
+from common.pci.request import MAX_COUNT, GroupPolicy, NumaPolicy, PciRequest
+
+NIC = {"name": "nic", "vendor_id": "15B3", "product_id": "1018", "device_type": "type-VF"}
+QAT = {"name": "qat", "vendor_id": "8086", "product_id": "0435", "numa_policy": "required"}
+
+
+def aliases(*entries: dict[str, Any]) -> Aliases:
+    return Aliases.parse([json.dumps(entry) for entry in entries])
+
+
+def test_an_extra_spec_asks_for_devices_by_alias() -> None:
+    known = aliases(NIC, QAT)
+    nic = ({"vendor_id": "15b3", "product_id": "1018", "dev_type": "type-VF"},)
+    qat = ({"vendor_id": "8086", "product_id": "0435"},)
+    assert known.requests(" nic : 2,qat:007") == (
+        PciRequest(2, nic, "nic", NumaPolicy.LEGACY),
+        PciRequest(7, qat, "qat", NumaPolicy.REQUIRED),
+    )
+
+
+def test_entries_of_one_name_are_alternatives() -> None:
+    other = NIC | {"name": " nic ", "product_id": "101e", "numa_policy": "legacy", "live_migratable": "No"}
+    (request,) = aliases(NIC, other).requests("nic:1")
+    assert [alternative["product_id"] for alternative in request.spec] == ["1018", "101e"]
+    assert request.spec[1]["live_migratable"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("difference", "key"),
+    [({"numa_policy": "socket"}, "numa_policy"), ({"device_type": "type-PF"}, "device_type")],
+)
+def test_entries_of_one_name_agree_on_type_and_policy(difference: dict[str, str], key: str) -> None:
+    with pytest.raises(InvalidAlias, match=f"^alias 3: {key}: another entry named 'nic' has ") as caught:
+        aliases(NIC, QAT, NIC | difference)
+    assert (caught.value.entry, caught.value.key) == ("alias 3", key)
+
+
+def test_the_flavors_numa_policy_overrides_the_aliases() -> None:
+    extra_specs = {"pci_passthrough:alias": "qat:1", "hw:pci_numa_affinity_policy": "preferred"}
+    wish = requests_from_extra_specs(extra_specs, aliases(QAT))
+    assert [request.numa_policy for request in wish.requests] == [NumaPolicy.PREFERRED]
+
+
+def test_extra_specs_about_other_things_are_passed_over() -> None:
+    wish = requests_from_extra_specs({"hw:cpu_policy": "dedicated", "group_policy": "isolate"}, aliases(QAT))
+    assert (wish.requests, wish.group_policy) == ((), GroupPolicy.ISOLATE)
+    assert requests_from_extra_specs({}, Aliases({})).group_policy is GroupPolicy.NONE
+
+
+@pytest.mark.parametrize("key", ["hw:pci_numa_affinity_policy", "group_policy"])
+def test_a_policy_that_is_none_is_refused_by_its_extra_spec(key: str) -> None:
+    with pytest.raises(InvalidAlias, match=f"^{key}: 'Strict' is none of") as caught:
+        requests_from_extra_specs({key: "Strict"}, aliases(QAT))
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "qat",
+        "qat:",
+        ":",
+        "qat:1,",
+        "qat:1:1",
+        "qat:x",
+        "qat:-1",
+        "qat:+1",
+        "qat:1_0",
+        "qat:1.0",
+        "qat:\u0661",
+    ],
+)
+def test_what_asks_for_no_number_of_devices_is_refused(value: str) -> None:
+    with pytest.raises(InvalidAlias, match="write name:count"):
+        aliases(QAT).requests(value)
+
+
+@pytest.mark.parametrize("count", ["0", "000", str(MAX_COUNT + 1), "10000", "999999999"])
+def test_counts_have_limits(count: str) -> None:
+    with pytest.raises(InvalidAlias, match=f"from 1 to {MAX_COUNT} can be asked for"):
+        aliases(QAT).requests(f"qat:{count}")
+    assert aliases(QAT).requests(f"qat:{MAX_COUNT}")[0].count == MAX_COUNT
+
+
+def test_an_unknown_alias_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UnknownAlias, match="'nice' is no alias; defined are nic, qat"):
+        aliases(QAT, NIC).requests("nice:1")
+    with pytest.raises(UnknownAlias, match="defined are none at all"):
+        Aliases({}).requests("nic:1")
+
+
+def test_the_old_capability_type_asks_for_nothing() -> None:
+    assert aliases(QAT | {"capability_type": "pci"}).requests("qat:1") == aliases(QAT).requests("qat:1")
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({"name": None}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "x" * 257}, "name"),
+        ({"vendor_id": "*"}, "vendor_id"),
+        ({"vendor_id": "86"}, "vendor_id"),
+        ({"product_id": "0435\n"}, "product_id"),
+        ({"product_id": 435}, "product_id"),
+        ({"device_type": "vdpa"}, "device_type"),
+        ({"numa_policy": ""}, "numa_policy"),
+        ({"live_migratable": True}, "live_migratable"),
+        ({"live_migratable": "perhaps"}, "live_migratable"),
+        ({"capability_type": "PCI"}, "capability_type"),
+        ({"trusted": "true"}, "'trusted'"),
+        ({"traits": "\0"}, "traits"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_by_entry_and_key(entry: dict[str, Any], key: str) -> None:
+    with pytest.raises(InvalidAlias) as caught:
+        aliases(NIC, QAT | entry)
+    assert (caught.value.entry, caught.value.key) == ("alias 2", key)
+
+
+@pytest.mark.parametrize("key", ["name", "vendor_id", "product_id"])
+def test_name_and_ids_are_needed(key: str) -> None:
+    with pytest.raises(InvalidAlias, match=f"^alias 1: {key}: missing"):
+        aliases({one: value for one, value in QAT.items() if one != key} | {"resource_class": "CUSTOM_QAT"})
+
+
+@pytest.mark.parametrize("text", ["", "{", "true", "[]", "name=nic"])
+def test_what_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(InvalidAlias, match=r"^alias 1: not (a )?JSON"):
+        Aliases.parse([text])
+
+
+@pytest.mark.parametrize(("count", "spec"), [(0, ({},)), (MAX_COUNT + 1, ({},)), (1, ())])
+def test_a_request_is_for_some_devices_of_some_kind(count: int, spec: tuple[dict[str, str], ...]) -> None:
+    with pytest.raises(InvalidRequest):
+        PciRequest(count, spec)

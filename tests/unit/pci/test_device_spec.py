@@ -1,0 +1,208 @@
+"""Which devices an entry of device_spec takes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from common.pci.device import PciDevice
+from common.pci.device_spec import DeviceSpecs
+from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
+from common.pci.host import HostView
+from tests.unit.pci.support import PORT, at, card, pf, vf
+
+
+def takes(entry: Any, device: PciDevice, host: HostView = PORT) -> bool:
+    return DeviceSpecs.parse([json.dumps(entry)], host).match(device, host) is not None
+
+
+def refused(*entries: Any, host: HostView = PORT) -> InvalidDeviceSpec:
+    with pytest.raises(InvalidDeviceSpec) as caught:
+        DeviceSpecs.parse([entry if isinstance(entry, str) else json.dumps(entry) for entry in entries], host)
+    return caught.value
+
+
+def test_one_entry_makes_a_port_tradable_whole_or_in_slices() -> None:
+    entry = {"address": "0000:81:00.0"}
+    assert takes(entry, pf())
+    assert takes(entry, vf())
+    assert not takes(entry, vf(parent="0000:82:00.0"))
+
+
+@pytest.mark.parametrize(
+    "address", ["*:81:00.0", "81:00.0", "0000:81:00.*", {"bus": "81", "slot": "00", "function": "0"}]
+)
+def test_a_wildcard_in_the_address_of_a_port_leaves_its_vfs_alone(address: object) -> None:
+    assert takes({"address": address}, pf())
+    assert not takes({"address": address}, vf("0000:81:01.2"))
+
+
+def test_patterns_that_spell_a_port_in_plain_text_cover_its_vfs() -> None:
+    entry = {"address": {"domain": "0000", "bus": "81", "slot": "00", "function": "0"}}
+    assert takes(entry, vf("0000:81:01.2"))
+
+
+@pytest.mark.parametrize(
+    ("address", "taken", "left"),
+    [
+        ("0a", "0000:81:0a.0", "0000:0a:00.0"),
+        ("0a:00", "1234:0a:00.7", "0000:0b:00.0"),
+        ("0a:00.5", "1234:0a:00.5", "1234:0a:00.6"),
+        (".5", "0000:81:0a.5", "0000:81:0a.4"),
+        (":0a:", "1234:0a:1f.7", "0000:0b:00.0"),
+        ("::1F.", "1234:0a:1f.7", "0000:1f:00.0"),
+        (" 0 :  : * . 5", "0000:0a:1f.5", "0001:0a:1f.5"),
+    ],
+)
+def test_partial_addresses_fill_from_the_right(address: str, taken: str, left: str) -> None:
+    assert takes({"address": address}, card(taken))
+    assert not takes({"address": address}, card(left))
+
+
+@pytest.mark.parametrize("address", ["", " ", ":", "::", ".", "*", "*:*:*.*", "*.", None])
+def test_what_is_blank_means_any(address: str | None) -> None:
+    assert takes({"address": address}, card())
+
+
+def test_patterns_are_anchored_at_the_start_only_and_see_lower_case() -> None:
+    device = card("0000:0a:00.5")
+    assert takes({"address": {"bus": "0"}}, device)
+    assert not takes({"address": {"bus": "a"}}, device)
+    assert not takes({"address": {"bus": "0A"}}, device)
+    assert takes({"address": {"bus": "(?i)0A", "function": "[4-7]"}}, device)
+
+
+def test_a_renamed_interface_is_followed() -> None:
+    specs = DeviceSpecs.parse(['{"devname": "ens1f0"}'], PORT)
+    assert specs.match(vf(), PORT)
+    renamed = HostView.of([pf(netdev="uplink0"), pf("0000:82:00.0", netdev="ens1f0")])
+    assert specs.match(vf(), renamed) is None
+    assert specs.match(vf("0000:82:00.2", parent="0000:82:00.0"), renamed)
+
+
+def test_the_interface_of_a_vf_names_this_vf_alone() -> None:
+    host = HostView.of([pf(), vf(netdev="ens1f0v0")])
+    assert takes({"devname": "ens1f0v0"}, vf(), host)
+    assert not takes({"devname": "ens1f0v0"}, vf("0000:81:00.3"), host)
+
+
+def test_a_port_that_is_plugged_in_later_is_covered_from_then_on() -> None:
+    specs = DeviceSpecs.parse(['{"address": "0000:81:00.0"}'])
+    assert specs.match(vf()) is None
+    assert specs.seen_from(PORT).match(vf())
+
+
+def test_the_first_entry_that_matches_gives_the_tags() -> None:
+    entries = [
+        '{"address": "0000:82:00.0", "physical_network": "other"}',
+        '[{"product_id": "1017", "physical_network": "whole"}, {"vendor_id": "15B3", "trusted": "true"}]',
+        "{}",
+    ]
+    specs = DeviceSpecs.parse(entries, PORT)
+    found = [specs.match(device) for device in (pf(), vf(), card())]
+    assert [match and (match.entry, dict(match.tags)) for match in found] == [
+        (1, {"physical_network": "whole"}),
+        (2, {"trusted": "true"}),
+        (3, {}),
+    ]
+    assert [spec.source for spec in specs.specs] == [
+        "device_spec 1",
+        "device_spec 2, item 1",
+        "device_spec 2, item 2",
+        "device_spec 3",
+    ]
+
+
+def test_tags_are_text_and_null_is_no_tag() -> None:
+    entry = {
+        "trusted": True,
+        "managed": "No",
+        "live_migratable": 1,
+        "speed": 25,
+        "physical_network": None,
+        "VENDOR_ID": "x",
+    }
+    match = DeviceSpecs.parse([json.dumps(entry)]).match(card())
+    assert match is not None
+    assert match.tags == {
+        "trusted": "true",
+        "managed": "false",
+        "live_migratable": "true",
+        "speed": "25",
+        "VENDOR_ID": "x",
+    }
+
+
+def test_a_card_that_must_stay_as_it_is_offers_no_port_with_vfs() -> None:
+    spec = DeviceSpecs.parse(['{"reconfigurable": "no", "num_vfs": 4}']).specs[0]
+    assert (spec.tags, spec.num_vfs) == ({}, 4)
+    assert spec.offers(vf())
+    assert spec.offers(pf(num_vfs=0))
+    assert not spec.offers(pf(num_vfs=4))
+
+
+def test_remotely_managed_devices_need_a_serial_number() -> None:
+    entry = {"product_id": "1018", "address": "0000:81:00.0", "remote_managed": "true"}
+    assert takes(entry, vf(serial="MT2113X00001"))
+    assert not takes(entry, vf(serial=""))
+
+
+@pytest.mark.parametrize("entry", [{"product_id": "1017"}, {"product_id": "1572"}, {}])
+def test_a_port_is_never_managed_remotely(entry: dict[str, str]) -> None:
+    for place in ({"address": "0000:81:00.0"}, {"devname": "ens1f0"}):
+        assert refused(entry | place | {"remote_managed": "true"}).key == "remote_managed"
+
+
+def test_a_device_beyond_16_bits_of_domain_is_out_of_reach() -> None:
+    specs = DeviceSpecs.parse(["{}"])
+    with pytest.raises(DeviceOutOfReach, match=r"10000:00:00\.0"):
+        specs.match(card("10000:00:00.0"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({"vendor_id": "0x8086"}, "vendor_id"),
+        ({"vendor_id": None}, "vendor_id"),
+        ({"product_id": " 0435"}, "product_id"),
+        ({"product_id": "80_86"}, "product_id"),
+        ({"product_id": "10000"}, "product_id"),
+        ({"address": []}, "address"),
+        ({"address": {}}, "address"),
+        ({"address": 0}, "address"),
+        ({"address": {"Bus": "81"}}, "address"),
+        ({"address": {"bus": 81}}, "address"),
+        ({"address": {"bus": "("}}, "address"),
+        ({"address": {"bus": "(|||||||||){20}"}}, "address"),
+        ({"address": "0000:81:0*.0"}, "address"),
+        ({"address": "0000:81:20.0"}, "address"),
+        ({"address": "0000:81:00.8"}, "address"),
+        ({"address": "0:0000:81:00.0"}, "address"),
+        ({"address": "10000:81:00.0"}, "address"),
+        ({"devname": 5}, "devname"),
+        ({"devname": "ens1f0", "address": "*"}, "devname"),
+        ({"managed": "perhaps"}, "managed"),
+        ({"one_time_use": "yes"}, "one_time_use"),
+        ({"reconfigurable": "never"}, "reconfigurable"),
+        ({"num_vfs": -1}, "num_vfs"),
+        ({"num_vfs": 65536}, "num_vfs"),
+        ({"physical_network": "a\0b"}, "'physical_network'"),
+        ({"physical_network": "\ud800"}, "'physical_network'"),
+    ],
+)
+def test_what_has_no_meaning_is_refused_by_entry_and_key(entry: dict[str, Any], key: str) -> None:
+    error = refused("{}", [{}, entry])
+    assert (error.entry, error.key) == ("device_spec 2, item 2", key)
+    assert str(error).startswith(f"device_spec 2, item 2: {key}: ")
+
+
+@pytest.mark.parametrize("text", ["", "{", "'x'", "5", '"x"', "null", "[[]]", "[" * 100_000, "[5]"])
+def test_what_is_no_object_is_refused_by_entry(text: str) -> None:
+    assert str(refused("{}", text)).startswith("device_spec 2")
+
+
+def test_an_interface_beyond_reach_is_refused_at_the_start() -> None:
+    host = HostView(netdevs={"vmd0": at("10000:00:00.0")})
+    assert refused({"devname": "vmd0"}, host=host).key == "devname"

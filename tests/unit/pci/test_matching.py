@@ -1,0 +1,96 @@
+"""Which devices do for a request: Nova's rules one by one."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.pci.device import DeviceType
+from common.pci.matching import FILTERS, Affinity, Kind, satisfies
+from common.pci.request import NumaPolicy, PciRequest
+
+
+def kind(dev_type: str = "type-VF", **tags: str) -> Kind:
+    return Kind(DeviceType(dev_type), "15b3", "1018", tags)
+
+
+def request(*spec: dict[str, str | None]) -> PciRequest:
+    return PciRequest(1, spec)
+
+
+def test_one_alternative_is_enough() -> None:
+    either = request({"product_id": "101E"}, {"vendor_id": "15B3", "product_id": "1018"})
+    assert satisfies(either, kind())
+    assert not satisfies(request({"product_id": "101e"}), kind())
+
+
+@pytest.mark.parametrize(
+    ("dev_type", "does"), [("type-PCI", True), ("type-VF", True), ("type-PF", False), ("vdpa", False)]
+)
+def test_without_a_type_neither_ports_nor_vdpa_devices_are_given(dev_type: str, does: bool) -> None:
+    assert satisfies(request({}), kind(dev_type)) == does
+    assert satisfies(request({"dev_type": dev_type}), kind(dev_type))
+
+
+def test_tags_are_compared_by_the_requests_keys_without_case() -> None:
+    tagged = kind(physical_network="PhysNet0", trusted="True")
+    assert satisfies(request({"physical_network": "physnet0"}), tagged)
+    assert satisfies(request({}), tagged)
+    assert not satisfies(request({"physical_network": "physnet1"}), tagged)
+    assert not satisfies(request({"speed": "fast"}), tagged)
+
+
+def test_null_asks_for_devices_without_the_tag() -> None:
+    assert satisfies(request({"physical_network": None}), kind())
+    assert not satisfies(request({"physical_network": None}), kind(physical_network="physnet0"))
+
+
+def test_what_only_placement_reads_changes_nothing() -> None:
+    assert satisfies(request({"resource_class": "CUSTOM_A", "traits": "T"}), kind(resource_class="CUSTOM_B"))
+
+
+def test_remotely_managed_devices_go_to_who_asks_for_them() -> None:
+    remote = kind(remote_managed="True")
+    assert satisfies(request({"remote_managed": "true"}), remote)
+    assert not satisfies(request({}), remote)
+    assert not satisfies(request({"remote_managed": "true"}), kind())
+
+
+def test_sriov_devices_are_not_remotely_managed_by_default_and_others_say_nothing() -> None:
+    assert satisfies(request({"remote_managed": "false"}), kind("type-VF"))
+    assert not satisfies(request({"remote_managed": "false"}), kind("type-PCI"))
+
+
+def test_live_migratable_devices_are_those_that_say_so() -> None:
+    assert satisfies(request({"live_migratable": "false"}), kind(live_migratable="false"))
+    assert not satisfies(request({"live_migratable": "false"}), kind())
+    assert satisfies(request({}), kind(live_migratable="true"))
+
+
+def test_all_filters_together_are_the_answer() -> None:
+    wanted = request({"physical_network": "physnet0"})
+    for one in (kind(), kind(physical_network="physnet0"), kind("type-PF", physical_network="physnet0")):
+        assert satisfies(wanted, one) == all(does(wanted, one) for does in FILTERS.values())
+
+
+@pytest.mark.parametrize(
+    ("policy", "distances"),
+    [
+        (NumaPolicy.REQUIRED, (0, None, None, None)),
+        (NumaPolicy.SOCKET, (0, 1, None, None)),
+        (NumaPolicy.LEGACY, (0, None, None, 1)),
+        (NumaPolicy.PREFERRED, (0, 2, 2, 1)),
+    ],
+)
+def test_how_far_a_device_may_be(policy: NumaPolicy, distances: tuple[int | None, ...]) -> None:
+    """In the cell; in another cell of its socket; in another socket; nobody knows where."""
+    at_0 = Affinity(frozenset({0}), {0: 0, 1: 0, 2: 1})
+    assert tuple(at_0.distance(policy, node) for node in (0, 1, 2, None)) == distances
+
+
+def test_an_instance_without_cells_takes_devices_from_anywhere() -> None:
+    assert {Affinity().distance(policy, node) for policy in NumaPolicy for node in (0, 9, None)} == {0}
+
+
+def test_sockets_count_only_if_all_are_known() -> None:
+    at_0 = Affinity(frozenset({0}), {0: 0, 1: 0, 2: None})
+    assert at_0.distance(NumaPolicy.SOCKET, 1) is None
