@@ -107,14 +107,24 @@ class FieldPatterns:
     """A pattern for each field, anchored at the start only, against zero-padded lower-case digits."""
 
     patterns: tuple[re.Pattern[str], ...]
-    _known: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
+    _addresses: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
+    _fields: dict[tuple[re.Pattern[str], str], bool] = field(default_factory=dict, compare=False, repr=False)
 
     def match(self, number: int) -> bool:
-        """Does every field of the address match? Each address is tried only once."""
-        if (known := self._known.get(number)) is None:
+        """Does every field of the address match?
+
+        No pattern is tried twice on the same text: what a host has in different buses, slots and
+        functions bounds the time that even a slow pattern can take.
+        """
+        if (known := self._addresses.get(number)) is None:
             fields = re.split("[:.]", str(as_address(number)))
-            known = all(pattern.match(text) for pattern, text in zip(self.patterns, fields, strict=True))
-            self._known[number] = known
+            known = all(self._match_field(*pair) for pair in zip(self.patterns, fields, strict=True))
+            self._addresses[number] = known
+        return known
+
+    def _match_field(self, pattern: re.Pattern[str], text: str) -> bool:
+        if (known := self._fields.get((pattern, text))) is None:
+            known = self._fields[pattern, text] = pattern.match(text) is not None
         return known
 
     @property

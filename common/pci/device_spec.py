@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, FULL_MASK, as_number
+from common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, FULL_MASK, FieldPatterns, as_number
 from common.pci.device import PciDevice
 from common.pci.device_spec_entry import DeviceSpec, read_device_spec
 from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
@@ -32,12 +32,13 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An entry as a comparison: ids and address in one number, and whether there is more to ask."""
+    """An entry as a comparison: ids and address in one number, and what more there is to ask."""
 
     mask: int
     value: int
     covers_vfs: bool
-    has_more: bool
+    patterns: FieldPatterns | None
+    asks_more: bool
     match: Match
 
 
@@ -89,9 +90,16 @@ class DeviceSpecs:
         ids = (int(device.vendor_id, 16) << _ID_BITS | int(device.product_id, 16)) << ADDRESS_BITS
         own = ids | as_number(device.address)
         above = own if device.parent is None else ids | as_number(device.parent)
-        for row in self._rows:
-            fits = own & row.mask == row.value or (row.covers_vfs and above & row.mask == row.value)
-            if fits and (not row.has_more or _accepts(row.match.spec, device, host, own, above)):
+        for row in self._rows:  # a row costs no call unless it must: this is where the time goes
+            patterns = row.patterns
+            if (
+                (own & row.mask == row.value and (patterns is None or patterns.match(own & FULL_MASK)))
+                or (
+                    row.covers_vfs
+                    and above & row.mask == row.value
+                    and (patterns is None or patterns.match(above & FULL_MASK))
+                )
+            ) and (not row.asks_more or _accepts(row.match.spec, device, host)):
                 return row.match
         return None
 
@@ -121,22 +129,19 @@ def _row(place: int, spec: DeviceSpec) -> _Row:
         mask=mask << ADDRESS_BITS | spec.glob.mask,
         value=value << ADDRESS_BITS | spec.glob.value,
         covers_vfs=spec.covers_vfs,
-        has_more=spec.devname is not None or spec.patterns is not None or spec.remote_managed,
+        patterns=spec.patterns,
+        asks_more=spec.devname is not None or spec.remote_managed,
         match=Match(place, spec),
     )
 
 
-def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView, own: int, above: int) -> bool:
-    """The rules that a comparison of ids and glob cannot tell."""
+def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
+    """The rules about more than ids and address."""
     if spec.remote_managed and not device.serial:
         return False
-    if spec.devname is not None:
-        target = host.netdevs.get(spec.devname)
-        return target is not None and (
-            target == device.address or (target == device.parent and target in host.pfs)
-        )
-    if spec.patterns is not None:
-        return spec.patterns.match(own & FULL_MASK) or (
-            spec.covers_vfs and spec.patterns.match(above & FULL_MASK)
-        )
-    return True
+    if spec.devname is None:
+        return True
+    target = host.netdevs.get(spec.devname)
+    return target is not None and (
+        target == device.address or (target == device.parent and target in host.pfs)
+    )

@@ -121,8 +121,8 @@ class _Counter:
     def _quantified(self, ways: Ways, steps: int) -> tuple[Ways, int]:
         """The item just read with the quantifier behind it, if there is one.
 
-        Beyond the repetitions that it must make, ``re`` goes on only while characters are consumed,
-        but for one empty round after each.
+        Beyond the rounds that it must make, ``re`` goes on only while characters are consumed, but
+        for one empty round at the end.
         """
         quantifier = _QUANTIFIER.match(self._text, self._at)
         if quantifier is None:
@@ -131,15 +131,14 @@ class _Counter:
         low, high = _bounds(quantifier)
         if low > MAX_STEPS:
             self._refuse()
-        rounds = min(high, low + 2 * FIELD_LENGTH + 2)
         total, power, cost = _NOTHING, _EMPTY, 1
-        for done in range(rounds + 1):
+        for done in range(min(high, low + FIELD_LENGTH) + 1):
             if done >= low:
-                total = _sum(total, power)
+                total = _sum(total, *[power] * (1 + ways[0] * (done < high)))
             cost += sum(power) * steps
             if cost > MAX_STEPS:
                 self._refuse()
-            power = _product(power, ways)
+            power = _product(power, ways if done < low else (0, *ways[1:]))
         return total, cost
 
     def _take(self, char: str) -> bool:
@@ -156,8 +155,8 @@ def _bounds(quantifier: re.Match[str]) -> tuple[int, int]:
     return int(quantifier["low"] or 0), int(quantifier["high"] or MAX_STEPS)
 
 
-def _sum(one: Ways, other: Ways) -> Ways:
-    return tuple(a + b for a, b in zip(one, other, strict=True))
+def _sum(*several: Ways) -> Ways:
+    return tuple(map(sum, zip(*several, strict=True)))
 
 
 def _product(one: Ways, other: Ways) -> Ways:
