@@ -25,11 +25,18 @@ _TAKE_HOST = sa.text("""
     RETURNING id
 """)
 
+# A VF cannot be below a device that is held as something else than a PF: it counts as not listed until that
+# is free, and is then looked at again.
 _REPORTED = """
     reported AS (
-        SELECT * FROM jsonb_to_recordset(:devices) AS r (
-            address text, dev_type text, vendor_id text, product_id text, numa_node integer,
-            parent_address text, offered boolean, unusable_reason text, tags jsonb, attributes jsonb)
+        SELECT r.*
+          FROM jsonb_to_recordset(:devices) AS r (
+               address text, dev_type text, vendor_id text, product_id text, numa_node integer,
+               parent_address text, offered boolean, unusable_reason text, tags jsonb, attributes jsonb)
+          LEFT JOIN pci_devices parent
+            ON parent.compute_node_id = :compute_node_id AND parent.address = r.parent_address
+           AND parent.dev_type <> 'type-PF' AND NOT parent.unheld
+         WHERE parent.id IS NULL
     )
 """
 
@@ -52,13 +59,13 @@ _ADD_POOLS = _of_report("""
 _TREE_AT_THE_END = sa.text("SET CONSTRAINTS parent_is_a_pf_of_the_same_host DEFERRED")
 
 # What is in use is never removed, nor are the VFs of a PF in use (they do not exist on the host
-# while a guest has it) or of one whose agent says that it is not in order.
+# while a guest has it) or of one of which its agent says that it is not in order.
 _VANISH = _of_report("""
     , vanished AS (
         SELECT d.id,
                NOT d.unheld
                   OR NOT coalesce(pf.unheld, true)
-                  OR reported_pf.unusable_reason IS NOT NULL
+                  OR (reported_pf.dev_type = 'type-PF' AND reported_pf.unusable_reason IS NOT NULL)
                   OR EXISTS (SELECT FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld) AS kept
           FROM pci_devices d
           LEFT JOIN pci_devices pf ON pf.id = d.parent_id
@@ -110,12 +117,13 @@ _UPSERT_PORTS = _of_report(_UPSERT, free=_FREE, which="r.dev_type <> 'type-VF'")
 _UPSERT_VFS = _of_report(_UPSERT, free=_FREE, which="r.dev_type = 'type-VF'")
 
 _COUNT_VFS = sa.text("""
-    UPDATE pci_devices pf SET vfs = counted.vfs
-      FROM (SELECT parent_id, count(*) FILTER (WHERE status <> 'removed') AS vfs
-              FROM pci_devices
-             WHERE compute_node_id = :compute_node_id AND parent_id IS NOT NULL
-             GROUP BY parent_id) counted
-     WHERE pf.compute_node_id = :compute_node_id AND pf.id = counted.parent_id AND pf.vfs <> counted.vfs
+    UPDATE pci_devices port SET vfs = counted.vfs
+      FROM (SELECT port.id, count(vf.id) AS vfs
+              FROM pci_devices port
+              LEFT JOIN pci_devices vf ON vf.parent_id = port.id AND vf.status <> 'removed'
+             WHERE port.compute_node_id = :compute_node_id AND (port.dev_type = 'type-PF' OR port.vfs > 0)
+             GROUP BY port.id) counted
+     WHERE port.id = counted.id AND port.vfs <> counted.vfs
 """)
 
 _REMEMBER = sa.text("""

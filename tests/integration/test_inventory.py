@@ -260,6 +260,34 @@ class TestChangedTrees:
         assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
         assert fact(fleet, pf(0), "dev_type") == "type-PF"
 
+    def test_a_plain_device_that_is_held_becomes_a_pf_once_it_is_free(self, fleet: Fleet) -> None:
+        """Until then its VFs have nothing to be below; everything else of the report counts."""
+        host = fleet.host_of("h1", [gpu(0)])
+        claim = fleet.claim("gpu:1")
+        host.add(*port_devices(0, vfs=2), *port_devices(1, vfs=1))
+        host.report()
+        assert fleet.status("h1") == {pf(0): "claimed"} | all_are("available", pf(1), vf(1, 0))
+        host.failed(claim, "this is another device")
+        host.report()
+        assert fleet.status("h1") == all_are("available", *host.devices)
+
+    def test_a_pf_in_trouble_that_is_none_any_more_has_no_vfs(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=2)
+        host.lose(vf(0, 0), vf(0, 1))
+        host.change(pf(0), dev_type="type-PCI", unusable_reason="it does not answer")
+        host.report()
+        assert fleet.status("h1") == {pf(0): "unavailable"} | all_are("removed", vf(0, 0), vf(0, 1))
+
+    def test_a_port_knows_how_many_vfs_it_has(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=2, vfs=2)
+        for number in range(2):
+            host.change(vf(0, number), parent_address=pf(1))
+        host.report()
+        assert (fact(fleet, pf(0), "vfs"), fact(fleet, pf(1), "vfs")) == (0, 4)
+        host.lose(vf(0, 0), vf(0, 1), vf(1, 0), vf(1, 1))
+        host.report()
+        assert (fact(fleet, pf(0), "vfs"), fact(fleet, pf(1), "vfs")) == (0, 0)
+
     def test_a_pf_stays_one_while_a_vf_of_it_is_held(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         claim = fleet.claim("nic-vf:1")
