@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up down lint types format lock rabbitmq clean
+.PHONY: help setup demo test test-hardware up down lint types format lock rabbitmq clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -17,6 +17,7 @@ help:
 	@echo '  make test     run all tests, on a real PostgreSQL and a real RabbitMQ that the run starts itself'
 	@echo '                  TESTS=tests/unit       only these         WORKERS=4   in four processes'
 	@echo '                  The tests of the containers run where a Docker engine answers.'
+	@echo '  make test-hardware    the agent on real SR-IOV devices, in the virtual machine that LAB names'
 	@echo '  make up       the real thing in containers: PostgreSQL, RabbitMQ, all services, three simulated hosts'
 	@echo '                  then: docker compose run --rm portclaim tree         make down   stop and forget it'
 	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
@@ -32,6 +33,10 @@ demo: $(READY)
 
 test: $(READY) rabbitmq
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --timeout 300 $(TESTS)
+
+# Exits with 77 where there is no lab. One of them at a time: it takes a core and some minutes.
+test-hardware: $(READY)
+	@tests/hardware/run
 
 up: .env
 	docker compose up --build --detach

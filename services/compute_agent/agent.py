@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,12 +30,16 @@ from services.compute_agent.scanner import ScanError, Scanner
 from services.compute_agent.step_queue import Job, StepQueue
 from services.compute_agent.steps import StepRunner
 from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from services.compute_agent.uevents import Uevents, Watcher
 from services.compute_agent.voice import Voice
 
 if TYPE_CHECKING:
     import oslo_messaging
 
+LOG = logging.getLogger(__name__)
+
 LEDGER = "steps.sqlite"
+KERNELS_OWN = Path("/sys")
 
 
 class ComputeAgentEndpoint(Endpoint):
@@ -109,6 +114,7 @@ class ComputeAgent:
             opened.callback(self._queue.stop)
             opened.callback(self._own, False)
             self._reporter.start()
+            self._watch(opened)
             self._running = opened.pop_all()
         self._ready.wait()
 
@@ -133,7 +139,20 @@ class ComputeAgent:
     def _take_inventory(self) -> Inventory:
         scan = self._scanner.scan()
         entries = self._conf.pci.device_spec
-        return take_inventory(scan, entries, read_numa_cells(self._tree), self._repair.held_back())
+        held_back = {**self._repair.held_back(), **self._driver.troubles()}
+        return take_inventory(scan, entries, read_numa_cells(self._tree), held_back)
+
+    def _watch(self, opened: ExitStack) -> None:
+        """Have changes of a real host published as they happen; other trees send no events."""
+        if self._tree.root != KERNELS_OWN:
+            return
+        try:
+            watcher = Watcher(Uevents(), self._reporter.wake)
+        except (OSError, ImportError) as error:
+            LOG.warning("changes of this host are seen only every report_interval: %s", error)
+            return
+        watcher.start()
+        opened.callback(watcher.end)
 
     def _work(self, runner: StepRunner, job: Job) -> None:
         ending = runner.run(job)

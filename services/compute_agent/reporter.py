@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
@@ -28,6 +29,8 @@ from services.compute_agent.voice import Voice
 
 LOG = logging.getLogger(__name__)
 
+REPAIR_INTERVAL = 60.0
+
 _NOT_WANTED = (StaleStep, ClaimNotFound, InvalidRequest, HostOwnedByAnotherAgent)
 
 
@@ -43,6 +46,7 @@ class Reporter(threading.Thread):
     conductor knows the VFs of a port before it hears that the port is back. While the conductor
     does not answer, a round is made again and again, and no answer is forgotten.
 
+    Repair comes first in the first round, and then again after ``REPAIR_INTERVAL`` seconds.
     ``take_inventory`` scans the host. ``own`` is called with True once the conductor takes this
     agent for the host's, and with False once it takes another for it.
     """
@@ -61,6 +65,7 @@ class Reporter(threading.Thread):
         self._take_inventory = take_inventory
         self._own = own
         self._interval = interval
+        self._repaired_at = 0.0
         self._published: str | None = None
         self._repaired = False
         self._answers: dict[UUID, _Answer] = {}
@@ -115,8 +120,9 @@ class Reporter(threading.Thread):
         return True
 
     def _repair_once(self) -> None:
-        if self._repaired:
+        if self._repaired and time.monotonic() < self._repaired_at + REPAIR_INTERVAL:
             return
+        self._repaired_at = time.monotonic()
         try:
             self._repair.run(self._voice.holdings)
             self._repaired = True

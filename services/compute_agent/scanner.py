@@ -86,6 +86,12 @@ class Scanner:
         function = self._read(address, path, self._tree.text(path + "class"))
         return None if function is None else function.device
 
+    def vfs(self, pf: PciAddress) -> tuple[PciAddress, ...]:
+        """The VFs that a port lists now, in order of address; none of what is no port."""
+        path = f"{PCI_DEVICES}/{pf}/"
+        targets = (self._tree.link(path + name) for name in self._virtfns(path))
+        return tuple(sorted(PciAddress.parse(target) for target in targets if target is not None))
+
     def _read_all(self) -> _Reading:
         names = self._tree.names(PCI_DEVICES)
         if names is None:
@@ -146,7 +152,7 @@ class Scanner:
 
     def _read_pf(self, device: PciDevice, path: str, total: int) -> _Function:
         tree = self._tree
-        links = [name for name in tree.names(path) or () if name.startswith("virtfn")]
+        links = self._virtfns(path)
         targets = [tree.link(path + name) for name in links]
         if not total and not links:
             return _Function(device)  # its driver allows no VF: Nova takes it for a plain device
@@ -165,6 +171,9 @@ class Scanner:
                 vf_addresses(device.address, offset or 0, stride or 0, total if offset else 0)
             ),
         )
+
+    def _virtfns(self, path: str) -> list[str]:
+        return [name for name in self._tree.names(path) or () if name.startswith("virtfn")]
 
     def _netdev(self, path: str) -> str | None:
         """The function's network interface; the first port's, where several ports share one function."""

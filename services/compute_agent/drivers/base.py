@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -67,6 +67,10 @@ class HypervisorDriver(ABC):
     def attachments(self) -> Sequence[Attachment]:
         """What guests have now, whoever gave it to them."""
 
+    def troubles(self) -> Mapping[PciAddress, str]:
+        """Devices that are not usable now, and why, beyond what a scan can see."""
+        return {}
+
     @abstractmethod
     def attach(self, step: Step, device: StepDevice) -> None:
         """Give the device to the step's instance, on behalf of the step's claim.
@@ -79,8 +83,9 @@ class HypervisorDriver(ABC):
     def detach(self, step: Step, device: StepDevice) -> None:
         """Take the device back, if it is the step's claim that holds it; otherwise do nothing.
 
-        Returns once the host has it again, a PF with as many VFs as before. Raises
-        :class:`DriverError`; then it is to be called again.
+        Returns once the host has it again, a PF with as many VFs as before, or once that is the
+        driver's own trouble: one of :meth:`troubles`, and tried again. Raises :class:`DriverError`
+        where the guest still has it; then it is to be called again.
         """
 
 

@@ -125,6 +125,16 @@ def test_the_first_round_asks_for_holdings_and_publishes_all(
     assert conductor.heard[:3] == [("holdings", None), ("publish", (1, True)), ("publish", (1, False))]
 
 
+def test_repair_is_made_again_when_its_time_has_come(
+    reporter: Reporter, conductor: Conductor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.published()) >= 3)
+    assert conductor.heard.count(("holdings", None)) == 1
+    monkeypatch.setattr("services.compute_agent.reporter.REPAIR_INTERVAL", 0.0)
+    conductor.wait_for(lambda: conductor.heard.count(("holdings", None)) >= 3)
+
+
 def test_what_changed_is_published_in_full_once(reporter: Reporter, conductor: Conductor, host: Host) -> None:
     reporter.start()
     conductor.wait_for(lambda: len(conductor.published()) >= 2)

@@ -1,0 +1,118 @@
+"""A device's way from vfio-pci back to its driver, and a port's VFs back to where they were."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.pci.address import PciAddress
+from common.pci.device import DeviceType, PciDevice
+from common.pci.device_spec import DeviceSpecs
+from common.pci.errors import DeviceOutOfReach
+from common.pci.host import HostView
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.kernel import VFIO, Kernel
+from services.compute_agent.scanner import Scanner
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """The operator's own program, run for a port that is back on its driver, with the agent's own rights.
+
+    It is told of the port by its environment: ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``,
+    ``PORTCLAIM_NETDEV`` (empty where there is none).
+    """
+
+    program: Path
+    timeout: float
+
+    def run(self, address: PciAddress, num_vfs: int, netdev: str | None) -> None:
+        """Run it to its end. Raises :class:`DriverError` if it fails or takes longer than its timeout."""
+        about = {
+            "PORTCLAIM_ADDRESS": str(address),
+            "PORTCLAIM_NUM_VFS": str(num_vfs),
+            "PORTCLAIM_NETDEV": netdev or "",
+        }
+        try:
+            subprocess.run(  # noqa: S603 - the operator's own choice
+                [self.program],
+                env=os.environ | about,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=self.timeout,
+                check=True,
+            )
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.strip().splitlines()[-1:] or ["nothing"]
+            raise DriverError(
+                f"{address}: {self.program} exited with {error.returncode}: {said[0]}"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise DriverError(f"{address}: {self.program} took more than {self.timeout:g} s") from error
+        except OSError as error:
+            raise DriverError(f"{address}: {self.program} cannot be run: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Homecoming:
+    """What it takes: ``device_spec`` may ask for a number of VFs, ``hook`` for more to be done.
+
+    ``wait_until(condition, timeout)`` waits for what the kernel and udev still have to do.
+    """
+
+    kernel: Kernel
+    scanner: Scanner
+    device_spec: Sequence[str]
+    hook: Hook | None
+    timeout: float
+    wait_until: Callable[[Callable[[], bool], float], bool]
+
+    def bring(self, address: PciAddress, driver: str | None, override: str | None, num_vfs: int) -> None:
+        """Back to ``driver``, with as many VFs as device_spec says, or else ``num_vfs``.
+
+        Raises :class:`DriverError` with what is missing; may be called again at any point.
+        """
+        if self.scanner.look(address) is None:
+            raise DriverError(f"{address} is gone from this host")
+        self.kernel.give_back(address, override)
+        if driver not in {None, VFIO} and not self._comes(lambda: self.kernel.driver(address) == driver):
+            raise DriverError(f"{address} did not go back to its driver {driver} in {self.timeout:g} s")
+        device = self.scanner.look(address)
+        if device is not None and device.dev_type is DeviceType.PF:
+            self._bring_vfs(device, self._wanted_vfs(address, num_vfs))
+
+    def _bring_vfs(self, port: PciDevice, wanted: int) -> None:
+        address = port.address
+        if port.num_vfs != wanted:
+            if port.num_vfs:
+                self.kernel.set_num_vfs(address, 0)
+            if wanted:
+                self.kernel.set_num_vfs(address, wanted)
+        if self.hook is not None:
+            self.hook.run(address, wanted, port.netdev)
+        if not self._comes(lambda: self._vfs_there(address) == wanted):
+            raise DriverError(
+                f"{address} shows {self._vfs_there(address)} of its {wanted} VFs after {self.timeout:g} s"
+            )
+
+    def _comes(self, condition: Callable[[], bool]) -> bool:
+        return condition() or self.wait_until(condition, self.timeout)
+
+    def _vfs_there(self, address: PciAddress) -> int:
+        found = (self.scanner.look(vf) for vf in self.scanner.vfs(address))
+        return sum(vf is not None and vf.parent == address for vf in found)
+
+    def _wanted_vfs(self, address: PciAddress, num_vfs: int) -> int:
+        """What the entry of device_spec asks for that takes the port, or what the port had."""
+        view = HostView.of(self.scanner.scan().devices)
+        specs = DeviceSpecs.parse(self.device_spec, view)
+        try:
+            match = specs.match(view.pfs[address], view) if address in view.pfs else None
+        except DeviceOutOfReach:
+            match = None
+        return num_vfs if match is None or match.spec.num_vfs is None else match.spec.num_vfs

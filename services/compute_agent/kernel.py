@@ -1,0 +1,147 @@
+"""What the kernel is asked to do with a device, through sysfs and without ever waiting for it for ever."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.pci.address import PciAddress
+from services.compute_agent import write_attribute
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+
+LOG = logging.getLogger(__name__)
+
+VFIO = "vfio-pci"
+_NO_OVERRIDE = "(null)"  # how the kernel shows a driver_override that nobody has set
+_FUNCTION_LEVEL = frozenset({"flr", "af_flr", "device_specific"})  # kernel ABI, reset_method
+
+
+class KernelRefused(DriverError):
+    """The kernel answered a write with an error."""
+
+
+class KernelBlocked(DriverError):
+    """The kernel has not answered a write in time, and may not until a guest lets go of something."""
+
+
+class Kernel:
+    """Moves devices between drivers and makes VFs. All methods may be called again at any point.
+
+    Each write is made by a helper process. One that does not end in ``timeout`` seconds is left
+    alone, and until it ends its device is ``blocked``: nothing more is written to it.
+    """
+
+    def __init__(self, tree: SysfsTree, timeout: float, vfio: Path = Path("/dev/vfio")) -> None:
+        self._tree = tree
+        self._timeout = timeout
+        self._vfio = vfio
+        self._lock = threading.Lock()
+        self._waiting: dict[PciAddress, tuple[subprocess.Popen[bytes], str]] = {}
+
+    def blocked(self) -> Mapping[PciAddress, str]:
+        """The devices about which a write has not returned, and what was written."""
+        with self._lock:
+            for address in [key for key, (helper, _) in self._waiting.items() if helper.poll() is not None]:
+                LOG.warning("the kernel has let go of %s", address)
+                del self._waiting[address]
+            return {
+                address: f"stuck in the kernel, which has not answered a write to {path}"
+                for address, (_, path) in self._waiting.items()
+            }
+
+    def driver(self, address: PciAddress) -> str | None:
+        """The driver that has the device now."""
+        return self._tree.link(f"{PCI_DEVICES}/{address}/driver")
+
+    def override(self, address: PciAddress) -> str | None:
+        """The driver that somebody named for the device (``driver_override``)."""
+        text = self._tree.text(f"{PCI_DEVICES}/{address}/driver_override")
+        return None if text in {None, "", _NO_OVERRIDE} else text
+
+    def lend(self, address: PciAddress) -> None:
+        """Bind the device to vfio-pci. Raises :class:`DriverError`."""
+        if self.driver(address) == VFIO:
+            return
+        self._write(address, f"{PCI_DEVICES}/{address}/driver_override", VFIO)
+        if self.driver(address) is not None:
+            self._write(address, f"{PCI_DEVICES}/{address}/driver/unbind", str(address))
+        self._write(address, "bus/pci/drivers_probe", str(address))
+        if self.driver(address) != VFIO:
+            raise DriverError(
+                f"{address} did not go to {VFIO}: load that module, and look in the kernel's log"
+            )
+
+    def give_back(self, address: PciAddress, override: str | None) -> None:
+        """Let the kernel choose the driver again, or the one that ``override`` names.
+
+        Blocks, and so raises :class:`KernelBlocked`, while a guest has the device open.
+        """
+        path = f"{PCI_DEVICES}/{address}"
+        self._write(address, f"{path}/driver_override", override or "\n")
+        if self.driver(address) == VFIO and override != VFIO:
+            self._write(address, f"{path}/driver/unbind", str(address))
+        if self.driver(address) is None:
+            self._write(address, "bus/pci/drivers_probe", str(address))
+
+    def set_num_vfs(self, pf: PciAddress, count: int) -> None:
+        """Write ``sriov_numvfs``; ``sriov_drivers_autoprobe`` stays as it is."""
+        self._write(pf, f"{PCI_DEVICES}/{pf}/sriov_numvfs", str(count))
+
+    def reset(self, address: PciAddress) -> bool:
+        """Reset this one function, where it can be reset without its neighbours. Was it?
+
+        Kernels before 5.15 do not say how they would (``reset_method``): the function is then left alone.
+        """
+        methods = (self._tree.text(f"{PCI_DEVICES}/{address}/reset_method") or "").split()
+        if _FUNCTION_LEVEL.isdisjoint(methods):
+            return False
+        self._write(address, f"{PCI_DEVICES}/{address}/reset", "1")
+        return True
+
+    def in_use(self, address: PciAddress) -> bool:
+        """Has a process, a guest most likely, the device open through vfio?
+
+        A vfio group can be open only once, so that opening it tells. Raises :class:`DriverError`.
+        """
+        group = self._tree.link(f"{PCI_DEVICES}/{address}/iommu_group")
+        if group is None or self.driver(address) != VFIO:
+            return False
+        try:
+            os.close(os.open(self._vfio / group, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return True
+            if error.errno == errno.ENOENT:
+                return False
+            raise DriverError(f"cannot tell whether {address} is in use: {error}") from error
+        return False
+
+    def _write(self, address: PciAddress, path: str, text: str) -> None:
+        if (reason := self.blocked().get(address)) is not None:
+            raise KernelBlocked(f"{address} is {reason}")
+        program = [sys.executable, "-I", "-S", write_attribute.__file__, str(self._tree.root / path), text]
+        helper = subprocess.Popen(program, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+        try:
+            code = helper.wait(self._timeout)
+        except subprocess.TimeoutExpired:
+            helper.kill()  # heeded when the kernel lets go, and not before: it is not waited for
+            with self._lock:
+                self._waiting[address] = helper, path
+            LOG.error("the kernel does not answer: %s to %s", text, path)  # noqa: TRY400 - nothing failed here
+            raise KernelBlocked(
+                f"{address} is stuck in the kernel, which has not answered a write to {path} "
+                f"in {self._timeout:g} s: look for a guest that still holds it or one of its VFs"
+            ) from None
+        if code:
+            raise KernelRefused(f"{address}: the kernel refused {text.strip()!r} for {path}: {_reason(code)}")
+
+
+def _reason(code: int) -> str:
+    return os.strerror(code) if code > 0 else f"the helper was ended by signal {-code}"

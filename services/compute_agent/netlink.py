@@ -1,0 +1,86 @@
+"""Which network interfaces the host's default routes use, asked of the kernel over rtnetlink(7)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+_NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, interface
+_NETLINK_ROUTE = 0
+_ERROR, _DONE, _NEW_ROUTE, _GET_ROUTE = 2, 3, 24, 26
+_REQUEST, _DUMP, _INTERRUPTED = 0x1, 0x300, 0x10
+_OIF, _MULTIPATH = 4, 9
+_UNICAST = 1
+_BUFFER = 1 << 18
+
+
+def default_route_interfaces() -> frozenset[int]:
+    """The indexes of all interfaces that a default route leaves by, of any table and protocol.
+
+    Raises OSError where the kernel does not answer.
+    """
+    while (found := _dump()) is None:
+        pass  # the table changed while it was told: ask again
+    return found
+
+
+def _dump() -> frozenset[int] | None:
+    interfaces: set[int] = set()
+    consistent = True
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as kernel:
+        kernel.settimeout(5.0)
+        size = _HEADER.size + _ROUTE.size
+        kernel.send(
+            _HEADER.pack(size, _GET_ROUTE, _REQUEST | _DUMP, 1, 0) + _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
+        )
+        while True:
+            for kind, flags, body in _messages(kernel.recv(_BUFFER)):
+                consistent = consistent and not flags & _INTERRUPTED
+                if kind == _DONE:
+                    return frozenset(interfaces) if consistent else None
+                if kind == _ERROR:
+                    code = -struct.unpack_from("=i", body)[0]
+                    raise OSError(code, os.strerror(code))
+                if kind == _NEW_ROUTE:
+                    interfaces.update(_leaves_by(body))
+
+
+def _leaves_by(route: bytes) -> Iterator[int]:
+    """The interfaces of a route, none for one that is no default."""
+    _, dst_len, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(route)
+    if dst_len or kind != _UNICAST:
+        return
+    for attribute, value in _attributes(route[_ROUTE.size :]):
+        if attribute == _OIF:
+            yield struct.unpack_from("=I", value)[0]
+        elif attribute == _MULTIPATH:
+            at = 0
+            while at + _NEXT_HOP.size <= len(value):
+                length, _, _, interface = _NEXT_HOP.unpack_from(value, at)
+                yield interface
+                at += max(_aligned(length), _NEXT_HOP.size)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
+        yield kind, flags, data[at + _HEADER.size : at + length]
+        at += max(_aligned(length), _HEADER.size)
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        yield kind, data[at + _ATTRIBUTE.size : at + length]
+        at += max(_aligned(length), _ATTRIBUTE.size)
+
+
+def _aligned(length: int) -> int:
+    return length + 3 & ~3

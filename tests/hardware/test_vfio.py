@@ -1,0 +1,286 @@
+"""Devices leave a real host and come home, whatever happens on the way."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from common.pci.address import PciAddress
+from common.rpc.messages import Step
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.drivers.vfio import VfioDriver
+from services.compute_agent.kernel import Kernel, KernelBlocked
+from services.compute_agent.scanner import Scanner
+from services.compute_agent.sysfs import SysfsTree
+from services.compute_agent.uevents import Uevents, Watcher, wait_until
+from tests.hardware.conftest import DEVICES, NUM_VFS, NVME, OTHER_PORT, PORT, VF, driver_of, run, vfs_of
+from tests.hardware.vfio_user import open_device
+
+MakeStep = Callable[..., Step]
+PATIENCE = 60.0
+
+
+@pytest.fixture
+def state_path(tmp_path: Path) -> Path:
+    path = tmp_path / "state"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def driver(conf: cfg.ConfigOpts, state_path: Path) -> Iterator[VfioDriver]:
+    driver = VfioDriver(conf, state_path)
+    driver.start()
+    yield driver
+    for row in driver.handover.away():
+        driver.handover.bring_home(row.address)
+    driver.stop()
+
+
+def attach(driver: VfioDriver, step: Step) -> None:
+    for device in step.devices:
+        driver.attach(step, device)
+
+
+def detach(driver: VfioDriver, step: Step) -> None:
+    for device in step.devices:
+        driver.detach(step, device)
+
+
+def test_the_scan_is_what_lspci_shows_without_bridges(scanner: Scanner) -> None:
+    shown = {}
+    for line in run("lspci", "-Dnmm").splitlines():
+        address, class_id, vendor, product = (field.strip('"') for field in line.split()[:4])
+        if not class_id.startswith("06"):
+            shown[address] = class_id, vendor, product
+    scanned = {
+        str(device.address): (device.class_id[:4], device.vendor_id, device.product_id)
+        for device in scanner.scan().devices
+    }
+    assert scanned == shown
+    assert len(scanned) > 10
+
+
+def test_a_vf_goes_to_vfio_and_comes_home(driver: VfioDriver, make_step: MakeStep) -> None:
+    step = make_step("attach", VF)
+    attach(driver, step)
+    assert driver_of(VF) == "vfio-pci"
+    assert [(str(each.address), each.claim_id) for each in driver.attachments()] == [(VF, step.claim_id)]
+    detach(driver, step)
+    assert driver_of(VF) == "igbvf"
+    assert driver.attachments() == []
+    assert driver.troubles() == {}
+
+
+@pytest.mark.parametrize(("port", "own_driver"), [(PORT, "igb"), (NVME, "nvme")])
+def test_a_port_goes_and_comes_home_with_its_vfs(
+    driver: VfioDriver, make_step: MakeStep, port: str, own_driver: str
+) -> None:
+    before = vfs_of(port)
+    step = make_step("attach", port)
+    attach(driver, step)
+    assert (driver_of(port), vfs_of(port)) == ("vfio-pci", [])
+    detach(driver, step)
+    assert (driver_of(port), vfs_of(port)) == (own_driver, before)
+    assert len(before) == NUM_VFS[port]
+    assert driver.troubles() == {}
+
+
+def test_a_port_comes_home_with_as_many_vfs_as_device_spec_asks_for(
+    conf: cfg.ConfigOpts, driver: VfioDriver, make_step: MakeStep, tmp_path: Path
+) -> None:
+    entry = {"address": OTHER_PORT, "num_vfs": 3}
+    conf.set_override("device_spec", [json.dumps(entry)], "pci")
+    driver = VfioDriver(conf, tmp_path)
+    driver.start()
+    step = make_step("attach", OTHER_PORT)
+    attach(driver, step)
+    detach(driver, step)
+    assert len(vfs_of(OTHER_PORT)) == 3
+    driver.stop()
+
+
+class TestMustNotLeave:
+    def test_the_way_of_the_default_route(self, driver: VfioDriver, make_step: MakeStep) -> None:
+        run("ip", "link", "set", "enp2s0", "up")
+        run("ip", "route", "add", "default", "dev", "enp2s0", "metric", "999")
+        try:
+            with pytest.raises(DriverError, match="enp2s0 has the default route"):
+                attach(driver, make_step("attach", OTHER_PORT))
+        finally:
+            run("ip", "route", "del", "default", "dev", "enp2s0")
+        assert driver_of(OTHER_PORT) == "igb"
+
+    def test_a_member_of_a_bridge(self, driver: VfioDriver, make_step: MakeStep) -> None:
+        run("ip", "link", "add", "br0", "type", "bridge")
+        run("ip", "link", "set", "enp2s0", "master", "br0")
+        try:
+            with pytest.raises(DriverError, match="br0 stands on enp2s0"):
+                attach(driver, make_step("attach", OTHER_PORT))
+        finally:
+            run("ip", "link", "del", "br0")
+        assert driver_of(OTHER_PORT) == "igb"
+
+    def test_a_port_whose_vf_an_instance_has(self, driver: VfioDriver, make_step: MakeStep) -> None:
+        step = make_step("attach", VF)
+        attach(driver, step)
+        with pytest.raises(DriverError, match=f"{VF} is in instance {step.instance_id} already"):
+            attach(driver, make_step("attach", PORT))
+        assert (driver_of(PORT), driver_of(VF)) == ("igb", "vfio-pci")
+
+    def test_a_port_whose_vf_some_process_has_open(self, driver: VfioDriver, make_step: MakeStep) -> None:
+        address = PciAddress.parse(VF)
+        driver.kernel.lend(address)
+        with open_device(VF), pytest.raises(DriverError, match=f"{VF} is in use by a process"):
+            attach(driver, make_step("attach", PORT))
+        assert driver_of(PORT) == "igb"
+        driver.kernel.give_back(address, None)
+
+    def test_a_function_whose_group_cannot_go(self, driver: VfioDriver, make_step: MakeStep) -> None:
+        with pytest.raises(DriverError, match=r"0000:00:1f\.2 shares its IOMMU group with 0000:00:1f"):
+            attach(driver, make_step("attach", "0000:00:1f.2"))
+        assert driver_of("0000:00:1f.2") == "ahci"
+
+
+def test_a_device_that_a_guest_has_open_stays(driver: VfioDriver, make_step: MakeStep) -> None:
+    step = make_step("attach", VF)
+    attach(driver, step)
+    with open_device(VF):
+        with pytest.raises(DriverError, match="still open in a guest"):
+            detach(driver, step)
+        assert driver_of(VF) == "vfio-pci"
+        assert [str(each.address) for each in driver.attachments()] == [VF]
+    detach(driver, step)
+    assert driver_of(VF) == "igbvf"
+
+
+def test_a_write_that_waits_for_a_guest_holds_nobody_up(
+    conf: cfg.ConfigOpts, driver: VfioDriver, scanner: Scanner
+) -> None:
+    """The kernel's hard case: VFs are switched off under a guest that has one and does not let go."""
+    port, vf = PciAddress.parse(PORT), PciAddress.parse(VF)
+    kernel = Kernel(SysfsTree(), timeout=5.0)
+    kernel.lend(vf)
+    with open_device(VF):
+        with pytest.raises(KernelBlocked, match="sriov_numvfs"):
+            kernel.set_num_vfs(port, 0)
+        assert list(kernel.blocked()) == [port]
+        with pytest.raises(KernelBlocked):
+            kernel.set_num_vfs(port, 2)
+        scan = scanner.scan()  # which does not hang, and does not take the VF for a plain device
+        assert {str(device.address): device.dev_type for device in scan.devices}[VF] == "type-VF"
+        assert vf in scan.problems or port in scan.problems
+    assert wait_until(lambda: not kernel.blocked(), PATIENCE)
+    assert vfs_of(PORT) == []
+
+
+@pytest.mark.parametrize("address", [VF, PORT])
+def test_an_agent_killed_between_any_two_writes_finishes_or_undoes(
+    conf: cfg.ConfigOpts, make_step: MakeStep, state_path: Path, address: str
+) -> None:
+    """Killed before the first write, before the second, ... until it lives to the end."""
+    before = driver_of(address), vfs_of(address)
+    step = make_step("attach", address)
+    deaths = 0
+    while dies_at(deaths + 1, conf, state_path, step):
+        deaths += 1
+        successor = VfioDriver(conf, state_path)
+        successor.start()
+        if successor.attachments():
+            assert driver_of(address) == "vfio-pci"
+            detach(successor, step)
+        assert (driver_of(address), vfs_of(address)) == before
+        assert successor.troubles() == {}
+        successor.stop()
+    assert deaths >= 6
+    assert (driver_of(address), vfs_of(address)) == before
+
+
+def dies_at(nth: int, conf: cfg.ConfigOpts, state_path: Path, step: Step) -> bool:
+    """Have a process attach and detach, and killed at its nth write. Was there one?"""
+    pid = os.fork()
+    if pid == 0:
+        write, count = Kernel._write, 0
+
+        def dying(self: Kernel, address: PciAddress, path: str, text: str) -> None:
+            nonlocal count
+            count += 1
+            if count == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(self, address, path, text)
+
+        Kernel._write = dying
+        driver = VfioDriver(conf, state_path)
+        driver.start()
+        attach(driver, step)
+        detach(driver, step)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def test_it_takes_no_capability(conf: cfg.ConfigOpts, state_path: Path, make_step: MakeStep) -> None:
+    """Being root is enough, as in the systemd unit: the files of sysfs and of vfio are root's."""
+    pid = os.fork()
+    if pid == 0:
+        os.execvp(
+            "setpriv",
+            [
+                "setpriv",
+                "--bounding-set=-all",
+                "--inh-caps=-all",
+                "--no-new-privs",
+                sys.executable,
+                "-c",
+                WITHOUT_CAPABILITIES,
+                str(state_path),
+                make_step("attach", PORT).model_dump_json(),
+            ],
+        )
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert driver_of(PORT) == "igb"
+    assert len(vfs_of(PORT)) == NUM_VFS[PORT]
+
+
+WITHOUT_CAPABILITIES = """
+import sys
+from pathlib import Path
+from common import config
+from common.rpc.messages import Step
+from services.compute_agent.drivers.vfio import VfioDriver
+
+assert "CapEff:\\t0000000000000000" in Path("/proc/self/status").read_text()
+driver = VfioDriver(config.load([], "test"), Path(sys.argv[1]))
+driver.start()
+step = Step.model_validate_json(sys.argv[2])
+driver.attach(step, step.devices[0])
+assert Path("/sys/bus/pci/devices", step.devices[0].address, "driver").readlink().name == "vfio-pci"
+driver.detach(step, step.devices[0])
+assert not driver.troubles(), driver.troubles()
+driver.stop()
+"""
+
+
+def test_vfs_that_come_and_go_are_told_at_once(scanner: Scanner) -> None:
+    told = threading.Event()
+    seen: list[int] = []
+
+    def changed() -> None:
+        seen.append(sum(device.parent is not None for device in scanner.scan().devices))
+        told.set()
+
+    watcher = Watcher(Uevents(), changed)
+    watcher.start()
+    (DEVICES / OTHER_PORT / "sriov_numvfs").write_text("7")
+    assert wait_until(lambda: sum(NUM_VFS.values()) + 7 in seen, PATIENCE)
+    (DEVICES / OTHER_PORT / "sriov_numvfs").write_text("0")
+    assert wait_until(lambda: seen[-1] == sum(NUM_VFS.values()), PATIENCE)
+    watcher.end()

@@ -1,0 +1,61 @@
+"""A kernel that acts on a simulated host as the real one does on real devices, for tests of what uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.pci.address import PciAddress
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.kernel import VFIO, Kernel, KernelRefused
+from services.compute_agent.simulation import SimulatedTree
+from services.compute_agent.sysfs import SysfsTree
+
+
+class SimulatedKernel(Kernel):
+    """Does at once what it is asked. ``opened`` are devices that guests use; ``calls`` is what was asked.
+
+    ``broken`` makes calls of that name fail.
+    """
+
+    def __init__(self, host: SimulatedTree) -> None:
+        super().__init__(SysfsTree(host.root), timeout=10.0)
+        self._host = host
+        self.opened: set[PciAddress] = set()
+        self.calls: list[str] = []
+        self.broken: set[str] = set()
+        self.keeps_no_vfs = False
+
+    def lend(self, address: PciAddress) -> None:
+        self._ask("lend", address)
+        self._host.bind(address, VFIO)
+
+    def give_back(self, address: PciAddress, override: str | None) -> None:
+        self._ask("give_back", address)
+        if self.driver(address) == VFIO:
+            self._host.bind(address, override or self._host.own_driver(address))
+
+    def set_num_vfs(self, pf: PciAddress, count: int) -> None:
+        self._ask(f"set_num_vfs {count}", pf)
+        if count and self.keeps_no_vfs:
+            return
+        try:
+            self._host.set_num_vfs(pf, count)
+        except OSError as error:
+            raise KernelRefused(str(error)) from error
+
+    def reset(self, address: PciAddress) -> bool:
+        self._ask("reset", address)
+        return True
+
+    def in_use(self, address: PciAddress) -> bool:
+        return address in self.opened
+
+    def _ask(self, what: str, address: PciAddress) -> None:
+        self.calls.append(f"{what} {address}")
+        if what.split(maxsplit=1)[0] in self.broken:
+            raise DriverError(f"{what} of {address} is broken")
+
+
+def at_once(condition: Callable[[], bool], timeout: float) -> bool:
+    """In place of waiting: nothing happens by itself on a simulated host."""
+    return condition()

@@ -1,0 +1,71 @@
+"""The rules by which a device may not leave."""
+
+from pathlib import Path
+
+import pytest
+
+from common.pci.address import PciAddress
+from services.compute_agent.custody import check_group, check_not_the_hosts_own, group_mates
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.netlink import default_route_interfaces
+from services.compute_agent.simulation import SimulatedTree
+from services.compute_agent.sysfs import SysfsTree
+
+PF, VF, VF2 = (PciAddress.parse(text) for text in ("0000:01:00.0", "0000:01:10.0", "0000:01:10.2"))
+
+
+@pytest.fixture
+def tree(host: SimulatedTree) -> SysfsTree:
+    return SysfsTree(host.root)
+
+
+def join_group(host: SimulatedTree, newcomer: PciAddress, member: PciAddress) -> None:
+    devices = host.root / "bus/pci/devices"
+    group = (devices / str(member) / "iommu_group").resolve()
+    (group / "devices" / str(newcomer)).symlink_to((devices / str(newcomer)).resolve())
+
+
+def test_a_bridge_in_the_group_is_no_obstacle(host: SimulatedTree, tree: SysfsTree) -> None:
+    bridge = next(
+        path.name for path in Path(host.root / "bus/pci/devices").iterdir() if path.name[5:7] == "00"
+    )
+    join_group(host, PciAddress.parse(bridge), VF)
+    assert group_mates(tree, VF) == set()
+    check_group(tree, VF, set(), set())
+
+
+@pytest.mark.parametrize("driver", [None, "vfio-pci", "pci-stub"])
+def test_a_mate_that_no_driver_of_the_host_has_is_no_obstacle(
+    host: SimulatedTree, tree: SysfsTree, driver: str | None
+) -> None:
+    join_group(host, VF2, VF)
+    host.bind(VF2, driver)
+    check_group(tree, VF, set(), set())
+
+
+def test_a_mate_that_goes_along_is_no_obstacle(host: SimulatedTree, tree: SysfsTree) -> None:
+    join_group(host, VF2, VF)
+    with pytest.raises(DriverError, match="which driver iavf of this host has"):
+        check_group(tree, VF, set(), set())
+    check_group(tree, VF, {VF2}, set())
+
+
+def test_a_bond_is_named_by_its_master(host: SimulatedTree, tree: SysfsTree) -> None:
+    net = (host.root / "bus/pci/devices" / str(PF)).resolve() / "net/enp1s0f0"
+    (net / "master").symlink_to("../../../../bond0")
+    with pytest.raises(DriverError, match="bond0 stands on enp1s0f0"):
+        check_not_the_hosts_own(tree, PF, set())
+
+
+def test_a_port_without_any_of_this_may_go(tree: SysfsTree) -> None:
+    check_not_the_hosts_own(tree, PF, {1, 2, 3})
+
+
+def test_the_kernel_tells_the_default_routes_that_it_has() -> None:
+    """Against what procfs shows of IPv4, which is less: other tables and IPv6 are missing there."""
+    shown = set()
+    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
+        name, destination, _, _, _, _, _, mask = line.split()[:8]
+        if destination == mask == "00000000":
+            shown.add(int(Path(f"/sys/class/net/{name}/ifindex").read_text()))
+    assert shown <= default_route_interfaces()

@@ -1,0 +1,344 @@
+"""A device leaves only if it may, and comes home as it was."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from common.pci.address import PciAddress
+from common.rpc.messages import Step
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.handover import Handover
+from services.compute_agent.homecoming import Homecoming, Hook
+from services.compute_agent.scanner import Scanner
+from services.compute_agent.simulation import SimulatedTree
+from services.compute_agent.sysfs import SysfsTree
+from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
+
+MakeStep = Callable[..., Step]
+Build = Callable[..., Handover]
+PF, VF, VF2, OTHER_PF = (
+    PciAddress.parse(text) for text in ("0000:01:00.0", "0000:01:10.0", "0000:01:10.2", "0000:02:00.0")
+)
+
+
+@pytest.fixture
+def kernel(host: SimulatedTree) -> SimulatedKernel:
+    return SimulatedKernel(host)
+
+
+@pytest.fixture
+def build(host: SimulatedTree, scanner: Scanner, kernel: SimulatedKernel, state_path: Path) -> Build:
+    """What the handover is when an agent starts, or was killed and started again."""
+
+    def build(device_spec: list[str] | None = None, hook: Hook | None = None) -> Handover:
+        homecoming = Homecoming(kernel, scanner, device_spec or [], hook, 1.0, at_once)
+        handover = Handover(SysfsTree(host.root), scanner, kernel, homecoming)
+        handover.start(state_path)
+        return handover
+
+    return build
+
+
+@pytest.fixture
+def handover(build: Build) -> Handover:
+    return build()
+
+
+def place(host: SimulatedTree, address: PciAddress) -> Path:
+    return (host.root / "bus/pci/devices" / str(address)).resolve()
+
+
+def driver_of(scanner: Scanner, address: PciAddress) -> str | None:
+    device = scanner.look(address)
+    return None if device is None else device.driver
+
+
+class TestLeaving:
+    def test_a_vf_is_bound_to_vfio_and_reset(
+        self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> None:
+        handover.lend(make_step("attach", str(VF)), VF)
+        assert kernel.calls == [f"lend {VF}", f"reset {VF}"]
+
+    def test_a_port_lets_its_vfs_go_first_as_not_every_driver_takes_them_with_it(
+        self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> None:
+        handover.lend(make_step("attach", str(PF)), PF)
+        assert kernel.calls == [f"set_num_vfs 0 {PF}", f"lend {PF}", f"reset {PF}"]
+
+    def test_the_same_step_again_neither_binds_nor_resets_what_a_guest_has_open(
+        self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> None:
+        step = make_step("attach", str(VF))
+        handover.lend(step, VF)
+        kernel.opened.add(VF)
+        kernel.calls.clear()
+        handover.lend(step, VF)
+        assert kernel.calls == []
+
+    def test_the_same_instance_takes_a_whole_group(
+        self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        share_group(host, VF, VF2)
+        handover.lend(make_step("attach", str(VF), str(VF2)), VF)
+        assert [driver_of(scanner, each) for each in (VF, VF2)] == ["vfio-pci", "vfio-pci"]
+
+
+class TestMustNotLeave:
+    @pytest.fixture
+    def refused(
+        self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> Callable[[PciAddress, str], None]:
+        """Checks that a device stays, and that nothing was done about it nor written down."""
+
+        def refused(address: PciAddress, why: str) -> None:
+            kernel.calls.clear()
+            before = handover.away()
+            with pytest.raises(DriverError, match=why):
+                handover.lend(make_step("attach", str(address)), address)
+            assert kernel.calls == []
+            assert handover.away() == before
+
+        return refused
+
+    def test_what_another_claim_has(
+        self, handover: Handover, make_step: MakeStep, refused: Callable[[PciAddress, str], None]
+    ) -> None:
+        step = make_step("attach", str(VF))
+        handover.lend(step, VF)
+        refused(VF, f"{VF} is in instance {step.instance_id} already")
+
+    def test_a_port_one_of_whose_vfs_is_away(
+        self, handover: Handover, make_step: MakeStep, refused: Callable[[PciAddress, str], None]
+    ) -> None:
+        handover.lend(make_step("attach", str(VF)), VF)
+        refused(PF, f"{VF} is in instance")
+
+    def test_what_a_process_has_open_that_is_no_instance(
+        self, kernel: SimulatedKernel, refused: Callable[[PciAddress, str], None]
+    ) -> None:
+        kernel.opened.add(VF)
+        refused(VF, f"{VF} is in use")
+        refused(PF, f"{VF} is in use")
+
+    @pytest.mark.parametrize("whose", [PF, VF])
+    def test_what_a_bridge_stands_on_be_it_by_a_vf(
+        self, host: SimulatedTree, refused: Callable[[PciAddress, str], None], whose: PciAddress
+    ) -> None:
+        net = place(host, whose) / "net/eth9"
+        net.mkdir(parents=True)
+        (net / "upper_br0").symlink_to("/nowhere/br0")
+        refused(PF, f"{whose} is this host's own: br0 stands on eth9")
+
+    def test_what_has_the_default_route(
+        self,
+        host: SimulatedTree,
+        refused: Callable[[PciAddress, str], None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        (place(host, PF) / "net/enp1s0f0/ifindex").write_text("7\n")
+        monkeypatch.setattr(
+            "services.compute_agent.handover.default_route_interfaces", lambda: frozenset({7})
+        )
+        refused(PF, "enp1s0f0 has the default route")
+
+    def test_what_shares_its_group_with_a_device_of_the_host(
+        self, host: SimulatedTree, refused: Callable[[PciAddress, str], None]
+    ) -> None:
+        share_group(host, VF, VF2)
+        refused(VF, f"{VF} shares its IOMMU group with {VF2}, which driver iavf of this host has")
+
+    def test_what_shares_its_group_with_a_device_of_another_instance(
+        self,
+        host: SimulatedTree,
+        handover: Handover,
+        make_step: MakeStep,
+        refused: Callable[[PciAddress, str], None],
+    ) -> None:
+        handover.lend(make_step("attach", str(VF2)), VF2)
+        share_group(host, VF, VF2)
+        refused(VF, "which is in another instance")
+
+    def test_what_no_iommu_isolates(
+        self, host: SimulatedTree, refused: Callable[[PciAddress, str], None]
+    ) -> None:
+        (place(host, VF) / "iommu_group").unlink()
+        refused(VF, f"{VF} is in no IOMMU group")
+
+
+class TestComingHome:
+    def test_a_port_has_its_driver_and_as_many_vfs_as_before(
+        self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        host.set_num_vfs(PF, 0)
+        host.set_num_vfs(PF, 3)
+        before = scanner.scan()
+        handover.lend(make_step("attach", str(PF)), PF)
+        handover.bring_home(PF)
+        assert scanner.scan() == before
+        assert handover.away() == []
+
+    def test_a_port_has_the_vfs_that_device_spec_asks_for(
+        self, build: Build, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        handover = build([json.dumps({"address": str(PF), "num_vfs": 2})])
+        handover.lend(make_step("attach", str(PF)), PF)
+        handover.bring_home(PF)
+        assert len(scanner.vfs(PF)) == 2
+
+    def test_what_somebody_had_put_on_vfio_before_stays_there(
+        self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        host.bind(VF, "vfio-pci")
+        (place(host, VF) / "driver_override").write_text("vfio-pci\n")
+        handover.lend(make_step("attach", str(VF)), VF)
+        handover.bring_home(VF)
+        assert driver_of(scanner, VF) == "vfio-pci"
+
+    def test_what_a_guest_has_open_is_left_to_it(
+        self, handover: Handover, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        step = make_step("attach", str(VF))
+        handover.lend(step, VF)
+        kernel.opened.add(VF)
+        with pytest.raises(DriverError, match="still open in a guest"):
+            handover.bring_home(VF)
+        assert [row.claim_id for row in handover.away()] == [step.claim_id]
+        assert driver_of(scanner, VF) == "vfio-pci"
+
+    def test_vfs_that_do_not_come_back_are_told_and_tried_again(
+        self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        handover = build()
+        handover.lend(make_step("attach", str(PF)), PF)
+        kernel.keeps_no_vfs = True
+        handover.bring_home(PF)
+        assert handover.troubles() == {
+            PF: f"not come home from its guest: {PF} shows 0 of its 4 VFs after 1 s"
+        }
+        kernel.keeps_no_vfs = False
+        handover.bring_home(PF)
+        assert handover.troubles() == {}
+        assert len(scanner.vfs(PF)) == 4
+
+    def test_vfs_on_their_way_home_end_with_their_port(
+        self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> None:
+        handover.lend(make_step("attach", str(VF)), VF)
+        kernel.broken.add("give_back")
+        handover.bring_home(VF)
+        kernel.broken.clear()
+        handover.lend(make_step("attach", str(PF)), PF)
+        assert [row.address for row in handover.away()] == [PF]
+
+    def test_a_device_that_is_home_is_not_brought_home(
+        self, handover: Handover, kernel: SimulatedKernel
+    ) -> None:
+        handover.bring_home(VF)
+        assert kernel.calls == []
+
+
+class TestStartingAgain:
+    @pytest.mark.parametrize("broken", ["set_num_vfs", "lend", "reset"])
+    def test_a_departure_that_was_interrupted_is_finished(
+        self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, broken: str
+    ) -> None:
+        step = make_step("attach", str(PF))
+        kernel.broken.add(broken)
+        with pytest.raises(DriverError, match="broken"):
+            build().lend(step, PF)
+        kernel.broken.clear()
+        successor = build()
+        assert driver_of(scanner, PF) == "vfio-pci"
+        assert [row.claim_id for row in successor.away()] == [step.claim_id]
+
+    @pytest.mark.parametrize("broken", ["give_back", "set_num_vfs"])
+    def test_a_homecoming_that_was_interrupted_is_finished(
+        self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, broken: str
+    ) -> None:
+        before = scanner.scan()
+        predecessor = build()
+        predecessor.lend(make_step("attach", str(PF)), PF)
+        kernel.broken.add(broken)
+        predecessor.bring_home(PF)
+        assert PF in predecessor.troubles()
+        kernel.broken.clear()
+        assert build().away() == []
+        assert scanner.scan() == before
+
+    def test_the_number_of_vfs_survives_a_claim_that_came_before_they_were_back(
+        self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        handover = build()
+        handover.lend(make_step("attach", str(PF)), PF)
+        kernel.keeps_no_vfs = True
+        handover.bring_home(PF)
+        kernel.keeps_no_vfs = False
+        handover.lend(make_step("attach", str(PF), instance_id=uuid4()), PF)
+        assert handover.troubles() == {}
+        handover.bring_home(PF)
+        assert len(scanner.vfs(PF)) == 4
+
+
+class TestHook:
+    @pytest.fixture
+    def program(self, tmp_path: Path) -> Callable[[str], Path]:
+        def program(body: str) -> Path:
+            file = tmp_path / "hook"
+            file.write_text(f"#!/bin/sh\n{body}\n")
+            file.chmod(0o755)
+            return file
+
+        return program
+
+    def test_it_learns_which_port_is_back(
+        self, build: Build, make_step: MakeStep, tmp_path: Path, program: Callable[[str], Path]
+    ) -> None:
+        told = tmp_path / "told"
+        file = program(f'echo "$PORTCLAIM_ADDRESS $PORTCLAIM_NUM_VFS $PORTCLAIM_NETDEV" >> {told}')
+        handover = build(hook=Hook(file, 30.0))
+        handover.lend(make_step("attach", str(PF)), PF)
+        handover.bring_home(PF)
+        assert told.read_text() == f"{PF} 4 enp1s0f0\n"
+
+    @pytest.mark.parametrize(
+        ("body", "timeout", "why"),
+        [
+            ("echo no switch >&2; exit 3", 30.0, "exited with 3: no switch"),
+            ("exec sleep 60", 0.1, "took more"),
+        ],
+    )
+    def test_one_that_fails_keeps_the_port_from_use(  # noqa: PLR0917 - fixtures
+        self,
+        build: Build,
+        make_step: MakeStep,
+        program: Callable[[str], Path],
+        body: str,
+        timeout: float,
+        why: str,
+    ) -> None:
+        handover = build(hook=Hook(program(body), timeout))
+        handover.lend(make_step("attach", str(PF)), PF)
+        handover.bring_home(PF)
+        assert why in handover.troubles()[PF]
+
+    def test_one_that_is_missing_keeps_the_port_from_use(
+        self, build: Build, make_step: MakeStep, tmp_path: Path
+    ) -> None:
+        handover = build(hook=Hook(tmp_path / "missing", 1.0))
+        handover.lend(make_step("attach", str(PF)), PF)
+        handover.bring_home(PF)
+        assert "cannot be run" in handover.troubles()[PF]
+
+
+def share_group(host: SimulatedTree, one: PciAddress, other: PciAddress) -> None:
+    """Put both into the first one's IOMMU group."""
+    group = (place(host, one) / "iommu_group").resolve()
+    shutil.rmtree((place(host, other) / "iommu_group").resolve())
+    (place(host, other) / "iommu_group").unlink()
+    (place(host, other) / "iommu_group").symlink_to(group)
+    (group / "devices" / str(other)).symlink_to(place(host, other))

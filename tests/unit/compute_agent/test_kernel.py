@@ -1,0 +1,96 @@
+"""Writes to sysfs: made elsewhere, refused with a reason, and never waited for for ever."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from common.pci.address import PciAddress
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.kernel import Kernel, KernelBlocked, KernelRefused
+from services.compute_agent.simulation import SimulatedTree
+from services.compute_agent.sysfs import SysfsTree
+
+PF = PciAddress.parse("0000:01:00.0")
+OTHER = PciAddress.parse("0000:02:00.0")
+
+
+@pytest.fixture
+def kernel(host: SimulatedTree, tmp_path: Path) -> Kernel:
+    """Writes into a tree of plain files: what is written can be read, and nothing comes of it."""
+    return Kernel(SysfsTree(host.root), timeout=10.0, vfio=tmp_path / "vfio")
+
+
+def place(host: SimulatedTree, address: PciAddress) -> Path:
+    return (host.root / "bus/pci/devices" / str(address)).resolve()
+
+
+def test_the_number_of_vfs_is_written(host: SimulatedTree, kernel: Kernel) -> None:
+    kernel.set_num_vfs(PF, 2)
+    assert (place(host, PF) / "sriov_numvfs").read_text().startswith("2")
+
+
+def test_a_refusal_says_what_was_refused_and_why(host: SimulatedTree, kernel: Kernel) -> None:
+    (place(host, PF) / "sriov_numvfs").unlink()
+    with pytest.raises(
+        KernelRefused, match=r"0000:01:00.0: the kernel refused '2' for .*sriov_numvfs: No such"
+    ):
+        kernel.set_num_vfs(PF, 2)
+
+
+def test_a_driver_that_does_not_take_the_device_is_told(host: SimulatedTree, kernel: Kernel) -> None:
+    (place(host, PF) / "driver").unlink()
+    (host.root / "bus/pci/drivers_probe").touch()
+    with pytest.raises(DriverError, match="did not go to vfio-pci: load that module"):
+        kernel.lend(PF)
+    assert (place(host, PF) / "driver_override").read_text().startswith("vfio-pci")
+    assert (host.root / "bus/pci/drivers_probe").read_text().startswith(str(PF))
+
+
+@pytest.mark.parametrize(
+    ("methods", "is_reset"),
+    [("flr pm bus", True), ("device_specific", True), ("pm bus", False), (None, False)],
+)
+def test_only_a_function_that_can_be_reset_alone_is(
+    host: SimulatedTree, kernel: Kernel, methods: str | None, is_reset: bool
+) -> None:
+    if methods is not None:
+        (place(host, PF) / "reset_method").write_text(f"{methods}\n")
+    (place(host, PF) / "reset").touch()
+    assert kernel.reset(PF) is is_reset
+    assert (place(host, PF) / "reset").read_text() == ("1" if is_reset else "")
+
+
+def test_the_override_of_another_is_known_from_none(host: SimulatedTree, kernel: Kernel) -> None:
+    assert kernel.override(PF) is None
+    (place(host, PF) / "driver_override").write_text("vfio-pci\n")
+    assert kernel.override(PF) == "vfio-pci"
+
+
+class TestBlocked:
+    """A pipe that nobody reads stands for a kernel that does not answer: opening it waits."""
+
+    @pytest.fixture
+    def pipe(self, host: SimulatedTree) -> Path:
+        pipe = place(host, PF) / "sriov_numvfs"
+        pipe.unlink()
+        os.mkfifo(pipe)
+        return pipe
+
+    @pytest.mark.usefixtures("pipe")
+    def test_the_caller_is_told_and_goes_on(self, host: SimulatedTree) -> None:
+        impatient = Kernel(SysfsTree(host.root), timeout=0.2)
+        with pytest.raises(KernelBlocked, match=r"has not answered a write to .*sriov_numvfs in 0\.2 s"):
+            impatient.set_num_vfs(PF, 0)
+
+    def test_other_devices_are_written_to_meanwhile(self, pipe: Path, host: SimulatedTree) -> None:
+        patient = Kernel(SysfsTree(host.root), timeout=60.0)
+        blocked = threading.Thread(target=patient.set_num_vfs, args=(PF, 0))
+        blocked.start()
+        patient.set_num_vfs(OTHER, 1)
+        assert (place(host, OTHER) / "sriov_numvfs").read_text().startswith("1")
+        assert blocked.is_alive()
+        pipe.read_text()
+        blocked.join(60)
+        assert not blocked.is_alive()
