@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 
 import oslo_messaging
 import tenacity
+from kombu.exceptions import OperationalError
 from oslo_config import cfg
 
 from common.errors import PortclaimError, ServiceFailed, ServiceUnavailable
@@ -14,7 +15,9 @@ from common.rpc.messages import Message, Nothing
 
 A = TypeVar("A", bound=Message)
 
-_PASSING = (oslo_messaging.MessagingTimeout, oslo_messaging.MessageDeliveryFailure)
+# OperationalError is kombu's own, for a broker that cannot be reached at all.
+_NOT_TAKEN = (oslo_messaging.MessageDeliveryFailure, OperationalError)
+_PASSING = (oslo_messaging.MessagingTimeout, *_NOT_TAKEN)
 
 
 class Client:
@@ -32,6 +35,7 @@ class Client:
         target = oslo_messaging.Target(topic=self.topic, version=VERSION, server=server)
         self._rpc = oslo_messaging.get_rpc_client(bus, target, timeout=conf.rpc.timeout, retry=2)
         self._attempts = conf.rpc.attempts
+        self._has_reached_broker = False
         self._whom = self.topic if server is None else f"{self.topic} of host {server}"
 
     def ping(self) -> None:
@@ -46,6 +50,7 @@ class Client:
             reraise=True,
         )
         try:
+            self._reach_broker()
             reply = again(self._rpc.call, {}, method, **_fields(message))
         except PortclaimError as error:
             raise _local(error) from None
@@ -57,11 +62,18 @@ class Client:
             raise ServiceFailed(f"{self._whom} answered {error.exc_type}: {error.value}") from None
         return answer.model_validate(reply)
 
+    def _reach_broker(self) -> None:
+        """Give up soon where there is no broker. The first call of a process would wait for it for ever,
+        because oslo.messaging declares the queue for the answers without a limit; a cast has one."""
+        if not self._has_reached_broker:
+            self._rpc.cast({}, "ping")
+            self._has_reached_broker = True
+
     def _cast(self, method: str, message: Message) -> None:
         """Send and do not wait. Raises :class:`ServiceUnavailable` when the broker does not take it."""
         try:
             self._rpc.cast({}, method, **_fields(message))
-        except oslo_messaging.MessageDeliveryFailure as error:
+        except _NOT_TAKEN as error:
             raise ServiceUnavailable(f"the bus did not take {method} for {self._whom}") from error
 
 
