@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 from oslo_config import cfg
+from pydantic import ValidationError
 
 from common import config
 from common.errors import ClaimRefused, PortclaimError
@@ -53,6 +54,10 @@ def command(group: click.Group, name: str | None = None) -> Callable[[Callable[.
                 return function(*args, **kwargs)
             except PortclaimError as error:
                 _fail(error)
+            except ValidationError as error:
+                # What a flag says does not fit into the message that it is for.
+                faults = (f"{fault['input']!r}: {fault['msg']}" for fault in error.errors())
+                raise click.UsageError("; ".join(faults)) from None
 
         return group.command(name)(run)
 

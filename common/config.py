@@ -148,6 +148,7 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
         conf(args, project="portclaim", prog=prog)
         _refuse_unknown_pci_options(conf.config_file or ())
         _refuse_invalid_values(conf)
+        _refuse_other_databases(conf)
     except cfg.Error as error:
         raise InvalidConfiguration(str(error)) from error
     return conf
@@ -174,3 +175,13 @@ def _refuse_invalid_values(conf: cfg.ConfigOpts) -> None:
     for group, options in OPTIONS:
         for option in options:
             getattr(conf if group is None else conf[group.name], option.dest)
+
+
+def _refuse_other_databases(conf: cfg.ConfigOpts) -> None:
+    """The value itself may hold a password, so it is not repeated."""
+    url = conf.database.connection
+    if url and not url.startswith(("postgresql://", "postgresql+psycopg2://")):
+        raise InvalidConfiguration(
+            "[database] connection is not the URL of a PostgreSQL database; "
+            "write postgresql+psycopg2://user:password@host/name"
+        )

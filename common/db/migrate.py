@@ -9,6 +9,9 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import exc
+
+from common.errors import ServiceUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x706F7274  # "port": one migration at a time per database
@@ -19,8 +22,12 @@ def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
 
     Safe to start from several places at once: the second waits and then finds nothing to do.
     The connecting role must own the schema and be allowed to create roles (``portclaim_operator``).
+    Raises :class:`ServiceUnavailable` with PostgreSQL's own words; the step that failed changed nothing.
     """
-    return _migrate(url, lambda config: command.upgrade(config, revision))
+    try:
+        return _migrate(url, lambda config: command.upgrade(config, revision))
+    except exc.DBAPIError as error:
+        raise ServiceUnavailable(f"the database could not be upgraded: {str(error.orig).strip()}") from error
 
 
 def downgrade(url: str, revision: str = "base") -> tuple[str | None, str | None]:
