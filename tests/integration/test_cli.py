@@ -1,0 +1,184 @@
+"""``portclaim`` as a program: what it prints, where it says why not, and the status it ends with."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+
+from cli.main import main
+from tests.support.fleet import ALIASES, Fleet, pf, vf
+from tests.support.rabbitmq import free_ports
+from tests.support.services import Services, as_ini
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+PROGRAM = Path(sys.executable).with_name("portclaim")
+
+
+def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(PROGRAM), *words],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def portclaim(fleet: Fleet, service_process: Services) -> Run:
+    """The program, where a scheduler runs and the fleet is one host with two ports of two VFs."""
+    fleet.host("h1", ports=2, vfs=2)
+    service_process("scheduler", {"pci": {"alias": ALIASES}})
+    bus = {"OS_DEFAULT__TRANSPORT_URL": service_process.transport_url, "OS_RPC__ATTEMPTS": "1"}
+    return lambda *words: run(*words, **bus)
+
+
+def done(process: subprocess.CompletedProcess[str]) -> str:
+    """What it printed; it must have gone well."""
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
+
+
+def done_in_json(process: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(done(process))
+
+
+def assert_failed(process: subprocess.CompletedProcess[str], status: int, *said: str) -> None:
+    """It ended with this status, said why on standard error, and printed nothing else."""
+    assert (process.returncode, process.stdout) == (status, ""), process
+    for words in said:
+        assert words in process.stderr, process
+    assert "Traceback" not in process.stderr, process
+
+
+class TestWithServices:
+    def test_a_claim_from_beginning_to_end(self, portclaim: Run, fleet: Fleet) -> None:
+        claim = done_in_json(portclaim("claim", "--alias", "nic-pf:1", "--output", "json"))
+        assert (claim["host"], claim["status"]) == ("h1", "claimed")
+        [whole] = [device["address"] for device in claim["devices"]]
+        claim_id = claim["claim_id"]
+
+        assert done_in_json(portclaim("show", claim_id, "--output", "json")) == claim
+        listed = done_in_json(portclaim("devices", "--claim", claim_id, "--output", "json"))
+        assert [(row["address"], row["status"]) for row in listed] == [(whole, "claimed")]
+        tree = done(portclaim("tree"))
+        assert f"held by instance {claim['instance_id']}" in tree
+        assert tree.count("unclaimable") == 2
+        assert "\x1b" not in tree  # no colours where nobody sees them
+
+        released = done(portclaim("release", claim_id))
+        assert claim_id in released
+        assert "releasing" in released
+        assert fleet.sql("SELECT status FROM claims") == [("releasing",)]
+
+    def test_a_table_shows_what_the_json_says(self, portclaim: Run) -> None:
+        rows = done_in_json(portclaim("devices", "--output", "json"))
+        table = done(portclaim("devices")).splitlines()
+        assert [row["address"] for row in rows] == [pf(0), vf(0, 0), vf(0, 1), pf(1), vf(1, 0), vf(1, 1)]
+        assert [line.split()[:2] for line in table[1:]] == [["h1", row["address"]] for row in rows]
+        some = portclaim("devices", "--type", "type-VF", "--limit", "3")
+        assert (some.returncode, some.stdout.count("type-VF")) == (0, 3)
+        assert "more than 3" in some.stderr
+
+    def test_with_the_same_claim_id_it_may_be_called_again(self, portclaim: Run, fleet: Fleet) -> None:
+        claim = ("claim", "--claim-id", str(uuid4()), "--instance", str(uuid4()), "--output", "json")
+        first = done_in_json(portclaim(*claim, "--alias", "nic-vf:1"))
+        assert done_in_json(portclaim(*claim, "--alias", "nic-vf:1")) == first
+        assert_failed(portclaim(*claim, "--alias", "nic-vf:2"), 1, first["claim_id"], "another request")
+        assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
+
+    def test_a_refusal_says_why_and_so_does_explain_beforehand(self, portclaim: Run) -> None:
+        explained = done_in_json(portclaim("explain", "--alias", "nic-vf:5", "--output", "json"))
+        assert explained["served"] is False
+        refused = portclaim("claim", "--alias", "nic-vf:5")
+        assert_failed(refused, 1, "portclaim: ", explained["nearest_miss"])
+        for left in explained["filters"]:
+            assert (
+                f"after {left['filter']}: {left['hosts']} hosts, {left['devices']} devices" in refused.stderr
+            )
+        told = done(portclaim("explain", "--alias", "nic-vf:5"))
+        assert f"would be refused: {explained['nearest_miss']}" in told
+        assert "would be served" in done(portclaim("explain", "--alias", "nic-vf:2", "--host", "h1"))
+
+    def test_what_cannot_be_is_status_1_with_the_reason(self, portclaim: Run) -> None:
+        unknown = str(uuid4())
+        assert_failed(portclaim("show", unknown), 1, f"portclaim: there is no claim {unknown}")
+        assert_failed(portclaim("release", unknown), 1, unknown)
+        assert_failed(portclaim("claim", "--alias", "nic:1"), 1, "'nic' is no alias", "nic-pf, nic-vf")
+        assert_failed(portclaim("claim", "--alias", "nic-vf:0"), 1, "nic-vf:0")
+
+    def test_ping_tells_whether_a_service_answers(self, portclaim: Run) -> None:
+        assert done(portclaim("ping", "scheduler")) == "scheduler answers\n"
+
+
+class TestBadUsage:
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            ("", "Usage: portclaim"),
+            ("clam", "No such command 'clam'"),
+            ("claim", "--alias"),
+            ("claim --alias nic-vf:1 --claim-id 7", "--claim-id"),
+            ("claim --alias nic-vf:1 --extra-spec trusted", "KEY=VALUE"),
+            ("claim --alias nic-vf:1 --fast", "--fast"),
+            ("claim --alias nic-vf:1 --host h/1", "'h/1'"),
+            ("tree --host h/1", "'h/1'"),
+            ("show c1", "CLAIM_ID"),
+            ("show", "CLAIM_ID"),
+            ("devices --status free", "--status"),
+            ("devices --limit 0", "--limit"),
+            ("tree --output xml", "--output"),
+            ("ping compute_agent", "--host"),
+            ("--config-file no-such-file tree", "no-such-file"),
+        ],
+    )
+    def test_it_is_understood_before_anything_is_done(self, command: str, said: str) -> None:
+        ended = CliRunner().invoke(main, command.split(), prog_name="portclaim")
+        assert ended.exit_code == 2
+        assert ended.stdout == ""
+        assert said in ended.stderr
+
+    def test_it_is_status_2(self) -> None:
+        assert_failed(run("claim", "--claim-id", "7"), 2, "Usage: portclaim claim", "--claim-id")
+
+
+class TestWithoutServices:
+    def test_without_a_scheduler_it_says_who_does_not_answer(self, rabbit_url: str) -> None:
+        bus = {"OS_DEFAULT__TRANSPORT_URL": rabbit_url, "OS_RPC__TIMEOUT": "0.5", "OS_RPC__ATTEMPTS": "2"}
+        assert_failed(run("tree", **bus), 1, "portclaim: scheduler does not answer", "calling again is safe")
+
+    def test_without_a_broker_it_does_not_wait_for_ever(self) -> None:
+        [nobody] = free_ports(1)
+        bus = {"OS_DEFAULT__TRANSPORT_URL": f"rabbit://guest:guest@127.0.0.1:{nobody}/"}
+        assert_failed(run("tree", **bus), 1, "portclaim: scheduler does not answer")
+
+    def test_an_option_that_cannot_be_honoured_is_refused(self, tmp_path: Path) -> None:
+        file = tmp_path / "portclaim.conf"
+        file.write_text(as_ini({"pci": {"report_in_placement": True}}))
+        assert_failed(run("--config-file", str(file), "tree"), 1, "portclaim: ", "[pci] report_in_placement")
+
+
+class TestDatabaseUpgrade:
+    def test_it_makes_the_schema_and_may_be_run_again(self, empty_database_url: str) -> None:
+        database = {"OS_DATABASE__CONNECTION": empty_database_url}
+        assert done(run("db", "upgrade", **database)).startswith("the schema was empty, and is ")
+        with sa.create_engine(empty_database_url).connect() as connection:
+            assert connection.scalar(sa.text("SELECT count(*) FROM pf_vf_tree")) == 0
+        assert done(run("db", "upgrade", **database)).startswith("the schema is ")
+
+    def test_without_a_database_it_is_status_1(self, tmp_path: Path) -> None:
+        assert_failed(run("db", "upgrade"), 1, "[database] connection is not set")
+        for url, said in [
+            (f"postgresql+psycopg2://nobody@/nothing?host={tmp_path}", str(tmp_path)),
+            ("mysql://localhost/portclaim", "[database] connection is not the URL of a PostgreSQL"),
+        ]:
+            assert_failed(run("db", "upgrade", OS_DATABASE__CONNECTION=url), 1, "portclaim: ", said)
