@@ -126,6 +126,9 @@ ALTER TABLE claims ADD CONSTRAINT live_claim_holds_a_device
     FOREIGN KEY (live_id, first_device_id) REFERENCES pci_devices (claim_id, id)
     DEFERRABLE INITIALLY DEFERRED;
 
+-- Looked through whenever a device is freed.
+CREATE INDEX claims_by_first_device ON claims (live_id, first_device_id) WHERE live_id IS NOT NULL;
+
 CREATE INDEX pci_devices_by_parent ON pci_devices (parent_id, status) WHERE parent_id IS NOT NULL;
 CREATE INDEX pci_devices_available ON pci_devices (pool_id, compute_node_id) WHERE status = 'available';
 CREATE INDEX pci_devices_whole ON pci_devices (pool_id, vfs, id)
