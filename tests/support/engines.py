@@ -12,21 +12,22 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, NoReturn
 
 import pytest
 
-from cli.keeper import Kept
+from cli.keeper import Kept, keep
 
 RUN = "PORTCLAIM_TEST_RUN"  # the environment variable by which the controller tells its workers the directory
 MISSING = "engine missing: "
 
 
 def begin_run() -> None:
-    """Make the run's directory. For the controller, before there are workers."""
+    """Make the run's directory, which goes with the run. For the controller, before there are workers."""
     run = Path(tempfile.mkdtemp(prefix="portclaim-test-"))
     (run / "owner").write_text(str(os.getpid()))
+    kept = keep("sh", "-c", "echo here; exec sleep infinity", ready="here", log=run / "log", directory=run)
+    (run / "~run.json").write_text(json.dumps({"processes": [asdict(kept)]}))  # "~": stopped last
     os.environ[RUN] = str(run)
 
 
@@ -36,7 +37,6 @@ def end_run() -> None:
     for started in sorted(run.glob("*.json")):
         for kept in json.loads(started.read_text())["processes"]:
             Kept(**kept).stop()
-    rmtree(run)
 
 
 def shared(name: str, start: Callable[[int], tuple[Sequence[Kept], dict[str, Any]]]) -> dict[str, Any]:
