@@ -202,7 +202,7 @@ class ClaimRequest(Message):
     requests: Annotated[list[DeviceRequest], Field(max_length=16)] = []
     hosts: Annotated[list[Host], Field(min_length=1)] | None = None
     avoid_hosts: list[Host] = []
-    numa_cells: list[int] = []
+    numa_cells: list[Number] = []
 
 
 class ExplainRequest(Message):
@@ -212,7 +212,7 @@ class ExplainRequest(Message):
     requests: Annotated[list[DeviceRequest], Field(max_length=16)] = []
     hosts: Annotated[list[Host], Field(min_length=1)] | None = None
     avoid_hosts: list[Host] = []
-    numa_cells: list[int] = []
+    numa_cells: list[Number] = []
 
 
 class ClaimId(Message):
