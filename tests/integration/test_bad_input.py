@@ -46,7 +46,7 @@ BAD_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"claim_id": 7}, "claim_id"),
     ({"claim_id": ["c1"]}, "claim_id"),
     ({"instance_id": ""}, "instance_id"),
-    ({"extra_specs": LEFT_OUT}, "extra_specs"),
+    ({"extra_specs": None}, "extra_specs"),
     ({"extra_specs": "pci_passthrough:alias=nic-vf:1"}, "extra_specs"),
     ({"extra_specs": {"pci_passthrough:alias": 1}}, "extra_specs"),
     ({"extra_specs": {"note": "a\0b"}}, "extra_specs"),
@@ -55,6 +55,17 @@ BAD_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"hosts": []}, "hosts"),
     ({"hosts": ["h1; DROP TABLE claims"]}, "hosts"),
     ({"avoid_hosts": [1]}, "avoid_hosts"),
+    ({"numa_cells": 0}, "numa_cells"),
+    ({"numa_cells": [-1]}, "numa_cells"),
+    ({"numa_cells": [2**31]}, "numa_cells"),
+    ({"requests": {}}, "requests"),
+    ({"requests": [{"count": 1}]}, "spec"),
+    ({"requests": [{"count": 1, "spec": []}]}, "spec"),
+    ({"requests": [{"count": 1, "spec": [{"vendor_id": 8086}]}]}, "spec"),
+    ({"requests": [{"count": 0, "spec": [{}]}]}, "count"),
+    ({"requests": [{"count": 10000, "spec": [{}]}]}, "count"),
+    ({"requests": [{"count": 1, "spec": [{}]}] * 10000}, "requests"),
+    ({"requests": [{"count": 1, "spec": [{}], "numa_policy": "near"}]}, "numa_policy"),
     ({"priority": "high"}, "priority"),
 ]
 
@@ -184,7 +195,14 @@ class TestMessagesForTheScheduler:
             explained = refusal(bus, "scheduler", "explain", extra_specs(alias))
             assert isinstance(explained, InvalidRequest), (alias, explained)
             assert explained.message == error.message
-        for specs in ({}, {"hw:cpu_policy": "dedicated"}):
+        alias = extra_specs("nic-vf:1")["extra_specs"]
+        for specs in (
+            LEFT_OUT,
+            {},
+            {"hw:cpu_policy": "dedicated"},
+            alias | {"hw:pci_numa_affinity_policy": "near"},
+            alias | {"group_policy": "together"},
+        ):
             error = refusal(bus, "scheduler", "claim", altered(CLAIM, {"extra_specs": specs}))
             assert isinstance(error, InvalidRequest), (specs, error)
         self.assert_nothing_happened(bus)

@@ -17,7 +17,7 @@ from tests.support.services import as_ini
 class Bus:
     """A connection to a virtual host; ``timeout`` seconds for an answer, ``attempts`` times."""
 
-    def __init__(self, rabbit_url: str, directory: Path, timeout: float = 20.0, attempts: int = 1) -> None:
+    def __init__(self, rabbit_url: str, directory: Path, timeout: float = 60.0, attempts: int = 1) -> None:
         self.config_file = directory / "client.conf"
         self.config_file.write_text(
             as_ini(
