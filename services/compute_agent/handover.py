@@ -23,7 +23,7 @@ from services.compute_agent.drivers.base import DriverError
 from services.compute_agent.homecoming import Homecoming
 from services.compute_agent.kernel import VFIO, Kernel
 from services.compute_agent.netlink import default_route_interfaces
-from services.compute_agent.scanner import Scanner
+from services.compute_agent.scanner import ScanError, Scanner
 from services.compute_agent.store import LocalStore
 from services.compute_agent.sysfs import SysfsTree
 
@@ -209,8 +209,9 @@ class Handover:
             if now is None or now.claim_id is not None:
                 return  # home, or lent again, since somebody looked
             try:
-                self._homecoming.bring(row.address, row.driver, row.override, row.num_vfs)
-            except DriverError as error:
+                if not self._ended_with_its_port(row):
+                    self._homecoming.bring(row.address, row.driver, row.override, row.num_vfs)
+            except (DriverError, ScanError, OSError) as error:
                 LOG.error("not home: %s", error)  # noqa: TRY400 - the message says it all
                 with self._lock:
                     self._failures[row.address] = f"not come home from its guest: {error}"
@@ -219,6 +220,10 @@ class Handover:
                 sql.execute("DELETE FROM away WHERE address = ? AND claim_id IS NULL", (str(row.address),))
             with self._lock:
                 self._failures.pop(row.address, None)
+
+    def _ended_with_its_port(self, row: Away) -> bool:
+        """Is it a VF that is no more? Made anew it begins at home."""
+        return row.parent is not None and self._scanner.look(row.address) is None
 
     def _retry(self) -> None:
         pause = FIRST_RETRY

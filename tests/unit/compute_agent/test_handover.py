@@ -235,6 +235,14 @@ class TestComingHome:
         handover.lend(make_step("attach", str(PF)), PF)
         assert [row.address for row in handover.away()] == [PF]
 
+    def test_a_vf_that_somebody_ended_with_its_port_is_as_good_as_home(
+        self, handover: Handover, host: SimulatedTree, make_step: MakeStep
+    ) -> None:
+        handover.lend(make_step("attach", str(VF)), VF)
+        host.set_num_vfs(PF, 0)
+        handover.bring_home(VF)
+        assert (handover.away(), handover.troubles()) == ([], {})
+
     def test_a_device_that_is_home_is_not_brought_home(
         self, handover: Handover, kernel: SimulatedKernel
     ) -> None:

@@ -1,0 +1,192 @@
+"""Guests of libvirt. What a guest has, and for which claim, libvirt itself remembers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from oslo_config import cfg
+
+from common.errors import InvalidConfiguration
+from common.pci.address import PciAddress
+from common.rpc.messages import Step, StepDevice
+from services.compute_agent.drivers.base import Attachment, DriverError, InstanceNotFound
+from services.compute_agent.drivers.hostdev import Hostdev, hostdevs
+from services.compute_agent.drivers.real_host import RealHostDriver
+from services.compute_agent.uevents import wait_until
+
+try:
+    import libvirt
+except ImportError:  # an extra: only hosts of libvirt have it
+    libvirt = None
+
+LOG = logging.getLogger(__name__)
+
+GROUP = cfg.OptGroup("libvirt", "Driver `libvirt`")
+OPTIONS = [
+    cfg.StrOpt("connection_uri", default="qemu:///system", help="The libvirtd of this host."),
+    cfg.BoolOpt(
+        "managed",
+        default=True,
+        help="Let libvirt, too, take a device from its driver and give it back, so that a guest that is "
+        "started after a reboot finds its devices even if this agent is not there yet.",
+    ),
+    cfg.FloatOpt("detach_timeout", default=60.0, min=1.0, help="Seconds for a guest to let go of a device."),
+]
+
+
+def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
+    """The options of this driver, for oslo.config's generators."""
+    return [(GROUP, OPTIONS)]
+
+
+class LibvirtDriver(RealHostDriver):
+    """Attaches and detaches ``<hostdev>``, in the running guest and in its configuration.
+
+    A device goes to vfio-pci before libvirt hears of it, and home after libvirt has let go, so that
+    libvirt never waits in the kernel. The claim is in the alias of the ``<hostdev>``.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
+        super().__init__(conf, state_path)
+        conf.register_opts(OPTIONS, GROUP)
+        if libvirt is None:
+            raise InvalidConfiguration(
+                "[compute_agent] driver libvirt needs libvirt-python: install portclaim[libvirt], or the "
+                "distribution's python3-libvirt where Portclaim uses the distribution's Python"
+            )
+        self._options = conf.libvirt
+        self._lock = threading.Lock()
+        self._open: Any = None
+
+    def start(self) -> None:
+        """Connect; go on where a predecessor was interrupted. Raises DriverError without libvirtd."""
+        self._connection()
+        super().start()
+
+    def stop(self) -> None:
+        """Let go of libvirtd."""
+        super().stop()
+        with self._lock, _as_driver_error():
+            self._open.close()
+
+    def attachments(self) -> Sequence[Attachment]:
+        """What the domains of this host have, running or not.
+
+        Of what a claim attached to a running domain, the domain's configuration alone does not count.
+        """
+        found: set[Attachment] = set()
+        with _as_driver_error():
+            for domain in self._connection().listAllDomains():
+                try:
+                    found |= _attachments_of(domain)
+                except libvirt.libvirtError as error:
+                    if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # ended since it was listed
+                        raise
+        return sorted(found, key=lambda held: held.address)
+
+    def attach(self, step: Step, device: StepDevice) -> None:
+        """Take the device from the host, then have libvirt give it to the domain of the instance's UUID."""
+        hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
+        domain = self._domain(step.instance_id)
+        if domain is None:
+            raise InstanceNotFound(f"instance {step.instance_id} is not on this host")
+        self._check_holders(step, device)
+        self.handover.lend(step, hostdev.address)
+        xml = hostdev.to_xml(managed=self._options.managed)
+        with _as_driver_error():
+            if domain.isActive() and hostdev not in _live(domain):
+                domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            if domain.isPersistent() and hostdev not in _configured(domain):
+                domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def detach(self, step: Step, device: StepDevice) -> None:
+        """Have the domain let go of what it has for this claim; then bring the device home."""
+        hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
+        domain = self._domain(step.instance_id)
+        if domain is not None:
+            with _as_driver_error():
+                self._let_go(domain, hostdev)
+        row = self.handover.find(hostdev.address)
+        if row is not None and row.claim_id in {None, step.claim_id}:
+            self.handover.bring_home(hostdev.address)
+
+    def _let_go(self, domain: Any, hostdev: Hostdev) -> None:
+        xml = hostdev.to_xml(managed=self._options.managed)
+        if domain.isPersistent() and hostdev in _configured(domain):
+            domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        if hostdev not in _live(domain):
+            return
+        try:
+            domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            # Asked before, and the guest has not answered yet: what counts is whether it does.
+            LOG.info("%s: %s", hostdev.address, error)
+        if not wait_until(lambda: hostdev not in _live(domain), self._options.detach_timeout):
+            raise DriverError(
+                f"instance {domain.UUIDString()} does not let go of {hostdev.address}: is it paused, or "
+                "its system without support for unplugging?"
+            )
+
+    def _check_holders(self, step: Step, device: StepDevice) -> None:
+        """Has another domain the device, its PF or a VF of it? Raises :class:`DriverError` then."""
+        address = PciAddress.parse(device.address)
+        kin = {str(address), device.parent_address, *map(str, self.handover.vfs(address))}
+        for held in self.attachments():
+            is_this = (held.address, held.claim_id, held.instance_id) == (
+                address,
+                step.claim_id,
+                step.instance_id,
+            )
+            if str(held.address) in kin and not is_this:
+                raise DriverError(f"{held.address} is in instance {held.instance_id} already")
+
+    def _domain(self, instance_id: UUID) -> Any:
+        """The domain of this UUID; None if there is none."""
+        try:
+            return self._connection().lookupByUUIDString(str(instance_id))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise DriverError(f"libvirt: {error}") from error
+
+    def _connection(self) -> Any:
+        """The connection, made anew where libvirtd was started anew."""
+        with self._lock, _as_driver_error():
+            if self._open is None or not self._open.isAlive():
+                self._open = libvirt.open(self._options.connection_uri)
+            return self._open
+
+
+@contextmanager
+def _as_driver_error() -> Iterator[None]:
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise DriverError(f"libvirt: {error}") from error
+
+
+def _attachments_of(domain: Any) -> set[Attachment]:
+    instance_id, live, is_active = UUID(domain.UUIDString()), _live(domain), domain.isActive()
+    return {
+        Attachment(hostdev.address, instance_id, hostdev.claim_id)
+        for hostdev in live | _configured(domain)
+        if hostdev.claim_id is None or not is_active or hostdev in live
+    }
+
+
+def _live(domain: Any) -> set[Hostdev]:
+    """What the domain has now, if it runs."""
+    return set(hostdevs(domain.XMLDesc())) if domain.isActive() else set()
+
+
+def _configured(domain: Any) -> set[Hostdev]:
+    """What it will have when it is started next, if it can be."""
+    if not domain.isPersistent():
+        return set()
+    return set(hostdevs(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))

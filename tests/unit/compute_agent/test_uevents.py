@@ -1,0 +1,110 @@
+"""Events of the kernel: a burst is one change, lost events are one too, and no fault passes in silence."""
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from services.compute_agent.uevents import SUBSYSTEMS, Uevents, Watcher, wait_until
+
+PATIENCE = 60
+
+
+class Monitor:
+    """In place of udev's socket: events are put in, an exception among them is raised."""
+
+    def __init__(self) -> None:
+        self.subsystems: list[str] = []
+        self._changed = threading.Condition()
+        self._events: list[object] = []
+
+    def filter_by(self, subsystem: str) -> None:
+        self.subsystems.append(subsystem)
+
+    def start(self) -> None:
+        pass
+
+    def put(self, *events: object) -> None:
+        with self._changed:
+            self._events.extend(events)
+            self._changed.notify_all()
+
+    def poll(self, timeout: float) -> object | None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._events, timeout):
+                return None
+            event = self._events.pop(0)
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+
+@pytest.fixture
+def monitor(monkeypatch: pytest.MonkeyPatch) -> Monitor:
+    monitor = Monitor()
+    monkeypatch.setattr("pyudev.Context", lambda: None)
+    monkeypatch.setattr("pyudev.Monitor.from_netlink", lambda *_args, **_kwargs: monitor)
+    return monitor
+
+
+@pytest.fixture
+def changes(monitor: Monitor) -> Iterator[threading.Semaphore]:
+    """Released once for every change that a watcher tells."""
+    changes = threading.Semaphore(0)
+    watcher = Watcher(Uevents(), changes.release)
+    watcher.start()
+    yield changes
+    watcher.end()
+    assert not watcher.is_alive()
+
+
+def test_devices_and_network_interfaces_are_watched(monitor: Monitor) -> None:
+    Uevents()
+    assert monitor.subsystems == list(SUBSYSTEMS) == ["pci", "net"]
+
+
+def test_a_burst_is_one_change(monitor: Monitor, changes: threading.Semaphore) -> None:
+    monitor.put(*["event"] * 300)
+    assert changes.acquire(timeout=PATIENCE)
+    monitor.put("another")
+    assert changes.acquire(timeout=PATIENCE)
+    assert not changes.acquire(blocking=False)
+
+
+def test_lost_events_are_a_change(monitor: Monitor, changes: threading.Semaphore) -> None:
+    monitor.put(OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS)))
+    assert changes.acquire(timeout=PATIENCE)
+
+
+def test_a_watcher_that_cannot_go_on_says_so(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
+    watcher = Watcher(Uevents(), lambda: None)
+    monitor.put(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+    with caplog.at_level(logging.ERROR):
+        watcher.start()
+        watcher.join(PATIENCE)
+    assert "only periodically from now on" in caplog.text
+
+
+def test_waiting_ends_with_the_event_that_brings_it(monitor: Monitor) -> None:
+    asked: list[bool] = []
+
+    def condition() -> bool:
+        asked.append(True)
+        monitor.put("event")
+        return len(asked) == 3
+
+    assert wait_until(condition, PATIENCE)
+    assert len(asked) == 3
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.parametrize(("condition", "outcome"), [(never, False), (lambda: True, True)])
+@pytest.mark.usefixtures("monitor")
+def test_waiting_ends_with_its_time(condition: Callable[[], bool], outcome: bool) -> None:
+    assert wait_until(condition, 0.0) is outcome
