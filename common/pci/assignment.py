@@ -11,10 +11,13 @@ from typing import Generic, TypeVar
 from common.pci.device import DeviceType
 from common.pci.hall import Subsets
 from common.pci.matching import ANYWHERE, Affinity, Kind, satisfies
-from common.pci.port_modes import OpenPort, can_serve
+from common.pci.port_modes import OpenPort, choose_whole
 from common.pci.request import GroupPolicy, PciRequest
 
 Key = TypeVar("Key", bound=Hashable)
+
+_STEPS_FOR_A_WISH = 50
+"""How long to look for a way to serve everybody else before a request has to take another device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +48,11 @@ def assign(
     as the later ones can then still be served: near ones first (NUMA), then those with fewer tags
     (a plain request should leave special devices alone), then the packing policy's.
 
-    Time: 2^requests bits are moved per step. Steps are few, except on hosts with many ports that are
-    all unlike in what requests they do for and that both whole and split would be needed: choosing
-    among those is a search.
+    Time: with 8 requests and 64 devices a few milliseconds at most, and less than one as a rule; it
+    doubles with every further request that other devices do for. There is one way to make it longer:
+    many ports with few VFs each, of which no two do for the same requests, asked for whole and split
+    so that it hardly works out. Choosing among those is a search (see :mod:`common.pci.port_modes`);
+    the hardest hosts of 64 devices that a search for such hosts has found take 0.2 s.
     """
     wishes = [_ranked(request, devices, affinity) for request in requests]
     board = _Board(requests, devices, wishes, isolate=group_policy is GroupPolicy.ISOLATE)
@@ -90,8 +95,10 @@ class _Port:
 class _Board(Generic[Key]):
     """All requests, devices and ports, and what was taken so far.
 
-    ``_surpluses`` says for each subset of the requests how many devices are left beyond what it
-    still asks for, every open choice counted at its best.
+    Requests for which the same devices do, in the same order, are one group; a mask of requests is
+    one of groups. ``_surpluses`` says for each subset of the requests how many devices are left beyond what it
+    still asks for, every open choice counted at its best. ``_whole`` are ports that could be given
+    whole so that everybody is served: there is always a way to go on from here.
     """
 
     def __init__(
@@ -103,15 +110,20 @@ class _Board(Generic[Key]):
         isolate: bool,
     ) -> None:
         self._devices = devices
+        groups: dict[tuple[int, ...], int] = {}
+        self._group_of = [groups.setdefault(tuple(wish), len(groups)) for wish in wishes]
         self._masks = [0] * len(devices)
-        for number, wish in enumerate(wishes):
+        for wish, group in groups.items():
             for place in wish:
-                self._masks[place] |= 1 << number
+                self._masks[place] |= 1 << group
         self._taken: set[int] = set()
+        self._whole: frozenset[Key] = frozenset()
         ports = self._by_port()
-        counts = [request.count for request in requests]
+        counts = [0] * len(groups)
+        for request, group in zip(requests, self._group_of, strict=True):
+            counts[group] += request.count
         most_vfs = max((len(vfs) for _, vfs in ports.values()), default=0)
-        self._subsets = Subsets(len(requests), (len(devices) + sum(counts)) * (most_vfs + 1))
+        self._subsets = Subsets(len(groups), (len(devices) + sum(counts)) * (most_vfs + 1))
         self._surpluses = self._subsets.guards - self._subsets.demand(counts)
         self._ports: dict[Key, _Port] = {}
         for key, (pf, vfs) in ports.items():
@@ -128,8 +140,10 @@ class _Board(Generic[Key]):
                 self._surpluses += self._subsets.supply(mask)
 
     def is_solvable(self) -> bool:
-        """Can all that is still asked for be served from what is left?"""
-        return self._can_serve(self._surpluses, None)
+        """Can all that is asked for be served? This takes as many steps as it must."""
+        whole = choose_whole(self._subsets, self._surpluses, self._open_ports(None))
+        self._whole = whole or frozenset()
+        return whole is not None
 
     def take_for(self, request: int, count: int, wish: Iterable[int]) -> list[int]:
         """The first ``count`` places of ``wish`` that can be taken so that all else can still be served."""
@@ -171,7 +185,7 @@ class _Board(Generic[Key]):
         device = self._devices[place]
         whole = device.kind.dev_type is DeviceType.PF
         port = None if device.port is None else self._ports.get(device.port)
-        left = self._surpluses + self._subsets.supply(1 << request)
+        left = self._surpluses + self._subsets.supply(1 << self._group_of[request])
         if port is None:
             left -= self._subsets.supply(self._masks[place])
         elif port.closed or (whole and port.supply is None and port.choice is None):
@@ -183,17 +197,21 @@ class _Board(Generic[Key]):
         else:
             left -= self._subsets.supply(self._masks[place])
             left -= port.choice.split_loss if port.choice is not None else 0
-        if not self._can_serve(left, port):
+        whole_ports = choose_whole(
+            self._subsets, left, self._open_ports(port), self._whole, _STEPS_FOR_A_WISH
+        )
+        if whole_ports is None:
             return False
-        self._surpluses = left
+        self._surpluses, self._whole = left, whole_ports
         self._taken.add(place)
         if port is not None:
             port.choice = None
             port.closed = whole or port.supply is not None
         return True
 
-    def _can_serve(self, surpluses: int, decided: _Port | None) -> bool:
-        open_ports = [
-            port.choice for port in self._ports.values() if port.choice is not None and port is not decided
-        ]
-        return can_serve(self._subsets, surpluses, open_ports)
+    def _open_ports(self, decided: _Port | None) -> dict[Key, OpenPort]:
+        return {
+            key: port.choice
+            for key, port in self._ports.items()
+            if port.choice is not None and port is not decided
+        }

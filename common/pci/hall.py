@@ -9,6 +9,8 @@ surplus is 0 or more.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -20,19 +22,20 @@ class Subsets:
     """
 
     def __init__(self, requests: int, limit: int) -> None:
-        self._requests = requests
-        self._width = limit.bit_length() + 2
+        self.requests = requests
+        self._typecode = next(code for code in "HIQ" if limit.bit_length() + 2 <= array(code).itemsize * 8)
+        self._width = array(self._typecode).itemsize * 8
         self._known: dict[int, int] = {}
 
     @property
     def everyone(self) -> int:
         """The subset of all requests."""
-        return (1 << self._requests) - 1
+        return (1 << self.requests) - 1
 
     @cached_property
     def ones(self) -> int:
         """1 for every subset."""
-        return self._double(1, [0] * self._requests)
+        return self._double(1, [0] * self.requests)
 
     @cached_property
     def guards(self) -> int:
@@ -54,9 +57,15 @@ class Subsets:
         """The number of one subset."""
         return numbers >> (subset * self._width) & ((1 << self._width) - 1)
 
-    def surplus(self, numbers: int, subset: int) -> int:
-        """The surplus of one subset, of guarded numbers."""
-        return self.at(numbers, subset) - (1 << (self._width - 1))
+    def surplus(self, surpluses: int, subset: int) -> int:
+        """The surplus of one subset."""
+        return self.at(surpluses, subset) - (1 << (self._width - 1))
+
+    def each(self, numbers: int) -> array[int]:
+        """The numbers of all subsets one by one; none is negative."""
+        fields = array(self._typecode)
+        fields.frombytes(numbers.to_bytes(fields.itemsize << self.requests, sys.byteorder))
+        return fields if sys.byteorder == "little" else fields[::-1]
 
     def none_short(self, surpluses: int) -> bool:
         """Has every subset a surplus of 0 or more?"""
@@ -87,7 +96,7 @@ class Subsets:
 
     def _meeting(self, mask: int) -> int:
         numbers, ones, width = 0, 1, self._width
-        for request in range(self._requests):
+        for request in range(self.requests):
             numbers |= (ones if mask >> request & 1 else numbers) << width
             ones |= ones << width
             width *= 2

@@ -1,21 +1,27 @@
 """Which ports are given whole and which in VFs, so that all requests can be served?
 
-A port that could be either adds one of two supplies, and choosing for several ports at once is hard
-in general (it contains exact cover), so this is a search. It is exact; what keeps it short is that
-a choice is only explored while every subset of the requests can still be served, that surpluses
-which no choice can use up are forgotten, so that many states become one, and a bound on what the
-whole ports still needed must cost.
+A port that could be either adds one of two supplies, and choosing for many ports at once is hard in
+general (it contains exact cover), so this is a search. It is exact. Three things keep it short: a
+choice is followed only while no subset of the requests is short of devices; surpluses that no
+choice can use up are forgotten, so that many states become one; and prices tell early that whole
+ports and VFs cannot both be had in the numbers that are still needed.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import itertools
-import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 from common.pci.hall import Subsets
+
+Key = TypeVar("Key", bound=Hashable)
+
+_FIRST_STEPS = 300
+_SUBSETS_TRIED = 8
+_PRICES_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,87 +50,178 @@ class OpenPort:
         return cls(best, split_loss, best - whole, vf_mask)
 
 
-def can_serve(subsets: Subsets, surpluses: int, ports: Sequence[OpenPort]) -> bool:
-    """Is there a choice for every port that leaves no subset of the requests short?
+def choose_whole(
+    subsets: Subsets,
+    surpluses: int,
+    ports: Mapping[Key, OpenPort],
+    hint: Collection[Key] = (),
+    max_steps: int | None = None,
+) -> frozenset[Key] | None:
+    """The ports to be given whole, all others in VFs, so that no subset of the requests is short.
 
-    ``surpluses`` counts the ``best`` of each of ``ports`` as supply.
+    ``surpluses`` counts the ``best`` of each of ``ports`` as supply. ``hint`` is a choice to try
+    first. None: there is no such choice, or with ``max_steps`` none was found in so many steps.
     """
     if not subsets.none_short(surpluses):
-        return False
-    undecided = [port for port in ports if port.split_loss and port.whole_loss]
-    return _first_try(subsets, surpluses, undecided) or _Search(subsets, undecided).succeeds(0, surpluses)
+        return None
+    free = {key for key, port in ports.items() if not port.whole_loss}
+    undecided = {key: port for key, port in ports.items() if port.whole_loss and port.split_loss}
+    for whole in (undecided.keys() & hint, _split_while_possible(subsets, surpluses, undecided)):
+        losses = (port.whole_loss if key in whole else port.split_loss for key, port in undecided.items())
+        if subsets.none_short(surpluses - sum(losses)):
+            return frozenset(free | whole)
+    found = _search(subsets, surpluses, undecided, max_steps)
+    return None if found is None else frozenset(free | found)
 
 
-def _first_try(subsets: Subsets, surpluses: int, ports: Sequence[OpenPort]) -> bool:
-    """Split the larger ports and give the smaller ones whole, without ever taking a choice back."""
-    for port in sorted(ports, key=lambda port: port.whole_loss.bit_count(), reverse=True):
-        split = surpluses - port.split_loss
-        surpluses = split if subsets.none_short(split) else surpluses - port.whole_loss
-        if not subsets.none_short(surpluses):
-            return False
-    return True
+def _split_while_possible(subsets: Subsets, surpluses: int, ports: Mapping[Key, OpenPort]) -> set[Key]:
+    """A good guess: give the ports with the fewest useful VFs whole, as many as must be."""
+    whole = set()
+    for key, port in sorted(ports.items(), key=lambda item: -item[1].whole_loss.bit_count()):
+        if subsets.none_short(surpluses - port.split_loss):
+            surpluses -= port.split_loss
+        else:
+            surpluses -= port.whole_loss
+            whole.add(key)
+    return whole
 
 
-class _Search:
-    """Depth first, port by port; the ports whose VFs do for few requests first."""
+def _search(
+    subsets: Subsets, surpluses: int, ports: Mapping[Key, OpenPort], max_steps: int | None
+) -> set[Key] | None:
+    """What is hard in one order of ports is often easy in another: try both, with growing patience."""
+    by_breadth = sorted(ports, key=lambda key: (ports[key].vf_mask.bit_count(), ports[key].vf_mask))
+    if max_steps is not None:
+        with contextlib.suppress(_OutOfSteps):
+            return _Search(subsets, ports, by_breadth, ()).run(surpluses, max_steps)
+        return None
+    prices = _find_prices(subsets, surpluses, list(ports.values()))
+    if prices is None:
+        return None
+    for patience in itertools.count():
+        for order in (by_breadth, _by_scarcity(subsets, ports)):
+            with contextlib.suppress(_OutOfSteps):
+                return _Search(subsets, ports, order, prices).run(surpluses, _FIRST_STEPS << 2 * patience)
+    raise AssertionError("unreachable")
 
-    def __init__(self, subsets: Subsets, ports: Sequence[OpenPort]) -> None:
+
+def _by_scarcity(subsets: Subsets, ports: Mapping[Key, OpenPort]) -> list[Key]:
+    """First those whose VFs do for the request that the fewest ports serve, and so on with the rest."""
+    rest, order = dict(ports), []
+    while rest:
+        serving = [
+            [key for key, port in rest.items() if port.vf_mask >> request & 1]
+            for request in range(subsets.requests)
+        ]
+        scarcest = min(filter(None, serving), key=len, default=list(rest))
+        order += scarcest
+        for key in scarcest:
+            del rest[key]
+    return order
+
+
+class _OutOfSteps(Exception):
+    """Ends a search that may take only so long."""
+
+
+class _Search(Generic[Key]):
+    """Depth first, port by port, in a given order."""
+
+    def __init__(
+        self, subsets: Subsets, ports: Mapping[Key, OpenPort], order: Sequence[Key], prices: Iterable[_Price]
+    ) -> None:
         self._subsets = subsets
-        self._ports = sorted(ports, key=lambda port: (port.vf_mask.bit_count(), port.vf_mask))
-        self._usable = _suffix_sums(port.split_loss + port.whole_loss for port in self._ports)
-        self._whole_only = self._requests_for_whole_ports()
-        self._prices = [(price, self._charges(price)) for price in self._price_levels()]
+        self._keys = order
+        self._ports = [ports[key] for key in order]
+        self._usable = _sums_from(port.split_loss + port.whole_loss for port in self._ports)
+        self._bounds = [_Bound(subsets, price, self._ports) for price in prices]
         self._failed: set[tuple[int, int]] = set()
-        self.steps = 0
+        self._whole: set[Key] = set()
+        self._steps_left = 0
 
-    def succeeds(self, place: int, surpluses: int) -> bool:
+    def run(self, surpluses: int, max_steps: int) -> set[Key] | None:
+        """The ports to be given whole; None: there is no choice. Raises :class:`_OutOfSteps`."""
+        self._steps_left = max_steps
+        return self._whole if self._follow(0, surpluses) else None
+
+    def _follow(self, place: int, surpluses: int) -> bool:
         """Can the ports from ``place`` on be chosen for, with these surpluses?"""
-        self.steps += 1
+        self._steps_left -= 1
+        if self._steps_left < 0:
+            raise _OutOfSteps
         if not self._subsets.none_short(surpluses):
             return False
         if place == len(self._ports):
             return True
         surpluses = self._subsets.cap(surpluses, self._usable[place])
-        if (place, surpluses) in self._failed:
+        state = place, surpluses
+        if state in self._failed:
             return False
-        port = self._ports[place]
-        if self._is_affordable(place, surpluses) and (
-            self.succeeds(place + 1, surpluses - port.split_loss)
-            or self.succeeds(place + 1, surpluses - port.whole_loss)
-        ):
-            return True
-        self._failed.add((place, surpluses))
+        if all(bound.holds(surpluses, place) for bound in self._bounds):
+            port = self._ports[place]
+            if self._follow(place + 1, surpluses - port.split_loss):
+                return True
+            if self._follow(place + 1, surpluses - port.whole_loss):
+                self._whole.add(self._keys[place])
+                return True
+        self._failed.add(state)
         return False
 
-    def _is_affordable(self, place: int, surpluses: int) -> bool:
-        """A bound. Let every port from ``place`` on that is split, though requests wait for whole
-        ports, pay a price into the surplus of each subset: then either choice costs a port at least
-        the smaller of the price and what it loses when given whole, and no more can be paid than the
-        whole ports to spare."""
-        to_spare = self._subsets.surplus(surpluses, self._whole_only)
-        return all(
-            self._subsets.none_short(surpluses + price * to_spare * self._subsets.ones - charges[place])
-            for price, charges in self._prices
-        )
 
-    def _requests_for_whole_ports(self) -> int:
-        """The requests for which no VF of these ports does."""
-        return self._subsets.everyone & ~functools.reduce(operator.or_, (p.vf_mask for p in self._ports), 0)
+class _Price(NamedTuple):
+    """What every port pays, into the surplus of each subset, for what it takes of that of ``subset``."""
 
-    def _price_levels(self) -> list[int]:
-        """Prices worth asking: the numbers of VFs that ports have."""
-        return sorted({self._subsets.at(port.whole_loss, port.vf_mask) for port in self._ports})
-
-    def _charges(self, price: int) -> Sequence[int]:
-        level = price * self._subsets.ones
-        return _suffix_sums(
-            self._subsets.least(port.whole_loss, level)
-            if self._subsets.at(port.split_loss, self._whole_only)
-            else 0
-            for port in self._ports
-        )
+    subset: int
+    amount: int
 
 
-def _suffix_sums(numbers: Iterable[int]) -> Sequence[int]:
+class _Bound:
+    """A price makes a bound: no more than the surplus of its subset can be paid for, and a port costs
+    each subset, payment included, the smaller of two sums, however it is chosen for.
+    """
+
+    def __init__(self, subsets: Subsets, price: _Price, ports: Sequence[OpenPort]) -> None:
+        self._subsets = subsets
+        self._price = price
+        self._costs = _sums_from(self._least_cost(port) for port in ports)
+
+    def holds(self, surpluses: int, place: int) -> bool:
+        """Can the ports from ``place`` on still be paid for?"""
+        return self._subsets.none_short(self.left(surpluses, place))
+
+    def left(self, surpluses: int, place: int) -> int:
+        """What the subsets have left if all ports from ``place`` on cost as little as they can."""
+        subset, amount = self._price
+        payable = amount * self._subsets.surplus(surpluses, subset)
+        return surpluses + payable * self._subsets.ones - self._costs[place]
+
+    def _least_cost(self, port: OpenPort) -> int:
+        subset, amount = self._price
+        subsets = self._subsets
+        split = port.split_loss + amount * subsets.at(port.split_loss, subset) * subsets.ones
+        whole = port.whole_loss + amount * subsets.at(port.whole_loss, subset) * subsets.ones
+        return subsets.least(split, whole)
+
+
+def _find_prices(subsets: Subsets, surpluses: int, ports: Sequence[OpenPort]) -> list[_Price] | None:
+    """The prices with the tightest bounds; None if one shows that there is no choice.
+
+    Worth a price are the subsets that would be most short if all ports were split.
+    """
+    wanted = subsets.each(sum(port.split_loss for port in ports))
+    there = subsets.each(surpluses ^ subsets.guards)
+    missing = [more - less for more, less in zip(wanted, there, strict=True)]
+    shortest = sorted(range(len(missing)), key=missing.__getitem__)[-_SUBSETS_TRIED:]
+    sizes = [subsets.at(port.whole_loss, port.vf_mask) for port in ports]
+    found: list[tuple[int, _Price]] = []
+    for price in itertools.starmap(_Price, itertools.product(shortest, {1, min(sizes), max(sizes)})):
+        left = _Bound(subsets, price, ports).left(surpluses, 0)
+        if not subsets.none_short(left):
+            return None
+        found.append((min(subsets.each(left)), price))
+    return [price for _, price in sorted(found)[:_PRICES_KEPT]]
+
+
+def _sums_from(numbers: Iterable[int]) -> Sequence[int]:
     """At each place the sum of all numbers from there on."""
     return list(itertools.accumulate(reversed(list(numbers)), initial=0))[::-1]
