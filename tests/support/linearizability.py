@@ -46,7 +46,7 @@ def legal_order(operations: Sequence[Operation[S]], state: S, steps: int = 100_0
             if not taken >> number & 1:
                 if due is not None and operations[number].called > due:
                     break
-                due = min(due or operations[number].answered, operations[number].answered)
+                due = operations[number].answered if due is None else min(due, operations[number].answered)
                 if not after[number] & ~taken:
                     possible.append(number)
         possible.sort(key=lambda number: (not operations[number].at_once, operations[number].answered))

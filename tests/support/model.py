@@ -75,7 +75,7 @@ class Held:
         return {"claimed": "attach", "releasing": "detach"}.get(self.status)
 
 
-@dataclass
+@dataclass(eq=False)
 class Model:
     hosts: dict[str, Host] = field(default_factory=dict)
     claims: dict[UUID, Held] = field(default_factory=dict)
@@ -107,10 +107,11 @@ class Model:
                 expect(answer == self.picture(), f"all is {answer}, and not {self.picture()}")
 
     def picture(self) -> dict[str, object]:
-        """All devices and all claims as they are."""
+        """All there is to see."""
         return {
+            "hosts": {name: host.digest for name, host in self.hosts.items()},
             "devices": {
-                (name, address): (device.status, device.claim_id)
+                (name, address): tuple(vars(device).values())
                 for name, host in self.hosts.items()
                 for address, device in host.devices.items()
             },
@@ -153,9 +154,9 @@ class Model:
         """Let a new claim have the devices that it got, if it may have them."""
         if not isinstance(claim, Claim):
             raise Wrong(f"{claim} to {request}")
+        host = self.hosts.get(claim.host, Host())
         is_allowed = request.hosts is None or claim.host in request.hosts
         expect(is_allowed and claim.host not in request.avoid_hosts, f"on a wrong host: {claim}")
-        host = self.hosts[claim.host]
         free, wanted = host.free(), wishes(request.extra_specs[ALIAS])
         expect(all(each.address in free for each in claim.devices), f"has what was not free: {claim}")
         taken = [free[each.address] for each in claim.devices]

@@ -1,0 +1,172 @@
+"""Whatever is called, in whatever order, by one or by several at once: the answers and all else are right.
+
+Hypothesis draws what happens; :class:`Model` says what may be answered and what it changes; the rules of
+``tests.support.invariants`` are looked at after every step.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from uuid import UUID
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from common.errors import PortclaimError
+from common.rpc.messages import ClaimRequest, DeviceReport, InventoryReport, StepResult
+from tests.support.concurrency import at_once
+from tests.support.effort import IS_LONG, short_or_long
+from tests.support.fleet import Fleet
+from tests.support.happenings import Happening, Reports, World, happenings, inventories, limits, names, wishes
+from tests.support.invariants import violations
+from tests.support.linearizability import Operation, legal_order
+from tests.support.model import Call, Ending, Look, Model, Release, Report
+from tests.support.model_host import Kind
+
+
+class Life(RuleBasedStateMachine):
+    """A small fleet, from empty tables on."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__()
+        self.fleet = Fleet(database_url)
+        self.fleet.sql("TRUNCATE compute_nodes, pools CASCADE")
+        self.world = World()
+
+    def teardown(self) -> None:
+        self.fleet.close()
+
+    @initialize(first=inventories(), second=st.none() | inventories())
+    def hosts_appear(self, first: Sequence[DeviceReport], second: Sequence[DeviceReport] | None) -> None:
+        self.it_happens(Reports("h1", first))
+        if second is not None:
+            self.it_happens(Reports("h2", second))
+
+    @rule(what=happenings)
+    def it_happens(self, what: Happening) -> None:
+        call = what.call(self.world)
+        self.world.model.take(call, self.answer(call))
+
+    @rule(what=st.lists(happenings, min_size=2, max_size=4))
+    def it_happens_at_once(self, what: Sequence[Happening]) -> None:
+        model = self.world.model
+        calls = [each.call(self.world) for each in what]
+        answers = at_once([partial(self.answer, call) for call in calls])
+        calls.append(Look())
+        answers.append(self.answer(Look()))
+        said = list(zip(calls, answers, strict=True))
+        takes = [partial(Model.after, call=call, answer=answer) for call, answer in said]
+        order = legal_order(
+            [*(Operation(0, 0, take) for take in takes[:-1]), Operation(1, 1, takes[-1])], model
+        )
+        assert order, "no order explains\n" + "\n".join(f"{call}: {answer!r}" for call, answer in said)
+        for number in order:
+            model.take(*said[number])
+
+    @rule()
+    def unanswered_steps_are_sent_again(self) -> None:
+        self.fleet.sql("UPDATE outbox SET send_after = now()")
+        self.fleet.sent.clear()
+        self.fleet.relay().pass_on()
+        sent = [
+            (host, step.claim_id, step.action, step.step, {device.address for device in step.devices})
+            for host, step in self.fleet.sent
+        ]
+        due = [
+            (claim.host, claim_id, claim.awaited, claim.step, set(claim.devices))
+            for claim_id, claim in self.world.model.claims.items()
+            if claim.awaited
+        ]
+        assert sorted(sent) == sorted(due)
+
+    @rule(wish=wishes, hosts=limits)
+    def somebody_asks_first(self, wish: str, hosts: Sequence[str] | None) -> None:
+        assert self.fleet.explain(wish, hosts).served == self.world.model.can_serve(wish, hosts)
+
+    @rule(host=names)
+    def an_agent_starts(self, host: str) -> None:
+        if host in self.world.model.hosts:
+            holdings = self.fleet.conductor.holdings(host, agent_of(host))
+            assert {
+                (held.claim_id, held.status, held.step, frozenset(device.address for device in held.devices))
+                for held in holdings
+            } == {
+                (claim_id, claim.status, claim.step, frozenset(claim.devices))
+                for claim_id, claim in self.world.model.claims.items()
+                if claim.host == host and claim.status in {"claimed", "allocated", "releasing"}
+            }
+
+    @invariant()
+    def all_is_right(self) -> None:
+        self.world.model.take(Look(), self.answer(Look()))
+        with self.fleet.engine.connect() as connection:
+            assert violations(connection) == []
+
+    def answer(self, call: Call) -> object:
+        """What the services answer, be it an error."""
+        try:
+            match call:
+                case ClaimRequest():
+                    return self.fleet.scheduler.claim(call)
+                case Release(claim_id):
+                    return self.fleet.scheduler.release(claim_id)
+                case Report(host, digest, devices):
+                    report = InventoryReport(
+                        host=host,
+                        agent_id=agent_of(host),
+                        digest=digest,
+                        devices=None if devices is None else list(devices),
+                    )
+                    return self.fleet.conductor.report_inventory(report)
+                case Ending(host, claim_id, step, done, reason):
+                    result = StepResult(
+                        host=host,
+                        agent_id=agent_of(host),
+                        claim_id=claim_id,
+                        step=step,
+                        outcome="done" if done else "failed",
+                        reason=reason,
+                    )
+                    self.fleet.conductor.step_done(result)
+                    return None
+                case Look():
+                    return self.look()
+        except PortclaimError as error:
+            return error
+
+    def look(self) -> object:
+        """The picture that :meth:`Model.picture` gives, from the database."""
+        devices = self.fleet.sql("""
+            SELECT n.host, d.address, d.dev_type, p.vendor_id, p.product_id, pf.address,
+                   d.offered, d.present, d.unusable_reason IS NULL, d.status, d.claim_id
+              FROM pci_devices d
+              JOIN compute_nodes n ON n.id = d.compute_node_id
+              JOIN pools p ON p.id = d.pool_id
+              LEFT JOIN pci_devices pf ON pf.id = d.parent_id
+        """)
+        claims = self.fleet.sql("SELECT id, status, step, reason FROM claims")
+        return {
+            "hosts": dict(self.fleet.sql("SELECT host, inventory_digest FROM compute_nodes")),
+            "devices": {(host, at): (Kind(*facts[:3]), *facts[3:]) for host, at, *facts in devices},
+            "claims": {claim_id: tuple(facts) for claim_id, *facts in claims},
+        }
+
+
+def agent_of(host: str) -> UUID:
+    return UUID(int=int(host[1:]))
+
+
+def test_every_answer_is_right_and_nothing_is_booked_twice(database_url: str) -> None:
+    run_state_machine_as_test(
+        lambda: Life(database_url),  # type: ignore[arg-type]  # what makes a machine will do
+        settings=settings(
+            max_examples=short_or_long(40, 1500),
+            stateful_step_count=short_or_long(25, 50),
+            derandomize=not IS_LONG,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # what fails between threads may not fail again, so as to be shrunk
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
