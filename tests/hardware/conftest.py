@@ -17,6 +17,7 @@ from common.pci.address import PciAddress
 from common.rpc.messages import Step, StepDevice
 from services.compute_agent.scanner import Scanner
 from services.compute_agent.sysfs import SysfsTree
+from tests.support.engines import MISSING
 
 DEVICES = Path("/sys/bus/pci/devices")
 PORT, OTHER_PORT, NVME = "0000:01:00.0", "0000:02:00.0", "0000:03:00.0"

@@ -1,0 +1,126 @@
+"""The whole agent on a real host: what it publishes follows what happens to the devices."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from common import config
+from common.rpc.compute_agent import ComputeAgentClient
+from common.rpc.endpoint import Endpoint, exposed, server
+from common.rpc.messages import (
+    Holdings,
+    HoldingsRequest,
+    InventoryAnswer,
+    InventoryReport,
+    Step,
+    StepResult,
+)
+from common.rpc.transport import transport
+from services.compute_agent.agent import ComputeAgent
+from tests.hardware.conftest import DEVICES, OTHER_PORT, PORT, driver_of, vfs_of
+from tests.support.services import as_ini
+
+MakeStep = Callable[..., Step]
+PATIENCE = 120.0
+
+
+class Conductor(Endpoint):
+    """Takes what an agent says for true, and keeps the last inventory."""
+
+    def __init__(self) -> None:
+        self.heard = threading.Condition()
+        self.devices: set[str] = set()
+        self.results: list[StepResult] = []
+        self.devices_at_result: list[set[str]] = []
+
+    @exposed(InventoryReport)
+    def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
+        with self.heard:
+            if report.devices is not None:
+                self.devices = {device.address for device in report.devices}
+            self.heard.notify_all()
+            return InventoryAnswer(resend=report.devices is None and not self.devices)
+
+    @exposed(StepResult)
+    def step_done(self, result: StepResult) -> None:
+        with self.heard:
+            self.results.append(result)
+            self.devices_at_result.append(self.devices)
+            self.heard.notify_all()
+
+    @exposed(HoldingsRequest)
+    def holdings(self, _request: HoldingsRequest) -> Holdings:
+        return Holdings(holdings=[])
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        with self.heard:
+            assert self.heard.wait_for(condition, PATIENCE)
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> cfg.ConfigOpts:
+    """Reports by the clock once an hour: what comes sooner comes of the kernel's events."""
+    file = tmp_path / "portclaim.conf"
+    options = {
+        "DEFAULT": {"host": "lab", "state_path": tmp_path, "transport_url": "fake://"},
+        "compute_agent": {"driver": "vfio", "report_interval": 3600},
+        "pci": {"device_spec": json.dumps({"vendor_id": "8086"})},
+    }
+    file.write_text(as_ini(options))
+    return config.load(["--config-file", str(file)], "test")
+
+
+@pytest.fixture
+def conductor(conf: cfg.ConfigOpts) -> Iterator[Conductor]:
+    conductor = Conductor()
+    bus = transport(conf)
+    listening = server(bus, "conductor", "lab", conductor)
+    listening.start()
+    yield conductor
+    listening.stop()
+    listening.wait()
+    bus.cleanup()
+
+
+@pytest.fixture
+def agent(
+    conf: cfg.ConfigOpts, conductor: Conductor, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ComputeAgent]:
+    monkeypatch.setattr("services.compute_agent.reporter.REPAIR_INTERVAL", 3600.0)
+    agent = ComputeAgent(conf)
+    agent.start()
+    yield agent
+    agent.stop()
+
+
+def test_vfs_that_come_and_go_are_published_without_waiting_for_the_clock(
+    agent: ComputeAgent, conductor: Conductor
+) -> None:
+    for count in (7, 0):
+        start = time.monotonic()
+        (DEVICES / OTHER_PORT / "sriov_numvfs").write_text(str(count))
+        conductor.wait_for(lambda: sum(each.startswith("0000:02:1") for each in conductor.devices) == count)  # noqa: B023
+        print(f"{count} VFs published {time.monotonic() - start:.2f} s after sriov_numvfs was written to")  # noqa: T201
+
+
+def test_a_port_that_is_back_is_published_with_its_vfs_before_the_step_is_answered(
+    agent: ComputeAgent, conductor: Conductor, conf: cfg.ConfigOpts, make_step: MakeStep
+) -> None:
+    vfs = set(vfs_of(PORT))
+    step = make_step("attach", PORT)
+    bus = transport(conf)
+    client = ComputeAgentClient(bus, conf, server="lab")
+    client.send(step)
+    conductor.wait_for(lambda: len(conductor.results) == 1)
+    assert (conductor.results[0].outcome, driver_of(PORT)) == ("done", "vfio-pci")
+    assert conductor.devices_at_result[0].isdisjoint(vfs)
+    client.send(step.model_copy(update={"action": "detach", "step": 2}))
+    conductor.wait_for(lambda: len(conductor.results) == 2)
+    assert (conductor.results[1].outcome, driver_of(PORT)) == ("done", "igb")
+    assert vfs <= conductor.devices_at_result[1]
+    bus.cleanup()
