@@ -96,9 +96,9 @@ class _Board(Generic[Key]):
     """All requests, devices and ports, and what was taken so far.
 
     Requests for which the same devices do, in the same order, are one group; a mask of requests is
-    one of groups. ``_surpluses`` says for each subset of the requests how many devices are left beyond what it
-    still asks for, every open choice counted at its best. ``_whole`` are ports that could be given
-    whole so that everybody is served: there is always a way to go on from here.
+    one of groups. ``_surpluses`` says for each subset of them how many devices are left beyond what
+    it still asks for, every open choice counted at its best. ``_whole`` are ports that could be
+    given whole so that everybody is served: there is always a way to go on from here.
     """
 
     def __init__(

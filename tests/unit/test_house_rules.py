@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "cli/": ("common", "cli"),
     "cli/demo/": ("common", "cli", "services"),
     "cli/host/": ("common", "cli", "services.compute_agent"),
+    "cli/config_check/": ("common", "cli", "services.compute_agent"),
 }
 
 
