@@ -1,5 +1,6 @@
 """Claims: whole ports and slices of them, all or nothing, once per id, and never refused without need."""
 
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -8,6 +9,12 @@ from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
 from common.rpc.messages import Claim, Explanation
 from tests.support.concurrency import at_once
 from tests.support.fleet import CONNECTX5, T4, X710, Fleet, gpu, pf, port_devices, vf
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
+    yield
+    assert fleet.faults() == []
 
 
 def addresses(claim: Claim) -> list[str]:
@@ -108,7 +115,6 @@ class TestSeveralKinds:
             (2, *T4),
             (2, *T4),
         ]
-        assert fleet.faults() == []
 
     def test_a_pf_and_vfs_of_the_same_card_come_from_different_ports(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=2, vfs=4)
@@ -311,21 +317,18 @@ class TestAtOnce:
         assert all(isinstance(answer, Claim) for answer in answers), answers
         held = [address for answer in answers for address in addresses(answer)]
         assert len(held) == len(set(held)) == 16 * int(alias[-1])
-        assert fleet.faults() == []
 
     def test_it_is_enough_too_if_it_is_spread_over_hosts(self, fleet: Fleet) -> None:
         for number in range(4):
             fleet.host_of(f"h{number}", [*port_devices(0, 4), *(gpu(port) for port in range(1, 5))])
         answers = at_once([lambda: fleet.claim("nic-vf:1,gpu:1")] * 16)
         assert all(isinstance(answer, Claim) for answer in answers), answers
-        assert fleet.faults() == []
 
     def test_one_port_for_sixteen_goes_to_one(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=8)
         answers = at_once([lambda: fleet.claim("nic-pf:1")] * 16)
         assert sum(isinstance(answer, Claim) for answer in answers) == 1, answers
         assert sum(isinstance(answer, ClaimRefused) for answer in answers) == 15, answers
-        assert fleet.faults() == []
 
     def test_one_port_wanted_whole_and_in_slices_is_given_in_one_way(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=8)
@@ -334,7 +337,6 @@ class TestAtOnce:
         kinds = [claim.devices[0].dev_type for claim in served]
         assert kinds in (["type-PF"], ["type-VF"] * 8), answers
         assert all(isinstance(answer, Claim | ClaimRefused) for answer in answers), answers
-        assert fleet.faults() == []
 
 
 class TestRelease:
@@ -379,6 +381,16 @@ class TestRelease:
         released = fleet.release(claim)
         assert (released.status, released.reason) == ("failed", "no such instance")
         assert addresses(released) == addresses(claim)
+        assert fleet.contents() == before
+
+    def test_so_is_one_that_has_expired(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", ports=1, vfs=2)
+        claim = fleet.claim("nic-vf:1")
+        host.failed(claim, "it was never attached")
+        fleet.sql("UPDATE claims SET status = 'expired'")
+        fleet.sql("UPDATE claim_events SET to_status = 'expired' WHERE to_status = 'failed'")
+        before = fleet.contents()
+        assert fleet.release(claim).status == "expired"
         assert fleet.contents() == before
 
     def test_many_callers_release_once(self, fleet: Fleet) -> None:

@@ -1,5 +1,6 @@
 """From claimed to released: what agents answer, what is sent again, and what stays on record."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
@@ -16,6 +17,12 @@ from tests.support.fleet import X710, Fleet, Host, pf, vf
 def host(fleet: Fleet) -> Host:
     """One port with two VFs."""
     return fleet.host("h1", ports=1, vfs=2)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
+    yield
+    assert fleet.faults() == []
 
 
 def tree(pf_status: str, *vf_statuses: str) -> dict[str, str]:
@@ -300,7 +307,6 @@ class TestRecord:
             "SELECT claim_id, held_until IS NULL, held_until >= held_from FROM claim_devices"
             " ORDER BY held_from"
         ) == [(first.claim_id, False, True), (second.claim_id, False, True), (third.claim_id, True, None)]
-        assert fleet.faults() == []
 
     def test_an_ended_claim_still_shows_what_it_held(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:2")

@@ -40,6 +40,7 @@ from services.conductor.service import ConductorEndpoint
 from services.scheduler import packing
 from services.scheduler.claims import ClaimEngine
 from services.scheduler.service import SchedulerEndpoint
+from tests.support.invariants import violations
 
 
 class Card(NamedTuple):
@@ -103,30 +104,6 @@ def slice_of(port: int, number: int, card: Card = X710, **facts: Any) -> DeviceR
 def gpu(port: int) -> DeviceReport:
     """A device without SR-IOV, where ``pf(port)`` would be."""
     return DeviceReport(address=pf(port), dev_type="type-PCI", vendor_id=T4[0], product_id=T4[1])
-
-
-_FAULTS = """
-    SELECT 'held with its PF', vf.compute_node_id, vf.address
-      FROM pci_devices vf JOIN pci_devices pf ON pf.id = vf.parent_id
-     WHERE vf.claim_id IS NOT NULL AND pf.claim_id IS NOT NULL
-     UNION ALL
-    SELECT 'free, but its PF is held', vf.compute_node_id, vf.address
-      FROM pci_devices vf JOIN pci_devices pf ON pf.id = vf.parent_id
-     WHERE vf.status = 'available' AND pf.claim_id IS NOT NULL
-     UNION ALL
-    SELECT 'free, but a VF of it is held', pf.compute_node_id, pf.address
-      FROM pci_devices vf JOIN pci_devices pf ON pf.id = vf.parent_id
-     WHERE pf.status = 'available' AND vf.claim_id IS NOT NULL
-     UNION ALL
-    SELECT 'held by ' || count(*) || ' claims', d.compute_node_id, d.address
-      FROM claim_devices cd JOIN pci_devices d ON d.id = cd.device_id
-     WHERE cd.held_until IS NULL
-     GROUP BY d.id HAVING count(*) > 1
-     UNION ALL
-    SELECT 'held by another than its history says', d.compute_node_id, d.address
-      FROM pci_devices d LEFT JOIN claim_devices cd ON cd.device_id = d.id AND cd.held_until IS NULL
-     WHERE d.claim_id IS DISTINCT FROM cd.claim_id
-"""
 
 
 @dataclass
@@ -297,9 +274,10 @@ class Fleet:
             for (table,) in tables
         }
 
-    def faults(self) -> list[tuple[Any, ...]]:
-        """What may never be: every device that is double-booked, or whose rows contradict each other."""
-        return self.sql(_FAULTS)
+    def faults(self) -> list[tuple[str, str]]:
+        """Everything in the database that may never be."""
+        with self.engine.connect() as connection:
+            return violations(connection)
 
     def close(self) -> None:
         self.engine.dispose()
