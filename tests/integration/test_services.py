@@ -104,14 +104,17 @@ def test_two_schedulers_and_two_conductors_share_the_work(
         service_process(service, OPTIONS[service] | ONE_AT_A_TIME)
     for service in ("conductor", "scheduler"):
         wait_for_consumers(bus, service, 2)
-    hosts = [fleet.host("h1", ports=1, vfs=2), fleet.host("h2", ports=1, vfs=2)]
+    bus.conductor.ping()
+    bus.scheduler.ping()
+    hosts = [fleet.host("h1", ports=1, vfs=4), fleet.host("h2", ports=1, vfs=4)]
     for host in hosts:
-        host.lose(vf(0, 1))
+        host.lose(vf(0, 3))
     with all_trees_locked(fleet):
-        claims = [meanwhile(partial(bus.scheduler.claim, request("nic-pf:1"))) for _ in hosts]
-        reports = [meanwhile(partial(bus.conductor.report_inventory, host.inventory)) for host in hosts]
-        wait_until_blocked(fleet.engine, 4)  # each does one thing at a time: all four are at work
-    assert {claim.result().host for claim in claims} == {"h1", "h2"}
+        # Two for each, which the broker deals out in turn; and each does one thing at a time.
+        claims = [meanwhile(partial(bus.scheduler.claim, request("nic-vf:1"))) for _ in range(4)]
+        reports = [meanwhile(partial(bus.conductor.report_inventory, host.inventory)) for host in hosts * 2]
+        wait_until_blocked(fleet.engine, 4)
+    assert [claim.result().status for claim in claims] == ["claimed"] * 4
     assert not any(report.result().resend for report in reports)
     assert fleet.faults() == []
 
