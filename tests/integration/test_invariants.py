@@ -1,0 +1,112 @@
+"""Every rule of ``tests.support.invariants`` finds what breaks it, and nothing where all is right."""
+
+import sqlalchemy as sa
+
+from tests.support.fleet import Fleet
+from tests.support.invariants import RULES, violations
+
+# What a hand could do, if the database did not keep it from that, to a fleet with a PF allocated, a VF
+# claimed, and VFs of a third port free again.
+BREAKS = {
+    "a VF is held, and so is its PF": [
+        "UPDATE pci_devices SET status = 'claimed', claim_id = :claimed WHERE parent_id = :whole",
+    ],
+    "a device was held by two at once": [
+        "INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)"
+        " VALUES (:claimed, :whole, 1, 0)",
+        "UPDATE claim_devices SET device_id = :whole WHERE claim_id = :claimed",
+    ],
+    "a device is held without a live claim, or free with one": [
+        "UPDATE claims SET status = 'released' WHERE id = :claimed",
+        "UPDATE pci_devices SET claim_id = NULL WHERE claim_id = :claimed",
+        "UPDATE pci_devices SET status = 'available' WHERE claim_id = :claimed",
+    ],
+    "a device is held as its claim is not": [
+        "UPDATE claims SET status = 'allocated' WHERE id = :claimed",
+        "UPDATE claims SET status = 'claimed' WHERE id = :allocated",
+    ],
+    "a live claim holds nothing": [
+        "UPDATE pci_devices SET status = 'available', claim_id = NULL WHERE claim_id = :claimed",
+    ],
+    "a claim holds another host's device": [
+        "UPDATE claims SET compute_node_id = (SELECT id FROM compute_nodes WHERE host = 'h2')",
+    ],
+    "the record of holds says other than the device": [
+        "UPDATE claim_devices SET held_until = now() WHERE claim_id = :claimed",
+        "UPDATE claim_devices SET held_until = NULL WHERE claim_id = :ended",
+        "DELETE FROM claim_devices WHERE claim_id = :allocated",
+    ],
+    "a device that nobody holds is not what its tree and its host say": [
+        "UPDATE pci_devices SET status = 'available' WHERE status = 'unclaimable'",
+        "UPDATE pci_devices SET status = 'unclaimable' WHERE parent_id = :whole",
+        "UPDATE pci_devices SET status = 'unavailable' WHERE status = 'available'",
+        "UPDATE pci_devices SET offered = false WHERE status = 'available'",
+        "UPDATE pci_devices SET present = false WHERE status = 'available'",
+        "UPDATE pci_devices SET unusable_reason = 'not in order' WHERE status = 'available'",
+    ],
+    "a device was removed and is listed": [
+        "UPDATE pci_devices SET status = 'removed' WHERE id = :free",
+    ],
+    "a VF is below what is no PF of its host": [
+        "UPDATE pci_devices SET status = 'removed' WHERE id = :whole",
+        "UPDATE pci_devices SET compute_node_id = 0 WHERE id = :whole",
+        "UPDATE pci_devices SET dev_type = 'type-PCI' WHERE id = :whole",
+    ],
+    "a device is in a pool of another type": [
+        "UPDATE pci_devices SET dev_type = 'type-PCI' WHERE id = :free",
+    ],
+    "a PF's number of VFs is wrong": [
+        "UPDATE pci_devices SET vfs = 1 WHERE id = :whole",
+        "UPDATE pci_devices SET status = 'removed' WHERE id = :free",
+    ],
+    "port_pools is wrong": [
+        "UPDATE port_pools SET free = 1 WHERE port_id = :whole",
+        "UPDATE port_pools SET held = 2 WHERE port_id = :whole",
+        "UPDATE port_pools SET numa_node = 1",
+        "DELETE FROM port_pools WHERE port_id = :whole",
+        "INSERT INTO port_pools VALUES (:free, 1, 1, 0, 0, 0)",
+    ],
+    "a claim waits for a step that nobody will send": [
+        "DELETE FROM outbox WHERE claim_id = :claimed",
+        "UPDATE outbox SET action = 'detach'",
+    ],
+    "a step is sent that no claim waits for": [
+        "INSERT INTO outbox (claim_id, step, action) VALUES (:allocated, 1, 'attach')",
+        "UPDATE claims SET step = 2 WHERE id = :claimed",
+    ],
+    "the events of a claim do not lead to its status": [
+        "DELETE FROM claim_events WHERE claim_id = :claimed",
+        "DELETE FROM claim_events WHERE claim_id = :ended AND to_status = 'releasing'",
+        "UPDATE claims SET status = 'failed' WHERE id = :ended",
+    ],
+}
+
+
+def test_every_rule_has_something_that_breaks_it() -> None:
+    assert BREAKS.keys() == RULES.keys()
+
+
+def test_each_finds_it(fleet: Fleet) -> None:
+    host = fleet.host("h1", ports=3, vfs=2)
+    whole, ended, claimed = fleet.claim("nic-pf:1"), fleet.claim("nic-vf:2"), fleet.claim("nic-vf:1")
+    fleet.host("h2", ports=1, vfs=0)
+    host.done(whole)
+    host.done(fleet.release(ended))
+    ids = dict(fleet.sql("SELECT address, id FROM pci_devices"))
+    facts = {
+        "allocated": whole.claim_id,
+        "whole": ids[whole.devices[0].address],
+        "ended": ended.claim_id,
+        "free": ids[ended.devices[0].address],
+        "claimed": claimed.claim_id,
+    }
+    with fleet.engine.connect() as connection:
+        assert violations(connection) == []
+    for rule, statements in BREAKS.items():
+        for statement in statements:
+            with fleet.engine.connect() as connection:  # whose end takes all of this back
+                connection.execute(sa.text("SET session_replication_role = replica"))  # no foreign keys
+                for check in ("held_names_its_claim", "only_a_vf_has_a_parent"):
+                    connection.execute(sa.text(f"ALTER TABLE pci_devices DROP CONSTRAINT {check}"))
+                connection.execute(sa.text(statement), facts)
+                assert rule in {broken for broken, _ in violations(connection)}, statement
