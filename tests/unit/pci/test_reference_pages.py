@@ -145,9 +145,8 @@ def distances() -> list[str]:
 def story(lines: Sequence[str]) -> list[str]:
     """Do what the first column says, and show the statuses after it."""
     keys = ("pf", "vf1", "vf2")
-    tree = DeviceTree(
-        {key: TreeDevice(DeviceType.PF if key == "pf" else DeviceType.VF, "pf") for key in keys}
-    )
+    vf = TreeDevice(DeviceType.VF, "pf")
+    tree = DeviceTree({"pf": TreeDevice(DeviceType.PF), "vf1": vf, "vf2": vf})
     shown = [_row("", keys), _row("", [tree.status(key) for key in keys])]
     for line in lines[2:]:
         does = line[:22].rstrip()
