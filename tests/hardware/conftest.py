@@ -27,9 +27,7 @@ NUM_VFS = {PORT: 4, OTHER_PORT: 0, NVME: 2}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if "PORTCLAIM_HARDWARE" not in os.environ:
-        skip = pytest.mark.skip(
-            reason="changes this machine's devices: make test-hardware runs it in the lab"
-        )
+        skip = pytest.mark.skip(reason=f"{MISSING}the hardware lab (make test-hardware)")
         for item in items:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(skip)
