@@ -46,11 +46,11 @@ def as_we_write(want: dict[str, Any]) -> dict[str, Any]:
 
 
 def tags_as_text(tags: dict[str, Any]) -> dict[str, str]:
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-        for name, value in tags.items()
-        if value is not None
-    }
+    return {name: as_text(value) for name, value in tags.items() if value is not None}
+
+
+def as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def device_of(dev: dict[str, Any]) -> PciDevice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from common.pci.matching import Affinity, Kind
 from common.pci.request import NumaPolicy, PciRequest
 from common.pci.status import DeviceStatus, DeviceTree, TreeDevice
 from tests.conformance import nova_rules
+from tests.conformance.ask_device_spec import as_text
 from tests.conformance.outcome import Outcome, Vector, expected
 
 Device = FreeDevice[PciAddress]
@@ -44,7 +46,7 @@ def compare(vector: Vector) -> Outcome:
         return Outcome(not wanted, "refused")
     for device in itertools.chain.from_iterable(found):
         host.tree.claim(device.key, "instance")
-    fault = nova_rules.fault(vector, [[str(device.key) for device in group] for group in found])
+    fault = host.judge.fault([[str(device.key) for device in group] for group in found])
     for answer in (want, *vector.get("alts", ())):
         if [taken(group) for group in found] == [rows(group) for group in answer.get("taken", ())]:
             fault = fault or leftovers_differ(host, found, rows(answer["pools"]))
@@ -72,13 +74,16 @@ class Host:
 
     def __init__(self, vector: Vector) -> None:
         devices = [device_of(row) for row in vector["devs"]]
-        specs = DeviceSpecs.parse([nova_rules.as_option(vector["device_spec"])], HostView.of(devices))
+        specs = DeviceSpecs.parse([json.dumps(vector["device_spec"])], HostView.of(devices))
         self.tracked: dict[PciAddress, tuple[PciDevice, Kind]] = {}
+        entry_of: dict[str, int] = {}
         for device in devices:
             match = specs.match(device)
             if match is not None:
                 kind = Kind(device.dev_type, device.vendor_id, device.product_id, match.tags)
                 self.tracked[device.address] = device, kind
+                entry_of[str(device.address)] = match.entry
+        self.judge = nova_rules.Judge(vector, entry_of)
         self.tree = DeviceTree(
             {
                 address: TreeDevice(device.dev_type, device.parent)
@@ -140,7 +145,10 @@ def device_of(row: Sequence[Any]) -> PciDevice:
 def request_of(request: dict[str, Any]) -> PciRequest:
     return PciRequest(
         request["count"],
-        tuple(request["spec"]),
+        tuple(
+            {key: None if value is None else as_text(value) for key, value in alternative.items()}
+            for alternative in request["spec"]
+        ),
         request["alias_name"],
         NumaPolicy(request["numa_policy"] or "legacy"),
     )

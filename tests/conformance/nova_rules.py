@@ -7,15 +7,11 @@ judge itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TRUE = {"1", "t", "true", "on", "y", "yes"}
 IGNORED = ("resource_class", "traits")
-
-
-def as_option(entries: list[dict[str, Any]]) -> str:
-    return json.dumps(entries)
 
 
 def more(row: Sequence[Any]) -> dict[str, Any]:
@@ -23,46 +19,82 @@ def more(row: Sequence[Any]) -> dict[str, Any]:
     return row[6] if len(row) > 6 else {}
 
 
-def fault(vector: dict[str, Any], taken: Sequence[Sequence[str]]) -> str:
-    """What is wrong with the addresses taken for each request; empty if nothing is."""
-    by_address = {row[0]: row for row in vector["devs"]}
-    held = [row[0] for row in vector["devs"] if more(row).get("used") and pool_keys(vector, row)]
-    for request, group in zip(vector["reqs"], taken, strict=True):
-        if len(group) != request["count"]:
-            return f"{len(group)} devices for {request}"
-        for address in group:
-            if not does(request, pool_keys(vector, by_address[address])):
-                return f"{address} does not do for {request}"
-            if any(excludes(by_address[address], by_address[other]) for other in held):
-                return f"{address} excludes what is held: {held}"
-            held.append(address)
-        if not numa_allows(vector, request, group, held):
-            return f"{group} is too far for {request}"
-    return ""
+class Judge:
+    """Knows the question, and which entry of device_spec takes each of its devices."""
+
+    def __init__(self, vector: dict[str, Any], entry_of: Mapping[str, int]) -> None:
+        self._rows = {row[0]: row for row in vector["devs"] if row[0] in entry_of}
+        self._pools = {
+            address: pool_keys(row, vector["device_spec"][entry_of[address]])
+            for address, row in self._rows.items()
+        }
+        self._used = [address for address, row in self._rows.items() if more(row).get("used")]
+        self._requests = vector["reqs"]
+        self._cells = vector["inst_cells"] or []
+        self._sockets = dict(vector["cells"])
+
+    def fault(self, taken: Sequence[Sequence[str]]) -> str:
+        """What is wrong with the addresses taken for each request; empty if nothing is."""
+        held = list(self._used)
+        for request, group in zip(self._requests, taken, strict=True):
+            if len(group) != request["count"]:
+                return f"{len(group)} devices for {request}"
+            before = list(held)
+            for address in group:
+                if not does(request, self._pools[address]):
+                    return f"{address} does not do for {request}"
+                if any(self._exclude(address, other) for other in held):
+                    return f"{address} excludes what is held: {held}"
+                held.append(address)
+            if not self._is_near_enough(request, group, before):
+                return f"{group} is too far for {request}"
+        return ""
+
+    def _exclude(self, one: str, other: str) -> bool:
+        """The same device, or a PF and a VF of its own."""
+        return one == other or self._rows[one][5] == other or self._rows[other][5] == one
+
+    def _is_near_enough(self, request: dict[str, Any], group: Sequence[str], held: Sequence[str]) -> bool:
+        """Near devices alone if they suffice, and what the policy allows beyond them if not.
+
+        With several requests others may need the near ones.
+        """
+        nodes = {self._rows[address][4] for address in group}
+        if not self._cells or nodes <= set(self._cells):
+            return True
+        beyond = self._allowed_beyond(request["numa_policy"] or "legacy")
+        near = [
+            address
+            for address, row in self._rows.items()
+            if row[4] in self._cells
+            and does(request, self._pools[address])
+            and not any(self._exclude(address, other) for other in held)
+        ]
+        return nodes <= {*self._cells, *beyond} and (len(self._requests) > 1 or len(near) < request["count"])
+
+    def _allowed_beyond(self, policy: str) -> set[int | None]:
+        match policy:
+            case "legacy":
+                return {None}
+            case "preferred":
+                return {None, *(row[4] for row in self._rows.values())}
+            case "socket" if None not in self._sockets.values():
+                own = {self._sockets.get(cell) for cell in self._cells}
+                return {node for node, socket in self._sockets.items() if socket in own}
+        return set()
 
 
-def pool_keys(vector: dict[str, Any], row: Sequence[Any]) -> dict[str, Any]:
-    """All that a request can ask of a device."""
-    address, vendor, product, dev_type, _node, parent, *_ = row
-    for entry in vector["device_spec"]:
-        ids = all(
-            entry.get(key, "*") in ("*", own) or entry[key].lower() == own
-            for key, own in (("vendor_id", vendor), ("product_id", product))
-        )
-        serial = str(entry.get("remote_managed")).lower() not in TRUE or more(row).get("serial")
-        if ids and serial and entry.get("address", address) in (address, parent):
-            tags = {
-                key: value
-                for key, value in entry.items()
-                if key not in ("vendor_id", "product_id", "address", *IGNORED)
-            }
-            for key in ("managed", "live_migratable"):
-                if key in tags:
-                    tags[key] = "true" if str(tags[key]).lower() in TRUE else "false"
-            if dev_type != "type-PCI" and tags.get("remote_managed") is None:
-                tags["remote_managed"] = "false"
-            return tags | {"vendor_id": vendor, "product_id": product, "dev_type": dev_type}
-    return {}
+def pool_keys(row: Sequence[Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """All that a request can ask of a device that this entry takes."""
+    _address, vendor, product, dev_type, *_ = row
+    own = {"vendor_id": vendor, "product_id": product, "dev_type": dev_type}
+    tags = {key: value for key, value in entry.items() if key not in (*own, "address", "devname", *IGNORED)}
+    for key in ("managed", "live_migratable"):
+        if tags.get(key) is not None:
+            tags[key] = "true" if str(tags[key]).lower() in TRUE else "false"
+    if dev_type != "type-PCI" and tags.get("remote_managed") is None:
+        tags["remote_managed"] = "false"
+    return tags | own
 
 
 def does(request: dict[str, Any], pool: dict[str, Any]) -> bool:
@@ -86,48 +118,3 @@ def lower(value: Any) -> Any:
     return (
         json.dumps(value) if isinstance(value, bool) else value.lower() if isinstance(value, str) else value
     )
-
-
-def excludes(one: Sequence[Any], other: Sequence[Any]) -> bool:
-    """The same device, or a PF and a VF of its own."""
-    return one[0] == other[0] or one[5] == other[0] or other[5] == one[0]
-
-
-def numa_allows(
-    vector: dict[str, Any], request: dict[str, Any], group: Sequence[str], held: Sequence[str]
-) -> bool:
-    """Near devices alone if they suffice, and what the policy allows beyond them if not."""
-    cells, policy = vector["inst_cells"], request["numa_policy"] or "legacy"
-    if not cells:
-        return True
-    node_of = {row[0]: row[4] for row in vector["devs"]}
-    if all(node_of[address] in cells for address in group):
-        return True
-    sockets = dict(vector["cells"])
-    beyond = {
-        "required": [],
-        "legacy": [None],
-        "preferred": [None, *node_of.values()],
-        "socket": []
-        if None in sockets.values()
-        else [node for node, socket in sockets.items() if socket in {sockets.get(cell) for cell in cells}],
-    }[policy]
-    return all(node_of[address] in [*cells, *beyond] for address in group) and not near_suffice(
-        vector, request, [address for address in held if address not in group]
-    )
-
-
-def near_suffice(vector: dict[str, Any], request: dict[str, Any], held: Sequence[str]) -> bool:
-    """With one request alone: are there enough near devices? With several, others may need them."""
-    if len(vector["reqs"]) > 1:
-        return False
-    by_address = {row[0]: row for row in vector["devs"]}
-    near = [
-        row
-        for row in vector["devs"]
-        if row[4] in vector["inst_cells"]
-        and (keys := pool_keys(vector, row))
-        and does(request, keys)
-        and not any(excludes(row, by_address[other]) for other in held)
-    ]
-    return len(near) >= request["count"]

@@ -16,7 +16,8 @@ import pytest
 from tests.conformance import ask_alias, ask_device_spec, ask_lifecycle, ask_pools, deviations
 from tests.conformance.outcome import Outcome, Vector
 
-FOLDER = Path(os.environ.get("PORTCLAIM_VECTORS") or Path(__file__).with_name("vectors"))
+OWN = Path(__file__).with_name("vectors")
+FOLDER = Path(os.environ.get("PORTCLAIM_VECTORS") or OWN)
 FILES = sorted(FOLDER.glob("*.jsonl"))
 KINDS: dict[str, tuple[str, Callable[[Vector], Outcome]]] = {  # by the key that only this kind has
     "spec": ("device_spec", ask_device_spec.compare),
@@ -27,9 +28,11 @@ KINDS: dict[str, tuple[str, Callable[[Vector], Outcome]]] = {  # by the key that
 PLACEMENT = Outcome(agrees=False, ours="not asked")
 
 
-def test_there_are_vectors_of_every_kind() -> None:
+def test_there_are_vectors() -> None:
+    """A folder that is named may hold any of the kinds, but not nothing; ours holds all."""
     kinds = {kind_of(vector)[0] for file in FILES for vector in read(file)}
-    assert kinds == {"device_spec", "alias", "lifecycle", "pools"}
+    assert kinds
+    assert kinds == {kind for kind, _ in KINDS.values()} or FOLDER != OWN
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
