@@ -104,6 +104,7 @@ def test_a_port_comes_home_with_as_many_vfs_as_device_spec_asks_for(
     detach(driver, step)
     assert len(vfs_of(OTHER_PORT)) == 3
     driver.stop()
+    conf.clear_override("device_spec", "pci")  # oslo.config keeps it with the group, which all tests share
 
 
 class TestMustNotLeave:

@@ -1,6 +1,6 @@
 """Simulated hosts for the tests of the compute agent's parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -29,13 +29,15 @@ def scanner(host: SimulatedTree) -> Scanner:
 
 
 @pytest.fixture
-def conf(host: SimulatedTree, tmp_path: Path) -> cfg.ConfigOpts:
+def conf(host: SimulatedTree, tmp_path: Path) -> Iterator[cfg.ConfigOpts]:
     """The configuration of an agent of that host."""
     conf = config.load([], "test")
     conf.set_override("sysfs_root", str(host.root), "compute_agent")
     conf.set_override("state_path", str(tmp_path))
     conf.set_override("host", "node-1")
-    return conf
+    yield conf
+    # oslo.config keeps an override with the option's group, which all of a process's ConfigOpts share.
+    conf.clear_override("sysfs_root", "compute_agent")
 
 
 @pytest.fixture

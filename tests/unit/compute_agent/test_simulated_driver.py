@@ -254,6 +254,11 @@ class TestStart:
         host = SimulatedTree(tmp_path / "new/sys")
         assert host.name == "node-1"
         assert [host.num_vfs(PciAddress.parse(f"0000:0{bus}:00.0")) for bus in (1, 2, 3)] == [5, 5, 5]
+        for option in (
+            "ports",
+            "vfs_per_port",
+        ):  # oslo.config keeps an override with the group, shared by all
+            conf.clear_override(option, "simulated")
 
     def test_a_real_host_is_never_touched(
         self, conf: cfg.ConfigOpts, state_path: Path, make_step: MakeStep
