@@ -16,7 +16,7 @@ from common.pci.errors import InvalidDeviceSpec
 from common.pci.host import HostView
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.conductor import ConductorClient
-from common.rpc.endpoint import Endpoint, exposed, server
+from common.rpc.endpoint import Endpoint, exposed, finish, server
 from common.rpc.messages import Step
 from common.rpc.transport import transport
 from services.compute_agent.drivers.base import load_driver
@@ -163,8 +163,7 @@ class ComputeAgent:
         """Listen for steps, or stop listening."""
         with self._listening:
             if not is_ours and self._server is not None:
-                self._server.stop()
-                self._server.wait()
+                finish(self._server)
                 self._server = None
             elif is_ours and self._server is None and not self._stopping:
                 endpoint = ComputeAgentEndpoint(self._queue)

@@ -9,7 +9,7 @@ from common.db.transaction import connect, in_transaction
 from common.errors import InvalidConfiguration
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.conductor import ConductorClient
-from common.rpc.endpoint import Endpoint, exposed, server
+from common.rpc.endpoint import Endpoint, exposed, finish, server
 from common.rpc.messages import (
     Holdings,
     HoldingsRequest,
@@ -65,8 +65,7 @@ class Conductor:
         self._relay.start()
 
     def stop(self) -> None:
-        self._server.stop()
-        self._server.wait()
+        finish(self._server)
         self._relay.end()
         self._bus.cleanup()
         self._engine.dispose()

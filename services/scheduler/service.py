@@ -16,7 +16,7 @@ from common.pci.errors import PciError
 from common.pci.extra_specs import requests_from_extra_specs
 from common.pci.request import NumaPolicy, PciRequest
 from common.rpc.compute_agent import ComputeAgentClient
-from common.rpc.endpoint import Endpoint, exposed, server
+from common.rpc.endpoint import Endpoint, exposed, finish, server
 from common.rpc.messages import (
     Claim,
     ClaimId,
@@ -147,8 +147,7 @@ class Scheduler:
         self._server.start(override_pool_size=self._conf.rpc.threads)
 
     def stop(self) -> None:
-        self._server.stop()
-        self._server.wait()
+        finish(self._server)
         self._bus.cleanup()
         self._engine.dispose()
 
