@@ -1,0 +1,137 @@
+"""No is only said when it is true: where there is enough for all, everyone is served, in whatever way."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import sqlalchemy as sa
+
+from common.rpc.messages import Claim, DeviceReport
+from tests.support.concurrency import at_once, meanwhile, wait_until_blocked
+from tests.support.effort import short_or_long
+from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, port_devices
+from tests.support.invariants import violations
+
+ROUNDS = short_or_long(4, 100)
+
+
+class Wish(NamedTuple):
+    """What so many claimants want, each for itself; on any host, or one on each."""
+
+    claimants: int
+    alias: str
+    one_per_host: bool = False
+
+
+class Plenty(NamedTuple):
+    """So many hosts with just these devices each, and claimants who want all of them."""
+
+    hosts: int
+    devices: Sequence[DeviceReport]
+    wishes: Sequence[Wish]
+
+
+def ports(number: int, vfs: int) -> list[DeviceReport]:
+    return [device for port in range(number) for device in port_devices(port, vfs)]
+
+
+# In each of these whatever is given to one leaves enough for the others, so that the order does not matter.
+JUST_ENOUGH = {
+    "VFs on ports of several hosts": Plenty(4, ports(2, 4), [Wish(32, "nic-vf:1")]),
+    "pairs of VFs, some of them from two ports": Plenty(4, ports(2, 3), [Wish(12, "nic-vf:2")]),
+    "PFs": Plenty(4, ports(6, 2), [Wish(24, "nic-pf:1")]),
+    "pairs of PFs": Plenty(4, ports(6, 2), [Wish(12, "nic-pf:2")]),
+    "ports, whole or all of their VFs": Plenty(4, ports(4, 4), [Wish(8, "nic-pf:1"), Wish(8, "nic-vf:4")]),
+    "VFs of a host of one's choice": Plenty(
+        8,
+        ports(2, 2),
+        [Wish(8, "nic-vf:1", one_per_host=True), Wish(8, "nic-vf:3", one_per_host=True)],
+    ),
+    "several requests": Plenty(
+        8,
+        [*ports(2, 2), gpu(2)],
+        [Wish(8, "nic-vf:2,gpu:1"), Wish(8, "nic-pf:1", one_per_host=True)],
+    ),
+    "one kind that does for two requests": Plenty(
+        16, [*port_devices(0, 1), *port_devices(1, 1, CONNECTX5)], [Wish(16, "any-vf:1,nic-vf:1")]
+    ),
+    "a port that has to stay whole for another request": Plenty(
+        16, [*port_devices(0, 2), *port_devices(1, 1, CONNECTX5)], [Wish(16, "any-pf:1,any-vf:2")]
+    ),
+}
+
+
+@pytest.fixture(params=JUST_ENOUGH)
+def plenty(request: pytest.FixtureRequest) -> Plenty:
+    return JUST_ENOUGH[request.param]
+
+
+def claimants(fleet: Fleet, hosts: Mapping[str, Host], wishes: Sequence[Wish]) -> list[partial[Claim]]:
+    """The calls of all claimants, those with different wishes in turn."""
+    by_turn = [
+        (number, partial(fleet.claim, wish.alias, hosts=[list(hosts)[number]] if wish.one_per_host else None))
+        for wish in wishes
+        for number in range(wish.claimants)
+    ]
+    return [call for _, call in sorted(by_turn, key=lambda each: each[0])]
+
+
+def refused(answers: Sequence[object]) -> list[object]:
+    """All but claims."""
+    return [answer for answer in answers if not isinstance(answer, Claim)]
+
+
+def give_back(fleet: Fleet, hosts: Mapping[str, Host], claim: Claim) -> None:
+    fleet.release(claim)
+    hosts[claim.host].done(claim, step=2)
+
+
+def broken_rules(fleet: Fleet) -> list[tuple[str, str]]:
+    with fleet.engine.connect() as connection:
+        return violations(connection)
+
+
+def test_everyone_is_served_in_every_round(fleet: Fleet, plenty: Plenty) -> None:
+    hosts = {f"h{n}": fleet.host_of(f"h{n}", plenty.devices) for n in range(plenty.hosts)}
+    for _ in range(ROUNDS):
+        answers = at_once(claimants(fleet, hosts, plenty.wishes))
+        assert refused(answers) == []
+        assert broken_rules(fleet) == []
+        claims = [answer for answer in answers if isinstance(answer, Claim)]
+        assert set(at_once([partial(give_back, fleet, hosts, claim) for claim in claims])) == {None}
+
+
+def test_everyone_waits_for_whoever_has_the_locks(fleet: Fleet, plenty: Plenty) -> None:
+    hosts = {f"h{n}": fleet.host_of(f"h{n}", plenty.devices) for n in range(plenty.hosts)}
+    calls = claimants(fleet, hosts, plenty.wishes)
+    with fleet.engine.begin() as other:
+        other.execute(sa.text("SELECT FROM pci_devices WHERE parent_id IS NULL FOR UPDATE"))
+        answers = meanwhile(partial(at_once, calls))
+        wait_until_blocked(fleet.engine, len(calls))
+    assert refused(answers.result()) == []
+    assert broken_rules(fleet) == []
+
+
+@pytest.mark.parametrize(
+    ("aliases", "devices"),
+    [
+        (["nic-vf:1"] * 16, ports(2, 4)),
+        (["nic-pf:1"] * 16, ports(8, 2)),
+        (["nic-pf:1", "nic-vf:3"] * 8, ports(8, 3)),
+        (["nic-pf:1,gpu:1", "nic-vf:3,gpu:1"] * 8, [*ports(8, 3), *map(gpu, range(8, 16))]),
+    ],
+    ids=["VFs", "PFs", "whole ports in both ways", "whole ports in both ways, with another device"],
+)
+def test_who_gives_back_before_claiming_again_is_always_served(
+    fleet: Fleet, aliases: Sequence[str], devices: Sequence[DeviceReport]
+) -> None:
+    """On two hosts there is one share for everyone; nobody ever has more."""
+    hosts = {name: fleet.host_of(name, devices) for name in ("h1", "h2")}
+
+    def come_and_go(alias: str) -> None:
+        for _ in range(ROUNDS):
+            give_back(fleet, hosts, fleet.claim(alias))
+
+    assert at_once([partial(come_and_go, alias) for alias in aliases]) == [None] * 16
+    assert broken_rules(fleet) == []
