@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.claims import add_claim_commands
+from cli.config_check import config
 from cli.database import db
 from cli.demo import demo
 from cli.devices import add_device_commands
@@ -39,6 +40,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
 
 add_claim_commands(main)
 add_device_commands(main)
+main.add_command(config)
 main.add_command(db)
 main.add_command(demo)
 main.add_command(host)

@@ -13,6 +13,13 @@ from oslo_config import cfg
 from oslo_log import log
 
 from common.errors import InvalidConfiguration
+from common.pci.nova_options import OLD_NAMES, refusals
+
+
+def _old_names(option: str) -> list[cfg.DeprecatedOpt]:
+    """Under which names Nova still reads an option of ``[pci]``."""
+    return [cfg.DeprecatedOpt(name, group=section) for section, name in OLD_NAMES[option]]
+
 
 DEFAULT_OPTIONS = [
     cfg.HostAddressOpt(
@@ -107,9 +114,15 @@ PCI_OPTIONS = [
     cfg.MultiStrOpt(
         "device_spec",
         default=[],
+        deprecated_opts=_old_names("device_spec"),
         help="Which devices of a compute node may be handed out; read by its agent. JSON object or list.",
     ),
-    cfg.MultiStrOpt("alias", default=[], help="Names for kinds of device; read by the scheduler. JSON."),
+    cfg.MultiStrOpt(
+        "alias",
+        default=[],
+        deprecated_opts=_old_names("alias"),
+        help="Names for kinds of device; read by the scheduler. JSON.",
+    ),
 ]
 
 OPTIONS: list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]] = [
@@ -146,7 +159,7 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
         conf.register_opts(options, group)
     try:
         conf(args, project="portclaim", prog=prog)
-        _refuse_unknown_pci_options(conf.config_file or ())
+        _refuse_dishonoured_options(conf.config_file or ())
         _refuse_invalid_values(conf)
         _refuse_other_databases(conf)
     except cfg.Error as error:
@@ -154,20 +167,16 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
     return conf
 
 
-def _refuse_unknown_pci_options(files: Sequence[str]) -> None:
+def _refuse_dishonoured_options(files: Sequence[str]) -> None:
     """oslo.config passes over what nobody registered, but an option of Nova's must not be lost in silence."""
-    known = {option.name for option in PCI_OPTIONS}
     for file in files:
         sections: dict[str, dict[str, list[str]]] = {}
         cfg.ConfigParser(file, sections).parse()
-        for name in sections.get("pci", {}):
-            if name not in known:
-                raise InvalidConfiguration(
-                    f"{file}: [pci] {name} is not an option that Portclaim can honour; it knows "
-                    f"{', '.join(sorted(known))}. Remove it, or keep such hosts with Nova.",
-                    file=file,
-                    option=name,
-                )
+        settings = {
+            (section, name): values for section, found in sections.items() for name, values in found.items()
+        }
+        for (section, name), reason in refusals(settings).items():
+            raise InvalidConfiguration(f"{file}: [{section}] {name}: {reason}", file=file, option=name)
 
 
 def _refuse_invalid_values(conf: cfg.ConfigOpts) -> None:
