@@ -145,8 +145,22 @@ class _Board(Generic[Key]):
         self._whole = whole or frozenset()
         return whole is not None
 
-    def take_for(self, request: int, count: int, wish: Iterable[int]) -> list[int]:
-        """The first ``count`` places of ``wish`` that can be taken so that all else can still be served."""
+    def take_for(self, request: int, count: int, wish: Sequence[int]) -> list[int]:
+        """The first ``count`` places of ``wish`` that can be taken so that all else can still be served.
+
+        A place passed over for lack of time can be needed after all, once others are taken. Every
+        pass takes one at least: those that the known way to go on has for the request.
+        """
+        places: list[int] = []
+        while len(places) < count:
+            found = self._pass(request, count - len(places), wish)
+            if not found:
+                raise RuntimeError(f"request {request} can be served, but nothing is left in {wish}")
+            places += found
+        return places
+
+    def _pass(self, request: int, count: int, wish: Iterable[int]) -> list[int]:
+        """Try each place once, or one of those alike; take at most ``count``."""
         places: list[int] = []
         hopeless: set[tuple[Key | None, DeviceType, int]] = set()
         for place in wish:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,13 +104,16 @@ def problems(draw: st.DrawFn) -> tuple[list[PciRequest], list[Device], Affinity,
     )
 
 
-@given(problems())
-@settings(max_examples=500, deadline=None)
+@given(problem=problems(), steps=st.sampled_from([0, 1, 50]))
+@settings(max_examples=250, deadline=None)
 def test_whatever_can_be_served_is_served_and_rightly(
-    problem: tuple[list[PciRequest], list[Device], Affinity, GroupPolicy],
+    problem: tuple[list[PciRequest], list[Device], Affinity, GroupPolicy], steps: int
 ) -> None:
+    """However little time there is to look for the devices that a request would rather have."""
     requests, devices, affinity, group_policy = problem
-    found = assign(requests, devices, affinity, group_policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.pci.assignment._STEPS_FOR_A_WISH", steps)
+        found = assign(requests, devices, affinity, group_policy)
     if found is None:
         assert next(every_assignment(requests, devices, affinity, group_policy), None) is None
     else:
