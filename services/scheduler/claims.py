@@ -49,8 +49,7 @@ class ClaimEngine:
         self._claim_vfs = {on: statements.claim_vfs(packing, on_hosts=on) for on in (False, True)}
         self._claim_whole = {on: statements.claim_whole(packing, on_hosts=on) for on in (False, True)}
         self._near_hosts = statements.near_hosts(packing)
-        self._free_near = statements.free_devices(packing, near=True)
-        self._free_anywhere = statements.free_devices(packing, near=False)
+        self._read_free = {where: statements.free_devices(packing, where) for where in statements.WHERE}
         self._resend_after = resend_after
         self._patience = patience
         self._agent_down_after = agent_down_after
@@ -142,9 +141,9 @@ class ClaimEngine:
         busy: set[int] = set()
         near, wait = True, False
         while time.monotonic() < deadline:
-            self._read_pools(connection)
-            free = self._free_devices(connection, wanted, self._pools, near=near)
-            placement = fleet.choose(wanted, self._pools, free, busy)
+            pools = self._read_pools(connection)
+            free = self._free_devices(connection, wanted, pools, near=near)
+            placement = fleet.choose(wanted, pools, free, busy)
             if placement is not None:
                 taken = {**facts, **placement._asdict(), "wait": wait}
                 if made := _answer(connection, statements.CLAIM_DEVICES, taken):
@@ -156,8 +155,8 @@ class ClaimEngine:
                 busy, wait = set(), True
             elif made := _answer(connection, statements.CLAIM_MADE, facts):
                 return made
-            else:
-                why = self._explain(connection, wanted, self._pools, served=False)
+            elif self._read_pools(connection) == pools:  # or else one more kind has appeared meanwhile
+                why = self._explain(connection, wanted, pools, served=False)
                 raise ClaimRefused(
                     f"no host can serve this claim now: {why.nearest_miss}",
                     explanation=why.model_dump(mode="json"),
@@ -175,18 +174,18 @@ class ClaimEngine:
             "agent_down_after": self._agent_down_after,
             **wanted.as_facts(),
         }
+        where = "anywhere"
         if wanted.hosts is not None:
-            hosts = statements.HOST_IDS.run(connection, facts)
+            where = "on named hosts"
         elif near:
-            hosts = self._near_hosts.run(connection, facts)
-        else:
-            return [Free._make(row) for row in self._free_anywhere.run(connection, facts)]
-        facts["node_ids"] = list(hosts.scalars())
-        return [Free._make(row) for row in self._free_near.run(connection, facts)]
+            where = "on hosts"
+            facts["node_ids"] = list(self._near_hosts.run(connection, facts).scalars())
+        return [Free._make(row) for row in self._read_free[where].run(connection, facts)]
 
-    def _read_pools(self, connection: sa.Connection) -> None:
-        self._pools = fleet.read_pools(connection)
+    def _read_pools(self, connection: sa.Connection) -> Pools:
+        self._pools = pools = fleet.read_pools(connection)
         self._pools_until = time.monotonic() + _POOLS_FOR
+        return pools
 
     def _explain(
         self, connection: sa.Connection, wanted: Wanted, pools: Pools, *, served: bool

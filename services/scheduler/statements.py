@@ -129,8 +129,6 @@ def _hosts(of: str, on_hosts: bool) -> dict[str, str]:
     }
 
 
-HOST_IDS = Prepared("host_ids", "SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[])")
-
 # The long way begins on the hosts of the best ports and devices of each pool: reading all that a large
 # fleet has free is for claims that they cannot serve.
 _NEAR_HOSTS = """
@@ -188,12 +186,21 @@ def near_hosts(packing: Packing) -> Prepared:
     return Prepared(f"near_hosts_{packing.name}", sql)
 
 
-def free_devices(packing: Packing, *, near: bool) -> Prepared:
-    """Read what is free for a claim: on the hosts ``node_ids``, if ``near``, or on all."""
+# Looked up by the statement itself: a host may appear at any moment, and all is to be read as it was at one.
+WHERE = {
+    "on hosts": "d.compute_node_id = ANY(:node_ids::bigint[])",
+    "on named hosts": """d.compute_node_id = ANY(ARRAY(
+        SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[])))""",
+    "anywhere": "true",
+}
+
+
+def free_devices(packing: Packing, where: str) -> Prepared:
+    """Read what is free for a claim: on the hosts ``node_ids``, on those named ``hosts``, or on all."""
     sql = _FREE_DEVICES.format(
         devices=packing.devices,
         ports=packing.ports,
-        of_hosts="d.compute_node_id = ANY(:node_ids::bigint[])" if near else "true",
+        of_hosts=WHERE[where],
         open_host=OPEN_HOST.format(of="d"),
     )
-    return Prepared(f"free_devices_{'near_' if near else ''}{packing.name}", sql)
+    return Prepared(f"free_devices_{where.replace(' ', '_')}_{packing.name}", sql)
