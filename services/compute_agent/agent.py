@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from oslo_config import cfg
 
 from common.errors import InvalidConfiguration, InvalidMessage
+from common.pci.address import PciAddress
 from common.pci.device_spec import DeviceSpecs
 from common.pci.errors import InvalidDeviceSpec
 from common.pci.host import HostView
@@ -77,7 +78,8 @@ class ComputeAgent:
         self._driver = load_driver(conf.compute_agent.driver, conf, self._identity.path)
         self._tree = SysfsTree(conf.compute_agent.sysfs_root)
         self._scanner = Scanner(self._tree)
-        self._check_device_spec()
+        self._specs = self._read_device_spec()
+        self._out_of_reach: set[PciAddress] = set()
         self._lifecycle = threading.Lock()
         self._running = ExitStack()
         self._listening = threading.Lock()
@@ -125,12 +127,12 @@ class ComputeAgent:
         with self._lifecycle:
             self._running.close()
 
-    def _check_device_spec(self) -> None:
-        """What can be known before a driver may have built the host."""
+    def _read_device_spec(self) -> DeviceSpecs:
+        """Understand it once, with what can be known before a driver may have built the host."""
         is_there = (self._tree.root / PCI_DEVICES).is_dir()
         try:
             host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
-            DeviceSpecs.parse(self._conf.pci.device_spec, host)
+            return DeviceSpecs.parse(self._conf.pci.device_spec, host)
         except InvalidDeviceSpec as error:
             raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
         except ScanError as error:
@@ -138,9 +140,9 @@ class ComputeAgent:
 
     def _take_inventory(self) -> Inventory:
         scan = self._scanner.scan()
-        entries = self._conf.pci.device_spec
         held_back = {**self._repair.held_back(), **self._driver.troubles()}
-        return take_inventory(scan, entries, read_numa_cells(self._tree), held_back)
+        cells = read_numa_cells(self._tree)
+        return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
 
     def _watch(self, opened: ExitStack) -> None:
         """Have changes of a real host published as they happen; other trees send no events."""

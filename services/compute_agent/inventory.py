@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -37,17 +37,22 @@ class Inventory:
 
 
 def take_inventory(
-    scan: Scan, entries: Sequence[str], numa_cells: list[NumaCell], held_back: Mapping[PciAddress, str]
+    scan: Scan,
+    specs: DeviceSpecs,
+    numa_cells: list[NumaCell],
+    held_back: Mapping[PciAddress, str],
+    out_of_reach: set[PciAddress],
 ) -> Inventory:
-    """Apply the entries of ``[pci] device_spec`` to what was scanned.
+    """Apply ``[pci] device_spec``, as it was understood at the start, to what was scanned.
 
     Reported is what an entry takes, and the PF of a VF that one takes, though not offered where no
     entry takes it too. ``held_back`` says which devices are not usable now, and why, beyond what
-    the scan itself found. Raises :class:`InvalidDeviceSpec`.
+    the scan itself found. A device that no entry can name is warned of once: ``out_of_reach``
+    remembers these.
     """
     host = HostView.of(scan.devices)
-    specs = DeviceSpecs.parse(entries, host)
-    matches = {device.address: _match(specs, device, host) for device in scan.devices}
+    specs = specs.seen_from(host)
+    matches = {device.address: _match(specs, device, host, out_of_reach) for device in scan.devices}
     ports = {device.parent for device in scan.devices if matches[device.address] is not None}
     unusable = {**scan.problems, **held_back}
     return Inventory(
@@ -60,11 +65,15 @@ def take_inventory(
     )
 
 
-def _match(specs: DeviceSpecs, device: PciDevice, host: HostView) -> Match | None:
+def _match(
+    specs: DeviceSpecs, device: PciDevice, host: HostView, out_of_reach: set[PciAddress]
+) -> Match | None:
     try:
         return specs.match(device, host)
     except DeviceOutOfReach as error:
-        LOG.warning("not offered: %s", error)
+        if device.address not in out_of_reach:
+            LOG.warning("not offered: %s", error)
+            out_of_reach.add(device.address)
         return None
 
 

@@ -303,7 +303,7 @@ class TestConfiguration:
         ("service", "sections", "said"),
         [
             (Conductor, {"pci": {"report_in_placement": True}}, "[pci] report_in_placement"),
-            (Scheduler, {"pci": {"passthrough_whitelist": "[]"}}, "[pci] passthrough_whitelist"),
+            (Scheduler, {"filter_scheduler": {"pci_in_placement": True}}, "pci_in_placement"),
             (Conductor, {"pci": {"device_specs": "{}"}}, "[pci] device_specs"),
             (Scheduler, {"pci": {"alias": '{"name": "nic"}'}}, "vendor_id"),
             (Scheduler, {"pci": {"alias": "nic"}}, "alias"),

@@ -2,8 +2,12 @@
 
 import json
 
+import pytest
+
 from common.pci.address import PciAddress
 from common.pci.device import DeviceType, PciDevice
+from common.pci.device_spec import DeviceSpecs
+from common.pci.host import HostView
 from common.rpc.messages import DeviceReport, NumaCell
 from services.compute_agent.inventory import Inventory, take_inventory
 from services.compute_agent.scanner import Scan, Scanner
@@ -15,7 +19,8 @@ CELLS = [NumaCell(id=0, socket=0, cpus=[0, 1])]
 
 def inventory(scan: Scan, *entries: dict[str, object], held_back: dict[str, str] | None = None) -> Inventory:
     reasons = {PciAddress.parse(address): reason for address, reason in (held_back or {}).items()}
-    return take_inventory(scan, [json.dumps(entry) for entry in entries], CELLS, reasons)
+    specs = DeviceSpecs.parse([json.dumps(entry) for entry in entries], HostView.of(scan.devices))
+    return take_inventory(scan, specs, CELLS, reasons, set())
 
 
 def reports(*args: object, **kwargs: object) -> dict[str, DeviceReport]:
@@ -74,7 +79,20 @@ def test_the_digest_is_equal_for_equal_content_and_for_nothing_else(scanner: Sca
         inventory(scan).digest,
         inventory(scan, {"address": PF, "trusted": "true"}).digest,
         inventory(scan, {"address": PF}, held_back={VF: "in instance x"}).digest,
-        take_inventory(scan, [json.dumps({"address": PF})], [], {}).digest,
+        take_inventory(scan, DeviceSpecs.parse([json.dumps({"address": PF})]), [], {}, set()).digest,
     ]
     assert same[0] == same[1]
     assert len({same[0], *others}) == 5
+
+
+def test_a_device_that_no_entry_can_name_is_left_out_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    far = PciDevice(PciAddress.parse("10000:01:00.0"), DeviceType.PCI, "8086", "1572")
+    near = PciDevice(PciAddress.parse("0000:01:00.0"), DeviceType.PCI, "8086", "1572")
+    specs = DeviceSpecs.parse(['{"vendor_id": "8086"}'])
+    warned: set[PciAddress] = set()
+    for _ in range(3):
+        found = take_inventory(Scan([near, far], {}), specs, [], {}, warned)
+        assert [report.address for report in found.devices] == [str(near.address)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
