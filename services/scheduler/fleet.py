@@ -66,10 +66,14 @@ class Free(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """The devices that a claim takes: ``device_ids[i]`` serves the request ``request_indexes[i]``."""
+    """The devices that a claim takes: ``device_ids[i]`` serves the request ``request_indexes[i]``.
+
+    They may be taken as long as they are of the pools and on the ports that they were chosen for.
+    """
 
     device_ids: list[int]
     request_indexes: list[int]
+    pool_ids: list[int]
     port_ids: list[int]
 
 
@@ -100,9 +104,14 @@ def choose(wanted: Wanted, pools: Pools, free: Sequence[Free], busy: Collection[
         ]
         assigned = assign(wanted.requests, candidates, affinity, wanted.group_policy)
         if assigned is not None:
-            chosen = {device.key: index for index, served in enumerate(assigned) for device in served}
-            ports = {device.port_id for device in devices if device.id in chosen}
-            return Placement(list(chosen), list(chosen.values()), sorted(ports))
+            by_id = {device.id: device for device in devices}
+            chosen = [(by_id[each.key], index) for index, served in enumerate(assigned) for each in served]
+            return Placement(
+                device_ids=[device.id for device, _ in chosen],
+                request_indexes=[index for _, index in chosen],
+                pool_ids=[device.pool_id for device, _ in chosen],
+                port_ids=[device.port_id for device, _ in chosen],
+            )
     return None
 
 

@@ -16,7 +16,8 @@ CLAIM_DEVICES = Prepared(
     """
     SELECT claim_devices_exactly(
         :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
-        :device_ids::bigint[], :request_indexes::integer[], :wait::boolean)
+        :device_ids::bigint[], :request_indexes::integer[], :pool_ids::integer[], :port_ids::bigint[],
+        :wait::boolean)
     """,
 )
 

@@ -230,17 +230,15 @@ BEGIN
 END $$;
 """
 
-# Any other claim: exactly these devices. NULL: a tree was locked, or a device was not free any more.
+# Any other claim: exactly these devices, as long as each is still what it was when it was chosen, of the same
+# pool and on the same port. NULL: a tree was locked, or a device was not free any more.
 CLAIM_DEVICES = """
-
 CREATE FUNCTION claim_devices_exactly(
     _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
-    _device_ids bigint[], _request_indexes integer[], _wait boolean
+    _device_ids bigint[], _request_indexes integer[], _pool_ids integer[], _port_ids bigint[], _wait boolean
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
-    _port_ids bigint[] := ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices
-                                 WHERE id = ANY(_device_ids));
-    _locked integer;
+    _found integer;
     _claim jsonb := claim_made(_claim_id, _request);
 BEGIN
     IF _claim IS NOT NULL THEN
@@ -250,14 +248,17 @@ BEGIN
         PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
     ELSE
         PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE SKIP LOCKED;
-        GET DIAGNOSTICS _locked = ROW_COUNT;
-        IF _locked < cardinality(_port_ids) THEN
+        GET DIAGNOSTICS _found = ROW_COUNT;
+        IF _found < (SELECT count(DISTINCT port_id) FROM unnest(_port_ids) AS port_id) THEN
             RETURN NULL;
         END IF;
     END IF;
-    PERFORM FROM pci_devices WHERE id = ANY(_device_ids) AND status = 'available';
-    GET DIAGNOSTICS _locked = ROW_COUNT;
-    IF _locked < cardinality(_device_ids) THEN
+    PERFORM FROM pci_devices d
+      JOIN unnest(_device_ids, _pool_ids, _port_ids) AS chosen (id, pool_id, port_id)
+        ON d.id = chosen.id AND d.pool_id = chosen.pool_id AND coalesce(d.parent_id, d.id) = chosen.port_id
+     WHERE d.status = 'available';
+    GET DIAGNOSTICS _found = ROW_COUNT;
+    IF _found < cardinality(_device_ids) THEN
         RETURN NULL;
     END IF;
     RETURN write_claim(_claim_id, _instance_id, _request, _resend_after, _device_ids, _request_indexes);
@@ -267,7 +268,9 @@ END $$;
 FUNCTIONS = {
     "settle_trees": "bigint[]",
     "settled_status": "boolean, boolean, text, text",
-    "claim_devices_exactly": "uuid, uuid, jsonb, double precision, bigint[], integer[], boolean",
+    "claim_devices_exactly": (
+        "uuid, uuid, jsonb, double precision, bigint[], integer[], integer[], bigint[], boolean"
+    ),
     "claim_on_one_port": "uuid, uuid, jsonb, double precision, integer, integer[], bigint[], boolean",
     "claim_made": "uuid, jsonb",
     "write_claim": "uuid, uuid, jsonb, double precision, bigint[], integer[]",

@@ -1,0 +1,80 @@
+"""What changes between a claimant's look and its grasp: it gets what it asked for, or nothing."""
+
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from common.errors import ClaimRefused
+from tests.support.fleet import CONNECTX5, Fleet, pf, port_devices, vf
+from tests.support.invariants import violations
+
+
+def once_it_has_looked(fleet: Fleet, then: Callable[[], object]) -> None:
+    """Let something happen when what is free has next been read, before its reader goes on."""
+    looked = False
+
+    def listen(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        nonlocal looked
+        if not looked and "EXECUTE free_devices" in statement:
+            looked = True
+            then()
+
+    sa.event.listen(fleet.engine, "after_cursor_execute", listen)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_broken(fleet: Fleet) -> None:
+    yield
+    with fleet.engine.connect() as connection:
+        assert violations(connection) == []
+
+
+def test_a_device_that_is_of_another_kind_by_then_is_not_taken(fleet: Fleet) -> None:
+    host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 0, CONNECTX5)])
+
+    def change() -> None:
+        host.add(*port_devices(1, 0))
+        host.report()
+
+    once_it_has_looked(fleet, change)
+    with pytest.raises(ClaimRefused):
+        fleet.claim("any-pf:1,roce-pf:1")
+
+
+def test_a_device_that_is_of_another_kind_again_is_found(fleet: Fleet) -> None:
+    host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 0, CONNECTX5)])
+
+    def change() -> None:
+        host.add(*port_devices(0, 0, CONNECTX5), *port_devices(1, 0))
+        host.report()
+
+    once_it_has_looked(fleet, change)
+    first, second = fleet.claim("nic-pf:1,roce-pf:1").devices
+    assert (first.address, second.address) == (pf(1), pf(0))
+
+
+def test_a_vf_that_is_below_a_held_port_by_then_is_not_taken(fleet: Fleet) -> None:
+    host = fleet.host_of("h1", [*port_devices(0, 2), *port_devices(1, 0)])
+
+    def change() -> None:
+        assert fleet.claim("nic-pf:1").devices[0].address == pf(1)
+        for number in range(2):
+            host.change(vf(0, number), parent_address=pf(1))
+        host.report()
+
+    once_it_has_looked(fleet, change)
+    with pytest.raises(ClaimRefused):
+        fleet.claim("nic-vf:1,nic-vf:1")
+
+
+def test_a_pf_and_a_vf_that_is_its_own_by_then_are_not_both_taken(fleet: Fleet) -> None:
+    host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 1)])
+
+    def change() -> None:
+        host.change(vf(1, 0), parent_address=pf(0))
+        host.report()
+
+    once_it_has_looked(fleet, change)
+    whole, slice_of_other = fleet.claim("nic-pf:1,nic-vf:1").devices
+    assert (whole.address, slice_of_other.address, slice_of_other.parent_address) == (pf(1), vf(1, 0), pf(0))
