@@ -32,7 +32,7 @@ demo: $(READY)
 	@$(BIN)/portclaim demo
 
 test: $(READY) rabbitmq
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --timeout 300 $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --timeout 300 $(TESTS)
 
 # Exits with 77 where there is no lab. One of them at a time: it takes a core and some minutes.
 test-hardware: $(READY)

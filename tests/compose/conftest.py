@@ -18,10 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all of these tests, because they share the containers. The first builds the image."""
+    """The first builds the image. One worker runs them all, because they are in one file (`loadfile`)."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("compose"))
             item.add_marker(pytest.mark.timeout(900))
 
 

@@ -23,8 +23,6 @@ from tests.support.readme import examples, missing
 DEMO = [str(Path(sys.executable).with_name("portclaim")), "demo"]
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*[39]\d(?:;\d+)*m")
 
-pytestmark = pytest.mark.xdist_group("demo")  # all on one worker, which runs it once
-
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
