@@ -1,11 +1,13 @@
 """What changes between a claimant's look and its grasp: it gets what it asked for, or nothing."""
 
+import logging
 from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
 
 from common.errors import ClaimRefused
+from tests.support.concurrency import meanwhile, wait_until_blocked
 from tests.support.fleet import CONNECTX5, Fleet, pf, port_devices, vf
 from tests.support.invariants import violations
 
@@ -78,3 +80,27 @@ def test_a_pf_and_a_vf_that_is_its_own_by_then_are_not_both_taken(fleet: Fleet) 
     once_it_has_looked(fleet, change)
     whole, slice_of_other = fleet.claim("nic-pf:1,nic-vf:1").devices
     assert (whole.address, slice_of_other.address, slice_of_other.parent_address) == (pf(1), vf(1, 0), pf(0))
+
+
+def test_an_answer_and_a_report_do_not_lock_each_other_out(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both change the host's row, and the trees of two ports."""
+    host = fleet.host("h1", ports=2, vfs=1)
+    claim = fleet.claim("nic-pf:2")
+    host.done(claim)
+    host.lose(vf(0, 0), vf(1, 0))
+    host.report()
+    fleet.release(claim)
+    host.add(*port_devices(0, 1), *port_devices(1, 1))
+    with caplog.at_level(logging.INFO, "common.db.transaction"):
+        with fleet.engine.begin() as other:
+            other.execute(sa.text(f"SELECT FROM pci_devices WHERE address = '{pf(1)}' FOR UPDATE"))
+            answer = meanwhile(lambda: host.done(claim, step=2))
+            wait_until_blocked(fleet.engine)
+            report = meanwhile(host.report)
+            wait_until_blocked(fleet.engine, 2)
+        answer.result()
+        report.result()
+    assert caplog.messages == []
+    assert set(fleet.status("h1").values()) == {"available"}

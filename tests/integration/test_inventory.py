@@ -339,6 +339,13 @@ class TestUnchanged:
         changed = set(versions(fleet.contents()["pci_devices"])) - set(versions(before["pci_devices"]))
         assert len(changed) == 1
 
+    def test_what_was_removed_long_ago_is_not_asked_for_again(self, fleet: Fleet) -> None:
+        host = fleet.host("h1", vfs=2)
+        host.lose(vf(0, 1))
+        host.report()
+        host.done(fleet.release(fleet.claim("nic-vf:1")))
+        assert not host.sign_of_life().resend
+
     def test_a_digest_that_is_not_known_asks_for_everything(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=1)
         host.change(vf(0, 0), numa_node=1)

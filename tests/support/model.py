@@ -202,9 +202,8 @@ class Model:
             device.status = "allocated" if attached else "unavailable"
             device.claim_id = ending.claim_id if attached else None
         ports = {host.devices[address].parent or address for address in claim.devices}
-        if not attached and not all(
-            device.present for address, device in host.devices.items() if {address, device.parent} & ports
-        ):
+        trees = [device for address, device in host.devices.items() if {address, device.parent} & ports]
+        if not attached and any(not device.present and device.status != "removed" for device in trees):
             host.digest = None  # what was kept because it was held has to be reported again
         host.settle(ports)
         claim.status = "allocated" if attached else "failed" if claim.awaited == "attach" else "released"

@@ -88,6 +88,9 @@ BEGIN
     END IF;
     DELETE FROM outbox WHERE claim_id = _claim_id;
 
+    IF _to_status <> 'allocated' THEN -- the host before its trees, as a report locks them
+        PERFORM FROM compute_nodes WHERE id = _node_id FOR NO KEY UPDATE;
+    END IF;
     _port_ids := ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = _claim_id);
     PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
     IF _to_status = 'allocated' THEN
@@ -102,7 +105,8 @@ BEGIN
         UPDATE compute_nodes SET inventory_digest = NULL
          WHERE id = _node_id
            AND EXISTS (SELECT FROM pci_devices
-                        WHERE NOT present AND (id = ANY(_port_ids) OR parent_id = ANY(_port_ids)));
+                        WHERE NOT present AND status <> 'removed'
+                          AND (id = ANY(_port_ids) OR parent_id = ANY(_port_ids)));
     END IF;
     UPDATE claims SET status = _to_status, reason = _reason, updated_at = now() WHERE id = _claim_id;
     PERFORM settle_trees(_port_ids);
