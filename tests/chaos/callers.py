@@ -1,0 +1,84 @@
+"""Callers that want devices and do not give up: who gets no answer calls again, with the same id."""
+
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import TypeVar
+from uuid import UUID
+
+from common.errors import ClaimRefused, ServiceUnavailable
+from common.rpc.messages import Claim, ClaimRequest
+from common.rpc.scheduler import SchedulerClient
+
+T = TypeVar("T")
+
+WISHES = ("vf:1", "vf:1", "vf:2", "pf:1", "pf:1,vf:1")
+PAUSE = 0.05  # seconds between two looks at what nobody tells a caller about
+PATIENCE = 120.0  # seconds after which a call that is made again and again has failed
+
+
+@dataclass
+class Caller:
+    """Claims and gives back by turns, then claims a VF and keeps it.
+
+    ``begun`` has the id of every claim call of all callers, as they begin. ``answers`` is what this caller
+    was told that each claim has; ``troubles`` counts its calls without an answer, and the refused ones.
+    """
+
+    scheduler: SchedulerClient
+    random: Random
+    begun: list[UUID]
+    answers: defaultdict[UUID, set[frozenset[str]]] = field(default_factory=lambda: defaultdict(set))
+    troubles: Counter[str] = field(default_factory=Counter)
+
+    def live(self, enough: threading.Event) -> UUID:
+        """Come and go until ``enough``; the id of the claim that is kept."""
+        while not enough.is_set():
+            claim = self._claim(self.random.choice(WISHES))
+            if self.random.random() < 0.5:
+                self._insist(partial(self._is_attached, claim.claim_id))
+            self._insist(partial(self.scheduler.release, claim.claim_id))
+        return self._claim("vf:1").claim_id
+
+    def _claim(self, wish: str) -> Claim:
+        request = ClaimRequest(
+            claim_id=UUID(int=self.random.getrandbits(128)),
+            instance_id=UUID(int=self.random.getrandbits(128)),
+            extra_specs={"pci_passthrough:alias": wish},
+        )
+        for _ in range(self.random.choice([1, 1, 2])):  # some ask for what they have already
+            claim = self._insist(partial(self._call, request))
+            self.answers[request.claim_id].add(
+                frozenset(f"{claim.host} {device.address}" for device in claim.devices)
+            )
+        return claim
+
+    def _call(self, request: ClaimRequest) -> Claim | None:
+        self.begun.append(request.claim_id)
+        try:
+            return self.scheduler.claim(request)
+        except ClaimRefused:
+            self.troubles["refused"] += 1
+            return None
+
+    def _is_attached(self, claim_id: UUID) -> Claim | None:
+        claim = self.scheduler.show(claim_id)
+        return None if claim.status == "claimed" else claim
+
+    def _insist(self, call: Callable[[], T | None]) -> T:
+        """Call until there is an answer, and it is not None."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                answer = call()
+            except ServiceUnavailable:
+                self.troubles["unanswered"] += 1
+                continue
+            if answer is not None:
+                return answer
+            time.sleep(PAUSE)
+        raise AssertionError(f"in {PATIENCE} s there was no answer")
