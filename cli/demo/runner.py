@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,6 +28,7 @@ from common.db import migrate
 from common.errors import PortclaimError
 
 LOG_TAIL = 40  # lines
+_LONGEST_STOP = 30.0  # seconds
 _EXPECTED = (DemoFailed, PortclaimError, NotStarted, ModuleNotFoundError)
 
 
@@ -34,7 +37,7 @@ def run() -> int:
     begun = time.monotonic()
     out = Output()
     forget_environment()
-    with _signals_end_it(), tempfile.TemporaryDirectory(prefix="portclaim-demo-") as name:
+    with tempfile.TemporaryDirectory(prefix="portclaim-demo-") as name, _signals_end_it(Path(name)):
         directory = Path(name)
         log = directory / "log"
         try:
@@ -91,8 +94,12 @@ def _show_end_of(log: Path) -> None:
 
 
 @contextmanager
-def _signals_end_it() -> Iterator[None]:
-    """Ctrl-C and its like end the program in good order; a second one does not disturb that."""
+def _signals_end_it(directory: Path) -> Iterator[None]:
+    """Ctrl-C and its like end the program in good order; a second one does not disturb that.
+
+    Should a service not stop in time, the program ends without it: PostgreSQL's keeper sees that and
+    stops the server, and ``directory`` is removed here.
+    """
     candidates = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     signals = [each for each in candidates if signal.getsignal(each) is not signal.SIG_IGN]
 
@@ -100,7 +107,14 @@ def _signals_end_it() -> Iterator[None]:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
         os.write(sys.stderr.fileno(), b"\nportclaim demo: stopping all that was started ...\n")
+        late = threading.Timer(_LONGEST_STOP, end_at_once, [128 + number])
+        late.daemon = True
+        late.start()
         sys.exit(128 + number)
+
+    def end_at_once(status: int) -> None:
+        shutil.rmtree(directory, ignore_errors=True)
+        os._exit(status)
 
     before = {each: signal.signal(each, end) for each in signals}
     try:
