@@ -36,7 +36,7 @@ class ConductorEndpoint(Endpoint):
 
     @exposed(StepResult)
     def step_done(self, result: StepResult) -> None:
-        lifecycle.step_done(self._engine, result)
+        in_transaction(self._engine, lambda c: lifecycle.step_done(c, result))
 
     @exposed(HoldingsRequest)
     def holdings(self, request: HoldingsRequest) -> Holdings:
