@@ -33,7 +33,7 @@ _HOLDINGS = sa.text("""
 """)
 
 
-def step_done(connection: sa.Connection, result: StepResult) -> None:
+def step_done(engine: sa.Engine, result: StepResult) -> None:
     """Move the claim as the answer says. The same answer again changes nothing.
 
     Raises ``ClaimNotFound``, ``StaleStep``, ``InvalidRequest`` for a step not sent yet, ``UnknownHost``,
@@ -48,7 +48,7 @@ def step_done(connection: sa.Connection, result: StepResult) -> None:
         "reason": result.reason,
     }
     with as_errors(host=result.host, claim_id=result.claim_id, step=result.step):
-        _ANSWER.run(connection, facts)
+        _ANSWER.value(engine, facts)
 
 
 def holdings(connection: sa.Connection, host: str, agent_id: UUID) -> list[Holding]:

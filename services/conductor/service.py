@@ -36,7 +36,7 @@ class ConductorEndpoint(Endpoint):
 
     @exposed(StepResult)
     def step_done(self, result: StepResult) -> None:
-        in_transaction(self._engine, lambda c: lifecycle.step_done(c, result))
+        lifecycle.step_done(self._engine, result)
 
     @exposed(HoldingsRequest)
     def holdings(self, request: HoldingsRequest) -> Holdings:

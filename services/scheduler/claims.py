@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -43,11 +42,11 @@ class ClaimEngine:
         patience: float,
         agent_down_after: float,
     ) -> None:
-        # Every statement is a transaction of its own: a claim is one call.
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine
         self._packing = packing
         self._claim_vfs = {on: statements.claim_vfs(packing, on_hosts=on) for on in (False, True)}
         self._claim_whole = {on: statements.claim_whole(packing, on_hosts=on) for on in (False, True)}
+        self._claim_beside = statements.claim_beside(packing)
         self._near_hosts = statements.near_hosts(packing)
         self._read_free = {where: statements.free_devices(packing, where) for where in statements.WHERE}
         self._resend_after = resend_after
@@ -62,7 +61,15 @@ class ClaimEngine:
         Raises :class:`ClaimRefused` only if there was a moment at which no host could serve the claim;
         :class:`ClaimConflict`; :class:`ServiceUnavailable` when patience ends or the database is away.
         """
-        return in_transaction(self._engine, lambda connection: self._claim(connection, request, wanted))
+        facts = {
+            "claim_id": str(request.claim_id),
+            "instance_id": str(request.instance_id),
+            "request": request.model_dump_json(exclude={"claim_id"}),
+            "resend_after": self._resend_after,
+            "agent_down_after": self._agent_down_after,
+            **wanted.as_facts(),
+        }
+        return self._short_way(wanted, facts) or self._long_way(wanted, facts)
 
     def release(self, claim_id: UUID) -> Claim:
         """Begin to give a claim's devices back; one that is ending or has ended stays as it is.
@@ -70,7 +77,7 @@ class ClaimEngine:
         Raises :class:`ClaimNotFound`.
         """
         facts = {"claim_id": str(claim_id), "resend_after": self._resend_after}
-        released = in_transaction(self._engine, lambda c: _answer(c, statements.BEGIN_RELEASE, facts))
+        released = self._answer(statements.BEGIN_RELEASE, facts)
         if released is None:
             raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
         return released
@@ -78,46 +85,34 @@ class ClaimEngine:
     def explain(self, wanted: Wanted) -> Explanation:
         """What would become of such a claim now. Reserves and locks nothing."""
 
-        def work(connection: sa.Connection) -> Explanation:
-            pools = fleet.read_pools(connection)
-            free = self._free_devices(connection, wanted, pools, near=False)
-            return self._explain(
-                connection, wanted, pools, served=bool(fleet.choose(wanted, pools, free, ()))
-            )
+        pools = self._read_pools()
+        free = self._free_devices(wanted, pools, near=False)
+        return self._explain(wanted, pools, served=bool(fleet.choose(wanted, pools, free, ())))
 
-        return in_transaction(self._engine, work)
-
-    def _claim(self, connection: sa.Connection, request: ClaimRequest, wanted: Wanted) -> Claim:
-        facts = {
-            "claim_id": str(request.claim_id),
-            "instance_id": str(request.instance_id),
-            "request": json.dumps(request.model_dump(mode="json", exclude={"claim_id"})),
-            "resend_after": self._resend_after,
-            "agent_down_after": self._agent_down_after,
-            **wanted.as_facts(),
-        }
-        return self._short_way(connection, wanted, facts) or self._long_way(connection, wanted, facts)
-
-    def _short_way(self, connection: sa.Connection, wanted: Wanted, facts: Mapping[str, Any]) -> Claim | None:
+    def _short_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> Claim | None:
         """One request of devices from one port, as nearly all are: chosen and taken in one statement.
 
         First among the ports that nobody is at work on; then, rather than begin a whole port, the lock
         of the best one is waited for. None says nothing: the long way has to look.
         """
-        if time.monotonic() > self._pools_until:
-            self._read_pools(connection)
-        pool_ids = wanted.suitable(self._pools)
+        pools = self._pools if time.monotonic() < self._pools_until else self._read_pools()
+        pool_ids = wanted.suitable(pools)
         statement = self._on_one_port(wanted, pool_ids)
         if statement is None:
             return None
         facts = {**facts, "pool_ids": list(pool_ids), "count": wanted.device_count, "few": _FEW}
         spare = _SPARE_WHOLE_PORTS if self._packing.keeps_ports_whole else 0
+        beside = (
+            self._packing.keeps_ports_whole and len(pool_ids) == 1 and statement is self._claim_vfs[False]
+        )
+        if beside and (made := self._answer(self._claim_beside, facts)):
+            return made
         for _ in range(_ROUNDS):
             for pass_ in (
                 {"wait": False, "spare_whole_ports": spare},
                 {"wait": True, "spare_whole_ports": 0},
             ):
-                if made := _answer(connection, statement, {**facts, **pass_}):
+                if made := self._answer(statement, {**facts, **pass_}):
                     return made
         return None
 
@@ -131,7 +126,7 @@ class ClaimEngine:
             return self._claim_vfs[on_hosts]
         return self._claim_whole[on_hosts] if vfs == {False} and wanted.device_count == 1 else None
 
-    def _long_way(self, connection: sa.Connection, wanted: Wanted, facts: Mapping[str, Any]) -> Claim:
+    def _long_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> Claim:
         """Read what is free at one moment, choose exactly, take it; again if somebody was faster.
 
         Ports that others are at work on are passed over at first. Once nothing else is left, their locks
@@ -141,31 +136,29 @@ class ClaimEngine:
         busy: set[int] = set()
         near, wait = True, False
         while time.monotonic() < deadline:
-            pools = self._read_pools(connection)
-            free = self._free_devices(connection, wanted, pools, near=near)
+            pools = self._read_pools()
+            free = self._free_devices(wanted, pools, near=near)
             placement = fleet.choose(wanted, pools, free, busy)
             if placement is not None:
                 taken = {**facts, **placement._asdict(), "wait": wait}
-                if made := _answer(connection, statements.CLAIM_DEVICES, taken):
+                if made := self._answer(statements.CLAIM_DEVICES, taken):
                     return made
                 busy |= set() if wait else set(placement.port_ids)
             elif near:
                 near = False
             elif busy:
                 busy, wait = set(), True
-            elif made := _answer(connection, statements.CLAIM_MADE, facts):
+            elif made := self._answer(statements.CLAIM_MADE, facts):
                 return made
-            elif self._read_pools(connection) == pools:  # or else one more kind has appeared meanwhile
-                why = self._explain(connection, wanted, pools, served=False)
+            elif self._read_pools() == pools:  # or else one more kind has appeared meanwhile
+                why = self._explain(wanted, pools, served=False)
                 raise ClaimRefused(
                     f"no host can serve this claim now: {why.nearest_miss}",
                     explanation=why.model_dump(mode="json"),
                 )
         raise ServiceUnavailable("too many claims at once want the same devices; calling again is safe")
 
-    def _free_devices(
-        self, connection: sa.Connection, wanted: Wanted, pools: Pools, *, near: bool
-    ) -> list[Free]:
+    def _free_devices(self, wanted: Wanted, pools: Pools, *, near: bool) -> list[Free]:
         """What is free for the claim: on the hosts that it names, or else on those ``near`` or on all."""
         facts = {
             "pool_ids": list(wanted.suitable(pools)),
@@ -179,21 +172,21 @@ class ClaimEngine:
             where = "on named hosts"
         elif near:
             where = "on hosts"
-            facts["node_ids"] = list(self._near_hosts.run(connection, facts).scalars())
-        return [Free._make(row) for row in self._read_free[where].run(connection, facts)]
+            facts["node_ids"] = [node_id for (node_id,) in self._near_hosts.rows(self._engine, facts)]
+        return [Free._make(row) for row in self._read_free[where].rows(self._engine, facts)]
 
-    def _read_pools(self, connection: sa.Connection) -> Pools:
-        self._pools = pools = fleet.read_pools(connection)
+    def _read_pools(self) -> Pools:
+        self._pools = pools = in_transaction(self._engine, fleet.read_pools)
         self._pools_until = time.monotonic() + _POOLS_FOR
         return pools
 
-    def _explain(
-        self, connection: sa.Connection, wanted: Wanted, pools: Pools, *, served: bool
-    ) -> Explanation:
-        return explanation.explain(connection, wanted, pools, self._agent_down_after, served=served)
+    def _explain(self, wanted: Wanted, pools: Pools, *, served: bool) -> Explanation:
+        return in_transaction(
+            self._engine,
+            lambda c: explanation.explain(c, wanted, pools, self._agent_down_after, served=served),
+        )
 
-
-def _answer(connection: sa.Connection, statement: Prepared, facts: Mapping[str, Any]) -> Claim | None:
-    with as_errors(claim_id=facts["claim_id"]):
-        answer = statement.run(connection, facts).scalar_one()
-    return None if answer is None else Claim.model_validate(answer)
+    def _answer(self, statement: Prepared, facts: Mapping[str, Any]) -> Claim | None:
+        with as_errors(claim_id=facts["claim_id"]):
+            answer = statement.value(self._engine, facts)
+        return None if answer is None else Claim.model_validate_json(answer)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from common.errors import ClaimNotFound
 from common.rpc.messages import Claim, Device, DeviceFilter, Devices
 
-_CLAIM = sa.text("SELECT claim_as_json(:claim_id)")
+_CLAIM = sa.text("SELECT claim_as_json(:claim_id)::text")
 
 _DEVICES = sa.text("""
     SELECT host, port, address, dev_type, vendor_id, product_id, numa_node, status, effective_status,
@@ -30,7 +30,7 @@ def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
     found = connection.scalar(_CLAIM, {"claim_id": claim_id})
     if found is None:
         raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-    return Claim.model_validate(found)
+    return Claim.model_validate_json(found)
 
 
 def devices(connection: sa.Connection, wanted: DeviceFilter) -> Devices:

@@ -9,7 +9,7 @@ from services.scheduler.packing import Packing
 
 POOLS = sa.text("SELECT id, dev_type, vendor_id, product_id, tags FROM pools")
 
-CLAIM_MADE = Prepared("claim_made", "SELECT claim_made(:claim_id::uuid, :request::jsonb)")
+CLAIM_MADE = Prepared("claim_made", "SELECT claim_made(:claim_id::uuid, :request::jsonb)::text")
 
 CLAIM_DEVICES = Prepared(
     "claim_devices",
@@ -17,18 +17,24 @@ CLAIM_DEVICES = Prepared(
     SELECT claim_devices_exactly(
         :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
         :device_ids::bigint[], :request_indexes::integer[], :pool_ids::integer[], :port_ids::bigint[],
-        :wait::boolean)
+        :wait::boolean)::text
     """,
 )
 
 BEGIN_RELEASE = Prepared(
-    "begin_release", "SELECT begin_release(:claim_id::uuid, :resend_after::double precision)"
+    "begin_release", "SELECT begin_release(:claim_id::uuid, :resend_after::double precision)::text"
 )
 
 _CLAIM_ON_ONE_PORT = """
     SELECT claim_on_one_port(
         :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
-        :count::integer, :pool_ids::integer[], ARRAY({ports}), :wait::boolean)
+        :count::integer, :pool_ids::integer[], ARRAY({ports}), :wait::boolean)::text
+"""
+
+_CLAIM_ON_LOCKED_PORT = """
+    SELECT claim_on_locked_port(
+        :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
+        :count::integer, :pool_ids::integer[], ({port}))::text
 """
 
 # A host takes claims unless an operator took it out or its agent is silent. Looked up row by row: a
@@ -101,6 +107,32 @@ _WHOLE_DEVICES = """
      ORDER BY {devices}
      LIMIT :few
 """
+
+
+# What nearly all claims come to: the first port in use that nobody is at work on, found and locked by one
+# step down an index. A port whose last VFs near some memory would go is passed over: for that, look closer.
+_PORT_IN_USE = """
+    SELECT port.id
+      FROM port_pools pp
+      JOIN pci_devices port ON port.id = pp.port_id
+     WHERE pp.pool_id = :pool_ids[1] AND NOT pp.whole AND pp.free > 0 AND pp.free >= :count
+       AND (pp.free > :count OR NOT EXISTS (
+            SELECT FROM port_pools of_host
+             WHERE of_host.compute_node_id = pp.compute_node_id AND of_host.pool_id = pp.pool_id
+               AND of_host.free > 0
+            HAVING count(*) FILTER (WHERE of_host.numa_node IS NOT DISTINCT FROM pp.numa_node) = 1
+               AND count(*) > 1))
+       AND {open_host}
+     ORDER BY {within}
+     LIMIT 1
+       FOR UPDATE OF port SKIP LOCKED
+"""
+
+
+def claim_beside(packing: Packing) -> Prepared:
+    """Claim VFs of one pool from a port in use."""
+    port = _PORT_IN_USE.format(within=packing.within, open_host=OPEN_HOST.format(of="pp"))
+    return Prepared(f"claim_beside_{packing.name}", _CLAIM_ON_LOCKED_PORT.format(port=port))
 
 
 def claim_vfs(packing: Packing, *, on_hosts: bool) -> Prepared:

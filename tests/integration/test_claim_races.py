@@ -9,20 +9,28 @@ import sqlalchemy as sa
 from common.errors import ClaimRefused
 from tests.support.concurrency import meanwhile, wait_until_blocked
 from tests.support.fleet import CONNECTX5, Fleet, pf, port_devices, vf
+from tests.support.interference import after_each_statement
 from tests.support.invariants import violations
 
+Arrange = Callable[[Callable[[], object]], None]
 
-def once_it_has_looked(fleet: Fleet, then: Callable[[], object]) -> None:
+
+@pytest.fixture
+def once_it_has_looked(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Arrange:
     """Let something happen when what is free has next been read, before its reader goes on."""
-    looked = False
 
-    def listen(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        nonlocal looked
-        if not looked and "EXECUTE free_devices" in statement:
-            looked = True
-            then()
+    def arrange(then: Callable[[], object]) -> None:
+        looked = False
 
-    sa.event.listen(fleet.engine, "after_cursor_execute", listen)
+        def look(statement: str) -> None:
+            nonlocal looked
+            if not looked and statement.startswith("free_devices"):
+                looked = True
+                then()
+
+        after_each_statement(monkeypatch, fleet.engine, look)
+
+    return arrange
 
 
 @pytest.fixture(autouse=True)
@@ -32,31 +40,35 @@ def _nothing_is_broken(fleet: Fleet) -> None:
         assert violations(connection) == []
 
 
-def test_a_device_that_is_of_another_kind_by_then_is_not_taken(fleet: Fleet) -> None:
+def test_a_device_that_is_of_another_kind_by_then_is_not_taken(
+    fleet: Fleet, once_it_has_looked: Arrange
+) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 0, CONNECTX5)])
 
     def change() -> None:
         host.add(*port_devices(1, 0))
         host.report()
 
-    once_it_has_looked(fleet, change)
+    once_it_has_looked(change)
     with pytest.raises(ClaimRefused):
         fleet.claim("any-pf:1,roce-pf:1")
 
 
-def test_a_device_that_is_of_another_kind_again_is_found(fleet: Fleet) -> None:
+def test_a_device_that_is_of_another_kind_again_is_found(fleet: Fleet, once_it_has_looked: Arrange) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 0, CONNECTX5)])
 
     def change() -> None:
         host.add(*port_devices(0, 0, CONNECTX5), *port_devices(1, 0))
         host.report()
 
-    once_it_has_looked(fleet, change)
+    once_it_has_looked(change)
     first, second = fleet.claim("nic-pf:1,roce-pf:1").devices
     assert (first.address, second.address) == (pf(1), pf(0))
 
 
-def test_a_vf_that_is_below_a_held_port_by_then_is_not_taken(fleet: Fleet) -> None:
+def test_a_vf_that_is_below_a_held_port_by_then_is_not_taken(
+    fleet: Fleet, once_it_has_looked: Arrange
+) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 2), *port_devices(1, 0)])
 
     def change() -> None:
@@ -65,19 +77,21 @@ def test_a_vf_that_is_below_a_held_port_by_then_is_not_taken(fleet: Fleet) -> No
             host.change(vf(0, number), parent_address=pf(1))
         host.report()
 
-    once_it_has_looked(fleet, change)
+    once_it_has_looked(change)
     with pytest.raises(ClaimRefused):
         fleet.claim("nic-vf:1,nic-vf:1")
 
 
-def test_a_pf_and_a_vf_that_is_its_own_by_then_are_not_both_taken(fleet: Fleet) -> None:
+def test_a_pf_and_a_vf_that_is_its_own_by_then_are_not_both_taken(
+    fleet: Fleet, once_it_has_looked: Arrange
+) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 1)])
 
     def change() -> None:
         host.change(vf(1, 0), parent_address=pf(0))
         host.report()
 
-    once_it_has_looked(fleet, change)
+    once_it_has_looked(change)
     whole, slice_of_other = fleet.claim("nic-pf:1,nic-vf:1").devices
     assert (whole.address, slice_of_other.address, slice_of_other.parent_address) == (pf(1), vf(1, 0), pf(0))
 

@@ -11,6 +11,7 @@ from common.rpc.messages import Claim, DeviceReport
 from tests.support.concurrency import at_once, meanwhile, wait_until_blocked
 from tests.support.effort import short_or_long
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, port_devices
+from tests.support.interference import after_each_statement
 from tests.support.invariants import violations
 
 ROUNDS = short_or_long(4, 100)
@@ -138,22 +139,20 @@ def test_who_gives_back_before_claiming_again_is_always_served(
 
 
 @pytest.mark.parametrize("hosts", [None, [f"h{n}" for n in range(12)]], ids=["any host", "named hosts"])
-def test_what_is_free_is_always_something_else(fleet: Fleet, hosts: list[str] | None) -> None:
+def test_what_is_free_is_always_something_else(
+    fleet: Fleet, hosts: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After every statement, a host with VFs of a new kind appears, and those that were free are taken."""
     fleet.host_of("h0", port_devices(0, 2, tags={"kind": "0"}))
     assert fleet.explain("nic-vf:1,nic-vf:1").served
     coming = iter(range(1, 12))
-    in_between = False
 
-    def look_away(*_: object) -> None:
-        nonlocal in_between
-        if not in_between and (number := next(coming, None)) is not None:
-            in_between = True
+    def look_away(_statement: str) -> None:
+        if (number := next(coming, None)) is not None:
             fleet.host_of(f"h{number}", port_devices(0, 2, tags={"kind": str(number)}))
             fleet.claim("nic-vf:2", hosts=[f"h{number - 1}"])
-            in_between = False
 
-    sa.event.listen(fleet.engine, "after_cursor_execute", look_away)
+    after_each_statement(monkeypatch, fleet.engine, look_away)
     assert fleet.claim("nic-vf:1,nic-vf:1", hosts=hosts).host == "h11"
     assert next(coming, None) is None
     assert broken_rules(fleet) == []

@@ -103,26 +103,27 @@ COMMENT ON FUNCTION settle_trees IS
 
 CLAIM_AS_JSON = """
 
-CREATE FUNCTION claim_as_json(_claim_id uuid) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION claim_as_json(_claim_id uuid) RETURNS json LANGUAGE plpgsql STABLE AS $$
 BEGIN RETURN (
-    SELECT jsonb_build_object(
-               'claim_id', c.id, 'instance_id', c.instance_id, 'host', n.host, 'status', c.status,
+    SELECT json_build_object(
+               'claim_id', c.id, 'instance_id', c.instance_id, 'status', c.status,
+               'host', (SELECT host FROM compute_nodes WHERE id = c.compute_node_id),
                'reason', c.reason, 'step', c.step,
                'created_at', to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                'updated_at', to_char(c.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-               'devices', jsonb_agg(jsonb_build_object(
-                   'address', d.address, 'dev_type', p.dev_type, 'vendor_id', p.vendor_id,
-                   'product_id', p.product_id, 'numa_node', d.numa_node, 'parent_address', pf.address,
-                   'status', d.status, 'request_index', cd.request_index)
-                   ORDER BY cd.request_index, d.id))
+               'devices', (
+                   SELECT json_agg(json_build_object(
+                              'address', d.address, 'dev_type', p.dev_type, 'vendor_id', p.vendor_id,
+                              'product_id', p.product_id, 'numa_node', d.numa_node, 'status', d.status,
+                              'parent_address', (SELECT address FROM pci_devices WHERE id = d.parent_id),
+                              'request_index', cd.request_index)
+                              ORDER BY cd.request_index, d.id)
+                     FROM claim_devices cd
+                     JOIN pci_devices d ON d.id = cd.device_id
+                     JOIN pools p ON p.id = cd.pool_id
+                    WHERE cd.claim_id = c.id))
       FROM claims c
-      JOIN compute_nodes n ON n.id = c.compute_node_id
-      JOIN claim_devices cd ON cd.claim_id = c.id
-      JOIN pci_devices d ON d.id = cd.device_id
-      JOIN pools p ON p.id = cd.pool_id
-      LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE c.id = _claim_id
-     GROUP BY c.id, n.host
 ); END $$;
 """
 
@@ -132,37 +133,49 @@ WRITE_CLAIM = """
 CREATE FUNCTION write_claim(
     _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
     _device_ids bigint[], _request_indexes integer[]
-) RETURNS jsonb LANGUAGE plpgsql AS $$
+) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
-    _port_ids bigint[];
+    _taken record;
+    _taken_count integer := 0;
 BEGIN
     INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id)
-    SELECT _claim_id, _instance_id, d.compute_node_id, _request, d.id
-      FROM pci_devices d WHERE d.id = _device_ids[1]
+    SELECT _claim_id, _instance_id, compute_node_id, _request, id
+      FROM pci_devices WHERE id = _device_ids[1]
         ON CONFLICT (id) DO NOTHING;
-    IF NOT FOUND THEN -- by another call with this id, in this moment: it has to be looked up
-        RETURN NULL;
-    END IF;
-
-    WITH taken AS (
-        UPDATE pci_devices SET status = 'claimed', claim_id = _claim_id
-         WHERE id = ANY(_device_ids) AND status = 'available'
-        RETURNING id, pool_id, coalesce(parent_id, id) AS port_id
-    ), remembered AS (
-        INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)
-        SELECT _claim_id, taken.id, taken.pool_id, wanted.request_index
-          FROM taken
-          JOIN unnest(_device_ids, _request_indexes) AS wanted (id, request_index) USING (id)
-    )
-    SELECT array_agg(port_id) INTO _port_ids FROM taken;
-    IF cardinality(_port_ids) IS DISTINCT FROM cardinality(_device_ids) THEN
-        RAISE serialization_failure USING MESSAGE = 'a device changed under the lock of its tree';
+    IF NOT FOUND THEN -- by another call with this id
+        RETURN claim_made(_claim_id, _request);
     END IF;
 
     -- A PF takes its VFs along, a VF its PF; nothing else changes by itself.
-    UPDATE pci_devices SET status = 'unclaimable'
-     WHERE status = 'available' AND (id = ANY(_port_ids) OR parent_id = ANY(_device_ids));
-    PERFORM count_ports(_port_ids);
+    FOR _taken IN
+        WITH taken AS (
+            UPDATE pci_devices SET status = 'claimed', claim_id = _claim_id
+             WHERE id = ANY(_device_ids) AND status = 'available'
+            RETURNING id, parent_id, pool_id
+        ), remembered AS (
+            INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)
+            SELECT _claim_id, id, pool_id, _request_indexes[array_position(_device_ids, id)] FROM taken
+        )
+        SELECT coalesce(parent_id, id) AS port_id, pool_id, parent_id IS NOT NULL AS is_vf, count(*) AS count
+          FROM taken GROUP BY 1, 2, 3
+    LOOP
+        _taken_count := _taken_count + _taken.count;
+        IF _taken.is_vf THEN
+            UPDATE pci_devices SET status = 'unclaimable'
+             WHERE id = _taken.port_id AND status = 'available';
+            UPDATE port_pools
+               SET held = held + _taken.count,
+                   free = free - CASE WHEN pool_id = _taken.pool_id THEN _taken.count ELSE 0 END
+             WHERE port_id = _taken.port_id;
+        ELSE
+            UPDATE pci_devices SET status = 'unclaimable'
+             WHERE parent_id = _taken.port_id AND status = 'available';
+            UPDATE port_pools SET free = 0 WHERE port_id = _taken.port_id;
+        END IF;
+    END LOOP;
+    IF _taken_count < cardinality(_device_ids) THEN
+        RAISE serialization_failure USING MESSAGE = 'a device changed under the lock of its tree';
+    END IF;
 
     INSERT INTO outbox (claim_id, step, action, sends, send_after)
     VALUES (_claim_id, 1, 'attach', 1, now() + make_interval(secs => _resend_after));
@@ -173,7 +186,7 @@ END $$;
 
 CLAIM_MADE = """
 
-CREATE FUNCTION claim_made(_claim_id uuid, _request jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION claim_made(_claim_id uuid, _request jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
 DECLARE
     _same boolean;
 BEGIN
@@ -196,15 +209,11 @@ CLAIM_ON_ONE_PORT = """
 CREATE FUNCTION claim_on_one_port(
     _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
     _count integer, _pool_ids integer[], _port_ids bigint[], _wait boolean
-) RETURNS jsonb LANGUAGE plpgsql AS $$
+) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     _port_id bigint;
-    _device_ids bigint[];
-    _claim jsonb := claim_made(_claim_id, _request);
+    _claim json;
 BEGIN
-    IF _claim IS NOT NULL THEN
-        RETURN _claim;
-    END IF;
     FOREACH _port_id IN ARRAY _port_ids LOOP
         IF _wait THEN
             PERFORM FROM pci_devices WHERE id = _port_id FOR UPDATE;
@@ -212,21 +221,38 @@ BEGIN
             PERFORM FROM pci_devices WHERE id = _port_id FOR UPDATE SKIP LOCKED;
             CONTINUE WHEN NOT FOUND;
         END IF;
-        -- The port itself, if the request is for such a device, or else VFs of it.
-        _device_ids := ARRAY(
-            SELECT id FROM pci_devices
-             WHERE id = _port_id AND status = 'available' AND pool_id = ANY(_pool_ids)
-             UNION ALL
-            (SELECT id FROM pci_devices
-              WHERE parent_id = _port_id AND status = 'available' AND pool_id = ANY(_pool_ids)
-              ORDER BY id LIMIT _count));
-        IF cardinality(_device_ids) = _count THEN
-            RETURN write_claim(_claim_id, _instance_id, _request, _resend_after,
-                               _device_ids, array_fill(0, ARRAY[_count]));
+        _claim := claim_on_locked_port(
+            _claim_id, _instance_id, _request, _resend_after, _count, _pool_ids, _port_id);
+        IF _claim IS NOT NULL THEN
+            RETURN _claim;
         END IF;
         EXIT WHEN _wait;
     END LOOP;
-    RETURN NULL;
+    RETURN claim_made(_claim_id, _request);
+END $$;
+"""
+
+CLAIM_ON_LOCKED_PORT = """
+
+CREATE FUNCTION claim_on_locked_port(
+    _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
+    _count integer, _pool_ids integer[], _port_id bigint
+) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    -- The port itself, if the request is for such a device, or else VFs of it.
+    _device_ids bigint[] := ARRAY(
+        SELECT id FROM pci_devices
+         WHERE id = _port_id AND status = 'available' AND pool_id = ANY(_pool_ids)
+         UNION ALL
+        (SELECT id FROM pci_devices
+          WHERE parent_id = _port_id AND status = 'available' AND pool_id = ANY(_pool_ids)
+          ORDER BY id LIMIT _count));
+BEGIN
+    IF cardinality(_device_ids) <> _count THEN
+        RETURN NULL;
+    END IF;
+    RETURN write_claim(_claim_id, _instance_id, _request, _resend_after,
+                       _device_ids, array_fill(0, ARRAY[_count]));
 END $$;
 """
 
@@ -236,10 +262,10 @@ CLAIM_DEVICES = """
 CREATE FUNCTION claim_devices_exactly(
     _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
     _device_ids bigint[], _request_indexes integer[], _pool_ids integer[], _port_ids bigint[], _wait boolean
-) RETURNS jsonb LANGUAGE plpgsql AS $$
+) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     _found integer;
-    _claim jsonb := claim_made(_claim_id, _request);
+    _claim json := claim_made(_claim_id, _request);
 BEGIN
     IF _claim IS NOT NULL THEN
         RETURN _claim;
@@ -272,6 +298,7 @@ FUNCTIONS = {
         "uuid, uuid, jsonb, double precision, bigint[], integer[], integer[], bigint[], boolean"
     ),
     "claim_on_one_port": "uuid, uuid, jsonb, double precision, integer, integer[], bigint[], boolean",
+    "claim_on_locked_port": "uuid, uuid, jsonb, double precision, integer, integer[], bigint",
     "claim_made": "uuid, jsonb",
     "write_claim": "uuid, uuid, jsonb, double precision, bigint[], integer[]",
     "claim_as_json": "uuid",
@@ -289,6 +316,7 @@ def upgrade() -> None:
         WRITE_CLAIM,
         CLAIM_MADE,
         CLAIM_ON_ONE_PORT,
+        CLAIM_ON_LOCKED_PORT,
         CLAIM_DEVICES,
     ):
         op.execute(statement)

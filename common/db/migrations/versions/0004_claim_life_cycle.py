@@ -7,7 +7,7 @@ down_revision = "0003"
 
 BEGIN_RELEASE = """
 CREATE FUNCTION begin_release(_claim_id uuid, _resend_after double precision)
-RETURNS jsonb LANGUAGE plpgsql AS $$
+RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     _status text;
     _step integer;
@@ -52,16 +52,19 @@ CREATE FUNCTION answer_step(
     _host text, _agent_id uuid, _claim_id uuid, _step integer, _done boolean, _reason text
 ) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    _node_id bigint := host_of_agent(_host, _agent_id);
+    _node_id bigint;
     _from_status text;
     _to_status text;
     _latest integer;
-    _awaited text;
-    _port_ids bigint[];
+    _answered text;
 BEGIN
-    SELECT status, step INTO _from_status, _latest
-      FROM claims WHERE id = _claim_id AND compute_node_id = _node_id FOR UPDATE;
+    SELECT c.status, c.step, n.id INTO _from_status, _latest, _node_id
+      FROM claims c
+      JOIN compute_nodes n ON n.id = c.compute_node_id
+     WHERE c.id = _claim_id AND n.host = _host AND n.agent_id = _agent_id
+       FOR UPDATE OF c;
     IF NOT FOUND THEN
+        PERFORM host_of_agent(_host, _agent_id);
         RAISE EXCEPTION USING ERRCODE = 'PC404', MESSAGE = format('no claim %s on %s', _claim_id, _host);
     ELSIF _step < _latest THEN
         RAISE EXCEPTION USING ERRCODE = 'PC410',
@@ -70,61 +73,135 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = 'PC400',
             MESSAGE = format('claim %s has no step %s, only %s', _claim_id, _step, _latest);
     END IF;
-    SELECT action INTO _awaited FROM outbox WHERE claim_id = _claim_id AND step = _step;
-    IF NOT FOUND THEN -- answered before
+
+    DELETE FROM outbox
+     WHERE claim_id = _claim_id AND step = _step AND (_done OR action = 'attach')
+    RETURNING action INTO _answered;
+    IF _answered IS NOT NULL THEN
+        _to_status := CASE WHEN _answered = 'detach' THEN 'released'
+                           WHEN _done THEN 'allocated'
+                           ELSE 'failed' END;
+    ELSIF EXISTS (SELECT FROM outbox WHERE claim_id = _claim_id AND step = _step) THEN
+        _answered := 'detach';
+        _to_status := 'releasing';
+    ELSE -- answered before
         RETURN;
     END IF;
-
-    _to_status := CASE WHEN _awaited = 'attach' AND _done THEN 'allocated'
-                       WHEN _awaited = 'attach' THEN 'failed'
-                       WHEN _done THEN 'released'
-                       ELSE 'releasing' END;
     INSERT INTO claim_events (claim_id, from_status, to_status, cause)
     VALUES (_claim_id, _from_status, _to_status,
-            _awaited || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END);
-    IF _to_status = 'releasing' THEN
-        UPDATE claims SET reason = _reason, updated_at = now() WHERE id = _claim_id;
-        RETURN;
-    END IF;
-    DELETE FROM outbox WHERE claim_id = _claim_id;
-
-    IF _to_status <> 'allocated' THEN -- the host before its trees, as a report locks them
-        PERFORM FROM compute_nodes WHERE id = _node_id FOR NO KEY UPDATE;
-    END IF;
-    _port_ids := ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = _claim_id);
-    PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
-    IF _to_status = 'allocated' THEN
-        UPDATE pci_devices SET status = 'allocated' WHERE claim_id = _claim_id;
-    ELSE
-        -- Free, but not yet available: that is for settle_trees to say.
-        UPDATE pci_devices SET status = 'unavailable', claim_id = NULL WHERE claim_id = _claim_id;
-        -- The clock, read under the trees' locks: now() is when this transaction began, perhaps long before
-        -- it got them, and the holds of two that waited for one another would not fit together.
-        UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id;
-        -- What the host did not list was kept because it was in use: the next report decides anew.
-        UPDATE compute_nodes SET inventory_digest = NULL
-         WHERE id = _node_id
-           AND EXISTS (SELECT FROM pci_devices
-                        WHERE NOT present AND status <> 'removed'
-                          AND (id = ANY(_port_ids) OR parent_id = ANY(_port_ids)));
+            _answered || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END);
+    IF _to_status IN ('released', 'failed') THEN
+        PERFORM free_devices(_claim_id, _node_id);
+    ELSIF _to_status = 'allocated' THEN
+        PERFORM mark_attached(_claim_id);
     END IF;
     UPDATE claims SET status = _to_status, reason = _reason, updated_at = now() WHERE id = _claim_id;
-    PERFORM settle_trees(_port_ids);
+END $$;
+"""
+
+MARK_ATTACHED = """
+CREATE FUNCTION mark_attached(_claim_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _port_ids bigint[] := ports_of(_claim_id);
+BEGIN
+    PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
+    UPDATE pci_devices SET status = 'allocated' WHERE claim_id = _claim_id;
+    UPDATE pci_devices SET status = 'unavailable'
+     WHERE status = 'unclaimable' AND (id = ANY(_port_ids) OR parent_id = ANY(_port_ids));
+END $$;
+"""
+
+FREE_DEVICES = """
+CREATE FUNCTION free_devices(_claim_id uuid, _node_id bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _port_ids bigint[] := ports_of(_claim_id);
+    _is_one_missing boolean := is_one_missing(_node_id, _port_ids);
+    _freed record;
+BEGIN
+    -- What the host did not list was kept because it was in use: the next report decides anew. The host is
+    -- locked before its trees, as a report does it, and only if there is something to say.
+    IF _is_one_missing THEN
+        UPDATE compute_nodes SET inventory_digest = NULL WHERE id = _node_id;
+    END IF;
+    PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
+    IF NOT _is_one_missing AND is_one_missing(_node_id, _port_ids) THEN
+        RAISE serialization_failure USING MESSAGE = 'a report came before the trees were locked';
+    END IF;
+
+    -- The clock, read under the trees' locks: now() is when this transaction began, perhaps long before
+    -- it got them, and the holds of two that waited for one another would not fit together.
+    UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id;
+    FOR _freed IN
+        WITH freed AS (
+            UPDATE pci_devices
+               SET status = settled_status(offered, present, unusable_reason, NULL), claim_id = NULL
+             WHERE claim_id = _claim_id
+            RETURNING parent_id, pool_id, status
+        )
+        SELECT parent_id AS port_id, pool_id, count(*) AS count,
+               count(*) FILTER (WHERE status = 'available') AS available
+          FROM freed GROUP BY 1, 2
+    LOOP
+        UPDATE port_pools
+           SET held = held - _freed.count,
+               free = free + CASE WHEN pool_id = _freed.pool_id THEN _freed.available ELSE 0 END
+         WHERE port_id = _freed.port_id;
+    END LOOP;
+
+    -- The trees of which nothing is held any more; the others are as they were.
+    _port_ids := ARRAY(
+        SELECT id FROM unnest(_port_ids) port (id)
+         WHERE NOT EXISTS (SELECT FROM pci_devices
+                            WHERE parent_id = port.id AND status IN ('claimed', 'allocated')));
+    IF cardinality(_port_ids) > 0 THEN
+        PERFORM settle_trees(_port_ids);
+    END IF;
+END $$;
+"""
+
+PORTS_OF = """
+CREATE FUNCTION ports_of(_claim_id uuid) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = _claim_id);
+END $$;
+"""
+
+IS_ONE_MISSING = """
+CREATE INDEX pci_devices_missing ON pci_devices (compute_node_id) WHERE NOT present AND status <> 'removed';
+CREATE FUNCTION is_one_missing(_node_id bigint, _port_ids bigint[])
+RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pci_devices
+                    WHERE compute_node_id = _node_id AND NOT present AND status <> 'removed'
+                      AND coalesce(parent_id, id) = ANY(_port_ids));
 END $$;
 """
 
 FUNCTIONS = (
     "answer_step(text, uuid, uuid, integer, boolean, text)",
     "begin_release(uuid, double precision)",
+    "free_devices(uuid, bigint)",
     "host_of_agent(text, uuid)",
+    "is_one_missing(bigint, bigint[])",
+    "mark_attached(uuid)",
+    "ports_of(uuid)",
 )
 
 
 def upgrade() -> None:
-    for statement in (HOST_OF_AGENT, BEGIN_RELEASE, ANSWER_STEP):
+    for statement in (
+        BEGIN_RELEASE,
+        HOST_OF_AGENT,
+        ANSWER_STEP,
+        PORTS_OF,
+        IS_ONE_MISSING,
+        FREE_DEVICES,
+        MARK_ATTACHED,
+    ):
         op.execute(statement)
     op.execute(f"REVOKE EXECUTE ON FUNCTION {', '.join(FUNCTIONS)} FROM PUBLIC")
 
 
 def downgrade() -> None:
     op.execute(f"DROP FUNCTION {', '.join(FUNCTIONS)}")
+    op.execute("DROP INDEX pci_devices_missing")

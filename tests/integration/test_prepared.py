@@ -1,0 +1,87 @@
+"""Prepared statements: each a transaction of its own, done again when its connection turns out to be dead."""
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from common.db.prepared import Prepared
+from common.db.transaction import connect
+from common.errors import ServiceUnavailable
+from tests.support.concurrency import at_once
+from tests.support.postgresql import create_database, drop_database
+
+SUM = Prepared("sum", "SELECT :a::integer + :b::integer + :a")
+SESSION = Prepared("session", "SELECT pg_backend_pid()")
+ENDING = Prepared("ending", "SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    engine = connect(database_url, pool_size=4)
+    yield engine
+    engine.dispose()
+
+
+def end_sessions(database_url: str) -> None:
+    """As a restart or a fail-over does."""
+    engine = sa.create_engine(database_url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+
+
+def test_parameters_are_found_by_name_and_others_are_passed_over(engine: sa.Engine) -> None:
+    assert SUM.value(engine, {"b": 5, "a": 1, "c": 7}) == 7
+    assert SUM.rows(engine, {"a": 2, "b": 1}) == [(5,)]
+
+
+def test_it_is_prepared_once_in_each_session(engine: sa.Engine) -> None:
+    sessions = set(at_once([lambda: SESSION.value(engine, {})] * 16))
+    assert len(sessions) <= 4
+    with engine.connect() as connection:
+        named = connection.execute(sa.text("SELECT count(*) FROM pg_prepared_statements")).scalar_one()
+    assert named == 1
+
+
+def test_it_is_a_transaction_of_its_own(engine: sa.Engine) -> None:
+    transaction = Prepared("transaction", "SELECT pg_current_xact_id()")
+    assert transaction.value(engine, {}) != transaction.value(engine, {})
+    with engine.begin() as connection:  # and others on the same sessions are not
+        first = connection.execute(sa.text("SELECT pg_current_xact_id()")).scalar_one()
+        assert connection.execute(sa.text("SELECT pg_current_xact_id()")).scalar_one() == first
+
+
+def test_an_error_of_the_statement_is_raised_and_the_session_kept(engine: sa.Engine) -> None:
+    session = SESSION.value(engine, {})
+    with pytest.raises(exc.DBAPIError, match="out of range"):
+        SUM.value(engine, {"a": 2**31 - 1, "b": 1})
+    assert SESSION.value(engine, {}) == session
+
+
+def test_lost_connections_are_replaced_without_an_error(engine: sa.Engine, database_url: str) -> None:
+    before = at_once([lambda: SESSION.value(engine, {})] * 16)
+    end_sessions(database_url)
+    after = at_once([lambda: SESSION.value(engine, {})] * 16)
+    assert all(isinstance(session, int) for session in after), after
+    assert not set(before) & set(after)
+
+
+def test_what_ends_its_session_every_time_is_given_up(engine: sa.Engine) -> None:
+    with pytest.raises(ServiceUnavailable):
+        ENDING.value(engine, {})
+    assert SESSION.value(engine, {})
+
+
+def test_a_database_that_is_gone_is_said_to_be_away() -> None:
+    url = create_database()
+    engine = connect(url, pool_size=4)
+    SESSION.value(engine, {})
+    drop_database(url)
+    with pytest.raises(ServiceUnavailable):
+        SESSION.value(engine, {})

@@ -1,0 +1,40 @@
+"""Something that happens between two statements of a program, at the worst moment."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from common.db.prepared import Prepared
+
+
+def after_each_statement(
+    monkeypatch: pytest.MonkeyPatch, engine: sa.Engine, then: Callable[[str], object]
+) -> None:
+    """Call `then` after every statement, with its text or, of a prepared one, its name.
+
+    What `then` does itself is left alone.
+    """
+    busy = False
+
+    def happen(statement: str) -> None:
+        nonlocal busy
+        if not busy:
+            busy = True
+            try:
+                then(statement)
+            finally:
+                busy = False
+
+    def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        happen(statement)
+
+    def rows(statement: Prepared, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        answer = read(statement, engine, facts)
+        happen(statement.name)
+        return answer
+
+    read = Prepared.rows
+    monkeypatch.setattr(Prepared, "rows", rows)
+    sa.event.listen(engine, "after_cursor_execute", executed)
