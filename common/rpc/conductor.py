@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from common.rpc.client import Client
 from common.rpc.messages import (
-    Holding,
     Holdings,
     HoldingsRequest,
     InventoryAnswer,
@@ -29,6 +29,10 @@ class ConductorClient(Client):
         """Answer a step. Raises ``StaleStep`` if a later one has overtaken it, ``ClaimNotFound``."""
         self._call("step_done", result, Nothing)
 
-    def holdings(self, host: str, agent_id: UUID) -> list[Holding]:
-        """The live claims of ``host``. Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``."""
-        return self._call("holdings", HoldingsRequest(host=host, agent_id=agent_id), Holdings).holdings
+    def holdings(self, host: str, agent_id: UUID, found: Collection[UUID] = ()) -> Holdings:
+        """The live claims of ``host``, and which of ``found`` have ended.
+
+        Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``.
+        """
+        request = HoldingsRequest(host=host, agent_id=agent_id, found=list(found))
+        return self._call("holdings", request, Holdings)

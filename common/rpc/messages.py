@@ -149,10 +149,11 @@ class StepResult(Message):
 
 
 class HoldingsRequest(Message):
-    """Which claims should a host hold?"""
+    """Which claims should a host hold? ``found`` are those for which it has given devices away."""
 
     host: Host
     agent_id: Uuid
+    found: Annotated[list[Uuid], Field(max_length=65536)] = []
 
 
 class Holding(Message):
@@ -166,9 +167,13 @@ class Holding(Message):
 
 
 class Holdings(Message):
-    """All live claims of a host, oldest first."""
+    """All live claims of a host, oldest first; and those that were ``found`` though they have ended.
+
+    What was found and is neither is unknown here, as it is after an old backup was restored.
+    """
 
     holdings: list[Holding]
+    ended: list[Uuid] = []
 
 
 # --- claims: API layer → scheduler -----------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
+from common.errors import UnknownHost
 from common.pci.address import PciAddress
-from common.rpc.messages import DevType, Holding, Step, StepDevice
+from common.rpc.messages import DevType, Holding, Holdings, Step, StepDevice
 from services.compute_agent.drivers.base import Attachment, HypervisorDriver
 from services.compute_agent.ledger import Ledger
 from services.compute_agent.scanner import Scanner
@@ -18,10 +19,11 @@ LOG = logging.getLogger(__name__)
 
 
 class Repair:
-    """Gives back to guests what they lost and takes from them what is no claim's any more.
+    """Gives back to guests what they lost, and takes back what claims that have ended left behind.
 
-    What Portclaim did not attach is never detached, but held back from being offered; so is what
-    it attached for a claim of which nothing is known yet.
+    Nothing is detached but for a claim that the conductor knows to have ended. What Portclaim did
+    not attach is held back from being offered; so is what it attached for a claim of which nothing
+    is known, be it not yet or, after an old backup of the database was restored, no longer.
     """
 
     def __init__(
@@ -33,27 +35,34 @@ class Repair:
         self._put = put
         self._unconfirmed = frozenset(held.claim_id for held in driver.attachments())
 
-    def run(self, ask: Callable[[], Sequence[Holding]]) -> None:
-        """Ask the conductor for the live claims and put right what differs.
+    def run(self, ask: Callable[[Collection[UUID]], Holdings]) -> None:
+        """Ask the conductor about the claims found here, and put right what differs.
 
-        Asked after a look at what guests have: a claim that is attached before the question and
-        missing in the answer has ended. Steps that arrive meanwhile are newer, and win by number.
+        Asked after a look at what guests have. Steps that arrive meanwhile are newer, and win by number.
         """
         attached = self._driver.attachments()
-        holdings = ask()
-        live = {holding.claim_id for holding in holdings}
-        for holding in holdings:
+        away = {*attached, *self._driver.lent()}
+        found = {held.claim_id for held in away if held.claim_id is not None}
+        try:
+            answer = ask(found)
+        except UnknownHost:
+            self._unconfirmed = frozenset(found)
+            raise
+        for holding in answer.holdings:
             self._mend(holding, {str(held.address) for held in attached if held.claim_id == holding.claim_id})
-        for claim_id in {held.claim_id for held in attached if held.claim_id is not None} - live:
-            self._clear(claim_id, [held for held in attached if held.claim_id == claim_id])
-        self._unconfirmed -= live
+        for claim_id in answer.ended:
+            self._clear(claim_id, [held for held in away if held.claim_id == claim_id])
+        unknown = found - {holding.claim_id for holding in answer.holdings} - set(answer.ended)
+        for claim_id in unknown - self._unconfirmed:
+            LOG.error("claim %s, whose devices stay where they are, is not known to the conductor", claim_id)
+        self._unconfirmed = frozenset(unknown)
 
     def held_back(self) -> Mapping[PciAddress, str]:
         """Devices that guests have without right, and in whose guest each is."""
         doubtful = self._unconfirmed | self._ledger.not_attached() | {None}
         return {
             held.address: f"in instance {held.instance_id}, {_on_whose_behalf(held.claim_id)}"
-            for held in self._driver.attachments()
+            for held in {*self._driver.attachments(), *self._driver.lent()}
             if held.claim_id in doubtful
         }
 
@@ -78,7 +87,8 @@ class Repair:
         self._put(Job(step, again=holding.status == "allocated"))
 
     def _clear(self, claim_id: UUID, leftovers: Sequence[Attachment]) -> None:
-        devices = [device for held in leftovers if (device := self._look(held.address)) is not None]
+        addresses = sorted({held.address for held in leftovers})
+        devices = [device for address in addresses if (device := self._look(address)) is not None]
         LOG.warning(
             "claim %s has ended: taking back %s", claim_id, ", ".join(device.address for device in devices)
         )
@@ -108,4 +118,4 @@ class Repair:
 def _on_whose_behalf(claim_id: UUID | None) -> str:
     if claim_id is None:
         return "which Portclaim did not give it to"
-    return f"where claim {claim_id}, which does not hold it now, has left it"
+    return f"where claim {claim_id}, which is not known to hold it, has left it"

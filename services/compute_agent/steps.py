@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
+from uuid import UUID
 
 from common.pci.address import PciAddress
 from common.rpc.messages import Step, StepDevice
-from services.compute_agent.drivers.base import DriverError, HypervisorDriver
+from services.compute_agent.drivers.base import DriverError, HypervisorDriver, InstanceNotFound
 from services.compute_agent.ledger import Ending, Ledger, Overtaken
 from services.compute_agent.scanner import Scanner
 from services.compute_agent.step_queue import Job
 
 LOG = logging.getLogger(__name__)
+
+GONE_AFTER = 45.0  # seconds: a hypervisor that defines an instance anew has none for a moment
 
 
 class StepRunner:
@@ -21,9 +25,14 @@ class StepRunner:
         self._driver = driver
         self._scanner = scanner
         self._ledger = ledger
+        self._gone_since: dict[UUID, float] = {}
 
     def run(self, job: Job) -> Ending | None:
-        """Do the step unless it was done; answer how it ended, None for one that was overtaken."""
+        """Do the step unless it was done; answer how it ended.
+
+        None: there is nothing to tell, because the step was overtaken, or because what an instance
+        has lost could not be given again yet.
+        """
         step = job.step
         try:
             ending = self._ledger.begin(step, job.again)
@@ -31,7 +40,9 @@ class StepRunner:
             LOG.info("dropped: %s", overtaken)
             return None
         if ending is None:
-            ending = self._do(step)
+            ending = self._heal(step) if job.again else self._do(step)
+            if ending is None:
+                return None
             self._ledger.finish(step, ending)
             LOG.info("claim %s: step %s, %s, %s", step.claim_id, step.step, step.action, ending)
         return ending
@@ -52,12 +63,38 @@ class StepRunner:
     def _attach(self, step: Step) -> None:
         """All devices or none: what was given is taken back before the failure is told."""
         try:
-            for device in step.devices:
-                self._check(device)
-                self._driver.attach(step, device)
+            self._give(step)
         except BaseException:
             self._undo(step)
             raise
+
+    def _heal(self, step: Step) -> Ending | None:
+        """Give an instance again what it has lost.
+
+        What it still has it keeps, and another repair tries again, unless the instance itself is gone
+        from this host, and was so ``GONE_AFTER`` seconds ago.
+        """
+        try:
+            self._give(step)
+        except InstanceNotFound as error:
+            since = self._gone_since.setdefault(step.claim_id, time.monotonic())
+            if time.monotonic() - since < GONE_AFTER:
+                LOG.warning("claim %s: %s", step.claim_id, error)
+                return None
+            self._undo(step)
+            ending = Ending("failed", str(error))
+        except DriverError as error:
+            LOG.error("claim %s: not given again: %s", step.claim_id, error)  # noqa: TRY400 - says it all
+            return None
+        else:
+            ending = Ending("done")
+        self._gone_since.pop(step.claim_id, None)
+        return ending
+
+    def _give(self, step: Step) -> None:
+        for device in step.devices:
+            self._check(device)
+            self._driver.attach(step, device)
 
     def _undo(self, step: Step) -> None:
         for device in reversed(step.devices):

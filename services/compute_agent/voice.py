@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from uuid import UUID
 
 from common.rpc.conductor import ConductorClient
-from common.rpc.messages import Holding, InventoryReport, Step, StepResult
+from common.rpc.messages import Holdings, InventoryReport, Step, StepResult
 from services.compute_agent.inventory import Inventory
 from services.compute_agent.ledger import Ending
 
@@ -42,6 +42,6 @@ class Voice:
         )
         self._conductor.step_done(result)
 
-    def holdings(self) -> Sequence[Holding]:
-        """The live claims of this host."""
-        return self._conductor.holdings(self.host, self._agent_id)
+    def holdings(self, found: Collection[UUID]) -> Holdings:
+        """The live claims of this host, and which of those ``found`` on it have ended."""
+        return self._conductor.holdings(self.host, self._agent_id, found)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 import sqlalchemy as sa
 
 from common.db.prepared import Prepared
 from common.db.states import as_errors
-from common.rpc.messages import Holding, StepDevice, StepResult
+from common.rpc.messages import Holding, Holdings, HoldingsRequest, StepDevice, StepResult
 
 _ANSWER = Prepared(
     "answer_step",
@@ -32,6 +30,8 @@ _HOLDINGS = sa.text("""
      ORDER BY c.created_at, c.id
 """)
 
+_ENDED = sa.text("SELECT id FROM claims WHERE id = ANY(:found) AND NOT live ORDER BY id")
+
 
 def step_done(engine: sa.Engine, result: StepResult) -> None:
     """Move the claim as the answer says. The same answer again changes nothing.
@@ -51,11 +51,20 @@ def step_done(engine: sa.Engine, result: StepResult) -> None:
         _ANSWER.value(engine, facts)
 
 
-def holdings(connection: sa.Connection, host: str, agent_id: UUID) -> list[Holding]:
-    """What the agent of ``host`` should hold now. Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``."""
-    with as_errors(host=host):
-        rows = connection.execute(_HOLDINGS, {"host": host, "agent_id": agent_id}).mappings().all()
-    return [
-        Holding.model_validate({**row, "devices": [StepDevice.model_validate(d) for d in row["devices"]]})
-        for row in rows
-    ]
+def holdings(connection: sa.Connection, request: HoldingsRequest) -> Holdings:
+    """What the agent of a host should hold now, and what of it that it found has ended.
+
+    Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``.
+    """
+    asked = {"host": request.host, "agent_id": request.agent_id}
+    with as_errors(host=request.host):
+        # The live ones first: one that ends in between is then in both answers, and not in neither.
+        rows = connection.execute(_HOLDINGS, asked).mappings().all()
+    ended = connection.execute(_ENDED, {"found": request.found}).scalars().all()
+    return Holdings(
+        holdings=[
+            Holding.model_validate({**row, "devices": [StepDevice.model_validate(d) for d in row["devices"]]})
+            for row in rows
+        ],
+        ended=list(ended),
+    )

@@ -40,8 +40,7 @@ class ConductorEndpoint(Endpoint):
 
     @exposed(HoldingsRequest)
     def holdings(self, request: HoldingsRequest) -> Holdings:
-        held = in_transaction(self._engine, lambda c: lifecycle.holdings(c, request.host, request.agent_id))
-        return Holdings(holdings=held)
+        return in_transaction(self._engine, lambda c: lifecycle.holdings(c, request))
 
 
 class Conductor:

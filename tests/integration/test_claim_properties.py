@@ -86,7 +86,7 @@ class Life(RuleBasedStateMachine):
     @rule(host=names)
     def an_agent_starts(self, host: str) -> None:
         if host in self.world.model.hosts:
-            holdings = self.fleet.conductor.holdings(host, agent_of(host))
+            holdings = self.fleet.conductor.holdings(host, agent_of(host)).holdings
             assert {
                 (held.claim_id, held.status, held.step, frozenset(device.address for device in held.devices))
                 for held in holdings

@@ -91,6 +91,19 @@ class TestAttach:
         assert fleet.status("h1") == tree("available", "available", "available")
         assert outbox(fleet) == []
 
+    def test_one_whose_instance_is_gone_frees_its_devices_and_says_so(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-pf:1")
+        host.done(claim)
+        host.failed(claim, "the instance is not on this host")
+        lost = fleet.show(claim)
+        assert (lost.status, lost.reason) == ("failed", "the instance is not on this host")
+        assert fleet.status("h1") == tree("available", "available", "available")
+        assert events(fleet, claim)[-1] == ("allocated", "failed")
+        before = fleet.contents()
+        host.done(claim)
+        host.failed(claim, "said again")
+        assert fleet.contents() == before
+
     def test_all_devices_of_a_claim_move_together(self, fleet: Fleet) -> None:
         host = fleet.host("h2", ports=2, vfs=2)
         claim = fleet.claim("nic-vf:4")
@@ -142,7 +155,6 @@ class TestAnswers:
         host.done(claim)
         before = fleet.contents()
         host.done(claim)
-        host.failed(claim, "changed my mind")
         assert fleet.contents() == before
 
     def test_the_same_answer_many_times_at_once_counts_once(self, fleet: Fleet, host: Host) -> None:
@@ -150,12 +162,15 @@ class TestAnswers:
         assert at_once([lambda: host.done(claim, step=1)] * 8) == [None] * 8
         assert events(fleet, claim) == [(None, "claimed"), ("claimed", "allocated")]
 
-    def test_of_two_answers_at_once_one_counts(self, fleet: Fleet) -> None:
+    def test_of_two_answers_at_once_a_failure_has_the_last_word(self, fleet: Fleet) -> None:
         host = fleet.host("h2", ports=1, vfs=8)
         for _ in range(8):
             claim = fleet.claim("nic-vf:1", hosts=["h2"])
             at_once([partial(host.done, claim, 1), partial(host.failed, claim, "no", 1)])
-            assert len(events(fleet, claim)) == 2
+            assert events(fleet, claim) in (
+                [(None, "claimed"), ("claimed", "failed")],
+                [(None, "claimed"), ("claimed", "allocated"), ("allocated", "failed")],
+            )
 
     def test_answer_and_release_may_cross(self, fleet: Fleet, host: Host) -> None:
         for _ in range(5):
@@ -207,6 +222,16 @@ class TestHoldings:
         assert [(h.status, h.step) for h in host.holdings()] == [("releasing", 2)]
         host.done(claim)
         assert host.holdings() == []
+
+    def test_of_what_it_found_it_learns_what_has_ended_and_is_told_nothing_of_the_unknown(
+        self, fleet: Fleet, host: Host
+    ) -> None:
+        live, released = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
+        host.done(fleet.release(released))
+        failed = fleet.claim("nic-vf:1")
+        host.failed(failed, "no such instance here")
+        found = [live.claim_id, released.claim_id, failed.claim_id, uuid4()]
+        assert host.ended(*found) == sorted([released.claim_id, failed.claim_id])
 
     def test_it_is_told_of_its_own_host_alone(self, fleet: Fleet, host: Host) -> None:
         fleet.host("h2", ports=1, vfs=1)

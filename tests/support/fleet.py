@@ -158,7 +158,11 @@ class Host:
 
     def holdings(self) -> list[Holding]:
         """What the conductor says that this host should hold."""
-        return self.fleet.conductor.holdings(self.name, self.agent_id)
+        return self.fleet.conductor.holdings(self.name, self.agent_id).holdings
+
+    def ended(self, *found: UUID) -> list[UUID]:
+        """Which of the claims that were found here have ended, as the conductor says."""
+        return self.fleet.conductor.holdings(self.name, self.agent_id, found).ended
 
     def _answer(self, claim: Claim, step: int | None, outcome: str, reason: str | None) -> None:
         latest = self.fleet.show(claim).step if step is None else step

@@ -190,7 +190,10 @@ class Model:
         claim = self.claims.get(ending.claim_id)
         right = self._error(ending, claim)
         expect(type(answer) is right, f"{answer!r} to {ending}, and not {right}")
-        if claim is None or right is not type(None) or claim.awaited is None:
+        if claim is None or right is not type(None):
+            return
+        is_lost = claim.status == "allocated" and not ending.done
+        if claim.awaited is None and not is_lost:
             return
         claim.reason = ending.reason
         if claim.awaited == "detach" and not ending.done:
@@ -206,7 +209,7 @@ class Model:
         if not attached and any(not device.present and device.status != "removed" for device in trees):
             host.digest = None  # what was kept because it was held has to be reported again
         host.settle(ports)
-        claim.status = "allocated" if attached else "failed" if claim.awaited == "attach" else "released"
+        claim.status = "allocated" if attached else "released" if claim.awaited == "detach" else "failed"
 
     def _error(self, ending: Ending, claim: Held | None) -> type:
         if ending.host not in self.hosts:

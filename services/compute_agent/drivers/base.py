@@ -67,6 +67,10 @@ class HypervisorDriver(ABC):
     def attachments(self) -> Sequence[Attachment]:
         """What guests have now, whoever gave it to them."""
 
+    def lent(self) -> Sequence[Attachment]:
+        """What left the host for a claim, whether or not the guest has it (yet, or any more)."""
+        return [held for held in self.attachments() if held.claim_id is not None]
+
     def troubles(self) -> Mapping[PciAddress, str]:
         """Devices that are not usable now, and why, beyond what a scan can see."""
         return {}

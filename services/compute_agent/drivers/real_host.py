@@ -9,7 +9,7 @@ from oslo_config import cfg
 
 from common.errors import InvalidConfiguration
 from common.pci.address import PciAddress
-from services.compute_agent.drivers.base import HypervisorDriver
+from services.compute_agent.drivers.base import Attachment, HypervisorDriver
 from services.compute_agent.handover import Handover
 from services.compute_agent.homecoming import Homecoming, Hook
 from services.compute_agent.kernel import Kernel
@@ -75,6 +75,14 @@ class RealHostDriver(HypervisorDriver):
     def stop(self) -> None:
         """Close the record."""
         self.handover.stop()
+
+    def lent(self) -> Sequence[Attachment]:
+        """What the record says: it is written before a device leaves, and before any guest has it."""
+        return [
+            Attachment(row.address, row.instance_id, row.claim_id)
+            for row in self.handover.away()
+            if row.instance_id is not None
+        ]
 
     def troubles(self) -> Mapping[PciAddress, str]:
         """What is stuck, and what has not come home."""

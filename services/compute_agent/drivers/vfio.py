@@ -15,11 +15,7 @@ class VfioDriver(RealHostDriver):
 
     def attachments(self) -> Sequence[Attachment]:
         """The devices that left and are not on their way home."""
-        return [
-            Attachment(row.address, row.instance_id, row.claim_id)
-            for row in self.handover.away()
-            if row.instance_id is not None
-        ]
+        return self.lent()
 
     def attach(self, step: Step, device: StepDevice) -> None:
         """Put the device on vfio-pci for the instance."""

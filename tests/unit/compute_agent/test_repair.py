@@ -1,17 +1,17 @@
 """What should be held against what is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from common.errors import UnknownHost
 from common.pci.address import PciAddress
-from common.rpc.messages import Holding, Step
+from common.rpc.messages import Holding, Holdings, Step
 from services.compute_agent.drivers.simulated import SimulatedDriver
-from services.compute_agent.ledger import Ending, Ledger
+from services.compute_agent.ledger import Ending, Ledger, Overtaken
 from services.compute_agent.repair import Repair
 from services.compute_agent.scanner import Scanner
 from services.compute_agent.step_queue import Job
@@ -46,6 +46,16 @@ def bench(driver: SimulatedDriver, scanner: Scanner, tmp_path: Path) -> Bench:
     return Bench(driver, scanner, Ledger(tmp_path / "steps.sqlite"))
 
 
+def told(*live: Holding, ended: Collection[Step] = ()) -> Callable[[Collection[UUID]], Holdings]:
+    """A conductor that knows these live claims, and those of ``ended`` as ended."""
+
+    def ask(found: Collection[UUID]) -> Holdings:
+        past = {step.claim_id for step in ended}
+        return Holdings(holdings=list(live), ended=[claim_id for claim_id in found if claim_id in past])
+
+    return ask
+
+
 def holding(step: Step, status: str, number: int | None = None) -> Holding:
     return Holding(
         claim_id=step.claim_id,
@@ -59,7 +69,7 @@ def holding(step: Step, status: str, number: int | None = None) -> Holding:
 def test_what_agrees_is_left_alone(bench: Bench, make_step: MakeStep) -> None:
     step = make_step("attach", VF)
     bench.attach(step)
-    bench.repair.run(lambda: [holding(step, "allocated")])
+    bench.repair.run(told(holding(step, "allocated")))
     assert bench.wanted == []
 
 
@@ -67,31 +77,75 @@ def test_what_a_guest_has_lost_is_attached_again(bench: Bench, make_step: MakeSt
     step = make_step("attach", VF, PF)
     bench.attach(step)
     bench.driver.detach(step, step.devices[0])
-    bench.repair.run(lambda: [holding(step, "allocated")])
+    bench.repair.run(told(holding(step, "allocated")))
     assert bench.wanted == [Job(step, again=True)]
 
 
 @pytest.mark.parametrize(("status", "action"), [("claimed", "attach"), ("releasing", "detach")])
 def test_a_step_in_hand_is_gone_on_with(bench: Bench, make_step: MakeStep, status: str, action: str) -> None:
     step = make_step(action, VF)
-    bench.repair.run(lambda: [holding(step, status)])
+    bench.repair.run(told(holding(step, status)))
     assert bench.wanted == [Job(step)]
 
 
 def test_what_an_ended_claim_has_left_is_taken_back(bench: Bench, make_step: MakeStep) -> None:
     step = make_step("attach", PF)
     bench.attach(step)
-    bench.repair.run(list)
+    bench.repair.run(told(ended=[step]))
     wanted = step.model_copy(update={"step": 2, "action": "detach"})
     assert bench.wanted == [Job(wanted)]
+
+
+def test_what_left_the_host_for_an_ended_claim_and_reached_no_guest_is_taken_back(
+    bench: Bench, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = make_step("attach", PF)
+    bench.attach(step)
+    lent = bench.driver.attachments()
+    monkeypatch.setattr(bench.driver, "lent", lambda: lent)
+    monkeypatch.setattr(bench.driver, "attachments", list)
+    bench.repair.run(told(holding(step, "claimed")))
+    assert bench.wanted.pop() == Job(step)
+    bench.repair.run(told(ended=[step]))
+    assert bench.wanted == [Job(step.model_copy(update={"step": 2, "action": "detach"}))]
+
+
+def test_what_the_database_has_forgotten_is_not_taken_from_a_live_guest_but_held_back(
+    bench: Bench, make_step: MakeStep
+) -> None:
+    """A backup from before the claim was restored: the agent did not restart, the guest runs on."""
+    step = make_step("attach", VF)
+    bench.attach(step)
+    bench.repair.run(told(holding(step, "allocated")))
+    assert bench.repair.held_back() == {}
+    bench.repair.run(told())
+    assert bench.wanted == []
+    assert [str(held.address) for held in bench.driver.attachments()] == [VF]
+    [reason] = bench.repair.held_back().values()
+    assert f"claim {step.claim_id}, which is not known to hold it" in reason
+    bench.repair.run(told(holding(step, "allocated")))  # a newer backup was found
+    assert bench.repair.held_back() == {}
+
+
+def test_what_an_old_database_takes_for_live_is_not_given_again(bench: Bench, make_step: MakeStep) -> None:
+    """A backup from while the claim was live was restored; here it has ended since."""
+    step = make_step("attach", VF)
+    bench.attach(step)
+    detach = step.model_copy(update={"step": 2, "action": "detach"})
+    bench.ledger.begin(detach)
+    bench.driver.detach(detach, detach.devices[0])
+    bench.ledger.finish(detach, Ending("done"))
+    bench.repair.run(told(holding(step, "allocated")))
+    with pytest.raises(Overtaken):
+        bench.ledger.begin(bench.wanted[0].step, bench.wanted[0].again)
 
 
 def test_a_claim_that_came_after_the_question_has_not_ended(bench: Bench, make_step: MakeStep) -> None:
     step = make_step("attach", VF)
 
-    def nothing_yet() -> list[Holding]:
+    def nothing_yet(found: Collection[UUID]) -> Holdings:
         bench.attach(step)
-        return []
+        return Holdings(holdings=[], ended=list(found))
 
     bench.repair.run(nothing_yet)
     assert bench.wanted == []
@@ -105,7 +159,7 @@ def test_what_portclaim_did_not_attach_is_not_taken_but_held_back(
     strangers = [replace(each, claim_id=None) for each in bench.driver.attachments()]
     monkeypatch.setattr(bench.driver, "attachments", lambda: strangers)
     bench.restart()
-    bench.repair.run(list)
+    bench.repair.run(told())
     assert bench.wanted == []
     assert bench.repair.held_back() == {
         PciAddress.parse(VF): f"in instance {step.instance_id}, which Portclaim did not give it to"
@@ -121,17 +175,16 @@ class TestHeldBack:
         assert bench.repair.held_back() == {}
         bench.restart()
         assert list(bench.repair.held_back()) == [PciAddress.parse(VF)]
-        bench.repair.run(lambda: [holding(step, "allocated")])
+        bench.repair.run(told(holding(step, "allocated")))
         assert bench.repair.held_back() == {}
 
     def test_everything_where_the_conductor_knows_nothing_of_this_host(
         self, bench: Bench, make_step: MakeStep
     ) -> None:
-        def unknown() -> list[Holding]:
+        def unknown(_found: Collection[UUID]) -> Holdings:
             raise UnknownHost("who?")
 
         bench.attach(make_step("attach", VF))
-        bench.restart()
         with pytest.raises(UnknownHost):
             bench.repair.run(unknown)
         assert bench.wanted == []
@@ -143,7 +196,7 @@ class TestHeldBack:
         bench.ledger.finish(step, Ending("failed", "and not undone"))
         where = f"in instance {step.instance_id}, where claim {step.claim_id}"
         assert bench.repair.held_back() == {
-            PciAddress.parse(VF): f"{where}, which does not hold it now, has left it"
+            PciAddress.parse(VF): f"{where}, which is not known to hold it, has left it"
         }
 
     def test_but_not_what_a_claim_still_holds_because_its_detach_failed(

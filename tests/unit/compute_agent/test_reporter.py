@@ -1,8 +1,8 @@
 """What the conductor is told, in which order, and what happens while it cannot be told."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from uuid import uuid4
+from collections.abc import Callable, Collection, Iterator
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,7 +14,7 @@ from common.errors import (
     StaleStep,
     UnknownHost,
 )
-from common.rpc.messages import DeviceReport, Holding, Step, StepDevice
+from common.rpc.messages import DeviceReport, Holdings, Step, StepDevice
 from services.compute_agent.inventory import Inventory
 from services.compute_agent.ledger import Ending
 from services.compute_agent.reporter import Reporter
@@ -42,9 +42,9 @@ class Conductor:
     def answer(self, step: Step, ending: Ending) -> None:
         self._hear("answer", (step.claim_id, ending))
 
-    def holdings(self) -> Sequence[Holding]:
+    def holdings(self, _found: Collection[UUID]) -> Holdings:
         self._hear("holdings", None)
-        return []
+        return Holdings(holdings=[])
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         with self._changed:
@@ -84,8 +84,8 @@ class Host:
 class Repair:
     """Asks, and finds nothing to repair."""
 
-    def run(self, ask: Callable[[], Sequence[Holding]]) -> None:
-        ask()
+    def run(self, ask: Callable[[Collection[UUID]], Holdings]) -> None:
+        ask([])
 
 
 def device(number: int) -> DeviceReport:

@@ -8,6 +8,7 @@ import pytest
 
 from common.pci.address import PciAddress
 from common.rpc.messages import Step
+from services.compute_agent.drivers.base import InstanceNotFound
 from services.compute_agent.drivers.simulated import FAULTS, SimulatedDriver
 from services.compute_agent.ledger import Ending, Ledger
 from services.compute_agent.scanner import Scanner
@@ -125,3 +126,57 @@ def test_a_fault_of_the_driver_fails_the_step_and_not_the_agent(
     monkeypatch.setattr(driver, "attach", fault)
     ending = runner.run(Job(make_step("attach", VFS[0])))
     assert ending == Ending("failed", "a fault of the agent, whose log says more: ZeroDivisionError('oh')")
+
+
+class TestAgain:
+    """What an instance has lost is given to it again."""
+
+    @pytest.fixture
+    def step(self, runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep) -> Step:
+        """An attach that was done, and the instance has lost its first device since."""
+        step = make_step("attach", *VFS)
+        runner.run(Job(step))
+        driver.detach(step, step.devices[0])
+        return step
+
+    def test_it_has_them_all(self, runner: StepRunner, driver: SimulatedDriver, step: Step) -> None:
+        assert runner.run(Job(step, again=True)) == Ending("done")
+        assert held(driver) == set(VFS)
+
+    def test_what_it_still_has_it_keeps_if_that_fails_and_the_next_repair_tries_again(
+        self, runner: StepRunner, driver: SimulatedDriver, step: Step, break_down: Callable[..., None]
+    ) -> None:
+        break_down(address=VFS[0], action="attach", error="the hypervisor is busy")
+        assert runner.run(Job(step, again=True)) is None
+        assert held(driver) == set(VFS[1:])
+        break_down()
+        assert runner.run(Job(step, again=True)) == Ending("done")
+        assert held(driver) == set(VFS)
+
+    @pytest.fixture
+    def gone(self, step: Step, driver: SimulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+        def attach(_step: Step, _device: object) -> None:
+            raise InstanceNotFound(f"instance {step.instance_id} is not on this host")
+
+        monkeypatch.setattr(driver, "attach", attach)
+
+    @pytest.mark.usefixtures("gone")
+    def test_an_instance_that_is_gone_for_a_moment_is_waited_for(
+        self, runner: StepRunner, driver: SimulatedDriver, step: Step
+    ) -> None:
+        assert [runner.run(Job(step, again=True)) for _ in range(2)] == [None, None]
+        assert held(driver) == set(VFS[1:])
+
+    @pytest.mark.usefixtures("gone")
+    def test_one_that_stays_away_is_told_of_and_what_it_had_comes_back(
+        self,
+        runner: StepRunner,
+        driver: SimulatedDriver,
+        step: Step,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        runner.run(Job(step, again=True))
+        monkeypatch.setattr("services.compute_agent.steps.GONE_AFTER", 0.0)
+        reason = f"instance {step.instance_id} is not on this host"
+        assert runner.run(Job(step, again=True)) == Ending("failed", reason)
+        assert held(driver) == set()

@@ -46,7 +46,8 @@ END $$;
 """
 
 # What an agent's answer to a step changes. An attach that failed frees the devices at once, because the
-# agent has undone what it did; a detach that failed keeps them, and its step is sent again.
+# agent has undone what it did; so does one that was done and is told to have failed since, because the
+# instance is gone. A detach that failed keeps them, and its step is sent again.
 ANSWER_STEP = """
 CREATE FUNCTION answer_step(
     _host text, _agent_id uuid, _claim_id uuid, _step integer, _done boolean, _reason text
@@ -84,6 +85,9 @@ BEGIN
     ELSIF EXISTS (SELECT FROM outbox WHERE claim_id = _claim_id AND step = _step) THEN
         _answered := 'detach';
         _to_status := 'releasing';
+    ELSIF _from_status = 'allocated' AND NOT _done THEN
+        _answered := 'attach';
+        _to_status := 'failed';
     ELSE -- answered before
         RETURN;
     END IF;
