@@ -38,15 +38,16 @@ class Contest:
         """Fight to the end. ``watch`` is told the numbers of served and refused claims as they grow."""
         gun = threading.Barrier(len(self.wishes))
         with ThreadPoolExecutor(len(self.wishes), thread_name_prefix="client") as pool:
-            clients = [
-                pool.submit(self._fight, gun, instance, wish, watch)
-                for instance, wish in zip(self.instances, self.wishes, strict=True)
-            ]
             try:
+                clients = [
+                    pool.submit(self._fight, gun, instance, wish, watch)
+                    for instance, wish in zip(self.instances, self.wishes, strict=True)
+                ]
                 for client in clients:
                     client.result()
             finally:
                 self._over.set()
+                gun.abort()  # if not all have come to the start, nobody waits for the rest
 
     def _fight(
         self, gun: threading.Barrier, instance: uuid.UUID, wish: str, watch: Callable[[int, int], None]

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +108,12 @@ class Fleet:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Start everything, in the end stop it. Raises :class:`DemoFailed` if that takes too long."""
-        with _started(self.workers), _started(self.agents):
-            yield
+        with ExitStack() as workers:
+            for worker in self.workers:
+                worker.start()
+                workers.callback(worker.stop)
+            with _started(self.agents):
+                yield
 
     def client(self) -> SchedulerClient:
         """A way to the schedulers, as an API layer has one."""
@@ -159,16 +163,16 @@ def forget_environment() -> None:
 
 
 @contextmanager
-def _started(services: Sequence[Service]) -> Iterator[None]:
-    """Start services side by side; stop them side by side, also one that waits for another to answer."""
-    with ThreadPoolExecutor() as starters, ThreadPoolExecutor() as stoppers:
-        starting = [starters.submit(service.start) for service in services]
+def _started(agents: Sequence[Service]) -> Iterator[None]:
+    """Start agents side by side, and stop them so: each waits for others to answer, or to be stopped."""
+    with ThreadPoolExecutor(len(agents)) as starters, ThreadPoolExecutor(len(agents)) as stoppers:
         try:
+            starting = [starters.submit(agent.start) for agent in agents]
             done, _ = wait(starting, START_TIMEOUT, return_when=FIRST_EXCEPTION)
             for start in done:
                 start.result()
             if len(done) < len(starting):
-                raise DemoFailed(f"not all services were ready within {START_TIMEOUT:.0f} s")
+                raise DemoFailed(f"not all agents were ready within {START_TIMEOUT:.0f} s")
             yield
         finally:
-            list(stoppers.map(lambda service: service.stop(), services))
+            list(stoppers.map(lambda agent: agent.stop(), agents))

@@ -18,11 +18,18 @@ def hypervisor_waits(hypervisor: Path) -> Iterator[None]:
     their reader until somebody writes: that there are none.
     """
     pipe = hypervisor / FAULTS
-    os.mkfifo(pipe, 0o600)
     try:
-        yield
+        try:
+            os.mkfifo(pipe, 0o600)
+            yield
+        finally:
+            _open(pipe)
     finally:
-        end = os.open(pipe, os.O_RDWR)  # both ends, so that it waits for no reader
-        os.write(end, b"[]")
-        pipe.unlink()
-        os.close(end)
+        _open(pipe)  # if Ctrl-C came in the middle of it; a half open gate would hold its reader for ever
+
+
+def _open(pipe: Path) -> None:
+    if pipe.exists():
+        with pipe.open("r+b", buffering=0) as end:  # both ends, so that it waits for no reader
+            pipe.unlink()
+            end.write(b"[]")

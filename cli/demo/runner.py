@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 
 import click
@@ -29,6 +30,7 @@ from common.errors import PortclaimError
 
 LOG_TAIL = 40  # lines
 _LONGEST_STOP = 30.0  # seconds
+LATE = b"portclaim demo: not all stopped in time; ended without it\n"
 _EXPECTED = (DemoFailed, PortclaimError, NotStarted, ModuleNotFoundError)
 
 
@@ -97,25 +99,30 @@ def _show_end_of(log: Path) -> None:
 def _signals_end_it(directory: Path) -> Iterator[None]:
     """Ctrl-C and its like end the program in good order; a second one does not disturb that.
 
-    Should a service not stop in time, the program ends without it: PostgreSQL's keeper sees that and
-    stops the server, and ``directory`` is removed here.
+    The order comes as an exception at any point of the main thread, and so it may be lost: Python drops
+    what a finalizer raises. The program then ends without order, after a while: PostgreSQL's keeper sees
+    that and stops the server, and ``directory`` is removed here.
     """
     candidates = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     signals = [each for each in candidates if signal.getsignal(each) is not signal.SIG_IGN]
+    # A handler may interrupt whoever holds the locks of `threading`, and must want none of them.
+    ordered: SimpleQueue[int] = SimpleQueue()
 
     def end(number: int, _frame: FrameType | None) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
         os.write(sys.stderr.fileno(), b"\nportclaim demo: stopping all that was started ...\n")
-        late = threading.Timer(_LONGEST_STOP, end_at_once, [128 + number])
-        late.daemon = True
-        late.start()
+        ordered.put(128 + number)
         sys.exit(128 + number)
 
-    def end_at_once(status: int) -> None:
+    def end_at_last() -> None:
+        status = ordered.get()
+        time.sleep(_LONGEST_STOP)
         shutil.rmtree(directory, ignore_errors=True)
+        os.write(sys.stderr.fileno(), LATE)
         os._exit(status)
 
+    threading.Thread(target=end_at_last, daemon=True).start()
     before = {each: signal.signal(each, end) for each in signals}
     try:
         yield

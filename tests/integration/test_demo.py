@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from cli.demo import proof
+from cli.demo.runner import LATE
 from tests.support.readme import examples, missing
 
 DEMO = [str(Path(sys.executable).with_name("portclaim")), "demo"]
@@ -167,8 +168,10 @@ class Terminal:
         return self.seen
 
     def end(self) -> int:
+        """Its exit status. What did not stop in time has a line of its own."""
         self.read_until()
         os.close(self._ours)
+        assert LATE.decode().strip() not in self.seen
         return self.process.wait(timeout=60)
 
 
