@@ -118,3 +118,23 @@ def test_an_answer_and_a_report_do_not_lock_each_other_out(
         report.result()
     assert caplog.messages == []
     assert set(fleet.status("h1").values()) == {"available"}
+
+
+def test_an_answer_asks_for_no_report_that_came_while_it_waited(fleet: Fleet) -> None:
+    """The device was missing when the answer came, and is listed again by the report that is before it."""
+    host = fleet.host("h1", vfs=2)
+    claim = fleet.claim("nic-vf:1")
+    host.lose(held := claim.devices[0].address)
+    host.report()
+    fleet.release(claim)
+    host.add(*port_devices(0, vfs=2))
+    with fleet.engine.begin() as other:
+        other.execute(sa.text("SELECT FROM compute_nodes FOR UPDATE"))
+        report = meanwhile(host.report)
+        wait_until_blocked(fleet.engine)
+        answer = meanwhile(lambda: host.done(claim, step=2))
+        wait_until_blocked(fleet.engine, 2)
+    answer.result()
+    report.result()
+    assert not host.sign_of_life().resend
+    assert fleet.status("h1")[held] == "available"

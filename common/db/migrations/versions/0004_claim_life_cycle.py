@@ -123,9 +123,12 @@ DECLARE
     _freed record;
 BEGIN
     -- What the host did not list was kept because it was in use: the next report decides anew. The host is
-    -- locked before its trees, as a report does it, and only if there is something to say.
+    -- locked before its trees, as a report does it, and only if there is something to say; which a report
+    -- that was under way may have said by then.
     IF _is_one_missing THEN
-        UPDATE compute_nodes SET inventory_digest = NULL WHERE id = _node_id;
+        PERFORM FROM compute_nodes WHERE id = _node_id FOR NO KEY UPDATE;
+        UPDATE compute_nodes SET inventory_digest = NULL
+         WHERE id = _node_id AND is_one_missing(_node_id, _port_ids);
     END IF;
     PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
     IF NOT _is_one_missing AND is_one_missing(_node_id, _port_ids) THEN
