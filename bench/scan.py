@@ -10,8 +10,10 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from common.pci.device import DeviceType
 from services.compute_agent.scanner import Scanner
 from services.compute_agent.simulated_host import HostShape, build_host
 from services.compute_agent.sysfs import SysfsTree
@@ -22,18 +24,21 @@ RUNS = 7
 
 
 def main() -> None:
-    """Build the tree; scan it once as at an agent's start, then as at every report."""
+    """Build the tree; scan it once as at an agent's start, as at an audit, and after an event of one VF."""
     with tempfile.TemporaryDirectory() as directory:
         tree = build_host(Path(directory) / "sys", SHAPE, "bench")
         scanner = Scanner(SysfsTree(tree.root))
-        report("scan: first", [seconds(scanner)], len(scanner.scan().devices))
-        report("scan: again", [seconds(scanner) for _ in range(RUNS)], len(scanner.scan().devices))
+        report("scan: first", [seconds(scanner.scan)], len(scanner.scan().devices))
+        report("scan: again", [seconds(scanner.scan) for _ in range(RUNS)], len(scanner.scan().devices))
+        vf = next(device.address for device in scanner.scan().devices if device.dev_type is DeviceType.VF)
+        changed = [seconds(lambda: scanner.rescan({vf})) for _ in range(RUNS)]
+        report("scan: one VF changed", changed, len(scanner.scan().devices))
 
 
-def seconds(scanner: Scanner) -> float:
+def seconds(scan: Callable[[], object]) -> float:
     """CPU time of one scan."""
     start = time.process_time()
-    scanner.scan()
+    scan()
     return time.process_time() - start
 
 

@@ -25,6 +25,7 @@ from services.compute_agent.identity import Identity
 from services.compute_agent.inventory import Inventory, take_inventory
 from services.compute_agent.ledger import Ledger
 from services.compute_agent.numa import read_numa_cells
+from services.compute_agent.outlook import Outlook
 from services.compute_agent.repair import Repair
 from services.compute_agent.reporter import Reporter
 from services.compute_agent.scanner import ScanError, Scanner
@@ -78,6 +79,7 @@ class ComputeAgent:
         self._driver = load_driver(conf.compute_agent.driver, conf, self._identity.path)
         self._tree = SysfsTree(conf.compute_agent.sysfs_root)
         self._scanner = Scanner(self._tree)
+        self._outlook = Outlook(self._scanner)
         self._specs = self._read_device_spec()
         self._out_of_reach: set[PciAddress] = set()
         self._lifecycle = threading.Lock()
@@ -139,7 +141,7 @@ class ComputeAgent:
             raise InvalidConfiguration(f"[compute_agent] sysfs_root: {error}") from error
 
     def _take_inventory(self) -> Inventory:
-        scan = self._scanner.scan()
+        scan = self._outlook.scan()
         held_back = {**self._repair.held_back(), **self._driver.troubles()}
         cells = read_numa_cells(self._tree)
         return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
@@ -149,15 +151,23 @@ class ComputeAgent:
         if self._tree.root != KERNELS_OWN:
             return
         try:
-            watcher = Watcher(Uevents(), self._reporter.wake)
+            watcher = Watcher(Uevents(), self._see)
         except (OSError, ImportError) as error:
             LOG.warning("changes of this host are seen only every report_interval: %s", error)
             return
         watcher.start()
         opened.callback(watcher.end)
+        self._outlook.is_watched = watcher.is_alive
+        self._see(None)  # what happened before somebody watched
+
+    def _see(self, changed: frozenset[PciAddress] | None) -> None:
+        self._outlook.note(changed)
+        self._reporter.wake()
 
     def _work(self, runner: StepRunner, job: Job) -> None:
         ending = runner.run(job)
+        # Before the kernel's own word, so that the inventory that precedes the answer shows it.
+        self._outlook.note(PciAddress.parse(device.address) for device in job.step.devices)
         if ending is not None:
             self._reporter.answer(job.step, ending)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from common.pci.address import PciAddress
@@ -41,12 +42,17 @@ class _Function:
 @dataclass(frozen=True, slots=True)
 class _Reading:
     functions: Mapping[PciAddress, _Function]
+    names: Mapping[str, PciAddress]  # of these functions
+    bridges: frozenset[str]
     broken: frozenset[str]  # names without ids: on their way in or out, or never complete
     moved: bool  # the list of devices changed while they were read
 
 
+_NOTHING = _Reading({}, {}, frozenset(), frozenset(), moved=False)
+
+
 class Scanner:
-    """Reads one tree again and again; keeps between scans only what is slow to read (VPD).
+    """Reads one tree again and again, all of it or what has changed; VPD, slow to read, only once.
 
     The type is decided as Nova's libvirt driver does: a VF has ``physfn``; a PF has VFs or a
     ``sriov_totalvfs`` above 0. ``sriov_numvfs`` is never read: the kernel answers it under the
@@ -58,6 +64,7 @@ class Scanner:
         self._tree = tree
         self._serials: dict[tuple[PciAddress, int | None], str | None] = {}
         self._unreadable: set[str] = set()
+        self._last: _Reading | None = None
 
     def scan(self) -> Scan:
         """Read all functions but bridges.
@@ -73,12 +80,30 @@ class Scanner:
             flawless = not scan.problems and not reading.broken
             if not reading.moved and (flawless or (scan, reading.broken) == before):
                 self._forget_serials(reading.functions)
+                self._last = reading
                 return scan
             before = scan, reading.broken
         raise ScanError(
             f"the PCI devices below {self._tree.root} changed during each of {ATTEMPTS} scans; "
             "look in the kernel's log for a device that comes and goes"
         )
+
+    def rescan(self, changed: Collection[PciAddress]) -> Scan:
+        """What :meth:`scan` would find, if nothing but ``changed`` is other than it was at the last one.
+
+        Read again are these, their partners in a PF's tree, and what has come; where that does not
+        fit together, everything is. Raises :class:`ScanError`.
+        """
+        if self._last is None:
+            return self.scan()
+        functions = self._last.functions
+        partners = {partner for address in changed for partner in _partners(functions.get(address))}
+        reading = self._read_all(self._last, partners.union(changed))
+        scan = _judge(reading.functions)
+        if reading.moved or reading.broken or scan.problems:
+            return self.scan()
+        self._last = reading
+        return scan
 
     def look(self, address: PciAddress) -> PciDevice | None:
         """One function as it is now, whatever stands beside it; None where it is not."""
@@ -92,26 +117,40 @@ class Scanner:
         targets = (self._tree.link(path + name) for name in self._virtfns(path))
         return tuple(sorted(PciAddress.parse(target) for target in targets if target is not None))
 
-    def _read_all(self) -> _Reading:
+    def _read_all(self, last: _Reading = _NOTHING, stale: AbstractSet[PciAddress] = frozenset()) -> _Reading:
+        """Read what is there, without what ``last`` has of it and is not ``stale``."""
         names = self._tree.names(PCI_DEVICES)
         if names is None:
             raise ScanError(f"{self._tree.root / PCI_DEVICES} is not there: this is the root of no sysfs")
-        functions: dict[PciAddress, _Function] = {}
+        known = {
+            name: address
+            for name in names
+            if (address := last.names.get(name)) is not None and address not in stale
+        }
+        functions = {address: last.functions[address] for address in known.values()}
+        bridges = set(last.bridges.intersection(names)) - set(map(str, stale))
         broken: set[str] = set()
-        for name in names:
+        unread = [name for name in names if name not in known and name not in bridges]
+        read: dict[str, PciAddress] = {}
+        for name in unread:
             address = self._address(name)
             if address is None:
                 continue
             class_id = self._tree.text(f"{PCI_DEVICES}/{name}/class")
             if class_id is not None and class_id.removeprefix("0x").startswith(_BRIDGE):
+                bridges.add(name)
                 continue
             function = self._read(address, f"{PCI_DEVICES}/{name}/", class_id)
             if function is None:
                 broken.add(name)
-            else:
-                functions[address] = function
+                continue
+            functions[address], read[name] = function, address
+            parent = function.device.parent
+            if parent is not None and str(parent) in known:  # of a VF that came: it lists one more now
+                del known[str(parent)]
+                unread.append(str(parent))
         moved = set(self._tree.names(PCI_DEVICES) or ()) != set(names)
-        return _Reading(functions, frozenset(broken), moved)
+        return _Reading(functions, known | read, frozenset(bridges), frozenset(broken), moved)
 
     def _address(self, name: str) -> PciAddress | None:
         try:
@@ -206,6 +245,13 @@ class Scanner:
     def _forget_serials(self, functions: Mapping[PciAddress, _Function]) -> None:
         for key in [key for key in self._serials if key[0] not in functions]:
             del self._serials[key]
+
+
+def _partners(function: _Function | None) -> Iterable[PciAddress]:
+    """The PF of a VF, the VFs of a PF."""
+    if function is None:
+        return ()
+    return function.vfs if function.device.parent is None else (function.device.parent,)
 
 
 def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:

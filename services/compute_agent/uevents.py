@@ -6,9 +6,12 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pyudev
+
+from common.pci.address import PciAddress
+from common.pci.errors import InvalidPciAddress
 
 LOG = logging.getLogger(__name__)
 
@@ -19,7 +22,11 @@ _LOOK_ANYWAY = 1.0  # seconds: links change a moment after their event, and not 
 
 
 class Uevents:
-    """A subscription that lasts as long as this object. Not to be shared between threads."""
+    """A subscription that lasts as long as this object. Not to be shared between threads.
+
+    An event of a device, or of something on it like its network interface, names the device by its
+    place below ``/sys/devices`` (kernel ABI); one of a bridge or a bond names none.
+    """
 
     def __init__(self) -> None:
         """Raises OSError or ImportError where there is no such socket or no libudev."""
@@ -27,22 +34,45 @@ class Uevents:
         for subsystem in SUBSYSTEMS:
             self._monitor.filter_by(subsystem)
         self._monitor.start()
+        self._named: set[PciAddress] = set()
+        self._were_lost = False
 
     def wait(self, timeout: float) -> bool:
         """Did anything happen before ``timeout`` seconds were over? Lost events count as one."""
         try:
-            return self._monitor.poll(max(timeout, 0.0)) is not None
+            event = self._monitor.poll(max(timeout, 0.0))
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             LOG.warning("events of the kernel were lost: looking at everything")
+            self._were_lost = True
             return True
+        if event is None:
+            return False
+        self._named.update(_device_at(event.device_path))
+        return True
+
+    def take(self) -> frozenset[PciAddress] | None:
+        """The devices that were named since this was asked last; None if events were lost."""
+        named = None if self._were_lost else frozenset(self._named)
+        self._named.clear()
+        self._were_lost = False
+        return named
 
     def settle(self) -> None:
         """Let a burst end."""
         end = time.monotonic() + LONGEST_BURST
         while time.monotonic() < end and self.wait(QUIET):
             pass
+
+
+def _device_at(place: str) -> Iterator[PciAddress]:
+    for part in reversed(place.split("/")):
+        try:
+            yield PciAddress.parse(part)
+        except InvalidPciAddress:
+            continue
+        return
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
@@ -58,9 +88,12 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
 
 
 class Watcher(threading.Thread):
-    """Calls ``changed`` once after each burst of events, until :meth:`end`."""
+    """Calls ``changed`` once after each burst of events, until :meth:`end`.
 
-    def __init__(self, events: Uevents, changed: Callable[[], None]) -> None:
+    It is told which devices they named, or None if some were lost.
+    """
+
+    def __init__(self, events: Uevents, changed: Callable[[frozenset[PciAddress] | None], None]) -> None:
         super().__init__(name="watcher", daemon=True)
         self._events = events
         self._changed = changed
@@ -72,7 +105,9 @@ class Watcher(threading.Thread):
             while not self._ending.is_set():
                 if self._events.wait(_LOOK_ANYWAY):
                     self._events.settle()
-                    self._changed()
+                    named = self._events.take()
+                    if named is None or named:
+                        self._changed(named)
         except Exception:
             LOG.exception("changes of this host are seen only periodically from now on")
 

@@ -274,7 +274,7 @@ def test_vfs_that_come_and_go_are_told_at_once(scanner: Scanner) -> None:
     told = threading.Event()
     seen: list[int] = []
 
-    def changed() -> None:
+    def changed(_named: object) -> None:
         seen.append(sum(device.parent is not None for device in scanner.scan().devices))
         told.set()
 

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,6 +43,11 @@ class Monitor:
         return event
 
 
+def event(*place: str) -> SimpleNamespace:
+    """An event of what stands there below a root port."""
+    return SimpleNamespace(device_path="/".join(["/devices/pci0000:00/0000:00:01.0", *place]))
+
+
 @pytest.fixture
 def monitor(monkeypatch: pytest.MonkeyPatch) -> Monitor:
     monitor = Monitor()
@@ -54,7 +60,7 @@ def monitor(monkeypatch: pytest.MonkeyPatch) -> Monitor:
 def changes(monitor: Monitor) -> Iterator[threading.Semaphore]:
     """Released once for every change that a watcher tells."""
     changes = threading.Semaphore(0)
-    watcher = Watcher(Uevents(), changes.release)
+    watcher = Watcher(Uevents(), lambda _named: changes.release())
     watcher.start()
     yield changes
     watcher.end()
@@ -67,11 +73,42 @@ def test_devices_and_network_interfaces_are_watched(monitor: Monitor) -> None:
 
 
 def test_a_burst_is_one_change(monitor: Monitor, changes: threading.Semaphore) -> None:
-    monitor.put(*["event"] * 300)
+    monitor.put(*[event("0000:01:10.0")] * 300)
     assert changes.acquire(timeout=PATIENCE)
-    monitor.put("another")
+    monitor.put(event("0000:01:10.0"))
     assert changes.acquire(timeout=PATIENCE)
     assert not changes.acquire(blocking=False)
+
+
+def named_by(monitor: Monitor, *events: object) -> frozenset[str] | None:
+    uevents = Uevents()
+    monitor.put(*events)
+    uevents.settle()
+    named = uevents.take()
+    return None if named is None else frozenset(map(str, named))
+
+
+def test_an_event_names_its_device(monitor: Monitor) -> None:
+    events = event("0000:01:10.0"), event("0000:01:10.2", "net", "eth3"), event("10000:0a:1f.7")
+    assert named_by(monitor, *events) == {"0000:01:10.0", "0000:01:10.2", "10000:0a:1f.7"}
+    assert named_by(monitor) == frozenset()
+
+
+def test_what_is_no_devices_names_none_and_is_no_change(
+    monitor: Monitor, changes: threading.Semaphore
+) -> None:
+    bridge = SimpleNamespace(device_path="/devices/virtual/net/br0")
+    assert named_by(monitor, bridge) == frozenset()
+    monitor.put(bridge)
+    monitor.put(event("0000:01:10.0"))
+    assert changes.acquire(timeout=PATIENCE)
+    assert not changes.acquire(blocking=False)
+
+
+def test_once_events_were_lost_nobody_knows_what_has_changed(monitor: Monitor) -> None:
+    lost = OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+    assert named_by(monitor, event("0000:01:10.0"), lost, event("0000:01:10.0")) is None
+    assert named_by(monitor, event("0000:01:10.0")) == {"0000:01:10.0"}
 
 
 def test_lost_events_are_a_change(monitor: Monitor, changes: threading.Semaphore) -> None:
@@ -80,7 +117,7 @@ def test_lost_events_are_a_change(monitor: Monitor, changes: threading.Semaphore
 
 
 def test_a_watcher_that_cannot_go_on_says_so(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
-    watcher = Watcher(Uevents(), lambda: None)
+    watcher = Watcher(Uevents(), lambda _named: None)
     monitor.put(OSError(errno.EBADF, os.strerror(errno.EBADF)))
     with caplog.at_level(logging.ERROR):
         watcher.start()
@@ -93,7 +130,7 @@ def test_waiting_ends_with_the_event_that_brings_it(monitor: Monitor) -> None:
 
     def condition() -> bool:
         asked.append(True)
-        monitor.put("event")
+        monitor.put(event("0000:01:10.0"))
         return len(asked) == 3
 
     assert wait_until(condition, PATIENCE)

@@ -1,0 +1,227 @@
+"""What is read again after an event: no more than it names, and never less than there is to see."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.pci.address import PciAddress
+from services.compute_agent.outlook import Outlook
+from services.compute_agent.scanner import Scanner
+from services.compute_agent.simulated_host import HostShape, build_host
+from services.compute_agent.simulation import VFIO, Model, SimulatedTree
+from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+
+PORTS = [PciAddress.parse("0000:01:00.0"), PciAddress.parse("0000:02:00.0")]
+VF = PciAddress.parse("0000:01:10.0")
+ACCELERATOR = PciAddress.parse("0000:03:00.0")
+MODEL = Model("10de", "20b5", "030200", "")
+
+
+class Change(NamedTuple):
+    """Something that happens to a host. It returns whom the kernel's events name."""
+
+    what: str
+    make: Callable[[SimulatedTree], set[PciAddress]]
+
+    def __repr__(self) -> str:
+        return self.what
+
+
+def vfs_of(host: SimulatedTree, port: PciAddress) -> set[PciAddress]:
+    return set(Scanner(SysfsTree(host.root)).vfs(port))
+
+
+def set_vfs(port: PciAddress, count: int) -> Change:
+    def make(host: SimulatedTree) -> set[PciAddress]:
+        before = vfs_of(host, port)
+        if SysfsTree(host.root).link(f"{PCI_DEVICES}/{port}/driver") != host.own_driver(port):
+            return set()
+        host.set_num_vfs(port, 0)
+        host.set_num_vfs(port, count)
+        return before | vfs_of(host, port)  # the port itself is named only when VFs come
+
+    return Change(f"{count} VFs of {port}", make)
+
+
+def bind(address: PciAddress, driver: str | None) -> Change:
+    def make(host: SimulatedTree) -> set[PciAddress]:
+        before = vfs_of(host, address)
+        if not (host.root / PCI_DEVICES / str(address)).exists():
+            return set()
+        host.bind(address, host.own_driver(address) if driver == "" else driver)
+        return {address} | before
+
+    return Change(f"{address} to {driver}", make)
+
+
+def plug_or_unplug() -> Change:
+    def make(host: SimulatedTree) -> set[PciAddress]:
+        if (host.root / PCI_DEVICES / str(ACCELERATOR)).exists():
+            host.unplug(ACCELERATOR)
+        else:
+            host.add_function(Path("devices/pci0000:00"), ACCELERATOR, MODEL)
+        return {ACCELERATOR}
+
+    return Change("plug or unplug", make)
+
+
+def replace_by_a_bridge() -> Change:
+    """Another card in the same slot, between two looks."""
+
+    def make(host: SimulatedTree) -> set[PciAddress]:
+        host.unplug(ACCELERATOR)
+        host.add_function(Path("devices/pci0000:00"), ACCELERATOR, Model("8086", "2030", "060400", ""))
+        return {ACCELERATOR}
+
+    return Change("a bridge instead", make)
+
+
+def rename(port: PciAddress, name: str) -> Change:
+    def make(host: SimulatedTree) -> set[PciAddress]:
+        interfaces = list((host.root / PCI_DEVICES / str(port) / "net").glob("*"))
+        if interfaces and not interfaces[0].with_name(name).exists():
+            interfaces[0].rename(interfaces[0].with_name(name))
+        return {port}
+
+    return Change(f"{name} of {port}", make)
+
+
+CHANGES = st.one_of(
+    st.builds(set_vfs, st.sampled_from(PORTS), st.integers(0, 2)),
+    st.builds(bind, st.sampled_from([*PORTS, VF]), st.sampled_from([None, "", VFIO])),
+    st.builds(rename, st.sampled_from(PORTS), st.sampled_from(["a0", "b0"])),
+    st.builds(plug_or_unplug),
+    st.builds(replace_by_a_bridge),
+)
+
+
+class ReadTree(SysfsTree):
+    """Knows of which devices it was read; lets changes happen before a read of the given number."""
+
+    def __init__(self, host: SimulatedTree) -> None:
+        super().__init__(host.root)
+        self._host = host
+        self.read: set[str] = set()
+        self.listed = 0
+        self.changes: dict[int, Change] = {}
+        self.named: set[PciAddress] = set()
+
+    def names(self, path: str) -> list[str] | None:
+        return super().names(self._about_to_read(path))
+
+    def text(self, path: str) -> str | None:
+        return super().text(self._about_to_read(path))
+
+    def link(self, path: str) -> str | None:
+        return super().link(self._about_to_read(path))
+
+    def _about_to_read(self, path: str) -> str:
+        self.listed += 1
+        change = self.changes.pop(self.listed, None)
+        if change is not None:
+            self.named |= change.make(self._host)
+        if path != PCI_DEVICES:
+            self.read.add(path.removeprefix(f"{PCI_DEVICES}/").split("/")[0])
+        return path
+
+
+@contextmanager
+def small_host() -> Iterator[SimulatedTree]:
+    with tempfile.TemporaryDirectory() as directory:
+        yield build_host(Path(directory) / "sys", HostShape(ports=2, vfs_per_port=2), "node-1")
+
+
+def watched(tree: SysfsTree) -> Outlook:
+    outlook = Outlook(Scanner(tree))
+    outlook.is_watched = lambda: True
+    outlook.scan()
+    return outlook
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.lists(CHANGES, max_size=3), max_size=5))
+def test_what_events_name_is_all_that_has_to_be_read(bursts: list[list[Change]]) -> None:
+    with small_host() as host:
+        outlook = watched(SysfsTree(host.root))
+        for burst in bursts:
+            for change in burst:
+                outlook.note(change.make(host))
+            assert outlook.scan() == Scanner(SysfsTree(host.root)).scan()
+
+
+@settings(max_examples=80, deadline=None)
+@given(CHANGES, st.dictionaries(st.integers(1, 60), CHANGES, max_size=3))
+def test_changes_during_a_look_are_seen_at_the_next(first: Change, later: dict[int, Change]) -> None:
+    with small_host() as host:
+        tree = ReadTree(host)
+        outlook = watched(tree)
+        outlook.note(first.make(host))
+        tree.listed, tree.changes = 0, dict(later)
+        outlook.scan()
+        tree.changes.clear()
+        outlook.note(tree.named)
+        assert outlook.scan() == Scanner(SysfsTree(host.root)).scan()
+
+
+@pytest.mark.parametrize(
+    ("named", "read"),
+    [
+        ([], set()),
+        ([ACCELERATOR], {ACCELERATOR}),
+        ([VF], {VF, PORTS[0]}),
+        ([PORTS[0]], {PORTS[0], VF, PciAddress.parse("0000:01:10.2")}),
+        ([PciAddress.parse("0000:09:00.0")], set()),
+    ],
+)
+def test_only_what_is_named_is_read_with_its_partners(named: list[PciAddress], read: set[PciAddress]) -> None:
+    with small_host() as host:
+        tree = ReadTree(host)
+        outlook = watched(tree)
+        before = outlook.scan()
+        tree.read.clear()
+        outlook.note(named)
+        assert outlook.scan() == before
+        assert tree.read == {str(address) for address in read}
+
+
+def changed_unseen(host: SimulatedTree) -> None:
+    (host.root / PCI_DEVICES / str(VF) / "numa_node").write_text("5\n")
+
+
+def node_of(outlook: Outlook, address: PciAddress) -> int | None:
+    return next(device.numa_node for device in outlook.scan().devices if device.address == address)
+
+
+class TestEverythingIsReadAgain:
+    """What no event told is seen all the same."""
+
+    @pytest.fixture
+    def outlook(self, host: SimulatedTree) -> Outlook:
+        outlook = watched(SysfsTree(host.root))
+        changed_unseen(host)
+        assert node_of(outlook, VF) != 5
+        return outlook
+
+    def test_after_events_were_lost(self, outlook: Outlook) -> None:
+        outlook.note(None)
+        assert node_of(outlook, VF) == 5
+
+    def test_when_an_audit_is_due(self, outlook: Outlook, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("services.compute_agent.outlook.time.monotonic", lambda: float("inf"))
+        assert node_of(outlook, VF) == 5
+
+    def test_while_nobody_watches(self, outlook: Outlook) -> None:
+        outlook.is_watched = lambda: False
+        assert node_of(outlook, VF) == 5
+
+    def test_where_the_parts_do_not_fit_together(self, outlook: Outlook, host: SimulatedTree) -> None:
+        stray = host.root / PCI_DEVICES / str(PORTS[1]) / "virtfn7"
+        stray.symlink_to("../0000:01:10.0")
+        outlook.note([PORTS[1]])
+        assert node_of(outlook, VF) == 5
