@@ -10,7 +10,7 @@ from uuid import UUID
 from common.errors import UnknownHost
 from common.pci.address import PciAddress
 from common.rpc.messages import DevType, Holding, Holdings, Step, StepDevice
-from services.compute_agent.drivers.base import Attachment, HypervisorDriver
+from services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
 from services.compute_agent.ledger import Ledger
 from services.compute_agent.scanner import Scanner
 from services.compute_agent.step_queue import Job
@@ -34,6 +34,7 @@ class Repair:
         self._ledger = ledger
         self._put = put
         self._unconfirmed = frozenset(held.claim_id for held in driver.attachments())
+        self._held_back: Mapping[PciAddress, str] = {}
 
     def run(self, ask: Callable[[Collection[UUID]], Holdings]) -> None:
         """Ask the conductor about the claims found here, and put right what differs.
@@ -58,13 +59,22 @@ class Repair:
         self._unconfirmed = frozenset(unknown)
 
     def held_back(self) -> Mapping[PciAddress, str]:
-        """Devices that guests have without right, and in whose guest each is."""
+        """Devices that guests have without right, and in whose guest each is.
+
+        As it was, where the hypervisor does not say now.
+        """
         doubtful = self._unconfirmed | self._ledger.not_attached() | {None}
-        return {
+        try:
+            away = {*self._driver.attachments(), *self._driver.lent()}
+        except DriverError as error:
+            LOG.warning("who has which device is as it was last known: %s", error)
+            return self._held_back
+        self._held_back = {
             held.address: f"in instance {held.instance_id}, {_on_whose_behalf(held.claim_id)}"
-            for held in {*self._driver.attachments(), *self._driver.lent()}
+            for held in away
             if held.claim_id in doubtful
         }
+        return self._held_back
 
     def _mend(self, holding: Holding, attached: set[str]) -> None:
         missing = {device.address for device in holding.devices} - attached

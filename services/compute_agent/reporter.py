@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from common.errors import (
     UnknownHost,
 )
 from common.rpc.messages import Step
+from services.compute_agent.drivers.base import DriverError
 from services.compute_agent.inventory import Inventory
 from services.compute_agent.ledger import Ending
 from services.compute_agent.repair import Repair
@@ -128,6 +130,9 @@ class Reporter(threading.Thread):
             self._repaired = True
         except UnknownHost:
             self._repaired = True  # a host without a past
+        except DriverError as error:
+            LOG.warning("not repaired yet: %s", error)
+            self._repaired, self._repaired_at = True, -math.inf  # in the next round, but that in its time
         except HostOwnedByAnotherAgent:
             pass  # this one's report may take the host over, if that other is silent
 

@@ -17,7 +17,10 @@ from common.pci.address import PciAddress
 from common.rpc.messages import Step, StepDevice
 from services.compute_agent.scanner import Scanner
 from services.compute_agent.sysfs import SysfsTree
+from tests.hardware.guests import connection, guest, make_guest
 from tests.support.engines import MISSING
+
+__all__ = ["connection", "guest", "make_guest"]  # fixtures
 
 DEVICES = Path("/sys/bus/pci/devices")
 PORT, OTHER_PORT, NVME = "0000:01:00.0", "0000:02:00.0", "0000:03:00.0"

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from common.rpc.messages import (
 )
 from common.rpc.transport import transport
 from services.compute_agent.agent import ComputeAgent
-from tests.hardware.conftest import DEVICES, OTHER_PORT, PORT, driver_of, vfs_of
+from tests.hardware.conftest import PORT, driver_of, vfs_of
 from tests.support.services import as_ini
 
 MakeStep = Callable[..., Step]
@@ -96,16 +95,6 @@ def agent(
     agent.start()
     yield agent
     agent.stop()
-
-
-def test_vfs_that_come_and_go_are_published_without_waiting_for_the_clock(
-    agent: ComputeAgent, conductor: Conductor
-) -> None:
-    for count in (7, 0):
-        start = time.monotonic()
-        (DEVICES / OTHER_PORT / "sriov_numvfs").write_text(str(count))
-        conductor.wait_for(lambda: sum(each.startswith("0000:02:1") for each in conductor.devices) == count)  # noqa: B023
-        print(f"{count} VFs published {time.monotonic() - start:.2f} s after sriov_numvfs was written to")  # noqa: T201
 
 
 def test_a_port_that_is_back_is_published_with_its_vfs_before_the_step_is_answered(

@@ -16,6 +16,7 @@ from common.errors import InvalidConfiguration
 from common.pci.address import PciAddress
 from common.rpc.messages import Step, StepDevice
 from services.compute_agent.drivers.base import Attachment, DriverError, InstanceNotFound
+from services.compute_agent.drivers.deadline import Deadline
 from services.compute_agent.drivers.hostdev import Hostdev, hostdevs
 from services.compute_agent.drivers.real_host import RealHostDriver
 from services.compute_agent.uevents import wait_until
@@ -36,6 +37,12 @@ OPTIONS = [
         help="Let libvirt, too, take a device from its driver and give it back, so that a guest that is "
         "started after a reboot finds its devices even if this agent is not there yet.",
     ),
+    cfg.FloatOpt(
+        "timeout",
+        default=20.0,
+        min=1.0,
+        help="Seconds for one answer of libvirtd. Reports go on without it, with what it last said.",
+    ),
     cfg.FloatOpt("detach_timeout", default=60.0, min=1.0, help="Seconds for a guest to let go of a device."),
 ]
 
@@ -49,7 +56,8 @@ class LibvirtDriver(RealHostDriver):
     """Attaches and detaches ``<hostdev>``, in the running guest and in its configuration.
 
     A device goes to vfio-pci before libvirt hears of it, and home after libvirt has let go, so that
-    libvirt never waits in the kernel. The claim is in the alias of the ``<hostdev>``.
+    libvirt never waits in the kernel. The claim is in the alias of the ``<hostdev>``. A libvirtd that
+    hangs is given up after ``timeout`` seconds: what it does later is seen, and mended, by a repair.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
@@ -61,25 +69,29 @@ class LibvirtDriver(RealHostDriver):
                 "distribution's python3-libvirt where Portclaim uses the distribution's Python"
             )
         self._options = conf.libvirt
+        self._libvirtd = Deadline("libvirt", self._options.timeout)
         self._lock = threading.Lock()
         self._open: Any = None
 
     def start(self) -> None:
         """Connect; go on where a predecessor was interrupted. Raises DriverError without libvirtd."""
-        self._connection()
+        libvirt.registerErrorHandler(_say_nothing, None)  # it would print what is raised as well
+        self._libvirtd.ask(self._connection)
         super().start()
 
     def stop(self) -> None:
         """Let go of libvirtd."""
         super().stop()
-        with self._lock, _as_driver_error():
-            self._open.close()
+        self._libvirtd.ask(self._close)
 
     def attachments(self) -> Sequence[Attachment]:
-        """What the domains of this host have, running or not.
+        """What the domains of this host have, running or not. Raises :class:`DriverError`.
 
         Of what a claim attached to a running domain, the domain's configuration alone does not count.
         """
+        return self._libvirtd.ask_one_at_a_time(self._attachments)
+
+    def _attachments(self) -> Sequence[Attachment]:
         found: set[Attachment] = set()
         with _as_driver_error():
             for domain in self._connection().listAllDomains():
@@ -93,11 +105,24 @@ class LibvirtDriver(RealHostDriver):
     def attach(self, step: Step, device: StepDevice) -> None:
         """Take the device from the host, then have libvirt give it to the domain of the instance's UUID."""
         hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
-        domain = self._domain(step.instance_id)
+        domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
         if domain is None:
             raise InstanceNotFound(f"instance {step.instance_id} is not on this host")
         self._check_holders(step, device)
         self.handover.lend(step, hostdev.address)
+        self._libvirtd.ask(lambda: self._plug(domain, hostdev))
+
+    def detach(self, step: Step, device: StepDevice) -> None:
+        """Have the domain let go of what it has for this claim; then bring the device home."""
+        hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
+        domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
+        if domain is not None:
+            self._unplug(domain, hostdev)
+        row = self.handover.find(hostdev.address)
+        if row is not None and row.claim_id in {None, step.claim_id}:
+            self.handover.bring_home(hostdev.address)
+
+    def _plug(self, domain: Any, hostdev: Hostdev) -> None:
         xml = hostdev.to_xml(managed=self._options.managed)
         with _as_driver_error():
             if domain.isActive() and hostdev not in _live(domain):
@@ -105,33 +130,31 @@ class LibvirtDriver(RealHostDriver):
             if domain.isPersistent() and hostdev not in _configured(domain):
                 domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
-    def detach(self, step: Step, device: StepDevice) -> None:
-        """Have the domain let go of what it has for this claim; then bring the device home."""
-        hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
-        domain = self._domain(step.instance_id)
-        if domain is not None:
-            with _as_driver_error():
-                self._let_go(domain, hostdev)
-        row = self.handover.find(hostdev.address)
-        if row is not None and row.claim_id in {None, step.claim_id}:
-            self.handover.bring_home(hostdev.address)
+    def _unplug(self, domain: Any, hostdev: Hostdev) -> None:
+        self._libvirtd.ask(lambda: self._begin_unplugging(domain, hostdev))
 
-    def _let_go(self, domain: Any, hostdev: Hostdev) -> None:
-        xml = hostdev.to_xml(managed=self._options.managed)
-        if domain.isPersistent() and hostdev in _configured(domain):
-            domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-        if hostdev not in _live(domain):
-            return
-        try:
-            domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        except libvirt.libvirtError as error:
-            # Asked before, and the guest has not answered yet: what counts is whether it does.
-            LOG.info("%s: %s", hostdev.address, error)
-        if not wait_until(lambda: hostdev not in _live(domain), self._options.detach_timeout):
+        def is_out() -> bool:
+            with _as_driver_error():
+                return hostdev not in _live(domain)
+
+        if not wait_until(lambda: self._libvirtd.ask(is_out), self._options.detach_timeout):
             raise DriverError(
                 f"instance {domain.UUIDString()} does not let go of {hostdev.address}: is it paused, or "
                 "its system without support for unplugging?"
             )
+
+    def _begin_unplugging(self, domain: Any, hostdev: Hostdev) -> None:
+        xml = hostdev.to_xml(managed=self._options.managed)
+        with _as_driver_error():
+            if domain.isPersistent() and hostdev in _configured(domain):
+                domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+            if hostdev not in _live(domain):
+                return
+            try:
+                domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            except libvirt.libvirtError as error:
+                # Asked before, and the guest has not answered yet: what counts is whether it does.
+                LOG.info("%s: %s", hostdev.address, error)
 
     def _check_holders(self, step: Step, device: StepDevice) -> None:
         """Has another domain the device, its PF or a VF of it? Raises :class:`DriverError` then."""
@@ -161,6 +184,14 @@ class LibvirtDriver(RealHostDriver):
             if self._open is None or not self._open.isAlive():
                 self._open = libvirt.open(self._options.connection_uri)
             return self._open
+
+    def _close(self) -> None:
+        with self._lock, _as_driver_error():
+            self._open.close()
+
+
+def _say_nothing(_context: object, _error: object) -> None:
+    pass
 
 
 @contextmanager

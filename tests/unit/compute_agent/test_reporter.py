@@ -15,6 +15,7 @@ from common.errors import (
     UnknownHost,
 )
 from common.rpc.messages import DeviceReport, Holdings, Step, StepDevice
+from services.compute_agent.drivers.base import DriverError
 from services.compute_agent.inventory import Inventory
 from services.compute_agent.ledger import Ending
 from services.compute_agent.reporter import Reporter
@@ -223,6 +224,16 @@ def test_a_scan_that_fails_is_made_again(
     reporter.start()
     conductor.wait_for(lambda: len(conductor.published()) >= 1)
     assert host.faults == []
+
+
+def test_a_hypervisor_that_does_not_answer_holds_up_no_report_and_is_asked_again(
+    reporter: Reporter, conductor: Conductor
+) -> None:
+    conductor.trouble["holdings"] = [DriverError("libvirt has not answered in 20 s")] * 2
+    reporter.start()
+    conductor.wait_for(lambda: ("holdings", None) in conductor.heard)
+    assert conductor.heard.index(("holdings", None)) == 2
+    assert conductor.heard[:2] == [("publish", (1, True)), ("publish", (1, False))]
 
 
 class TestWhoseHost:
