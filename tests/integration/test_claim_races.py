@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -94,6 +96,25 @@ def test_a_pf_and_a_vf_that_is_its_own_by_then_are_not_both_taken(
     once_it_has_looked(change)
     whole, slice_of_other = fleet.claim("nic-pf:1,nic-vf:1").devices
     assert (whole.address, slice_of_other.address, slice_of_other.parent_address) == (pf(1), vf(1, 0), pf(0))
+
+
+def test_callers_that_waited_for_a_claim_which_was_given_up_get_one_between_them(fleet: Fleet) -> None:
+    """All of them go on at the same instant, with the same id and each with a port of its own."""
+    host = fleet.host("h1", ports=8, vfs=1)
+    given_up = sa.text("""
+        INSERT INTO claims (id, instance_id, compute_node_id, status, request, first_device_id)
+        SELECT :claim_id, :claim_id, id, 'released', '{}', 1 FROM compute_nodes
+    """)
+    for _ in range(25):
+        claim_id = uuid4()
+        with fleet.engine.connect() as other:
+            other.execute(given_up, {"claim_id": claim_id})
+            calls = [meanwhile(partial(fleet.claim, "nic-pf:1", claim_id, claim_id)) for _ in range(8)]
+            wait_until_blocked(fleet.engine, 8)
+            other.rollback()
+        claim, *others = [call.result() for call in calls]
+        assert others == [claim] * 7
+        host.failed(claim, "never mind")
 
 
 def test_an_answer_and_a_report_do_not_lock_each_other_out(

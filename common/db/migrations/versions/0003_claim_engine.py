@@ -141,7 +141,7 @@ BEGIN
     INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id)
     SELECT _claim_id, _instance_id, compute_node_id, _request, id
       FROM pci_devices WHERE id = _device_ids[1]
-        ON CONFLICT (id) DO NOTHING;
+        ON CONFLICT DO NOTHING; -- with any index: if one were named, the others could still raise an error
     IF NOT FOUND THEN -- by another call with this id
         RETURN claim_made(_claim_id, _request);
     END IF;
