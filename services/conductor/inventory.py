@@ -151,10 +151,12 @@ def apply(connection: sa.Connection, report: InventoryReport, agent_down_after: 
         "compute_node_id": node_id,
         "devices": [device.model_dump() for device in report.devices],
     }
-    tree.lock_host(connection, node_id)
+    were_ports = tree.lock_host(connection, node_id)
     for statement in (_ADD_POOLS, _TREE_AT_THE_END, _VANISH, _UPSERT_PORTS, _UPSERT_VFS, _COUNT_VFS):
         connection.execute(statement, facts)
-    tree.settle(connection, tree.lock_host(connection, node_id))
+    are_ports = tree.lock_host(connection, node_id)
+    tree.count(connection, set(were_ports).difference(are_ports))
+    tree.settle(connection, are_ports)
     cells = [cell.model_dump() for cell in report.numa_cells]
     connection.execute(_REMEMBER, {"compute_node_id": node_id, "digest": report.digest, "numa_cells": cells})
     return InventoryAnswer(resend=False)

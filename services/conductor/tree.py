@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
@@ -15,6 +15,7 @@ _LOCK_HOST = sa.text("""
 """)
 
 _SETTLE = sa.text("SELECT settle_trees(:port_ids)")
+_COUNT = sa.text("SELECT count_ports(:port_ids)")
 
 
 def lock_host(connection: sa.Connection, compute_node_id: int) -> Sequence[int]:
@@ -25,3 +26,8 @@ def lock_host(connection: sa.Connection, compute_node_id: int) -> Sequence[int]:
 def settle(connection: sa.Connection, port_ids: Sequence[int]) -> None:
     """Give every device of these trees that nobody holds the status that follows. The trees are locked."""
     connection.execute(_SETTLE, {"port_ids": list(port_ids)})
+
+
+def count(connection: sa.Connection, port_ids: Collection[int]) -> None:
+    """Count anew which VFs are below these devices, that were ports when they were locked."""
+    connection.execute(_COUNT, {"port_ids": list(port_ids)})

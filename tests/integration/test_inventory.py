@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from common.errors import HostOwnedByAnotherAgent, UnknownHost
 from tests.support.concurrency import at_once, meanwhile, wait_until_blocked
-from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
+from tests.support.fleet import CONNECTX5, X710, Fleet, Host, gpu, pf, port_devices, slice_of, vf
 
 
 @pytest.fixture(autouse=True)
@@ -284,6 +284,22 @@ class TestChangedTrees:
         host.change(pf(0), dev_type="type-PCI", unusable_reason="it does not answer")
         host.report()
         assert fleet.status("h1") == {pf(0): "unavailable"} | all_are("removed", vf(0, 0), vf(0, 1))
+
+    def test_a_pf_may_become_a_vf_of_another_port_and_a_pf_again(self, fleet: Fleet) -> None:
+        """A card with one port comes where one with two was: the addresses of its VFs begin at the second."""
+        host = fleet.host("h1", ports=2, vfs=1)
+        with_two_ports = dict(host.devices)
+        host.lose(vf(1, 0))
+        host.change(pf(1), dev_type="type-VF", product_id=X710.vf, parent_address=pf(0))
+        host.report()
+        assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), pf(1)) | {vf(1, 0): "removed"}
+        assert fleet.faults() == []
+        claim = fleet.claim("nic-vf:2")
+        assert {device.parent_address for device in claim.devices} == {pf(0)}
+        host.failed(claim, "the card was changed again")
+        host.devices = with_two_ports
+        host.report()
+        assert fleet.status("h1") == all_are("available", *host.devices)
 
     def test_a_port_knows_how_many_vfs_it_has(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=2, vfs=2)
