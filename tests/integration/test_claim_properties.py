@@ -16,8 +16,18 @@ from common.errors import PortclaimError
 from common.rpc.messages import ClaimRequest, DeviceReport, InventoryReport, StepResult
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
-from tests.support.fleet import Fleet
-from tests.support.happenings import Happening, Reports, World, happenings, inventories, limits, names, wishes
+from tests.support.fleet import Fleet, port_devices
+from tests.support.happenings import (
+    PORTS,
+    VFS,
+    Happening,
+    Reports,
+    World,
+    happenings,
+    inventories,
+    limits,
+    wishes,
+)
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, legal_order
 from tests.support.model import Call, Ending, Look, Model, Release, Report
@@ -36,19 +46,20 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.fleet.close()
 
-    @initialize(first=inventories(), second=st.none() | inventories())
-    def hosts_appear(self, first: Sequence[DeviceReport], second: Sequence[DeviceReport] | None) -> None:
-        self.it_happens(Reports("h1", first))
-        if second is not None:
-            self.it_happens(Reports("h2", second))
+    @initialize(another=st.none() | inventories())
+    def hosts_appear(self, another: Sequence[DeviceReport] | None) -> None:
+        self.it_happens(Reports("h1", [device for port in PORTS for device in port_devices(port, len(VFS))]))
+        if another is not None:
+            self.it_happens(Reports("h2", another))
 
-    @rule(what=happenings)
-    def it_happens(self, what: Happening) -> None:
-        call = what.call(self.world)
-        self.world.model.take(call, self.answer(call))
+    @rule(what=st.lists(happenings, min_size=1, max_size=8))
+    def one_after_the_other(self, what: Sequence[Happening]) -> None:
+        for each in what:
+            self.it_happens(each)
+            self.all_is_right()
 
-    @rule(what=st.lists(happenings, min_size=2, max_size=4))
-    def it_happens_at_once(self, what: Sequence[Happening]) -> None:
+    @rule(what=st.lists(happenings, min_size=2, max_size=5))
+    def at_once(self, what: Sequence[Happening]) -> None:
         model = self.world.model
         calls = [each.call(self.world) for each in what]
         answers = at_once([partial(self.answer, call) for call in calls])
@@ -56,45 +67,43 @@ class Life(RuleBasedStateMachine):
         answers.append(self.answer(Look()))
         said = list(zip(calls, answers, strict=True))
         takes = [partial(Model.after, call=call, answer=answer) for call, answer in said]
-        order = legal_order(
-            [*(Operation(0, 0, take) for take in takes[:-1]), Operation(1, 1, takes[-1])], model
-        )
-        assert order, "no order explains\n" + "\n".join(f"{call}: {answer!r}" for call, answer in said)
+        operations = [Operation(0, 0, take) for take in takes[:-1]]
+        order = legal_order([*operations, Operation(1, 1, takes[-1])], model)
+        story = "\n".join(f"{call}: {answer!r}" for call, answer in said)
+        assert order, f"from {model.picture()} no order explains\n{story}"
         for number in order:
             model.take(*said[number])
 
-    @rule()
-    def unanswered_steps_are_sent_again(self) -> None:
+    @rule(wish=wishes, hosts=limits)
+    def everybody_looks(self, wish: str, hosts: Sequence[str] | None) -> None:
+        assert self.fleet.explain(wish, hosts).served == self.world.model.can_serve(wish, hosts)
+        claims = self.world.model.claims.items()
         self.fleet.sql("UPDATE outbox SET send_after = now()")
         self.fleet.sent.clear()
         self.fleet.relay().pass_on()
-        sent = [
-            (host, step.claim_id, step.action, step.step, {device.address for device in step.devices})
+        assert sorted(
+            (host, step.claim_id, step.action, step.step, sorted(device.address for device in step.devices))
             for host, step in self.fleet.sent
-        ]
-        due = [
-            (claim.host, claim_id, claim.awaited, claim.step, set(claim.devices))
-            for claim_id, claim in self.world.model.claims.items()
+        ) == sorted(
+            (claim.host, id_, claim.awaited, claim.step, sorted(claim.devices))
+            for id_, claim in claims
             if claim.awaited
-        ]
-        assert sorted(sent) == sorted(due)
-
-    @rule(wish=wishes, hosts=limits)
-    def somebody_asks_first(self, wish: str, hosts: Sequence[str] | None) -> None:
-        assert self.fleet.explain(wish, hosts).served == self.world.model.can_serve(wish, hosts)
-
-    @rule(host=names)
-    def an_agent_starts(self, host: str) -> None:
-        if host in self.world.model.hosts:
-            holdings = self.fleet.conductor.holdings(host, agent_of(host)).holdings
+        )
+        for host in self.world.model.hosts:
+            asked = self.fleet.conductor.holdings(host, agent_of(host), list(self.world.model.claims))
             assert {
                 (held.claim_id, held.status, held.step, frozenset(device.address for device in held.devices))
-                for held in holdings
+                for held in asked.holdings
             } == {
-                (claim_id, claim.status, claim.step, frozenset(claim.devices))
-                for claim_id, claim in self.world.model.claims.items()
-                if claim.host == host and claim.status in {"claimed", "allocated", "releasing"}
+                (id_, claim.status, claim.step, frozenset(claim.devices))
+                for id_, claim in claims
+                if claim.host == host and claim.is_live
             }
+            assert set(asked.ended) == {id_ for id_, claim in claims if not claim.is_live}
+
+    def it_happens(self, what: Happening) -> None:
+        call = what.call(self.world)
+        self.world.model.take(call, self.answer(call))
 
     @invariant()
     def all_is_right(self) -> None:
@@ -160,7 +169,7 @@ def test_every_answer_is_right_and_nothing_is_booked_twice(database_url: str) ->
     run_state_machine_as_test(
         lambda: Life(database_url),  # type: ignore[arg-type]  # what makes a machine will do
         settings=settings(
-            max_examples=short_or_long(40, 1500),
+            max_examples=short_or_long(24, 1000),
             stateful_step_count=short_or_long(25, 50),
             derandomize=not IS_LONG,
             deadline=None,

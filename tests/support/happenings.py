@@ -8,7 +8,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 
 from common.rpc.messages import ClaimRequest, DeviceReport
-from tests.support.fleet import CONNECTX5, X710, Card, gpu, port_devices, slice_of, vf
+from tests.support.fleet import CONNECTX5, X710, Card, gpu, pf, port_devices, slice_of, vf
 from tests.support.model import ALIAS, Call, Ending, Model, Release, Report
 
 PORTS, VFS = range(2), range(3)
@@ -39,8 +39,13 @@ class World:
     inventories: dict[str, Sequence[DeviceReport]] = field(default_factory=dict)
 
     def claim_id(self, which: int) -> UUID:
-        """Of one of the requests so far, or one that nobody knows."""
-        return self.requests[which % len(self.requests)].claim_id if self.requests else UUID(int=0)
+        """Of one of the latest claims; 0 is one that nobody knows."""
+        known = sorted(self.model.claims)[-8:]
+        return known[which % len(known)] if which and known else UUID(int=0)
+
+    def request(self, which: int) -> ClaimRequest | None:
+        """One of the latest requests, served or not."""
+        return self.requests[-1 - which % len(self.requests)] if self.requests else None
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,15 @@ class Claims:
 
     def call(self, world: World) -> Call:
         number = len(world.requests) + 1
+        earlier = None if self.which is None else world.request(self.which)
         request = ClaimRequest(
-            claim_id=UUID(int=number) if self.which is None else world.claim_id(self.which),
+            claim_id=UUID(int=number) if earlier is None else earlier.claim_id,
             instance_id=UUID(int=number << 64),
             extra_specs={ALIAS: self.wish},
             hosts=None if self.hosts is None else list(self.hosts),
             avoid_hosts=list(self.avoid_hosts),
         )
-        if self.which is None:
-            world.requests.append(request)
+        world.requests.append(request)
         return request
 
 
@@ -73,7 +78,7 @@ class ClaimsAgain:
     which: int
 
     def call(self, world: World) -> Call:
-        return world.requests[self.which % len(world.requests)] if world.requests else Release(UUID(int=0))
+        return world.request(self.which) or Release(UUID(int=0))
 
 
 @dataclass(frozen=True)
@@ -126,21 +131,30 @@ troubles = st.sampled_from(TROUBLES)
 
 @st.composite
 def inventories(draw: st.DrawFn) -> Sequence[DeviceReport]:
-    """Ports come and go, become other cards or lose SR-IOV; VFs come and go and change ports."""
+    """Ports come and go, become other cards or lose SR-IOV; VFs come and go and change ports.
+
+    Where a device was there may be one of another type: a port's address is a VF's of the other, a VF's is
+    that of a plain device.
+    """
     pfs: dict[int, Card] = {}
     devices: list[DeviceReport] = []
+    slots = [(port, vf(port, number)) for port in PORTS for number in VFS]
     for port in PORTS:
-        match draw(st.sampled_from(["PF", "PF", "PF", "PF", "PCI", "nothing"])):
+        match draw(st.sampled_from(["PF", "PF", "PF", "PF", "PCI", "VF", "nothing"])):
             case "PF":
                 pfs[port] = draw(cards)
                 devices += port_devices(port, 0, pfs[port], **draw(troubles))
             case "PCI":
                 devices.append(gpu(port).model_copy(update=draw(troubles)))
-    for slot in [(port, number) for port in PORTS for number in VFS]:
-        below = draw(st.sampled_from([slot[0]] * 6 + [1 - slot[0], None]))
+            case "VF":
+                slots.append((1 - port, pf(port)))
+    for port, address in slots:
+        below = draw(st.sampled_from([port] * 8 + [1 - port, None, "PCI"]))
         if below in pfs:
             device = slice_of(below, 0, pfs[below], **draw(troubles))
-            devices.append(device.model_copy(update={"address": vf(*slot)}))
+            devices.append(device.model_copy(update={"address": address}))
+        elif below == "PCI":
+            devices.append(gpu(port).model_copy(update={"address": address} | draw(troubles)))
     return devices
 
 
@@ -149,21 +163,13 @@ some = st.integers(0, 30)
 wishes = st.sampled_from(WISHES)
 limits = st.none() | st.sampled_from([("h1",), ("h2",), ("h1", "h2")])
 avoided = st.sampled_from([(), (), (), ("h1",), ("h2",)])
-fresh = st.none() | st.none() | st.none() | some
-endings = st.builds(
-    Ends,
-    some,
-    st.booleans() | st.just(True),
-    st.sampled_from([0, 0, 0, 0, -1, 1]),
-    st.sampled_from([False] * 7 + [True]),
-)
-happenings = (
-    st.builds(Claims, wishes, limits, avoided, fresh)
-    | st.builds(Claims, wishes, st.none(), st.just(()), st.none())
-    | st.builds(ClaimsAgain, some)
-    | st.builds(Releases, some)
-    | endings
-    | endings
-    | st.builds(Reports, names, inventories())
-    | st.builds(Reports, names, st.none())
+claims = st.builds(Claims, wishes, st.none(), st.just(()), st.none())
+particular_claims = st.builds(Claims, wishes, limits, avoided, st.sampled_from([None, None, 0, 1, 5]))
+endings = st.builds(Ends, some, st.just(True), st.just(0), st.just(False))
+odd_endings = st.builds(Ends, some, st.booleans(), st.sampled_from([-1, -1, 0, 0, 1]), st.booleans())
+reports = st.builds(Reports, names, inventories() | st.none())
+happenings = st.one_of(
+    *[claims, claims, claims, particular_claims, st.builds(ClaimsAgain, some)],
+    *[endings, endings, endings, odd_endings, st.builds(Releases, some), st.builds(Releases, some)],
+    reports,
 )

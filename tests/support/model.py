@@ -70,6 +70,11 @@ class Held:
     reason: str | None = None
 
     @property
+    def is_live(self) -> bool:
+        """Does it hold its devices?"""
+        return self.status in {"claimed", "allocated", "releasing"}
+
+    @property
     def awaited(self) -> str | None:
         """What its agent is to do."""
         return {"claimed": "attach", "releasing": "detach"}.get(self.status)
