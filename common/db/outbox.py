@@ -68,7 +68,7 @@ def put(connection: sa.Connection, claim_id: UUID, step: int, action: str, resen
 def take_due(connection: sa.Connection, limit: int, resend_after: float) -> list[AddressedStep]:
     """Up to ``limit`` steps that nobody has answered in time; workers that ask at once share them."""
     due = connection.scalars(_TAKE_DUE, {"limit": limit, "resend_after": resend_after}).all()
-    return read(connection, due)
+    return read(connection, due) if due else []
 
 
 def read(connection: sa.Connection, claim_ids: Sequence[UUID]) -> list[AddressedStep]:

@@ -1,0 +1,187 @@
+"""What the services ask of PostgreSQL costs as much in a large fleet as in a small one.
+
+Counted are the buffers of tables and indexes that a call touches, foreign keys and all, up to its commit;
+not seconds, which tell of the machine.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from common.rpc.messages import DeviceFilter, InventoryReport, StepResult
+from tests.support import postgresql
+from tests.support.fleet import Fleet
+from tests.support.straight_fleet import AGENT, DIGEST, Size, build
+
+SMALL = Size(hosts=60, ports=8, vfs=8)
+LARGE = SMALL._replace(hosts=10 * SMALL.hosts)
+
+
+@contextmanager
+def fleet_of(size: Size) -> Iterator[Fleet]:
+    url = postgresql.create_database()
+    fleet = Fleet(url)
+    build(fleet.engine, size)
+    # Vacuum touches buffers too, whenever it likes.
+    for (table,) in fleet.sql("SELECT relname FROM pg_stat_user_tables"):
+        fleet.sql(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+    yield fleet
+    fleet.close()
+    postgresql.drop_database(url)
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Fleet]:
+    with fleet_of(SMALL) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[Fleet]:
+    with fleet_of(LARGE) as fleet:
+        yield fleet
+
+
+# What is done, up to the call that counts.
+Call = Callable[[], object]
+Operation = Callable[[Fleet], Call]
+
+
+def claim_of(alias: str, hosts: list[str] | None = None) -> Operation:
+    return lambda fleet: lambda: fleet.claim(alias, hosts=hosts)
+
+
+def repetition_of_a_claim(fleet: Fleet) -> Call:
+    claim = fleet.claim("nic-vf:1")
+    return lambda: fleet.claim("nic-vf:1", claim.claim_id, claim.instance_id)
+
+
+def release(fleet: Fleet) -> Call:
+    claim = fleet.claim("nic-vf:1")
+    return lambda: fleet.release(claim)
+
+
+def answer(alias: str, action: str, outcome: str) -> Operation:
+    def operation(fleet: Fleet) -> Call:
+        claim = fleet.claim(alias)
+        if action == "detach":
+            claim = fleet.release(claim)
+        result = StepResult(
+            host=claim.host,
+            agent_id=AGENT,
+            claim_id=claim.claim_id,
+            step=claim.step,
+            outcome=outcome,  # type: ignore[arg-type]
+        )
+        return lambda: fleet.conductor.step_done(result)
+
+    return operation
+
+
+def sign_of_life(fleet: Fleet) -> Call:
+    report = InventoryReport(host="host-1", agent_id=AGENT, digest=DIGEST)
+    return lambda: fleet.conductor.report_inventory(report)
+
+
+def poll_of_the_relay(fleet: Fleet) -> Call:
+    fleet.sql(
+        "UPDATE outbox SET send_after = now() + interval '1 day' WHERE send_after < now() + interval '1 hour'"
+    )
+    return fleet.relay().pass_on
+
+
+def step_sent_again(fleet: Fleet) -> Call:
+    claim = fleet.claim("nic-vf:1")
+    fleet.sql("UPDATE outbox SET send_after = now() WHERE claim_id = :id", id=claim.claim_id)
+    return fleet.relay().pass_on
+
+
+def look_at_a_claim(fleet: Fleet) -> Call:
+    claim = fleet.claim("nic-vf:1")
+    return lambda: fleet.show(claim)
+
+
+def devices_of_a_host(fleet: Fleet) -> Call:
+    return lambda: fleet.scheduler.devices(DeviceFilter(host="host-1"))
+
+
+def holdings_of_a_host(fleet: Fleet) -> Call:
+    return lambda: fleet.conductor.holdings("host-1", AGENT)
+
+
+OPERATIONS = {
+    "claim of a VF": claim_of("nic-vf:1"),
+    "claim of VFs": claim_of("nic-vf:3"),
+    "claim of a PF": claim_of("nic-pf:1"),
+    "claim of a VF on hosts": claim_of("nic-vf:1", ["host-1", "host-2", "host-3"]),
+    "claim of a PF on hosts": claim_of("nic-pf:1", ["host-4", "host-5", "host-6"]),
+    "claim of both": claim_of("nic-pf:1,nic-vf:1"),
+    "claim of both on hosts": claim_of("nic-pf:1,nic-vf:1", ["host-7", "host-8", "host-9"]),
+    "repetition of a claim": repetition_of_a_claim,
+    "look at a claim": look_at_a_claim,
+    "VF attached": answer("nic-vf:1", "attach", "done"),
+    "VF not attached": answer("nic-vf:1", "attach", "failed"),
+    "PF attached": answer("nic-pf:1", "attach", "done"),
+    "release": release,
+    "VF detached": answer("nic-vf:1", "detach", "done"),
+    "PF detached": answer("nic-pf:1", "detach", "done"),
+    "sign of life": sign_of_life,
+    "holdings of a host": holdings_of_a_host,
+    "devices of a host": devices_of_a_host,
+    "poll of the relay": poll_of_the_relay,
+    "step sent again": step_sent_again,
+}
+
+
+def touched(fleet: Fleet) -> int:
+    """Buffers so far, in this database."""
+    fleet.sql("SELECT pg_stat_force_next_flush()")
+    [(buffers,)] = fleet.sql("""
+        SELECT sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)
+                   + coalesce(toast_blks_read + toast_blks_hit + tidx_blks_read + tidx_blks_hit, 0))
+          FROM pg_statio_user_tables
+    """)
+    return int(buffers)
+
+
+def cost(fleet: Fleet, operation: Operation) -> int:
+    """In buffers; of a few times the cheapest, because now and then a page is split or tidied up."""
+    costs = []
+    for _ in range(4):
+        call = operation(fleet)
+        before = touched(fleet)
+        call()
+        costs.append(touched(fleet) - before)
+    return min(costs)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_it_costs_the_same_in_a_fleet_ten_times_as_large(small: Fleet, large: Fleet, name: str) -> None:
+    in_small, in_large = cost(small, OPERATIONS[name]), cost(large, OPERATIONS[name])
+    assert 0 < in_large <= most(in_small)
+
+
+def most(in_small: int) -> float:
+    """What it may cost in the large fleet: indexes are a level deeper there, and hosts fill up."""
+    return 1.5 * in_small + 5
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        ("port_pools_by_room", "claim of a VF"),
+        ("pci_devices_whole", "claim of a PF"),
+        ("pci_devices_by_parent", "VF detached"),
+        ("outbox_due", "poll of the relay"),
+    ],
+)
+def test_a_missing_index_would_be_noticed(small: Fleet, large: Fleet, index: str, name: str) -> None:
+    [(definition,)] = small.sql("SELECT pg_get_indexdef(cast(:index AS regclass))", index=index)
+    for fleet in (small, large):
+        fleet.sql(f"DROP INDEX {index}")
+    try:
+        assert cost(large, OPERATIONS[name]) > most(cost(small, OPERATIONS[name]))
+    finally:
+        for fleet in (small, large):
+            fleet.sql(definition)
