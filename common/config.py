@@ -78,7 +78,15 @@ CONDUCTOR_OPTIONS = [
         "agent_down_after",
         default=60.0,
         min=0.1,
-        help="Seconds of silence after which another agent may take over a host's name.",
+        help="Seconds of silence after which a host gets no claims, and another agent may take over its "
+        "name.",
+    ),
+    cfg.FloatOpt(
+        "expire_after",
+        default=1800.0,
+        min=0.0,
+        help="Seconds after which a claim that no agent has attached is taken back and ends as expired; 0: "
+        "never. Its devices are free once its agent has answered that it does not have them.",
     ),
 ]
 

@@ -19,8 +19,11 @@ from common.rpc.messages import (
     StepResult,
 )
 from common.rpc.transport import transport
-from services.conductor import inventory, lifecycle
+from services.conductor import expiry, inventory, lifecycle
+from services.conductor.periodic import Periodic
 from services.conductor.relay import Relay
+
+_EXPIRY_PAUSE = 60.0  # seconds, at most
 
 
 class ConductorEndpoint(Endpoint):
@@ -44,7 +47,7 @@ class ConductorEndpoint(Endpoint):
 
 
 class Conductor:
-    """One worker: answers agents, and sends unanswered steps again."""
+    """One worker: answers agents, sends unanswered steps again, and takes back what was never attached."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
@@ -54,20 +57,33 @@ class Conductor:
     def start(self) -> None:
         conf = self._conf
         self._bus = transport(conf)
-        # One connection for each message in hand and one for the relay.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + 1)
+        # One connection for each message in hand, and one for each of what comes round.
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 2)
         endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
-        resend_after = conf.conductor.resend_after
-        self._relay = Relay(self._engine, self._send, resend_after, pause=resend_after / 5)
+        resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
+        relay = Relay(self._engine, self._send, resend_after)
+        self._relay = Periodic("relay", relay.work, resend_after / 5)
+        self._rounds = [self._relay]
+        if expire_after:
+            self._rounds.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))
         self._server.start(override_pool_size=self._conf.rpc.threads)
-        self._relay.start()
+        for each in self._rounds:
+            each.start()
 
     def stop(self) -> None:
         finish(self._server)
-        self._relay.end()
+        for each in self._rounds:
+            each.end()
         self._bus.cleanup()
         self._engine.dispose()
+
+    def _expire(self) -> bool:
+        after = self._conf.conductor.expire_after
+        expired = in_transaction(self._engine, lambda connection: expiry.expire(connection, after))
+        if expired:
+            self._relay.wake()
+        return bool(expired)
 
     def _send(self, host: str, step: Step) -> None:
         ComputeAgentClient(self._bus, self._conf, server=host).send(step)

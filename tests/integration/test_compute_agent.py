@@ -171,6 +171,31 @@ def test_what_was_released_while_the_agent_was_away_is_taken_back(fleet: Fleet) 
     assert fleet.effects() == [("attach", PF), ("detach", PF)]
 
 
+def test_a_claim_expires_though_its_attach_comes_late(fleet: Fleet, service_process: Services) -> None:
+    fleet.start_agent()
+    fleet.trouble(action="attach", delay=2.0)
+    service_process("conductor", {"conductor": {"expire_after": 0.5}})
+    claim = fleet.claim("pf:1")
+    expired = fleet.wait_for(claim.claim_id, "expired")
+    assert expired.reason == "not attached within 0.5 s"
+    assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
+    assert fleet.effects() == [("attach", PF), ("detach", PF)]
+
+
+def test_a_claim_of_an_agent_that_is_away_expires_when_it_is_back(
+    fleet: Fleet, service_process: Services
+) -> None:
+    fleet.start_agent().kill()
+    claim = fleet.claim("vf:1")
+    service_process("conductor", {"conductor": {"expire_after": 0.5}})
+    fleet.wait_for(claim.claim_id, "releasing")
+    assert "claimed" in fleet.statuses().values()
+    fleet.start_agent()
+    fleet.wait_for(claim.claim_id, "expired")
+    assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
+    assert fleet.effects() == []
+
+
 def test_what_a_guest_has_lost_is_given_back_at_the_next_start(fleet: Fleet) -> None:
     agent = fleet.start_agent()
     claim = fleet.claim("vf:1")

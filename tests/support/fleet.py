@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import oslo_messaging
 import sqlalchemy as sa
 
-from common.db.transaction import connect
+from common.db.transaction import connect, in_transaction
 from common.errors import ServiceUnavailable
 from common.pci.alias import Aliases
 from common.rpc.conductor import ConductorClient
@@ -35,6 +35,7 @@ from common.rpc.messages import (
     StepResult,
 )
 from common.rpc.scheduler import SchedulerClient
+from services.conductor import expiry
 from services.conductor.relay import Relay
 from services.conductor.service import ConductorEndpoint
 from services.scheduler import packing
@@ -249,7 +250,11 @@ class Fleet:
 
     def relay(self, resend_after: float = 5.0) -> Relay:
         """A conductor's relay, not running: ``pass_on()`` does one pass."""
-        return Relay(self.engine, self._send, resend_after, pause=resend_after)
+        return Relay(self.engine, self._send, resend_after)
+
+    def expire(self, after: float = 1800.0) -> list[UUID]:
+        """What a conductor does every so often: take back what has not been attached for so long."""
+        return in_transaction(self.engine, lambda connection: expiry.expire(connection, after))
 
     def status(self, host: str) -> dict[str, str]:
         """The status of each device of a host, by address."""

@@ -58,8 +58,9 @@ DECLARE
     _to_status text;
     _latest integer;
     _answered text;
+    _expiry text;
 BEGIN
-    SELECT c.status, c.step, n.id INTO _from_status, _latest, _node_id
+    SELECT c.status, c.step, c.expiry, n.id INTO _from_status, _latest, _expiry, _node_id
       FROM claims c
       JOIN compute_nodes n ON n.id = c.compute_node_id
      WHERE c.id = _claim_id AND n.host = _host AND n.agent_id = _agent_id
@@ -79,9 +80,10 @@ BEGIN
      WHERE claim_id = _claim_id AND step = _step AND (_done OR action = 'attach')
     RETURNING action INTO _answered;
     IF _answered IS NOT NULL THEN
-        _to_status := CASE WHEN _answered = 'detach' THEN 'released'
-                           WHEN _done THEN 'allocated'
-                           ELSE 'failed' END;
+        _to_status := CASE WHEN _answered = 'attach' AND _done THEN 'allocated'
+                           WHEN _answered = 'attach' THEN 'failed'
+                           WHEN _expiry IS NULL THEN 'released'
+                           ELSE 'expired' END;
     ELSIF EXISTS (SELECT FROM outbox WHERE claim_id = _claim_id AND step = _step) THEN
         _answered := 'detach';
         _to_status := 'releasing';
@@ -94,12 +96,13 @@ BEGIN
     INSERT INTO claim_events (claim_id, from_status, to_status, cause)
     VALUES (_claim_id, _from_status, _to_status,
             _answered || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END);
-    IF _to_status IN ('released', 'failed') THEN
+    IF _to_status IN ('released', 'failed', 'expired') THEN
         PERFORM free_devices(_claim_id, _node_id);
     ELSIF _to_status = 'allocated' THEN
         PERFORM mark_attached(_claim_id);
     END IF;
-    UPDATE claims SET status = _to_status, reason = _reason, updated_at = now() WHERE id = _claim_id;
+    UPDATE claims SET status = _to_status, reason = coalesce(_reason, _expiry), updated_at = now()
+     WHERE id = _claim_id;
 END $$;
 """
 

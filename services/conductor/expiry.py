@@ -1,0 +1,57 @@
+"""Take back what was claimed and never attached: its caller is gone, or its host is.
+
+An agent that gave no answer may have attached the devices, or may do so yet. So an expired claim is detached
+like a released one, and its devices are free when its agent has said so, however long that takes.
+"""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+import sqlalchemy as sa
+
+LOG = logging.getLogger(__name__)
+
+_BATCH = 100
+
+# The outbox has every claim that waits for its attach, and little else. An answer or a release that is at
+# work on a claim holds its row: it is passed over, and looked at again by the next pass.
+_EXPIRE = sa.text("""
+    WITH due AS (
+        SELECT c.id, c.step + 1 AS step
+          FROM outbox o
+          JOIN claims c ON c.id = o.claim_id
+         WHERE o.action = 'attach' AND c.status = 'claimed'
+           AND c.created_at < now() - make_interval(secs => :after)
+         ORDER BY c.created_at
+         LIMIT :limit
+           FOR UPDATE OF c SKIP LOCKED
+    ), begun AS (
+        UPDATE claims c
+           SET status = 'releasing', step = due.step, expiry = :why, reason = :why, updated_at = now()
+          FROM due
+         WHERE c.id = due.id
+        RETURNING c.id, c.step
+    ), overtaken AS (
+        DELETE FROM outbox o USING begun WHERE o.claim_id = begun.id AND o.step < begun.step
+    ), put AS (
+        INSERT INTO outbox (claim_id, step, action) SELECT id, step, 'detach' FROM begun
+    ), recorded AS (
+        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+        SELECT id, 'claimed', 'releasing', :why FROM begun
+    )
+    SELECT id FROM begun
+""")
+
+
+def expire(connection: sa.Connection, after: float) -> list[UUID]:
+    """Begin to take back claims, at most one batch, that have waited for their attach for ``after`` seconds.
+
+    Their steps are due at once. Answers which claims those are; the same call again finds the next ones.
+    """
+    facts = {"after": after, "limit": _BATCH, "why": f"not attached within {after:g} s"}
+    expired = list(connection.scalars(_EXPIRE, facts))
+    for claim_id in expired:
+        LOG.warning("claim %s expires: %s", claim_id, facts["why"])
+    return expired
