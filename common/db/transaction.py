@@ -21,19 +21,25 @@ _TRY_AGAIN = frozenset({"40001", "40P01"})
 # lock_not_available: whoever holds the lock for so long is stuck, and will not be helped by more tries.
 _STUCK = "55P03"
 
-_SETTINGS = (
-    # Here, and not the driver's affair: it would say so to the server in a round trip of its own.
-    r"default_transaction_isolation=read\ committed",
-    # One plan per prepared statement: planning anew for each call costs more than the call.
-    "plan_cache_mode=force_generic_plan",
-    # The plan is kept while tables grow, those of foreign keys included. One made when a table was nearly
-    # empty would read all of it for ever after: measured, ten times the cost of a claim.
-    "enable_seqscan=off",
-    "random_page_cost=1.1",  # what claims look at is in memory
-    # A worker that is stopped or cut off in the middle of a transaction must not hold up the others.
-    "idle_in_transaction_session_timeout=15s",
-    "lock_timeout=10s",
+SESSION_OPTIONS = " ".join(
+    f"-c {setting}"
+    for setting in (
+        # Here, and not the driver's affair: it would say so to the server in a round trip of its own.
+        r"default_transaction_isolation=read\ committed",
+        # One plan per prepared statement: planning anew for each call costs more than the call.
+        "plan_cache_mode=force_generic_plan",
+        # The plan is kept while tables grow, those of foreign keys included. One made when a table was nearly
+        # empty would read all of it for ever after: measured, ten times the cost of a claim.
+        "enable_seqscan=off",
+        "random_page_cost=1.1",  # what claims look at is in memory
+        # A worker that is stopped or cut off in the middle of a transaction must not hold up the others.
+        "idle_in_transaction_session_timeout=15s",
+        "lock_timeout=10s",
+        "timezone=UTC",
+        "jit=off",  # compiling takes longer than any statement here
+    )
 )
+"""How PostgreSQL plans for the services, as libpq's ``options``."""
 
 _ATTEMPTS = 6
 _LONGEST_PAUSE = 1.0  # seconds
@@ -49,10 +55,11 @@ def connect(url: str, pool_size: int) -> sa.Engine:
         url,
         pool_size=pool_size,
         max_overflow=0,
+        pool_use_lifo=True,
         connect_args={
             "application_name": "portclaim",
             "connect_timeout": 10,
-            "options": " ".join(f"-c {setting}" for setting in _SETTINGS),
+            "options": SESSION_OPTIONS,
         },
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+import copy
+from typing import Any, ClassVar, Self, TypeVar
 
 import oslo_messaging
 import tenacity
@@ -37,6 +38,13 @@ class Client:
         self._attempts = conf.rpc.attempts
         self._has_reached_broker = False
         self._whom = self.topic if server is None else f"{self.topic} of host {server}"
+
+    def at(self, server: str) -> Self:
+        """The same client, for the one server of this name only."""
+        other = copy.copy(self)
+        other._rpc = self._rpc.prepare(server=server)
+        other._whom = f"{self.topic} of host {server}"
+        return other
 
     def ping(self) -> None:
         """Return once the service has answered. Raises :class:`ServiceUnavailable`."""

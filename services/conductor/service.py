@@ -57,6 +57,7 @@ class Conductor:
     def start(self) -> None:
         conf = self._conf
         self._bus = transport(conf)
+        self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each of what comes round.
         self._engine = connect(conf.database.connection, conf.rpc.threads + 2)
         endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
@@ -86,4 +87,4 @@ class Conductor:
         return bool(expired)
 
     def _send(self, host: str, step: Step) -> None:
-        ComputeAgentClient(self._bus, self._conf, server=host).send(step)
+        self._agents.at(host).send(step)

@@ -134,6 +134,7 @@ class Scheduler:
     def start(self) -> None:
         conf = self._conf
         self._bus = transport(conf)
+        self._agents = ComputeAgentClient(self._bus, conf)
         self._engine = connect(conf.database.connection, conf.rpc.threads)
         claims = ClaimEngine(
             self._engine,
@@ -152,4 +153,4 @@ class Scheduler:
         self._engine.dispose()
 
     def _send(self, host: str, step: Step) -> None:
-        ComputeAgentClient(self._bus, self._conf, server=host).send(step)
+        self._agents.at(host).send(step)

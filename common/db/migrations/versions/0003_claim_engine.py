@@ -108,9 +108,7 @@ BEGIN RETURN (
     SELECT json_build_object(
                'claim_id', c.id, 'instance_id', c.instance_id, 'status', c.status,
                'host', (SELECT host FROM compute_nodes WHERE id = c.compute_node_id),
-               'reason', c.reason, 'step', c.step,
-               'created_at', to_char(c.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-               'updated_at', to_char(c.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+               'reason', c.reason, 'step', c.step, 'created_at', c.created_at, 'updated_at', c.updated_at,
                'devices', (
                    SELECT json_agg(json_build_object(
                               'address', d.address, 'dev_type', p.dev_type, 'vendor_id', p.vendor_id,
@@ -135,8 +133,9 @@ CREATE FUNCTION write_claim(
     _device_ids bigint[], _request_indexes integer[]
 ) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
-    _taken record;
-    _taken_count integer := 0;
+    _count integer;
+    _begun_ports bigint[];
+    _whole_devices bigint[];
 BEGIN
     INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id)
     SELECT _claim_id, _instance_id, compute_node_id, _request, id
@@ -146,40 +145,44 @@ BEGIN
         RETURN claim_made(_claim_id, _request);
     END IF;
 
-    -- A PF takes its VFs along, a VF its PF; nothing else changes by itself.
-    FOR _taken IN
-        WITH taken AS (
-            UPDATE pci_devices SET status = 'claimed', claim_id = _claim_id
-             WHERE id = ANY(_device_ids) AND status = 'available'
-            RETURNING id, parent_id, pool_id
-        ), remembered AS (
-            INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)
-            SELECT _claim_id, id, pool_id, _request_indexes[array_position(_device_ids, id)] FROM taken
-        )
-        SELECT coalesce(parent_id, id) AS port_id, pool_id, parent_id IS NOT NULL AS is_vf, count(*) AS count
-          FROM taken GROUP BY 1, 2, 3
-    LOOP
-        _taken_count := _taken_count + _taken.count;
-        IF _taken.is_vf THEN
-            UPDATE pci_devices SET status = 'unclaimable'
-             WHERE id = _taken.port_id AND status = 'available';
-            UPDATE port_pools
-               SET held = held + _taken.count,
-                   free = free - CASE WHEN pool_id = _taken.pool_id THEN _taken.count ELSE 0 END
-             WHERE port_id = _taken.port_id;
-        ELSE
-            UPDATE pci_devices SET status = 'unclaimable'
-             WHERE parent_id = _taken.port_id AND status = 'available';
-            UPDATE port_pools SET free = 0 WHERE port_id = _taken.port_id;
-        END IF;
-    END LOOP;
-    IF _taken_count < cardinality(_device_ids) THEN
+    WITH taken AS (
+        UPDATE pci_devices SET status = 'claimed', claim_id = _claim_id
+         WHERE id = ANY(_device_ids) AND status = 'available'
+        RETURNING id, parent_id, pool_id
+    ), remembered AS (
+        INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)
+        SELECT _claim_id, id, pool_id, _request_indexes[array_position(_device_ids, id)] FROM taken
+    ), room AS (
+        UPDATE port_pools pp
+           SET held = held + (SELECT count(*) FROM taken WHERE parent_id = pp.port_id),
+               free = free - (SELECT count(*) FROM taken
+                               WHERE parent_id = pp.port_id AND pool_id = pp.pool_id)
+         WHERE port_id = ANY(ARRAY(SELECT parent_id FROM taken))
+    ), step AS (
+        INSERT INTO outbox (claim_id, step, action, sends, send_after)
+        VALUES (_claim_id, 1, 'attach', 1, now() + make_interval(secs => _resend_after))
+    ), event AS (
+        INSERT INTO claim_events (claim_id, to_status, cause) VALUES (_claim_id, 'claimed', 'claim')
+    )
+    SELECT count(*),
+           array_agg(parent_id) FILTER (
+               WHERE 'available' = (SELECT status FROM pci_devices pf WHERE pf.id = taken.parent_id)),
+           array_agg(id) FILTER (WHERE parent_id IS NULL)
+      INTO _count, _begun_ports, _whole_devices
+      FROM taken;
+    IF _count < cardinality(_device_ids) THEN
         RAISE serialization_failure USING MESSAGE = 'a device changed under the lock of its tree';
     END IF;
 
-    INSERT INTO outbox (claim_id, step, action, sends, send_after)
-    VALUES (_claim_id, 1, 'attach', 1, now() + make_interval(secs => _resend_after));
-    INSERT INTO claim_events (claim_id, to_status, cause) VALUES (_claim_id, 'claimed', 'claim');
+    -- A PF takes its VFs along, a VF its PF; nothing else changes by itself.
+    IF _begun_ports IS NOT NULL THEN
+        UPDATE pci_devices SET status = 'unclaimable' WHERE id = ANY(_begun_ports) AND status = 'available';
+    END IF;
+    IF _whole_devices IS NOT NULL THEN
+        UPDATE pci_devices SET status = 'unclaimable'
+         WHERE parent_id = ANY(_whole_devices) AND status = 'available';
+        UPDATE port_pools SET free = 0 WHERE port_id = ANY(_whole_devices);
+    END IF;
     RETURN claim_as_json(_claim_id);
 END $$;
 """

@@ -14,12 +14,16 @@ DECLARE
 BEGIN
     SELECT status, step + 1 INTO _status, _step FROM claims WHERE id = _claim_id FOR UPDATE;
     IF _status IN ('claimed', 'allocated') THEN
+        WITH overtaken AS (
+            DELETE FROM outbox WHERE claim_id = _claim_id
+        ), step AS (
+            INSERT INTO outbox (claim_id, step, action, sends, send_after)
+            VALUES (_claim_id, _step, 'detach', 1, now() + make_interval(secs => _resend_after))
+        ), event AS (
+            INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+            VALUES (_claim_id, _status, 'releasing', 'release')
+        )
         UPDATE claims SET status = 'releasing', step = _step, updated_at = now() WHERE id = _claim_id;
-        DELETE FROM outbox WHERE claim_id = _claim_id;
-        INSERT INTO outbox (claim_id, step, action, sends, send_after)
-        VALUES (_claim_id, _step, 'detach', 1, now() + make_interval(secs => _resend_after));
-        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-        VALUES (_claim_id, _status, 'releasing', 'release');
     END IF;
     RETURN claim_as_json(_claim_id);
 END $$;
@@ -57,7 +61,6 @@ DECLARE
     _from_status text;
     _to_status text;
     _latest integer;
-    _answered text;
     _expiry text;
 BEGIN
     SELECT c.status, c.step, c.expiry, n.id INTO _from_status, _latest, _expiry, _node_id
@@ -76,31 +79,27 @@ BEGIN
             MESSAGE = format('claim %s has no step %s, only %s', _claim_id, _step, _latest);
     END IF;
 
-    DELETE FROM outbox
-     WHERE claim_id = _claim_id AND step = _step AND (_done OR action = 'attach')
-    RETURNING action INTO _answered;
-    IF _answered IS NOT NULL THEN
-        _to_status := CASE WHEN _answered = 'attach' AND _done THEN 'allocated'
-                           WHEN _answered = 'attach' THEN 'failed'
-                           WHEN _expiry IS NULL THEN 'released'
-                           ELSE 'expired' END;
-    ELSIF EXISTS (SELECT FROM outbox WHERE claim_id = _claim_id AND step = _step) THEN
-        _answered := 'detach';
-        _to_status := 'releasing';
-    ELSIF _from_status = 'allocated' AND NOT _done THEN
-        _answered := 'attach';
-        _to_status := 'failed';
-    ELSE -- answered before
+    _to_status := CASE
+        WHEN _from_status = 'claimed' AND _done THEN 'allocated'
+        WHEN _from_status = 'releasing' AND NOT _done THEN 'releasing'
+        WHEN _from_status = 'releasing' AND _expiry IS NOT NULL THEN 'expired'
+        WHEN _from_status = 'releasing' THEN 'released'
+        WHEN _from_status IN ('claimed', 'allocated') AND NOT _done THEN 'failed' END;
+    IF _to_status IS NULL THEN -- answered before
         RETURN;
-    END IF;
-    INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-    VALUES (_claim_id, _from_status, _to_status,
-            _answered || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END);
-    IF _to_status IN ('released', 'failed', 'expired') THEN
+    ELSIF _to_status IN ('released', 'failed', 'expired') THEN
         PERFORM free_devices(_claim_id, _node_id);
     ELSIF _to_status = 'allocated' THEN
         PERFORM mark_attached(_claim_id);
     END IF;
+    WITH answered AS (
+        DELETE FROM outbox WHERE claim_id = _claim_id AND step = _step AND _to_status <> 'releasing'
+    ), event AS (
+        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+        VALUES (_claim_id, _from_status, _to_status,
+                CASE WHEN _from_status = 'releasing' THEN 'detach' ELSE 'attach' END
+                || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END)
+    )
     UPDATE claims SET status = _to_status, reason = coalesce(_reason, _expiry), updated_at = now()
      WHERE id = _claim_id;
 END $$;
@@ -121,70 +120,68 @@ END $$;
 FREE_DEVICES = """
 CREATE FUNCTION free_devices(_claim_id uuid, _node_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    _port_ids bigint[] := ports_of(_claim_id);
-    _is_one_missing boolean := is_one_missing(_node_id, _port_ids);
-    _freed record;
+    _port_ids bigint[];
+    _was_one_missing boolean;
+    _is_one_missing boolean;
+    _settled_ports bigint[];
 BEGIN
+    SELECT ports.ids, is_one_missing(_node_id, ports.ids) INTO _port_ids, _was_one_missing
+      FROM (SELECT ports_of(_claim_id) AS ids) ports;
+
     -- What the host did not list was kept because it was in use: the next report decides anew. The host is
     -- locked before its trees, as a report does it, and only if there is something to say; which a report
     -- that was under way may have said by then.
-    IF _is_one_missing THEN
+    IF _was_one_missing THEN
         PERFORM FROM compute_nodes WHERE id = _node_id FOR NO KEY UPDATE;
         UPDATE compute_nodes SET inventory_digest = NULL
          WHERE id = _node_id AND is_one_missing(_node_id, _port_ids);
     END IF;
     PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
-    IF NOT _is_one_missing AND is_one_missing(_node_id, _port_ids) THEN
-        RAISE serialization_failure USING MESSAGE = 'a report came before the trees were locked';
-    END IF;
 
     -- The clock, read under the trees' locks: now() is when this transaction began, perhaps long before
     -- it got them, and the holds of two that waited for one another would not fit together.
-    UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id;
-    FOR _freed IN
-        WITH freed AS (
-            UPDATE pci_devices
-               SET status = settled_status(offered, present, unusable_reason, NULL), claim_id = NULL
-             WHERE claim_id = _claim_id
-            RETURNING parent_id, pool_id, status
-        )
-        SELECT parent_id AS port_id, pool_id, count(*) AS count,
-               count(*) FILTER (WHERE status = 'available') AS available
-          FROM freed GROUP BY 1, 2
-    LOOP
-        UPDATE port_pools
-           SET held = held - _freed.count,
-               free = free + CASE WHEN pool_id = _freed.pool_id THEN _freed.available ELSE 0 END
-         WHERE port_id = _freed.port_id;
-    END LOOP;
-
+    WITH remembered AS (
+        UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id
+    ), freed AS (
+        UPDATE pci_devices
+           SET status = settled_status(offered, present, unusable_reason, NULL), claim_id = NULL
+         WHERE claim_id = _claim_id
+        RETURNING id, parent_id, pool_id, status
+    ), room AS (
+        UPDATE port_pools pp
+           SET held = held - (SELECT count(*) FROM freed WHERE parent_id = pp.port_id),
+               free = free + (SELECT count(*) FROM freed
+                               WHERE parent_id = pp.port_id AND pool_id = pp.pool_id AND status = 'available')
+         WHERE port_id = ANY(ARRAY(SELECT parent_id FROM freed))
+        RETURNING port_id, held
+    )
+    SELECT ARRAY(SELECT id FROM freed WHERE parent_id IS NULL UNION SELECT port_id FROM room WHERE held = 0),
+           is_one_missing(_node_id, _port_ids)
+      INTO _settled_ports, _is_one_missing;
+    IF _is_one_missing AND NOT _was_one_missing THEN
+        RAISE serialization_failure USING MESSAGE = 'a report came before the trees were locked';
+    END IF;
     -- The trees of which nothing is held any more; the others are as they were.
-    _port_ids := ARRAY(
-        SELECT id FROM unnest(_port_ids) port (id)
-         WHERE NOT EXISTS (SELECT FROM pci_devices
-                            WHERE parent_id = port.id AND status IN ('claimed', 'allocated')));
-    IF cardinality(_port_ids) > 0 THEN
-        PERFORM settle_trees(_port_ids);
+    IF cardinality(_settled_ports) > 0 THEN
+        PERFORM settle_trees(_settled_ports);
     END IF;
 END $$;
 """
 
 PORTS_OF = """
-CREATE FUNCTION ports_of(_claim_id uuid) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = _claim_id);
-END $$;
+CREATE FUNCTION ports_of(_claim_id uuid) RETURNS bigint[] LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = _claim_id)
+$$;
 """
 
 IS_ONE_MISSING = """
 CREATE INDEX pci_devices_missing ON pci_devices (compute_node_id) WHERE NOT present AND status <> 'removed';
 CREATE FUNCTION is_one_missing(_node_id bigint, _port_ids bigint[])
-RETURNS boolean LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    RETURN EXISTS (SELECT FROM pci_devices
+RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pci_devices
                     WHERE compute_node_id = _node_id AND NOT present AND status <> 'removed'
-                      AND coalesce(parent_id, id) = ANY(_port_ids));
-END $$;
+                      AND coalesce(parent_id, id) = ANY(_port_ids))
+$$;
 """
 
 FUNCTIONS = (
