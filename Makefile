@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hardware up down lint types format lock rabbitmq clean
+.PHONY: help setup demo test test-hardware bench chaos up down lint types format lock rabbitmq clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -18,6 +18,8 @@ help:
 	@echo '                  TESTS=tests/unit       only these         WORKERS=4   in four processes'
 	@echo '                  The tests of the containers run where a Docker engine answers.'
 	@echo '  make test-hardware    the agent on real SR-IOV devices, in the virtual machine that LAB names'
+	@echo '  make bench    how near to the limits of PostgreSQL and RabbitMQ a claim is, and how well ports are packed'
+	@echo '  make chaos    kill schedulers in the middle of claims, a hundred times, and count what is left'
 	@echo '  make up       the real thing in containers: PostgreSQL, RabbitMQ, all services, three simulated hosts'
 	@echo '                  then: docker compose run --rm portclaim tree         make down   stop and forget it'
 	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
@@ -37,6 +39,15 @@ test: $(READY) rabbitmq
 # Exits with 77 where there is no lab. One of them at a time: it takes a core and some minutes.
 test-hardware: $(READY)
 	@tests/hardware/run
+
+# On a quiet machine; a quarter of an hour. Results and pictures are in bench/results/, see docs/performance.md.
+bench: $(READY) rabbitmq
+	$(BIN)/python -m bench.claims
+	$(BIN)/python -m bench.packing
+
+# The long form of what the tests do in short.
+chaos: $(READY) rabbitmq
+	@PORTCLAIM_CHAOS=long $(BIN)/python -m pytest --timeout 3600 -rA tests/chaos
 
 up: .env
 	docker compose up --build --detach

@@ -1,0 +1,81 @@
+"""What a client does: a cycle of claim, release and the agent's answer, or an echo, again and again."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import oslo_messaging
+import sqlalchemy as sa
+
+from bench.crew import Do
+from bench.fleet import AGENT, wanted
+from common import config
+from common.db.transaction import connect
+from common.rpc.conductor import ConductorClient
+from common.rpc.messages import Claim, ClaimRequest, StepResult
+from common.rpc.scheduler import SchedulerClient
+from common.rpc.transport import transport
+from services.conductor import lifecycle
+from services.scheduler.claims import ClaimEngine
+from services.scheduler.packing import PACK, Packing
+
+
+def in_process(database_url: str, alias: str, threads: int) -> Do:
+    """Cycles through the engine and the conductor's life cycle, called directly."""
+    engine = connect(database_url, threads)
+    claims = claim_engine(engine)
+    wish = wanted(alias)
+
+    def cycle() -> None:
+        made = claims.claim(request(alias), wish)
+        lifecycle.step_done(engine, detached(claims.release(made.claim_id)))
+
+    return cycle
+
+
+def over_bus(config_file: str, alias: str) -> Do:
+    """Cycles through scheduler and conductor, called over the bus: three calls each."""
+    conf = config.load(["--config-file", config_file], "bench")
+    bus = transport(conf)
+    scheduler, conductor = SchedulerClient(bus, conf), ConductorClient(bus, conf)
+
+    def cycle() -> None:
+        made = scheduler.claim(request(alias))
+        conductor.step_done(detached(scheduler.release(made.claim_id)))
+
+    return cycle
+
+
+def echo(config_file: str, alias: str) -> Do:
+    """Calls that carry what a claim's call carries, to a server that sends it back."""
+    conf = config.load(["--config-file", config_file], "bench")
+    client = oslo_messaging.get_rpc_client(
+        transport(conf), oslo_messaging.Target(topic="echo", version="1.0"), timeout=conf.rpc.timeout
+    )
+
+    def call() -> None:
+        client.call({}, "echo", **request(alias).model_dump(mode="json"))
+
+    return call
+
+
+def claim_engine(engine: sa.Engine, packing: Packing = PACK) -> ClaimEngine:
+    """An engine for which a host is alive however long ago the fleet was built."""
+    return ClaimEngine(engine, packing, resend_after=5.0, patience=30.0, agent_down_after=1e9)
+
+
+def request(alias: str) -> ClaimRequest:
+    """What an API layer asks for a new instance."""
+    return ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs={"pci_passthrough:alias": alias})
+
+
+def detached(claim: Claim) -> StepResult:
+    """What the agent says when it has done the last step of a claim that was released."""
+    return StepResult(
+        host=claim.host,
+        agent_id=AGENT,
+        claim_id=claim.claim_id,
+        step=claim.step,
+        outcome="done",
+        reason=None,
+    )

@@ -1,0 +1,182 @@
+"""``python -m bench.packing``: how many PF and VF requests does each packing policy serve?
+
+A seeded trace of claims and releases is replayed through the real engine under each policy. The bound is a
+clairvoyant that may move VFs between ports for free at any moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from bench import plot
+from bench.clients import claim_engine, detached, request
+from bench.fleet import Size, new_fleet, wanted
+from cli.embedded import postgresql
+from common.db.transaction import connect
+from common.errors import ClaimRefused
+from common.rpc.messages import Claim
+from services.conductor import lifecycle
+from services.scheduler.packing import PACK, SPREAD, Packing
+
+RESULTS = Path(__file__).parent / "results"
+SIZE = Size(hosts=20, pfs=4, vfs=8)
+PORTS = SIZE.hosts * SIZE.pfs
+
+RANDOM = Packing("random", *["random()"] * 4)
+"""Any device that would do, each as likely as the others."""
+
+Kind = Literal["PF", "VF"]
+ALIASES = {"PF": "nic-pf:1", "VF": "nic-vf:1"}
+
+
+class Event(NamedTuple):
+    """At its time, instance ``number`` comes or goes. ``counts``: not while the fleet was filling up."""
+
+    time: float
+    number: int
+    kind: Kind
+    comes: bool
+    counts: bool
+
+
+class Served(NamedTuple):
+    """Shares of the requests of each kind that were served, from 0 to 1."""
+
+    PF: float
+    VF: float
+
+
+def trace(load: float, lifetimes: float, seed: int) -> list[Event]:
+    """Poisson arrivals and exponential lifetimes (mean 1); PFs and VFs each ask for half of the load.
+
+    ``load``: what is asked for, as a share of all ports. The first three lifetimes do not count: the fleet
+    begins empty.
+    """
+    chance = random.Random(seed)
+    numbers = itertools.count()
+    rates: dict[Kind, float] = {"PF": PORTS * load / 2, "VF": PORTS * SIZE.vfs * load / 2}
+    events = []
+    for kind, rate in rates.items():
+        time = chance.expovariate(rate)
+        while time < lifetimes:
+            number, counts = next(numbers), time > 3.0
+            events.append(Event(time, number, kind, True, counts))
+            events.append(Event(time + chance.expovariate(1.0), number, kind, False, counts))
+            time += chance.expovariate(rate)
+    return sorted(events)
+
+
+def bound(events: Sequence[Event]) -> Served:
+    """What the clairvoyant serves: a PF while a port is left when all VFs are packed as tightly as can be."""
+    held: dict[int, Kind] = {}
+    count = {"PF": 0, "VF": 0}
+    served = set()
+    for event in events:
+        if not event.comes:
+            if event.number in held:
+                count[held.pop(event.number)] -= 1
+            continue
+        ports_for_vfs = -(-count["VF"] // SIZE.vfs)
+        fits = (
+            PORTS - count["PF"] - ports_for_vfs >= 1
+            if event.kind == "PF"
+            else count["VF"] < (PORTS - count["PF"]) * SIZE.vfs
+        )
+        if fits:
+            held[event.number] = event.kind
+            count[event.kind] += 1
+            served.add(event.number)
+    return _shares(events, served)
+
+
+class Replay:
+    """A trace on an empty fleet under one policy, with so many events at once in hand."""
+
+    def __init__(self, cluster_url: str, packing: Packing, clients: int) -> None:
+        self._engine = connect(new_fleet(cluster_url, SIZE, used=False), clients)
+        self._claims = claim_engine(self._engine, packing)
+        self._wanted = {kind: wanted(alias) for kind, alias in ALIASES.items()}
+        self._clients = clients
+
+    def run(self, events: Sequence[Event]) -> Served:
+        """Every client takes the next event of the trace as soon as it is done with its last one."""
+        made: dict[int, Future[Claim | None]] = {event.number: Future() for event in events}
+        coming = iter(events)
+        one_by_one = threading.Lock()
+
+        def work() -> None:
+            while (event := _next(coming, one_by_one)) is not None:
+                if event.comes:
+                    made[event.number].set_result(self._claim(event.kind))
+                elif claim := made[event.number].result():
+                    lifecycle.step_done(self._engine, detached(self._claims.release(claim.claim_id)))
+
+        with ThreadPoolExecutor(self._clients) as pool:
+            for client in [pool.submit(work) for _ in range(self._clients)]:
+                client.result()
+        self._engine.dispose()
+        return _shares(events, {number for number, claim in made.items() if claim.result()})
+
+    def _claim(self, kind: Kind) -> Claim | None:
+        try:
+            return self._claims.claim(request(ALIASES[kind]), self._wanted[kind])
+        except ClaimRefused:
+            return None
+
+
+def _next(coming: Iterator[Event], one_by_one: threading.Lock) -> Event | None:
+    with one_by_one:
+        return next(coming, None)
+
+
+def _shares(events: Sequence[Event], served: set[int]) -> Served:
+    shares = {}
+    for kind in ALIASES:
+        asked = {event.number for event in events if event.comes and event.counts and event.kind == kind}
+        shares[kind] = round(len(asked & served) / len(asked), 4)
+    return Served(**shares)
+
+
+def main() -> None:
+    """Replay, print a JSON object per result, and write ``results/packing.json`` and ``packing.svg``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lifetimes", type=float, default=40.0, help="of an instance on average, in all")
+    parser.add_argument("--seed", type=int, default=1)
+    wish = parser.parse_args()
+    results: list[dict[str, Any]] = []
+
+    def add(name: str, ratio: float, goal: float | None, **made_from: object) -> None:
+        results.append({"name": name, "ratio": round(ratio, 4), "goal": goal, **made_from})
+        print(json.dumps(results[-1]), flush=True)
+
+    with postgresql() as url:
+        for load in (0.7, 0.9):
+            events = trace(load, wish.lifetimes, wish.seed)
+            best = bound(events)
+            at = f"at {load:.0%} load"
+            add(f"bound {at}, PF requests served", best.PF, None, served=best._asdict(), events=len(events))
+            for packing in (PACK, SPREAD, RANDOM):
+                alone = Replay(url, packing, 1).run(events)
+                goal = 0.97 if packing is PACK and load == 0.9 else None
+                name = f"{packing.name} {at}, PF requests by the bound"
+                add(name, alone.PF / best.PF, goal, served=alone._asdict(), bound=best._asdict())
+                if packing is PACK:
+                    crowd = Replay(url, packing, 32).run(events)
+                    goal = 0.95 if load == 0.9 else None
+                    name = f"pack {at}, 32 clients by one"
+                    add(name, crowd.PF / alone.PF, goal, served=crowd._asdict(), one_client=alone._asdict())
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "packing.json").write_text(json.dumps(results, indent=1) + "\n")
+    plot.ratios(RESULTS / "packing.svg", results)
+
+
+if __name__ == "__main__":
+    main()
