@@ -52,6 +52,7 @@ PAIRS = [
     Pair("a PF with 64 VFs, 8 clients", "engine, PF with 64 VFs", "limit, PF with 64 VFs"),
     Pair("a PF with 256 VFs, 8 clients", "engine, PF with 256 VFs", "limit, PF with 256 VFs", goal=0.7),
     Pair("through RPC, 8 clients, by echo", "RPC", "echo", goal=0.7, calls=3),
+    Pair("through RPC, 8 clients, by an echo of the same messages", "RPC", "echo of the same messages"),
 ]
 
 
@@ -77,6 +78,7 @@ class Contestants:
             "engine, PF with 256 VFs": lambda: self._engine(MANY_VFS, PF, 8),
             "RPC": lambda: self._over_bus(clients.over_bus),
             "echo": lambda: self._over_bus(clients.echo),
+            "echo of the same messages": lambda: self._over_bus(clients.echo_of_same_messages),
         }
 
     def __getitem__(self, name: str) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import uuid4
 
 import oslo_messaging
@@ -12,6 +13,7 @@ from bench.fleet import AGENT, wanted
 from common import config
 from common.db.transaction import connect
 from common.rpc.conductor import ConductorClient
+from common.rpc.endpoint import VERSION
 from common.rpc.messages import Claim, ClaimRequest, StepResult
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
@@ -48,15 +50,28 @@ def over_bus(config_file: str, alias: str) -> Do:
 
 def echo(config_file: str, alias: str) -> Do:
     """Calls that carry what a claim's call carries, to a server that sends it back."""
+    call = _echo(config_file, alias)
+    return lambda: call("echo")
+
+
+def echo_of_same_messages(config_file: str, alias: str) -> Do:
+    """As many calls as :func:`over_bus` makes, with as many casts behind them."""
+    call = _echo(config_file, alias)
+
+    def cycle() -> None:
+        call("echo_and_cast")
+        call("echo_and_cast")
+        call("echo")
+
+    return cycle
+
+
+def _echo(config_file: str, alias: str) -> Callable[[str], object]:
     conf = config.load(["--config-file", config_file], "bench")
     client = oslo_messaging.get_rpc_client(
-        transport(conf), oslo_messaging.Target(topic="echo", version="1.0"), timeout=conf.rpc.timeout
+        transport(conf), oslo_messaging.Target(topic="echo", version=VERSION), timeout=conf.rpc.timeout
     )
-
-    def call() -> None:
-        client.call({}, "echo", **request(alias).model_dump(mode="json"))
-
-    return call
+    return lambda method: client.call({}, method, **request(alias).model_dump(mode="json"))
 
 
 def claim_engine(engine: sa.Engine, packing: Packing = PACK) -> ClaimEngine:

@@ -8,15 +8,24 @@ import oslo_messaging
 from oslo_config import cfg
 
 from common import service
-from common.rpc.endpoint import Endpoint, server
+from common.rpc.endpoint import VERSION, Endpoint, server
 from common.rpc.transport import transport
 
 
 class EchoEndpoint(Endpoint):
     """The least that a server can do."""
 
+    def __init__(self, agents: oslo_messaging.RPCClient) -> None:
+        self._agents = agents
+
     @oslo_messaging.expose
     def echo(self, _context: object, **fields: Any) -> dict[str, Any]:
+        return fields
+
+    @oslo_messaging.expose
+    def echo_and_cast(self, _context: object, **fields: Any) -> dict[str, Any]:
+        """The same, and a cast besides, as a scheduler sends one to an agent; here nobody takes it."""
+        self._agents.cast({}, "attach", **fields)
         return fields
 
 
@@ -28,7 +37,9 @@ class Echo:
 
     def start(self) -> None:
         self._bus = transport(self._conf)
-        self._server = server(self._bus, "echo", self._conf.host, EchoEndpoint())
+        agent = oslo_messaging.Target(topic="compute_agent", version=VERSION, server="host-1")
+        endpoint = EchoEndpoint(oslo_messaging.get_rpc_client(self._bus, agent))
+        self._server = server(self._bus, "echo", self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
 
     def stop(self) -> None:
