@@ -46,6 +46,16 @@ OPEN_HOST = """
        FROM compute_nodes n WHERE n.id = {of}.compute_node_id)
 """
 
+# The rows of the named hosts, whose ports are few. OFFSET 0 has PostgreSQL begin there: left to itself it
+# walks down the index of the whole fleet until it meets one of them.
+_OF_NAMED_HOSTS = """
+    (SELECT of_host.*
+       FROM (SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[]) OFFSET 0) named
+      CROSS JOIN LATERAL (
+            SELECT * FROM {table}
+             WHERE compute_node_id = named.id AND pool_id = pool.id AND {free} OFFSET 0) of_host)
+"""
+
 # A few from the top of each pool's index, and only of those what sorting them finely needs.
 # spare_whole_ports: begin a whole port only if at least so many are left (0: always).
 _PORTS_WITH_ROOM = """
@@ -56,8 +66,8 @@ _PORTS_WITH_ROOM = """
               FROM unnest(:pool_ids) AS pool (id)
              CROSS JOIN (VALUES (false), (true)) AS state (whole)
              CROSS JOIN LATERAL (
-                   SELECT pp.* FROM {hosts} port_pools pp
-                    WHERE {on_hosts} AND pp.pool_id = pool.id AND pp.whole = state.whole
+                   SELECT pp.* FROM {port_pools} pp
+                    WHERE pp.pool_id = pool.id AND pp.whole = state.whole
                       AND pp.free > 0 AND pp.free >= :count
                       AND {open_host}
                     ORDER BY {within}
@@ -88,8 +98,8 @@ _WHOLE_DEVICES = """
               FROM unnest(:pool_ids) AS pool (id)
              CROSS JOIN LATERAL (
                    SELECT d.id, d.vfs, d.compute_node_id, d.pool_id, d.numa_node
-                     FROM {hosts} pci_devices d
-                    WHERE {on_hosts} AND d.pool_id = pool.id
+                     FROM {pci_devices} d
+                    WHERE d.pool_id = pool.id
                       AND d.status = 'available' AND d.dev_type <> 'type-VF'
                       AND {open_host}
                     ORDER BY {devices_within}
@@ -137,7 +147,12 @@ def claim_beside(packing: Packing) -> Prepared:
 
 def claim_vfs(packing: Packing, *, on_hosts: bool) -> Prepared:
     """Claim VFs of one port: on the hosts named ``hosts``, or on any."""
-    ports = _PORTS_WITH_ROOM.format(within=packing.within, ports=packing.ports, **_hosts("pp", on_hosts))
+    ports = _PORTS_WITH_ROOM.format(
+        port_pools=_of_hosts("port_pools", "free > 0", on_hosts=on_hosts),
+        open_host=OPEN_HOST.format(of="pp"),
+        within=packing.within,
+        ports=packing.ports,
+    )
     name = f"claim_vfs_{'on_hosts_' if on_hosts else ''}{packing.name}"
     return Prepared(name, _CLAIM_ON_ONE_PORT.format(ports=ports))
 
@@ -145,21 +160,17 @@ def claim_vfs(packing: Packing, *, on_hosts: bool) -> Prepared:
 def claim_whole(packing: Packing, *, on_hosts: bool) -> Prepared:
     """Claim one PF, or one device without a tree: on the hosts named ``hosts``, or on any."""
     devices = _WHOLE_DEVICES.format(
-        devices_within=packing.devices_within, devices=packing.devices, **_hosts("d", on_hosts)
+        pci_devices=_of_hosts("pci_devices", "status = 'available'", on_hosts=on_hosts),
+        open_host=OPEN_HOST.format(of="d"),
+        devices_within=packing.devices_within,
+        devices=packing.devices,
     )
     name = f"claim_whole_{'on_hosts_' if on_hosts else ''}{packing.name}"
     return Prepared(name, _CLAIM_ON_ONE_PORT.format(ports=devices))
 
 
-def _hosts(of: str, on_hosts: bool) -> dict[str, str]:
-    """Where a statement begins: at the named hosts, whose ports are few, or at the top of an index."""
-    return {
-        "hosts": "compute_nodes named CROSS JOIN" if on_hosts else "",
-        "on_hosts": f"named.host = ANY(:hosts::text[]) AND {of}.compute_node_id = named.id"
-        if on_hosts
-        else "true",
-        "open_host": OPEN_HOST.format(of=of),
-    }
+def _of_hosts(table: str, free: str, *, on_hosts: bool) -> str:
+    return _OF_NAMED_HOSTS.format(table=table, free=free) if on_hosts else table
 
 
 # The long way begins on the hosts of the best ports and devices of each pool: reading all that a large

@@ -169,7 +169,7 @@ def test_every_answer_is_right_and_nothing_is_booked_twice(database_url: str) ->
     run_state_machine_as_test(
         lambda: Life(database_url),  # type: ignore[arg-type]  # what makes a machine will do
         settings=settings(
-            max_examples=short_or_long(24, 1000),
+            max_examples=short_or_long(20, 1000),
             stateful_step_count=short_or_long(25, 50),
             derandomize=not IS_LONG,
             deadline=None,
