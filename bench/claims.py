@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 
 from bench import bus, clients, plot, soak
 from bench.crew import Do, crew
-from bench.fleet import Size, new_fleet, wanted
+from bench.fleet import new_fleet, wanted
 from bench.limit import SCRIPTS, SEPARATELY, pgbench
 from bench.round_trips import counted
 from bench.sample import Sample, merged, ratio
 from cli.embedded import postgresql
 from common.db.transaction import connect
 from services.conductor import lifecycle
+from tests.support.straight_fleet import Size
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,7 +9,7 @@ import oslo_messaging
 import sqlalchemy as sa
 
 from bench.crew import Do
-from bench.fleet import AGENT, wanted
+from bench.fleet import wanted
 from common import config
 from common.db.transaction import connect
 from common.rpc.conductor import ConductorClient
@@ -20,6 +20,7 @@ from common.rpc.transport import transport
 from services.conductor import lifecycle
 from services.scheduler.claims import ClaimEngine
 from services.scheduler.packing import PACK, Packing
+from tests.support.straight_fleet import AGENT
 
 
 def in_process(database_url: str, alias: str, threads: int) -> Do:

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 
 import sqlalchemy as sa
 
-from bench.fleet import Size
 from bench.sample import Sample
 from cli.embedded import PROGRAMS
 from common.db.transaction import SESSION_OPTIONS
+from tests.support.straight_fleet import Size
 
 # Ports of an odd number are in use and have their upper half of VFs to give; the others are whole.
 _PORT_IN_USE = r"""
@@ -142,7 +142,7 @@ def pgbench(url: str, size: Size, script: str, clients: int, seconds: float) -> 
     assert spec.origin is not None
     program = Path(spec.origin).parent.parent / PROGRAMS / "bin" / "pgbench"
     where = sa.make_url(url)
-    facts = {"ports": size.hosts * size.pfs, "pfs": size.pfs, "vfs": size.vfs, "clients": clients}
+    facts = {"ports": size.hosts * size.ports, "pfs": size.ports, "vfs": size.vfs, "clients": clients}
     with TemporaryDirectory() as directory:
         file = Path(directory) / "script.sql"
         file.write_text(script)

@@ -18,17 +18,18 @@ from typing import Any, Literal, NamedTuple
 
 from bench import plot
 from bench.clients import claim_engine, detached, request
-from bench.fleet import Size, new_fleet, wanted
+from bench.fleet import new_fleet, wanted
 from cli.embedded import postgresql
 from common.db.transaction import connect
 from common.errors import ClaimRefused
 from common.rpc.messages import Claim
 from services.conductor import lifecycle
 from services.scheduler.packing import PACK, SPREAD, Packing
+from tests.support.straight_fleet import Size
 
 RESULTS = Path(__file__).parent / "results"
-SIZE = Size(hosts=20, pfs=4, vfs=8)
-PORTS = SIZE.hosts * SIZE.pfs
+SIZE = Size(hosts=20, ports=4, vfs=8)
+PORTS = SIZE.hosts * SIZE.ports
 
 RANDOM = Packing("random", *["random()"] * 4)
 """Any device that would do, each as likely as the others."""

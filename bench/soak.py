@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from bench import clients, plot
 from bench.crew import crew
-from bench.fleet import Size, new_fleet
+from bench.fleet import new_fleet
 from cli.embedded import postgresql
+from tests.support.straight_fleet import Size
 
 SIZE = Size(62, 4, 64)
 _STEP = 10.0  # seconds between two looks
