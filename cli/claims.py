@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import uuid
 
 import click
@@ -29,6 +30,10 @@ _numa_cells = click.option(
     "--numa-cell", "numa_cells", type=int, multiple=True, help="A host NUMA node that the instance is on."
 )
 _avoid = click.option("--avoid-host", "avoid_hosts", multiple=True, help="Not on this host.")
+
+_DANGER = """\
+DANGER: nobody has detached anything. If {host} still runs, so does instance {instance}, with the devices:
+start it nowhere else before {host} is off for certain. If {host} comes back, it loses the devices."""
 
 
 def add_claim_commands(main: click.Group) -> None:
@@ -73,11 +78,35 @@ def add_claim_commands(main: click.Group) -> None:
 
     @command(main)
     @click.argument("claim_id", type=click.UUID)
+    @click.option(
+        "--force", is_flag=True, help="End the claim unasked, because its host will not come back. DANGEROUS."
+    )
+    @click.option("--reason", help="With --force: how you know that. Kept in the claim's history.")
+    @click.option(
+        "--who",
+        default=getpass.getuser,
+        show_default="your user name here",
+        help="With --force: who says so. Kept in the claim's history.",
+    )
     @render.output_option
     @click.pass_obj
-    def release(session: Session, claim_id: uuid.UUID, output: str) -> None:
-        """Give a claim's devices back. They are free once the host's agent has detached them."""
-        released = session.scheduler.release(claim_id)
+    def release(
+        session: Session, claim_id: uuid.UUID, force: bool, reason: str | None, who: str, output: str
+    ) -> None:
+        """Give a claim's devices back. They are free once the host's agent has detached them.
+
+        With --force the claim is over at once, though nobody has detached anything. It is refused while
+        the agent of the host gives signs of life. See first that the host is off: where it is only cut
+        off, the instance runs on with the devices, and started elsewhere it would run twice. No device of
+        the claim is offered before its host has come back; then its agent takes them from the instance.
+        """
+        if force != (reason is not None):
+            raise click.UsageError("--force and --reason go together")
+        if reason is None:
+            released = session.scheduler.release(claim_id)
+        else:
+            released = session.scheduler.force_release(claim_id, who, reason)
+            click.echo(_DANGER.format(host=released.host, instance=released.instance_id), err=True)
         render.as_json(released) if output == "json" else render.claim(released)
 
     @command(main)

@@ -58,6 +58,10 @@ class HostOwnedByAnotherAgent(PortclaimError):
     """Another agent that is alive publishes for this host."""
 
 
+class HostIsAlive(PortclaimError):
+    """The agent of the host gives signs of life, and what was asked is for a host that will not come back."""
+
+
 class StaleStep(PortclaimError):
     """An agent answered a step that a later one has overtaken; the answer changed nothing."""
 

@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from common.errors import (
     ClaimConflict,
     ClaimNotFound,
+    HostIsAlive,
     HostOwnedByAnotherAgent,
     InvalidRequest,
     PortclaimError,
@@ -24,6 +25,7 @@ _ERRORS: dict[str, type[PortclaimError]] = {
     "PC405": UnknownHost,
     "PC409": ClaimConflict,
     "PC410": StaleStep,
+    "PC412": HostIsAlive,
 }
 
 

@@ -226,6 +226,14 @@ class ClaimId(Message):
     claim_id: Uuid
 
 
+class ForcedRelease(Message):
+    """Which claim, who says that its host will not come back, and how that is known."""
+
+    claim_id: Uuid
+    who: Annotated[Text, Field(min_length=1, max_length=255)]
+    reason: Annotated[Text, Field(min_length=1, max_length=1000)]
+
+
 class ClaimedDevice(Message):
     """A device of a claim; ``request_index`` says for which of its PCI requests."""
 

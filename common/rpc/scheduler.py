@@ -13,6 +13,7 @@ from common.rpc.messages import (
     Devices,
     ExplainRequest,
     Explanation,
+    ForcedRelease,
 )
 
 
@@ -36,6 +37,15 @@ class SchedulerClient(Client):
         A claim that has ended is answered as it is.
         """
         return self._call("release", ClaimId(claim_id=claim_id), Claim)
+
+    def force_release(self, claim_id: UUID, who: str, reason: str) -> Claim:
+        """End a claim unasked: its host is silent and will not come back. Who says so, and why, is recorded.
+
+        Its instance may run on, devices and all, where nobody can see it. No device is offered before its
+        host has come back and taken it from the instance. Raises ``ClaimNotFound``; ``HostIsAlive``, and
+        then nothing has changed. A claim that has ended is answered as it is.
+        """
+        return self._call("force_release", ForcedRelease(claim_id=claim_id, who=who, reason=reason), Claim)
 
     def show(self, claim_id: UUID) -> Claim:
         """Look a claim up. Raises ``ClaimNotFound``."""

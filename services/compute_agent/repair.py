@@ -22,8 +22,9 @@ class Repair:
     """Gives back to guests what they lost, and takes back what claims that have ended left behind.
 
     Nothing is detached but for a claim that the conductor knows to have ended. What Portclaim did
-    not attach is held back from being offered; so is what it attached for a claim of which nothing
-    is known, be it not yet or, after an old backup of the database was restored, no longer.
+    not attach is held back from being offered; so is what it attached for a claim that has ended, until
+    it is detached, and for one of which nothing is known, be it not yet or, after an old backup of the
+    database was restored, no longer.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Repair:
         self._ledger = ledger
         self._put = put
         self._unconfirmed = frozenset(held.claim_id for held in driver.attachments())
+        self._ended: frozenset[UUID] = frozenset()
         self._held_back: Mapping[PciAddress, str] = {}
 
     def run(self, ask: Callable[[Collection[UUID]], Holdings]) -> None:
@@ -51,6 +53,7 @@ class Repair:
             raise
         for holding in answer.holdings:
             self._mend(holding, {str(held.address) for held in attached if held.claim_id == holding.claim_id})
+        self._ended = frozenset(answer.ended)
         for claim_id in answer.ended:
             self._clear(claim_id, [held for held in away if held.claim_id == claim_id])
         unknown = found - {holding.claim_id for holding in answer.holdings} - set(answer.ended)
@@ -63,7 +66,7 @@ class Repair:
 
         As it was, where the hypervisor does not say now.
         """
-        doubtful = self._unconfirmed | self._ledger.not_attached() | {None}
+        doubtful = self._unconfirmed | self._ended | self._ledger.not_attached() | {None}
         try:
             away = {*self._driver.attachments(), *self._driver.lent()}
         except DriverError as error:

@@ -18,6 +18,7 @@ from common.errors import (
     InvalidRequest,
     PortclaimError,
     ServiceFailed,
+    ServiceUnavailable,
     StaleStep,
     UnknownHost,
 )
@@ -48,7 +49,8 @@ class Reporter(threading.Thread):
     conductor knows the VFs of a port before it hears that the port is back. While the conductor
     does not answer, a round is made again and again, and no answer is forgotten.
 
-    Repair comes first in the first round, and then again after ``REPAIR_INTERVAL`` seconds.
+    Repair comes first in the first round, and then again after ``REPAIR_INTERVAL`` seconds, and whenever
+    the conductor has forgotten the inventory or refuses an attach that was done.
     ``take_inventory`` scans the host. ``own`` is called with True once the conductor takes this
     agent for the host's, and with False once it takes another for it.
     """
@@ -130,6 +132,9 @@ class Reporter(threading.Thread):
             self._repaired = True
         except UnknownHost:
             self._repaired = True  # a host without a past
+        except ServiceUnavailable:
+            self._repaired_at = -math.inf  # who knows what is decided meanwhile
+            raise
         except DriverError as error:
             LOG.warning("not repaired yet: %s", error)
             self._repaired, self._repaired_at = True, -math.inf  # in the next round, but that in its time
@@ -140,7 +145,12 @@ class Reporter(threading.Thread):
         """Is this host ours?"""
         inventory = self._take_inventory()
         try:
-            if inventory.digest != self._published or self._voice.publish(inventory, in_full=False):
+            if inventory.digest == self._published and self._voice.publish(inventory, in_full=False):
+                # Claims may have been ended there unasked: what they have left here is not to be offered.
+                self._published, self._repaired_at = None, -math.inf
+                self._repair_once()
+                inventory = self._take_inventory()
+            if inventory.digest != self._published:
                 self._voice.publish(inventory, in_full=True)
         except HostOwnedByAnotherAgent as error:
             LOG.error("no steps are taken: %s", error)  # noqa: TRY400 - the message says it all
@@ -160,6 +170,9 @@ class Reporter(threading.Thread):
                 self._voice.answer(answer.step, answer.ending)
             except _NOT_WANTED as error:
                 LOG.info("an answer is not wanted: %s", error)
+                if (answer.step.action, answer.ending.outcome) == ("attach", "done"):
+                    self._repaired_at = -math.inf
+                    self.wake()
             except ServiceFailed as error:  # of this answer perhaps: the others are not to wait for it
                 failure = error
                 continue

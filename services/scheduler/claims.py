@@ -76,11 +76,16 @@ class ClaimEngine:
 
         Raises :class:`ClaimNotFound`.
         """
-        facts = {"claim_id": str(claim_id), "resend_after": self._resend_after}
-        released = self._answer(statements.BEGIN_RELEASE, facts)
-        if released is None:
-            raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-        return released
+        return self._end(statements.BEGIN_RELEASE, claim_id, resend_after=self._resend_after)
+
+    def force_release(self, claim_id: UUID, cause: str) -> Claim:
+        """End a claim of a silent host without a word from its agent.
+
+        Raises :class:`ClaimNotFound`, :class:`HostIsAlive`.
+        """
+        return self._end(
+            statements.FORCE_RELEASE, claim_id, agent_down_after=self._agent_down_after, cause=cause
+        )
 
     def explain(self, wanted: Wanted) -> Explanation:
         """What would become of such a claim now. Reserves and locks nothing."""
@@ -185,6 +190,12 @@ class ClaimEngine:
             self._engine,
             lambda c: explanation.explain(c, wanted, pools, self._agent_down_after, served=served),
         )
+
+    def _end(self, statement: Prepared, claim_id: UUID, **facts: Any) -> Claim:
+        ended = self._answer(statement, {"claim_id": str(claim_id), **facts})
+        if ended is None:
+            raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
+        return ended
 
     def _answer(self, statement: Prepared, facts: Mapping[str, Any]) -> Claim | None:
         with as_errors(claim_id=facts["claim_id"]):

@@ -25,6 +25,7 @@ from common.rpc.messages import (
     Devices,
     ExplainRequest,
     Explanation,
+    ForcedRelease,
     Step,
     StepDevice,
 )
@@ -69,6 +70,13 @@ class SchedulerEndpoint(Endpoint):
         released = self._claims.release(which.claim_id)
         self._cast(released)
         return released
+
+    @exposed(ForcedRelease)
+    def force_release(self, which: ForcedRelease) -> Claim:
+        cause = f"released by force, by {which.who}: {which.reason}"
+        ended = self._claims.force_release(which.claim_id, cause)
+        LOG.warning("claim %s is %s: %r", which.claim_id, ended.status, ended.reason)
+        return ended
 
     @exposed(ClaimId)
     def show(self, which: ClaimId) -> Claim:

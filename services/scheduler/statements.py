@@ -25,6 +25,11 @@ BEGIN_RELEASE = Prepared(
     "begin_release", "SELECT begin_release(:claim_id::uuid, :resend_after::double precision)::text"
 )
 
+FORCE_RELEASE = Prepared(
+    "force_release",
+    "SELECT force_release(:claim_id::uuid, :agent_down_after::double precision, :cause::text)::text",
+)
+
 _CLAIM_ON_ONE_PORT = """
     SELECT claim_on_one_port(
         :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,

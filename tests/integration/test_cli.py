@@ -116,6 +116,16 @@ class TestWithServices:
         assert_failed(portclaim("claim", "--alias", "nic:1"), 1, "'nic' is no alias", "nic-pf, nic-vf")
         assert_failed(portclaim("claim", "--alias", "nic-vf:0"), 1, "nic-vf:0")
 
+    def test_a_forced_release_says_how_dangerous_it_is(self, portclaim: Run, fleet: Fleet) -> None:
+        claim = done_in_json(portclaim("claim", "--alias", "nic-pf:1", "--output", "json"))
+        force = "release", claim["claim_id"], "--force", "--reason", "h1 has burnt down", "--who", "ann"
+        assert_failed(portclaim(*force), 1, "host h1 gives signs of life")
+        fleet.falls_silent("h1")
+        forced = portclaim(*force, "--output", "json")
+        assert (forced.returncode, json.loads(forced.stdout)["status"]) == (0, "released")
+        assert "DANGER: nobody has detached anything. If h1 still runs" in forced.stderr
+        assert_failed(portclaim(*force[:3]), 2, "--force and --reason go together")
+
     def test_ping_tells_whether_a_service_answers(self, portclaim: Run) -> None:
         assert done(portclaim("ping", "scheduler")) == "scheduler answers\n"
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+import sqlalchemy as sa
 
 from common import config
+from common.errors import HostIsAlive
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.messages import Claim, ClaimRequest, DeviceFilter, Step
 from common.rpc.scheduler import SchedulerClient
@@ -194,6 +196,34 @@ def test_a_claim_of_an_agent_that_is_away_expires_when_it_is_back(
     fleet.wait_for(claim.claim_id, "expired")
     assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
     assert fleet.effects() == []
+
+
+def test_what_was_released_by_force_is_taken_back_when_the_host_comes_back(
+    fleet: Fleet, database_url: str
+) -> None:
+    agent = fleet.start_agent()
+    claim = fleet.claim("pf:1")
+    fleet.wait_for(claim.claim_id, "allocated")
+    with pytest.raises(HostIsAlive):
+        fleet.scheduler.force_release(claim.claim_id, "ann", "it looks so dead")
+    agent.kill()
+    falls_silent(database_url)
+    assert fleet.scheduler.force_release(claim.claim_id, "ann", "it has burnt down").status == "released"
+    assert set(fleet.statuses().values()) == {"unavailable"}
+    fleet.trouble(action="detach", delay=2.0)
+    fleet.start_agent()
+    assert "available" not in {fleet.statuses()[address] for address in [PF, *VFS]}
+    wait_until(lambda: set(fleet.statuses().values()) == {"available"}, "all is free")
+    assert fleet.effects() == [("attach", PF), ("detach", PF)]
+    assert fleet.scheduler.show(claim.claim_id).status == "released"
+
+
+def falls_silent(database_url: str) -> None:
+    """Nobody has heard of any agent for an hour."""
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE compute_nodes SET last_seen = now() - interval '1 hour'"))
+    engine.dispose()
 
 
 def test_what_a_guest_has_lost_is_given_back_at_the_next_start(fleet: Fleet) -> None:

@@ -245,6 +245,16 @@ class Fleet:
     def release(self, claim: Claim) -> Claim:
         return self.scheduler.release(claim.claim_id)
 
+    def force(self, claim: Claim) -> Claim:
+        """Release a claim as an operator does whose host burns."""
+        return self.scheduler.force_release(claim.claim_id, "ann", "h1 has burnt down")
+
+    def falls_silent(self, host: str) -> None:
+        """Its agent has given no sign of life for an hour."""
+        self.sql(
+            "UPDATE compute_nodes SET last_seen = now() - interval '1 hour' WHERE host = :host", host=host
+        )
+
     def show(self, claim: Claim) -> Claim:
         return self.scheduler.show(claim.claim_id)
 

@@ -96,6 +96,17 @@ def test_what_an_ended_claim_has_left_is_taken_back(bench: Bench, make_step: Mak
     assert bench.wanted == [Job(wanted)]
 
 
+def test_what_an_ended_claim_has_left_is_not_offered_before_it_is_back(
+    bench: Bench, make_step: MakeStep
+) -> None:
+    step = make_step("attach", VF)
+    bench.attach(step)
+    bench.repair.run(told(ended=[step]))
+    assert list(bench.repair.held_back()) == [PciAddress.parse(VF)]
+    bench.driver.detach(step, step.devices[0])
+    assert bench.repair.held_back() == {}
+
+
 def test_what_left_the_host_for_an_ended_claim_and_reached_no_guest_is_taken_back(
     bench: Bench, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,18 @@ def test_a_conductor_that_has_forgotten_is_told_in_full(reporter: Reporter, cond
     conductor.wait_for(lambda: len(conductor.published()) >= 2)
     conductor.wants_all = True
     conductor.wait_for(lambda: conductor.published().count((1, True)) >= 2)
+    at = len(conductor.heard) - 1 - conductor.heard[::-1].index(("publish", (1, True)))
+    assert conductor.heard[at - 1] == ("holdings", None), "repaired before anything is offered anew"
+
+
+def test_an_attach_that_is_refused_when_it_was_done_is_looked_after(
+    reporter: Reporter, conductor: Conductor
+) -> None:
+    reporter.start()
+    conductor.wait_for(lambda: len(conductor.published()) >= 2)
+    conductor.trouble["answer"] = [StaleStep("overtaken")]
+    reporter.answer(step(), DONE)
+    conductor.wait_for(lambda: conductor.heard.count(("holdings", None)) == 2)
 
 
 def test_an_answer_is_told_once_and_after_an_inventory_taken_later(
