@@ -30,7 +30,7 @@ from tests.support.happenings import (
 )
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, legal_order
-from tests.support.model import Call, Ending, Look, Model, Release, Report
+from tests.support.model import Call, Ending, Expire, Look, Model, Release, Report
 from tests.support.model_host import Kind
 
 
@@ -74,6 +74,13 @@ class Life(RuleBasedStateMachine):
         for number in order:
             model.take(*said[number])
 
+    @rule()
+    def nobody_attaches_anything(self) -> None:
+        waiting = {id_ for id_, claim in self.world.model.claims.items() if claim.status == "claimed"}
+        expired = self.fleet.expire(after=0)
+        assert set(expired) == waiting
+        self.world.model.take(Expire(after=0), expired)
+
     @rule(wish=wishes, hosts=limits)
     def everybody_looks(self, wish: str, hosts: Sequence[str] | None) -> None:
         assert self.fleet.explain(wish, hosts).served == self.world.model.can_serve(wish, hosts)
@@ -113,12 +120,14 @@ class Life(RuleBasedStateMachine):
 
     def answer(self, call: Call) -> object:
         """What the services answer, be it an error."""
+        fleet = self.fleet
+        answer: object = None
         try:
             match call:
                 case ClaimRequest():
-                    return self.fleet.scheduler.claim(call)
+                    answer = fleet.scheduler.claim(call)
                 case Release(claim_id):
-                    return self.fleet.scheduler.release(claim_id)
+                    answer = fleet.scheduler.release(claim_id)
                 case Report(host, digest, devices):
                     report = InventoryReport(
                         host=host,
@@ -126,7 +135,7 @@ class Life(RuleBasedStateMachine):
                         digest=digest,
                         devices=None if devices is None else list(devices),
                     )
-                    return self.fleet.conductor.report_inventory(report)
+                    answer = fleet.conductor.report_inventory(report)
                 case Ending(host, claim_id, step, done, reason):
                     result = StepResult(
                         host=host,
@@ -136,12 +145,14 @@ class Life(RuleBasedStateMachine):
                         outcome="done" if done else "failed",
                         reason=reason,
                     )
-                    self.fleet.conductor.step_done(result)
-                    return None
+                    fleet.conductor.step_done(result)
+                case Expire(after):
+                    answer = fleet.expire(after)
                 case Look():
-                    return self.look()
+                    answer = self.look()
         except PortclaimError as error:
             return error
+        return answer
 
     def look(self) -> object:
         """The picture that :meth:`Model.picture` gives, from the database."""

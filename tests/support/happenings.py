@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.rpc.messages import ClaimRequest, DeviceReport
 from tests.support.fleet import CONNECTX5, X710, Card, gpu, pf, port_devices, slice_of, vf
-from tests.support.model import ALIAS, Call, Ending, Model, Release, Report
+from tests.support.model import ALIAS, Call, Ending, Expire, Model, Release, Report
 
 PORTS, VFS = range(2), range(3)
 WISHES = (
@@ -122,7 +122,15 @@ class Reports:
         return Report(self.host, hashlib.sha256(content.encode()).hexdigest(), self.devices)
 
 
-Happening = Claims | ClaimsAgain | Releases | Ends | Reports
+@dataclass(frozen=True)
+class Expires:
+    """A conductor takes back what is not attached."""
+
+    def call(self, _world: World) -> Call:
+        return Expire(after=0)
+
+
+Happening = Claims | ClaimsAgain | Releases | Ends | Reports | Expires
 
 cards = st.sampled_from([X710, X710, CONNECTX5])
 TROUBLES: list[dict[str, object]] = [{}, {}, {}, {"offered": False}, {"unusable_reason": "not in order"}]
@@ -168,8 +176,14 @@ particular_claims = st.builds(Claims, wishes, limits, avoided, st.sampled_from([
 endings = st.builds(Ends, some, st.just(True), st.just(0), st.just(False))
 odd_endings = st.builds(Ends, some, st.booleans(), st.sampled_from([-1, -1, 0, 0, 1]), st.booleans())
 reports = st.builds(Reports, names, inventories() | st.none())
-happenings = st.one_of(
-    *[claims, claims, claims, particular_claims, st.builds(ClaimsAgain, some)],
-    *[endings, endings, endings, odd_endings, st.builds(Releases, some), st.builds(Releases, some)],
-    reports,
-)
+# one_of would draw each as often as the others, however often it is named.
+happenings = st.sampled_from(
+    [claims] * 6
+    + [particular_claims] * 2
+    + [st.builds(ClaimsAgain, some)] * 2
+    + [endings] * 6
+    + [odd_endings] * 2
+    + [st.builds(Releases, some)] * 3
+    + [reports] * 2
+    + [st.builds(Expires)]
+).flatmap(lambda happening: happening)

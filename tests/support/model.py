@@ -41,11 +41,17 @@ class Ending(NamedTuple):
     reason: str | None
 
 
+class Expire(NamedTuple):
+    """A conductor takes back what has not been attached for so many seconds, or what it gets hold of."""
+
+    after: float
+
+
 class Look(NamedTuple):
     """Somebody looks at everything."""
 
 
-Call = ClaimRequest | Report | Release | Ending | Look
+Call = ClaimRequest | Report | Release | Ending | Expire | Look
 
 
 class Wrong(AssertionError):
@@ -68,6 +74,7 @@ class Held:
     status: str = "claimed"
     step: int = 1
     reason: str | None = None
+    expiry: str | None = None
 
     @property
     def is_live(self) -> bool:
@@ -108,6 +115,8 @@ class Model:
                 self._release(call, answer)
             case Ending():
                 self._end_step(call, answer)
+            case Expire():
+                self._expire(call, answer)
             case Look():
                 expect(answer == self.picture(), f"all is {answer}, and not {self.picture()}")
 
@@ -191,6 +200,14 @@ class Model:
             claim.status, claim.step = "releasing", claim.step + 1
         self._expect_as_it_stands(release.claim_id, answer)
 
+    def _expire(self, expire: Expire, answer: object) -> None:
+        for claim_id in answer if isinstance(answer, list) else [None]:
+            claim = self.claims.get(claim_id)
+            if claim is None or claim.status != "claimed":
+                raise Wrong(f"{answer} to {expire}")
+            claim.status, claim.step = "releasing", claim.step + 1
+            claim.expiry = claim.reason = f"not attached within {expire.after:g} s"
+
     def _end_step(self, ending: Ending, answer: object) -> None:
         claim = self.claims.get(ending.claim_id)
         right = self._error(ending, claim)
@@ -200,7 +217,7 @@ class Model:
         is_lost = claim.status == "allocated" and not ending.done
         if claim.awaited is None and not is_lost:
             return
-        claim.reason = ending.reason
+        claim.reason = ending.reason or claim.expiry
         if claim.awaited == "detach" and not ending.done:
             return
         attached = claim.awaited == "attach" and ending.done
@@ -214,7 +231,12 @@ class Model:
         if not attached and any(not device.present and device.status != "removed" for device in trees):
             host.digest = None  # what was kept because it was held has to be reported again
         host.settle(ports)
-        claim.status = "allocated" if attached else "released" if claim.awaited == "detach" else "failed"
+        if attached:
+            claim.status = "allocated"
+        elif claim.awaited == "attach" or is_lost:
+            claim.status = "failed"
+        else:
+            claim.status = "expired" if claim.expiry else "released"
 
     def _error(self, ending: Ending, claim: Held | None) -> type:
         if ending.host not in self.hosts:
