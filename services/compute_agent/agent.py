@@ -96,6 +96,8 @@ class ComputeAgent:
         """
         conf = self._conf
         with self._lifecycle, ExitStack() as opened:
+            if self._stopping:
+                return
             agent_id = self._identity.take()
             opened.callback(self._identity.give_back)
             self._driver.start()

@@ -33,6 +33,7 @@ from services.compute_agent.voice import Voice
 LOG = logging.getLogger(__name__)
 
 REPAIR_INTERVAL = 60.0
+LAST_WORDS = 5.0  # seconds
 
 _NOT_WANTED = (StaleStep, ClaimNotFound, InvalidRequest, HostOwnedByAnotherAgent)
 
@@ -88,11 +89,14 @@ class Reporter(threading.Thread):
         self._woken.set()
 
     def end(self) -> None:
-        """Tell what is still to be told, if the conductor can be reached, and return."""
+        """Tell what is still to be told, if the conductor can be reached soon, and return.
+
+        An answer that it does not hear now it asks for again, and the ledger has it.
+        """
         self._ending.set()
         self.wake()
         if self.is_alive():
-            self.join()
+            self.join(LAST_WORDS)
 
     def run(self) -> None:
         """Rounds without end; no fault of one ends the next."""

@@ -53,6 +53,7 @@ class Conductor:
         if not conf.database.connection:
             raise InvalidConfiguration("[database] connection is not set: the conductor needs the database")
         self._conf = conf
+        self._is_listening = False
 
     def start(self) -> None:
         conf = self._conf
@@ -69,10 +70,13 @@ class Conductor:
         if expire_after:
             self._rounds.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))
         self._server.start(override_pool_size=self._conf.rpc.threads)
+        self._is_listening = True
         for each in self._rounds:
             each.start()
 
     def stop(self) -> None:
+        if not self._is_listening:  # it waits for the broker, and has nothing in hand
+            return
         finish(self._server)
         for each in self._rounds:
             each.end()

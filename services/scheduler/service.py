@@ -138,6 +138,7 @@ class Scheduler:
             raise InvalidConfiguration(str(error)) from error
         self._packing = packing.load(conf.scheduler.packing)
         self._conf = conf
+        self._is_listening = False
 
     def start(self) -> None:
         conf = self._conf
@@ -154,8 +155,11 @@ class Scheduler:
         endpoint = SchedulerEndpoint(self._engine, claims, self._aliases, self._send)
         self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
+        self._is_listening = True
 
     def stop(self) -> None:
+        if not self._is_listening:  # it waits for the broker, and has nothing in hand
+            return
         finish(self._server)
         self._bus.cleanup()
         self._engine.dispose()

@@ -36,26 +36,32 @@ def make_conf(tmp_path: Path) -> Callable[..., cfg.ConfigOpts]:
 
 
 @pytest.fixture
+def make_agent(make_conf: Callable[..., cfg.ConfigOpts], tmp_path: Path) -> Callable[[str], ComputeAgent]:
+    """Makes the agent of a host, not started."""
+
+    def make(host: str) -> ComputeAgent:
+        conf = make_conf(
+            host,
+            DEFAULT={"transport_url": "fake://", "host": host, "state_path": tmp_path},
+            pci={"device_spec": json.dumps({"vendor_id": "8086"})},
+            compute_agent={"sysfs_root": tmp_path / host / "sys"},
+            simulated={"ports": 1, "vfs_per_port": 2},
+        )
+        return ComputeAgent(conf)
+
+    return make
+
+
+@pytest.fixture
 def scheduler(
-    make_conf: Callable[..., cfg.ConfigOpts], database_url: str, tmp_path: Path
+    make_conf: Callable[..., cfg.ConfigOpts], make_agent: Callable[[str], ComputeAgent], database_url: str
 ) -> Iterator[SchedulerClient]:
     """The way in to a running fleet."""
     database = {"database": {"connection": database_url}}
     services = [
         Conductor(make_conf("conductor", **database)),
         Scheduler(make_conf("scheduler", **database, pci={"alias": ALIAS})),
-        *(
-            ComputeAgent(
-                make_conf(
-                    host,
-                    DEFAULT={"transport_url": "fake://", "host": host, "state_path": tmp_path},
-                    pci={"device_spec": json.dumps({"vendor_id": "8086"})},
-                    compute_agent={"sysfs_root": tmp_path / host / "sys"},
-                    simulated={"ports": 1, "vfs_per_port": 2},
-                )
-            )
-            for host in HOSTS
-        ),
+        *(make_agent(host) for host in HOSTS),
     ]
     with ExitStack() as running:
         for service in services:
@@ -88,3 +94,12 @@ def test_every_host_does_its_own_steps(scheduler: SchedulerClient, tmp_path: Pat
     for host in HOSTS:
         drivers = (tmp_path / host / "sys/bus/pci/devices").glob("*/driver")
         assert sorted(link.readlink().name for link in drivers).count("vfio-pci") == 2
+
+
+def test_an_agent_that_is_stopped_before_it_has_started_does_not_start(
+    make_agent: Callable[[str], ComputeAgent], tmp_path: Path
+) -> None:
+    agent = make_agent("node-1")
+    agent.stop()
+    agent.start()
+    assert not (tmp_path / "node-1" / "sys").exists()

@@ -96,6 +96,12 @@ class TestSigterm:
         stopping.result()
         assert fleet.status("h1")[vf(0, 1)] == "removed"
 
+    @pytest.mark.parametrize("service", OPTIONS)
+    def test_who_still_waits_for_a_broker_ends(self, service: str, service_process: Services) -> None:
+        nowhere = {"DEFAULT": {"transport_url": "rabbit://127.0.0.1:1/"}}
+        process = service_process(service, OPTIONS[service] | nowhere, until="Connection refused")
+        process.stop()
+
 
 def test_two_schedulers_and_two_conductors_share_the_work(
     service_process: Services, bus: Bus, fleet: Fleet

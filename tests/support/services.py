@@ -56,8 +56,12 @@ class Services:
         self.database_url = database_url
         self.processes: list[ServiceProcess] = []
 
-    def __call__(self, service: str, options: Options | None = None, *flags: str) -> ServiceProcess:
+    def __call__(
+        self, service: str, options: Options | None = None, *flags: str, until: str | None = None
+    ) -> ServiceProcess:
         """Start `python -m services.<service> <flags>` and return when it is ready to work.
+
+        Or when a line of its log matches the regular expression `until`.
 
         Every service gets the transport URL and a state directory of its own, and all but the compute agent
         the database's URL; `options` come on top, e.g. `{"compute_agent": {"sysfs_root": tree}}`.
@@ -76,7 +80,7 @@ class Services:
         file.write_text(as_ini(sections))
         log = self.directory / f"{name}.log"
         program = (sys.executable, "-m", f"services.{service}", "--config-file", file, *flags)
-        kept = keep(*program, ready=rf"portclaim-{service} ready", log=log, owner=run_owner())
+        kept = keep(*program, ready=until or rf"portclaim-{service} ready", log=log, owner=run_owner())
         self.processes.append(ServiceProcess(name, kept, log))
         return self.processes[-1]
 

@@ -65,6 +65,19 @@ class Conductor:
             self.heard.append((kind, what))
 
 
+class SlowConductor(Conductor):
+    """Answers nothing until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answers_now = threading.Event(), threading.Event()
+
+    def publish(self, inventory: Inventory, *, in_full: bool) -> bool:
+        self.asked.set()
+        self.answers_now.wait(PATIENCE)
+        return super().publish(inventory, in_full=in_full)
+
+
 class Host:
     """A host of a few devices, and whether its agent listens for steps."""
 
@@ -298,3 +311,17 @@ class TestEnd:
         reporter.end()
         assert not reporter.is_alive()
         assert conductor.answers() == []
+
+    def test_a_conductor_that_takes_its_time_does_not_hold_up_the_end(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("services.compute_agent.reporter.LAST_WORDS", 0.01)
+        conductor = SlowConductor()
+        reporter = Reporter(conductor, Repair(), host.take_inventory, host.own, interval=0.01)
+        reporter.start()
+        assert conductor.asked.wait(PATIENCE)
+        reporter.end()
+        assert reporter.is_alive(), "it still waits for the answer, and nobody for it"
+        conductor.answers_now.set()
+        reporter.join(PATIENCE)
+        assert not reporter.is_alive()
