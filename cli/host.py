@@ -28,7 +28,7 @@ _COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs"
 
 @click.group()
 def host() -> None:
-    """Look at this machine's PCI devices as its compute agent does."""
+    """Take hosts and ports out of use and back; look at this machine as its compute agent does."""
 
 
 @command(host)

@@ -10,6 +10,7 @@ from cli.database import db
 from cli.demo import demo
 from cli.devices import add_device_commands
 from cli.host import host
+from cli.maintenance import add_maintenance_commands
 from cli.session import Session
 
 
@@ -43,4 +44,5 @@ add_device_commands(main)
 main.add_command(config)
 main.add_command(db)
 main.add_command(demo)
+add_maintenance_commands(host)
 main.add_command(host)

@@ -62,6 +62,10 @@ class HostIsAlive(PortclaimError):
     """The agent of the host gives signs of life, and what was asked is for a host that will not come back."""
 
 
+class HostInUse(PortclaimError):
+    """The host has live claims, and what was asked is for one that has none."""
+
+
 class StaleStep(PortclaimError):
     """An agent answered a step that a later one has overtaken; the answer changed nothing."""
 

@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from common.errors import (
     ClaimConflict,
     ClaimNotFound,
+    HostInUse,
     HostIsAlive,
     HostOwnedByAnotherAgent,
     InvalidRequest,
@@ -26,6 +27,7 @@ _ERRORS: dict[str, type[PortclaimError]] = {
     "PC409": ClaimConflict,
     "PC410": StaleStep,
     "PC412": HostIsAlive,
+    "PC423": HostInUse,
 }
 
 

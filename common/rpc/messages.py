@@ -42,6 +42,8 @@ DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unav
 HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 ClaimStatus = Literal["claimed", "allocated", "releasing", "released", "failed", "expired"]
+Who = Annotated[Text, Field(min_length=1, max_length=255)]
+Reason = Annotated[Text, Field(min_length=1, max_length=1000)]
 
 
 class Message(BaseModel):
@@ -230,8 +232,8 @@ class ForcedRelease(Message):
     """Which claim, who says that its host will not come back, and how that is known."""
 
     claim_id: Uuid
-    who: Annotated[Text, Field(min_length=1, max_length=255)]
-    reason: Annotated[Text, Field(min_length=1, max_length=1000)]
+    who: Who
+    reason: Reason
 
 
 class ClaimedDevice(Message):
@@ -293,6 +295,32 @@ class Explanation(Message):
     filters: list[FilterResult]
     misses: list[Miss] = []
     nearest_miss: str | None = None
+
+
+# --- hosts and ports: operators → scheduler -------------------------------------------------------
+
+
+class Drain(Message):
+    """Give a host, or its port at ``address``, no new claims, and why not; no reason: claims again."""
+
+    host: Host
+    address: Address | None = None
+    reason: Reason | None = None
+
+
+class Removal(Message):
+    """Take a host out for good, who says so and why; with ``force`` its live claims end unasked."""
+
+    host: Host
+    who: Who
+    reason: Reason
+    force: bool = False
+
+
+class LiveClaims(Message):
+    """How many live claims there are, or were."""
+
+    live_claims: int
 
 
 # --- look-ups: API layer → scheduler ---------------------------------------------------------------

@@ -11,9 +11,12 @@ from common.rpc.messages import (
     ClaimRequest,
     DeviceFilter,
     Devices,
+    Drain,
     ExplainRequest,
     Explanation,
     ForcedRelease,
+    LiveClaims,
+    Removal,
 )
 
 
@@ -58,3 +61,24 @@ class SchedulerClient(Client):
     def devices(self, wanted: DeviceFilter) -> Devices:
         """List devices as operators see them."""
         return self._call("devices", wanted, Devices)
+
+    def drain(self, host: str, reason: str, address: str | None = None) -> int:
+        """Give a host, or its port at ``address``, no new claims; answers how many live claims stay there.
+
+        Raises ``UnknownHost``, ``InvalidRequest`` if the host has no such port.
+        """
+        wanted = Drain(host=host, address=address, reason=reason)
+        return self._call("drain", wanted, LiveClaims).live_claims
+
+    def undrain(self, host: str, address: str | None = None) -> int:
+        """Let a host, or its port, have claims again. Answers and raises what :meth:`drain` does."""
+        return self._call("drain", Drain(host=host, address=address), LiveClaims).live_claims
+
+    def remove_host(self, host: str, who: str, reason: str, *, force: bool = False) -> int:
+        """Take a silent host out for good: its devices are removed, and it stays drained if it comes back.
+
+        ``force`` ends its live claims as :meth:`force_release` does; answers how many those were. Raises
+        ``UnknownHost``, ``HostIsAlive``, and without ``force`` ``HostInUse``; then nothing has changed.
+        """
+        wanted = Removal(host=host, who=who, reason=reason, force=force)
+        return self._call("remove_host", wanted, LiveClaims).live_claims

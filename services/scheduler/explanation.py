@@ -14,13 +14,13 @@ from common.rpc.messages import Explanation, FilterResult, Miss
 from services.scheduler.fleet import Pools, Wanted
 
 _COUNTS = sa.text("""
-    SELECT n.host, n.disabled_reason IS NOT NULL AS is_disabled,
+    SELECT n.host, coalesce(n.disabled_reason, d.drained_reason) AS drained_reason,
            n.last_seen < now() - make_interval(secs => :agent_down_after) AS is_silent,
            d.pool_id, d.numa_node, d.status, count(*) AS devices
       FROM pci_devices d
       JOIN compute_nodes n ON n.id = d.compute_node_id
      WHERE d.status <> 'removed'
-     GROUP BY n.id, d.pool_id, d.numa_node, d.status
+     GROUP BY n.id, d.drained_reason, d.pool_id, d.numa_node, d.status
 """)
 
 _MISSES = sa.text("""
@@ -49,7 +49,7 @@ _EMPTIED = {
     "remote_managed": "no host has such a device that is managed as wanted",
     "hosts": "none of the hosts that it may go to has such a device",
     "avoid_hosts": "all hosts that have such a device are to be avoided",
-    "enabled": "every host that has such a device is disabled",
+    "enabled": "every host or port that has such a device is drained",
     "alive": "the agent of every host that has such a device is silent",
 }
 
@@ -58,7 +58,7 @@ class _Count(NamedTuple):
     """So many devices of one pool on one NUMA node of one host, in one status."""
 
     host: str
-    is_disabled: bool
+    drained_reason: str | None
     is_silent: bool
     pool_id: int
     numa_node: int | None
@@ -91,7 +91,8 @@ def explain(
         leave(name, partial(_is_of, wanted_pools))
     leave("hosts", lambda c: wanted.hosts is None or c.host in wanted.hosts)
     leave("avoid_hosts", lambda c: c.host not in wanted.avoid_hosts)
-    leave("enabled", lambda c: not c.is_disabled)
+    drained = [f"{c.host}: {c.drained_reason}" for c in counts if c.drained_reason is not None]
+    leave("enabled", lambda c: c.drained_reason is None)
     reachable = leave("alive", lambda c: not c.is_silent)
     leave("available", lambda c: c.status == "available")
     leave("together", lambda _: served)
@@ -102,7 +103,7 @@ def explain(
         served=False,
         filters=filters,
         misses=misses,
-        nearest_miss=_in_words(wanted, filters, reachable, misses),
+        nearest_miss=_in_words(wanted, filters, reachable, misses, drained),
     )
 
 
@@ -121,12 +122,17 @@ def _misses(
 
 
 def _in_words(
-    wanted: Wanted, filters: Sequence[FilterResult], reachable: Sequence[_Count], misses: Sequence[Miss]
+    wanted: Wanted,
+    filters: Sequence[FilterResult],
+    reachable: Sequence[_Count],
+    misses: Sequence[Miss],
+    drained: Sequence[str],
 ) -> str:
     """The filter that left nothing; or else how many one host has free, and who holds the nearest others."""
     for result in filters:
         if result.devices == 0 and result.filter in _EMPTIED:
-            return _EMPTIED[result.filter]
+            why = _EMPTIED[result.filter]
+            return f"{why}; {min(drained)}" if result.filter == "enabled" else why
     free: Counter[str] = Counter()
     for count in reachable:
         free[count.host] += count.devices if count.status == "available" else 0

@@ -23,15 +23,18 @@ from common.rpc.messages import (
     ClaimRequest,
     DeviceFilter,
     Devices,
+    Drain,
     ExplainRequest,
     Explanation,
     ForcedRelease,
+    LiveClaims,
+    Removal,
     Step,
     StepDevice,
 )
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
-from services.scheduler import lookups, packing
+from services.scheduler import lookups, maintenance, packing
 from services.scheduler.claims import ClaimEngine
 from services.scheduler.fleet import Wanted
 
@@ -53,7 +56,9 @@ class SchedulerEndpoint(Endpoint):
         claims: ClaimEngine,
         aliases: Aliases,
         send: Callable[[str, Step], None],
+        agent_down_after: float,
     ) -> None:
+        self._agent_down_after = agent_down_after
         self._engine = engine
         self._claims = claims
         self._aliases = aliases
@@ -73,7 +78,7 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ForcedRelease)
     def force_release(self, which: ForcedRelease) -> Claim:
-        cause = f"released by force, by {which.who}: {which.reason}"
+        cause = maintenance.forced(which.who, which.reason)
         ended = self._claims.force_release(which.claim_id, cause)
         LOG.warning("claim %s is %s: %r", which.claim_id, ended.status, ended.reason)
         return ended
@@ -89,6 +94,16 @@ class SchedulerEndpoint(Endpoint):
     @exposed(DeviceFilter)
     def devices(self, wanted: DeviceFilter) -> Devices:
         return in_transaction(self._engine, lambda c: lookups.devices(c, wanted))
+
+    @exposed(Drain)
+    def drain(self, wanted: Drain) -> LiveClaims:
+        return in_transaction(self._engine, lambda c: maintenance.drain(c, wanted))
+
+    @exposed(Removal)
+    def remove_host(self, wanted: Removal) -> LiveClaims:
+        return in_transaction(
+            self._engine, lambda c: maintenance.remove_host(c, wanted, self._agent_down_after)
+        )
 
     def _wanted(self, request: ClaimRequest | ExplainRequest) -> Wanted:
         wish = requests_from_extra_specs(request.extra_specs, self._aliases)
@@ -152,7 +167,9 @@ class Scheduler:
             patience=conf.rpc.timeout,
             agent_down_after=conf.conductor.agent_down_after,
         )
-        endpoint = SchedulerEndpoint(self._engine, claims, self._aliases, self._send)
+        endpoint = SchedulerEndpoint(
+            self._engine, claims, self._aliases, self._send, conf.conductor.agent_down_after
+        )
         self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True

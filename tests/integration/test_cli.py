@@ -126,6 +126,22 @@ class TestWithServices:
         assert "DANGER: nobody has detached anything. If h1 still runs" in forced.stderr
         assert_failed(portclaim(*force[:3]), 2, "--force and --reason go together")
 
+    def test_hosts_and_ports_go_out_of_use_and_come_back(self, portclaim: Run, fleet: Fleet) -> None:
+        port = ("--port", pf(0))
+        drained = done(portclaim("host", "drain", "h1", *port, "--reason", "flapping link"))
+        assert drained == f"port {pf(0)} of h1 takes no new claims; 0 live claims on it\n"
+        assert done(portclaim("tree")).count("port drained: flapping link") == 3
+        assert done(portclaim("host", "undrain", "h1", *port)) == f"port {pf(0)} of h1 takes claims again\n"
+
+        done(portclaim("claim", "--alias", "nic-vf:1"))
+        remove = "host", "remove", "h1", "--reason", "sold", "--who", "ann"
+        assert_failed(portclaim(*remove), 1, "stop its agent first")
+        fleet.falls_silent("h1")
+        assert_failed(portclaim(*remove), 1, "h1 has 1 live claims")
+        forced = portclaim(*remove, "--force")
+        assert (forced.returncode, forced.stdout) == (0, "h1 is out of the fleet\n")
+        assert "DANGER: 1 live claim ended" in forced.stderr
+
     def test_ping_tells_whether_a_service_answers(self, portclaim: Run) -> None:
         assert done(portclaim("ping", "scheduler")) == "scheduler answers\n"
 

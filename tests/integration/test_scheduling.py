@@ -88,7 +88,7 @@ class TestFilters:
         fleet.host("h1")
         fleet.sql("UPDATE compute_nodes SET disabled_reason = 'new fan' WHERE host = 'h1'")
         why = refusal(fleet, "nic-vf:1")
-        assert why.nearest_miss == "every host that has such a device is disabled"
+        assert why.nearest_miss == "every host or port that has such a device is drained; h1: new fan"
         fleet.host("h2")
         assert fleet.claim("nic-vf:1").host == "h2"
 

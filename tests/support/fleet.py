@@ -192,7 +192,9 @@ class Fleet:
             self.engine, packing.load(packing_policy), resend_after=5.0, patience=30.0, agent_down_after=60.0
         )
         known = Aliases.parse(aliases)
-        self.scheduler = _Scheduler(SchedulerEndpoint(self.engine, claims, known, self._send))
+        self.scheduler = _Scheduler(
+            SchedulerEndpoint(self.engine, claims, known, self._send, agent_down_after=60.0)
+        )
         self.conductor = _Conductor(ConductorEndpoint(self.engine, agent_down_after=60.0))
 
     def host(self, name: str, ports: int = 1, vfs: int = 4, card: Card = X710, **facts: Any) -> Host:

@@ -57,7 +57,8 @@ RULES = {
                CASE WHEN NOT d.offered THEN '{{unavailable}}'
                     WHEN bool_or(p.status = 'allocated') THEN '{{unavailable}}'
                     WHEN bool_or(p.status = 'claimed') THEN '{{unclaimable, unavailable}}'
-                    WHEN d.unusable_reason IS NOT NULL OR NOT d.present THEN '{{unavailable}}'
+                    WHEN d.unusable_reason IS NOT NULL OR d.drained_reason IS NOT NULL OR NOT d.present
+                    THEN '{{unavailable}}'
                     ELSE '{{available}}' END :: text[])
     """,
     "a device was removed and is listed": """
@@ -68,6 +69,10 @@ RULES = {
          WHERE d.status <> 'removed' AND d.dev_type = 'type-VF'
            AND (pf.dev_type IS DISTINCT FROM 'type-PF' OR pf.status = 'removed'
                 OR pf.compute_node_id <> d.compute_node_id)
+    """,
+    "a VF is drained as its port is not": """
+        SELECT d.address FROM pci_devices d JOIN pci_devices pf ON pf.id = d.parent_id
+         WHERE d.status <> 'removed' AND d.drained_reason IS DISTINCT FROM pf.drained_reason
     """,
     "a device is in a pool of another type": """
         SELECT d.address FROM pci_devices d JOIN pools p ON p.id = d.pool_id WHERE p.dev_type <> d.dev_type

@@ -76,7 +76,8 @@ BEGIN
     UPDATE pci_devices d
        SET status = settled.status
       FROM (SELECT port.id,
-                   settled_status(port.offered, port.present, port.unusable_reason,
+                   settled_status(port.offered, port.present,
+                       coalesce(port.drained_reason, port.unusable_reason),
                        CASE WHEN vfs.allocated OR vfs.held AND port.status = 'unavailable' THEN 'allocated'
                             WHEN vfs.held THEN 'claimed' END) AS status
               FROM pci_devices port
@@ -90,10 +91,12 @@ BEGIN
      WHERE d.id = settled.id AND d.status <> settled.status;
 
     UPDATE pci_devices vf
-       SET status = settled_status(vf.offered, vf.present, vf.unusable_reason, pf.status)
+       SET status = settled_status(
+               vf.offered, vf.present, coalesce(vf.drained_reason, vf.unusable_reason), pf.status)
       FROM pci_devices pf
      WHERE pf.id = ANY(_port_ids) AND vf.parent_id = pf.id AND vf.unheld AND vf.status <> 'removed'
-       AND vf.status <> settled_status(vf.offered, vf.present, vf.unusable_reason, pf.status);
+       AND vf.status <> settled_status(
+               vf.offered, vf.present, coalesce(vf.drained_reason, vf.unusable_reason), pf.status);
 
     PERFORM count_ports(_port_ids);
 END $$;

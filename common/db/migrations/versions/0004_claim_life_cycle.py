@@ -144,7 +144,8 @@ BEGIN
         UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id
     ), freed AS (
         UPDATE pci_devices
-           SET status = settled_status(offered, present, unusable_reason, NULL), claim_id = NULL
+           SET status = settled_status(offered, present, coalesce(drained_reason, unusable_reason), NULL),
+               claim_id = NULL
          WHERE claim_id = _claim_id
         RETURNING id, parent_id, pool_id, status
     ), room AS (

@@ -1,0 +1,50 @@
+"""Take hosts and ports out of use and back; what the functions do is in the migration ``0008_drain``."""
+
+from __future__ import annotations
+
+import logging
+
+import sqlalchemy as sa
+
+from common.db.states import as_errors
+from common.rpc.messages import Drain, LiveClaims, Removal
+
+LOG = logging.getLogger(__name__)
+
+_DRAIN_HOST = sa.text("SELECT drain_host(:host, :reason)")
+
+_DRAIN_PORT = sa.text("SELECT drain_port(:host, :address, :reason)")
+
+_REMOVE_HOST = sa.text("SELECT remove_host(:host, :agent_down_after, :reason, :force_cause)")
+
+
+def forced(who: str, reason: str) -> str:
+    """The cause that a claim's history gives for its end by force."""
+    return f"released by force, by {who}: {reason}"
+
+
+def drain(connection: sa.Connection, wanted: Drain) -> LiveClaims:
+    """Let a host or a port have no new claims, or have them again; answer how many are there and stay.
+
+    Raises ``UnknownHost``, ``InvalidRequest`` if there is no such port.
+    """
+    statement = _DRAIN_HOST if wanted.address is None else _DRAIN_PORT
+    with as_errors(host=wanted.host):
+        return LiveClaims(live_claims=connection.scalar(statement, wanted.model_dump()))
+
+
+def remove_host(connection: sa.Connection, wanted: Removal, agent_down_after: float) -> LiveClaims:
+    """Take a silent host out for good; answer how many live claims were ended by force.
+
+    Raises ``UnknownHost``, ``HostIsAlive``, ``HostInUse``.
+    """
+    facts = {
+        "host": wanted.host,
+        "agent_down_after": agent_down_after,
+        "reason": f"removed by {wanted.who}: {wanted.reason}",
+        "force_cause": forced(wanted.who, wanted.reason) if wanted.force else None,
+    }
+    with as_errors(host=wanted.host):
+        ended = LiveClaims(live_claims=connection.scalar(_REMOVE_HOST, facts))
+    LOG.warning("host %s: %r; %s claims ended", wanted.host, facts["reason"], ended.live_claims)
+    return ended

@@ -1,0 +1,206 @@
+"""Hosts and ports that operators take out of use, for a while or for good."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from common.errors import ClaimRefused, HostInUse, HostIsAlive, InvalidRequest, UnknownHost
+from tests.support.concurrency import at_once
+from tests.support.fleet import Fleet, Host, pf, port_devices, slice_of, vf
+
+
+@pytest.fixture(autouse=True)
+def host(fleet: Fleet) -> Host:
+    """Two ports with two VFs each."""
+    return fleet.host("h1", ports=2, vfs=2)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
+    yield
+    assert fleet.faults() == []
+
+
+def reasons(fleet: Fleet) -> dict[str, str | None]:
+    return dict(fleet.sql("SELECT address, reason FROM pf_vf_tree WHERE host = 'h1'"))
+
+
+class TestHost:
+    def test_a_drained_one_gets_no_claims_and_explain_says_why(self, fleet: Fleet, host: Host) -> None:
+        stays = fleet.claim("nic-vf:1")
+        assert fleet.scheduler.drain("h1", "new fan") == 1
+        with pytest.raises(ClaimRefused, match="drained; h1: new fan"):
+            fleet.claim("nic-vf:1")
+        assert fleet.explain("nic-pf:1").nearest_miss == (
+            "every host or port that has such a device is drained; h1: new fan"
+        )
+        assert reasons(fleet)[pf(1)] == "host drained: new fan"
+        host.done(stays)
+        host.done(fleet.release(stays))
+        assert fleet.show(stays).status == "released"
+
+    def test_brought_back_it_takes_claims(self, fleet: Fleet) -> None:
+        fleet.scheduler.drain("h1", "new fan")
+        assert fleet.scheduler.undrain("h1") == 0
+        assert fleet.claim("nic-pf:1").host == "h1"
+
+    def test_again_and_again_is_as_good_as_once(self, fleet: Fleet) -> None:
+        fleet.scheduler.drain("h1", "new fan")
+        fleet.scheduler.drain("h1", "flapping", pf(0))
+        before = fleet.contents()
+        fleet.scheduler.drain("h1", "new fan")
+        fleet.scheduler.drain("h1", "flapping", pf(0))
+        assert fleet.contents() == before
+
+    def test_a_silent_one_gets_no_claims_until_it_is_heard_of(self, fleet: Fleet, host: Host) -> None:
+        claim = fleet.claim("nic-vf:1")
+        fleet.falls_silent("h1")
+        with pytest.raises(ClaimRefused, match="the agent of every host that has such a device is silent"):
+            fleet.claim("nic-vf:1")
+        assert fleet.show(claim).status == "claimed", "nothing is freed by itself"
+        host.sign_of_life()
+        assert fleet.claim("nic-vf:1").host == "h1"
+
+    def test_what_is_not_there_is_refused(self, fleet: Fleet) -> None:
+        before = fleet.contents()
+        for call in (
+            partial(fleet.scheduler.drain, "h9", "new fan"),
+            partial(fleet.scheduler.drain, "h9", "new fan", pf(0)),
+            partial(fleet.scheduler.undrain, "h9"),
+            partial(fleet.scheduler.remove_host, "h9", "ann", "sold"),
+        ):
+            with pytest.raises(UnknownHost, match="there is no host h9"):
+                call()
+        with pytest.raises(InvalidRequest, match="host h1 has no port"):
+            fleet.scheduler.drain("h1", "flapping", pf(7))
+        with pytest.raises(InvalidRequest, match=f"is a VF.*{pf(0)}"):
+            fleet.scheduler.drain("h1", "flapping", vf(0, 1))
+        assert fleet.contents() == before
+
+
+class TestPort:
+    def test_a_drained_one_gives_nothing_and_the_others_go_on(self, fleet: Fleet) -> None:
+        fleet.scheduler.drain("h1", "flapping", pf(0))
+        assert reasons(fleet) == {
+            **dict.fromkeys([pf(0), vf(0, 0), vf(0, 1)], "port drained: flapping"),
+            **dict.fromkeys([pf(1), vf(1, 0), vf(1, 1)], None),
+        }
+        assert [device.parent_address for device in fleet.claim("nic-vf:2").devices] == [pf(1)] * 2
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1")
+        fleet.scheduler.undrain("h1", pf(0))
+        assert [device.address for device in fleet.claim("nic-pf:1").devices] == [pf(0)]
+
+    def test_explain_says_why(self, fleet: Fleet) -> None:
+        for port in (0, 1):
+            fleet.scheduler.drain("h1", "flapping", pf(port))
+        assert fleet.explain("nic-vf:1").nearest_miss == (
+            "every host or port that has such a device is drained; h1: flapping"
+        )
+
+    @pytest.mark.parametrize("wish", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
+    def test_what_is_held_stays_held_and_is_not_given_on(self, fleet: Fleet, host: Host, wish: str) -> None:
+        claim, other = fleet.claim(wish), fleet.claim("nic-pf:1")
+        host.done(claim)
+        port = claim.devices[0].parent_address or claim.devices[0].address
+        assert fleet.scheduler.drain("h1", "flapping", port) == 1
+        assert fleet.status("h1")[claim.devices[0].address] == "allocated"
+        host.done(fleet.release(claim))
+        with pytest.raises(ClaimRefused):
+            fleet.claim("nic-vf:1")
+        fleet.scheduler.undrain("h1", port)
+        assert fleet.claim("nic-pf:1").devices[0].address == port
+        fleet.release(other)
+
+    def test_of_two_claims_on_it_the_first_that_ends_frees_nothing(self, fleet: Fleet, host: Host) -> None:
+        first, second = (fleet.claim("nic-vf:1") for _ in range(2))
+        fleet.scheduler.drain("h1", "flapping", pf(0))
+        host.done(fleet.release(first))
+        assert fleet.status("h1")[first.devices[0].address] == "unavailable"
+        assert fleet.claim("nic-vf:1").devices[0].parent_address == pf(1)
+        host.done(fleet.release(second))
+
+    def test_a_report_changes_nothing_and_vfs_that_come_later_are_drained_too(
+        self, fleet: Fleet, host: Host
+    ) -> None:
+        fleet.scheduler.drain("h1", "flapping", pf(0))
+        host.add(slice_of(0, 2))
+        host.change(vf(0, 1), attributes={"driver": "iavf"})
+        host.report()
+        assert {fleet.status("h1")[vf(0, number)] for number in range(3)} == {"unavailable"}
+        host.lose(vf(0, 2))
+        host.report()
+        host.add(slice_of(0, 2))
+        host.report()
+        assert fleet.status("h1")[vf(0, 2)] == "unavailable"
+        fleet.scheduler.undrain("h1", pf(0))
+        assert set(fleet.status("h1").values()) == {"available"}
+
+    def test_drain_claim_and_release_may_cross(self, fleet: Fleet, host: Host) -> None:
+        for _ in range(5):
+            claim = fleet.claim("nic-vf:1")
+            at_once(
+                [
+                    partial(fleet.scheduler.drain, "h1", "flapping", pf(0)),
+                    partial(fleet.scheduler.undrain, "h1", pf(0)),
+                    partial(fleet.release, claim),
+                    partial(host.done, claim, 2),
+                    host.report,
+                ]
+            )
+            assert fleet.faults() == []
+            if fleet.show(claim).status != "released":
+                host.done(fleet.release(claim))
+            fleet.scheduler.undrain("h1", pf(0))
+            assert set(fleet.status("h1").values()) == {"available"}
+
+
+class TestRemoval:
+    def test_a_host_that_was_switched_off_is_gone_and_its_history_stays(
+        self, fleet: Fleet, host: Host
+    ) -> None:
+        claim = fleet.claim("nic-vf:1")
+        host.done(fleet.release(claim))
+        fleet.falls_silent("h1")
+        assert fleet.scheduler.remove_host("h1", "ann", "sold") == 0
+        assert set(fleet.status("h1").values()) == {"removed"}
+        assert fleet.sql("SELECT drained_reason, devices FROM hosts") == [("removed by ann: sold", 0)]
+        assert fleet.sql("SELECT claim_id FROM device_history") == [(claim.claim_id,)]
+        before = fleet.contents()
+        fleet.scheduler.remove_host("h1", "ann", "sold")
+        assert fleet.contents() == before
+
+    def test_one_that_lives_or_is_in_use_is_not(self, fleet: Fleet) -> None:
+        fleet.claim("nic-vf:1")
+        before = fleet.contents()
+        for force in (False, True):
+            with pytest.raises(HostIsAlive, match="stop its agent first"):
+                fleet.scheduler.remove_host("h1", "ann", "sold", force=force)
+        assert fleet.contents() == before
+        fleet.falls_silent("h1")
+        before = fleet.contents()
+        with pytest.raises(HostInUse, match="1 live claims"):
+            fleet.scheduler.remove_host("h1", "ann", "sold")
+        assert fleet.contents() == before
+
+    def test_by_force_its_claims_end(self, fleet: Fleet, host: Host) -> None:
+        claims = [fleet.claim("nic-pf:1"), fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")]
+        host.done(claims[0])
+        fleet.release(claims[1])
+        fleet.falls_silent("h1")
+        assert fleet.scheduler.remove_host("h1", "ann", "burnt down", force=True) == 3
+        assert {fleet.show(claim).reason for claim in claims} == {"released by force, by ann: burnt down"}
+        assert set(fleet.status("h1").values()) == {"removed"}
+        assert host.ended(*(claim.claim_id for claim in claims)) == sorted(claim.claim_id for claim in claims)
+
+    def test_if_it_comes_back_it_is_drained_until_it_is_brought_back(self, fleet: Fleet, host: Host) -> None:
+        fleet.falls_silent("h1")
+        fleet.scheduler.remove_host("h1", "ann", "sold")
+        assert host.sign_of_life().resend
+        host.add(*port_devices(2, 2))
+        host.report()
+        with pytest.raises(ClaimRefused, match="removed by ann: sold"):
+            fleet.claim("nic-vf:1")
+        fleet.scheduler.undrain("h1")
+        assert fleet.claim("nic-vf:1").host == "h1"
