@@ -11,6 +11,7 @@ from cli.demo import demo
 from cli.devices import add_device_commands
 from cli.host import host
 from cli.maintenance import add_maintenance_commands
+from cli.outbox import outbox
 from cli.session import Session
 
 
@@ -46,3 +47,4 @@ main.add_command(db)
 main.add_command(demo)
 add_maintenance_commands(host)
 main.add_command(host)
+main.add_command(outbox)

@@ -74,6 +74,13 @@ CONDUCTOR_OPTIONS = [
         min=0.1,
         help="Seconds after which a step that no agent has answered is sent again.",
     ),
+    cfg.IntOpt(
+        "max_sends",
+        default=100,
+        min=1,
+        help="How often a step is sent before it is parked. With each silence the wait doubles, up to 64 "
+        "times resend_after. `portclaim outbox` shows what is parked, and has it sent again.",
+    ),
     cfg.FloatOpt(
         "agent_down_after",
         default=60.0,

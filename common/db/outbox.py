@@ -6,6 +6,7 @@ so that neither a crash between commit and send nor a lost message loses a step.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -13,6 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from common.rpc.messages import Step, StepDevice
+
+LOG = logging.getLogger(__name__)
 
 
 class AddressedStep(NamedTuple):
@@ -22,26 +25,36 @@ class AddressedStep(NamedTuple):
     step: Step
 
 
-# A later step overtakes what its claim still had to do.
-_PUT = sa.text("""
-    WITH overtaken AS (
-        DELETE FROM outbox WHERE claim_id = :claim_id AND step < :step
-    )
-    INSERT INTO outbox (claim_id, step, action, sends, send_after)
-    VALUES (:claim_id, :step, :action, 1, now() + make_interval(secs => :resend_after))
-""")
+CHANNEL = "portclaim_outbox"
+"""Notified when a step has become due that nobody sends at once."""
 
-# Each silence doubles the wait for the next, up to 64 times the first.
+# Each silence doubles the wait for the next, up to 64 times the first. What has been sent as often as it may
+# be is parked: due at no time, until somebody says so.
 _TAKE_DUE = sa.text("""
     UPDATE outbox o
        SET sends = o.sends + 1,
-           send_after = now() + make_interval(secs => :resend_after * 2 ^ least(o.sends, 6))
+           send_after = CASE WHEN o.sends + 1 >= :max_sends THEN 'infinity'
+                             ELSE now() + make_interval(secs => :resend_after * 2 ^ least(o.sends, 6)) END
       FROM (SELECT claim_id, step FROM outbox
              WHERE send_after <= now()
              ORDER BY send_after LIMIT :limit
                FOR UPDATE SKIP LOCKED) due
      WHERE (o.claim_id, o.step) = (due.claim_id, due.step)
-    RETURNING o.claim_id
+    RETURNING o.claim_id, o.sends, o.send_after = 'infinity' AS is_parked
+""")
+
+_RETRY = sa.text("""
+    WITH again AS (
+        UPDATE outbox o SET sends = 1, send_after = now()
+          FROM claims c
+          JOIN compute_nodes n ON n.id = c.compute_node_id
+         WHERE c.id = o.claim_id
+           AND CASE WHEN cast(:claim_ids AS uuid[]) IS NULL THEN o.send_after = 'infinity'
+                    ELSE o.claim_id = ANY(:claim_ids) END
+           AND (cast(:host AS text) IS NULL OR n.host = :host)
+        RETURNING o.claim_id
+    )
+    SELECT count(*), pg_notify(:channel, '') FROM again
 """)
 
 _READ = sa.text("""
@@ -58,17 +71,29 @@ _READ = sa.text("""
 """)
 
 
-def put(connection: sa.Connection, claim_id: UUID, step: int, action: str, resend_after: float) -> None:
-    """Add a step of a claim, which the caller sends once its transaction is committed."""
-    connection.execute(
-        _PUT, {"claim_id": claim_id, "step": step, "action": action, "resend_after": resend_after}
-    )
+def take_due(
+    connection: sa.Connection, limit: int, resend_after: float, max_sends: int
+) -> list[AddressedStep]:
+    """Up to ``limit`` steps that nobody has answered in time; workers that ask at once share them.
+
+    Those that are taken for the ``max_sends``-th time are parked.
+    """
+    facts = {"limit": limit, "resend_after": resend_after, "max_sends": max_sends}
+    due = connection.execute(_TAKE_DUE, facts).all()
+    for row in due:
+        if row.is_parked:
+            LOG.error("the step of claim %s is sent for the last time: it was sent %s times", *row[:2])
+    return read(connection, [row.claim_id for row in due]) if due else []
 
 
-def take_due(connection: sa.Connection, limit: int, resend_after: float) -> list[AddressedStep]:
-    """Up to ``limit`` steps that nobody has answered in time; workers that ask at once share them."""
-    due = connection.scalars(_TAKE_DUE, {"limit": limit, "resend_after": resend_after}).all()
-    return read(connection, due) if due else []
+def retry(connection: sa.Connection, claim_ids: Sequence[UUID] | None, host: str | None) -> int:
+    """Have steps sent now as if for the first time; answer how many those are.
+
+    Those of these claims; or, without any, those that are parked. ``host``: only its own.
+    """
+    facts = {"claim_ids": None if claim_ids is None else list(claim_ids), "host": host, "channel": CHANNEL}
+    count: int = connection.scalar(_RETRY, facts) or 0
+    return count
 
 
 def read(connection: sa.Connection, claim_ids: Sequence[UUID]) -> list[AddressedStep]:

@@ -323,6 +323,52 @@ class LiveClaims(Message):
     live_claims: int
 
 
+# --- steps that wait for their answer: operators → scheduler ----------------------------------------
+
+
+class StepFilter(Message):
+    """Which awaited steps to list; of more than ``limit``, those that have waited longest."""
+
+    host: Host | None = None
+    parked: bool = False
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+
+
+class AwaitedStep(Message):
+    """A step that its agent has not answered (view ``awaited_steps``); times are seconds."""
+
+    host: str
+    claim_id: Uuid
+    instance_id: Uuid
+    step: int
+    action: Literal["attach", "detach"]
+    parked: bool
+    times_sent: int
+    awaited_for: float
+    agent_silent_for: float
+    last_failure: str | None
+
+
+class AwaitedSteps(Message):
+    """The longest awaited first; ``more``: there were more than asked for."""
+
+    steps: list[AwaitedStep]
+    more: bool
+
+
+class Retry(Message):
+    """Send the steps of these claims now; without any, those that are parked. ``host``: only its own."""
+
+    claim_ids: Annotated[list[Uuid], Field(min_length=1, max_length=10_000)] | None = None
+    host: Host | None = None
+
+
+class Retried(Message):
+    """How many steps are sent."""
+
+    steps: int
+
+
 # --- look-ups: API layer → scheduler ---------------------------------------------------------------
 
 

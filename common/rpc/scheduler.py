@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from common.rpc.client import Client
 from common.rpc.messages import (
+    AwaitedSteps,
     Claim,
     ClaimId,
     ClaimRequest,
@@ -17,6 +19,9 @@ from common.rpc.messages import (
     ForcedRelease,
     LiveClaims,
     Removal,
+    Retried,
+    Retry,
+    StepFilter,
 )
 
 
@@ -82,3 +87,12 @@ class SchedulerClient(Client):
         """
         wanted = Removal(host=host, who=who, reason=reason, force=force)
         return self._call("remove_host", wanted, LiveClaims).live_claims
+
+    def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
+        """List the steps that agents have not answered."""
+        return self._call("awaited_steps", wanted, AwaitedSteps)
+
+    def retry(self, claim_ids: Collection[UUID] | None = None, host: str | None = None) -> int:
+        """Have the awaited steps of these claims sent now, or all that are parked; answers how many."""
+        wanted = Retry(claim_ids=None if claim_ids is None else list(claim_ids), host=host)
+        return self._call("retry", wanted, Retried).steps

@@ -18,10 +18,13 @@ _BATCH = 100
 class Relay:
     """Sends what is due. Any number of relays share the work."""
 
-    def __init__(self, engine: sa.Engine, send: Callable[[str, Step], None], resend_after: float) -> None:
+    def __init__(
+        self, engine: sa.Engine, send: Callable[[str, Step], None], resend_after: float, max_sends: int
+    ) -> None:
         self._engine = engine
         self._send = send
         self._resend_after = resend_after
+        self._max_sends = max_sends
 
     def work(self) -> bool:
         """Send a batch; answer whether there may be more."""
@@ -30,7 +33,8 @@ class Relay:
     def pass_on(self) -> int:
         """Send what is due, at most one batch; answer how many steps that were."""
         due = in_transaction(
-            self._engine, lambda connection: outbox.take_due(connection, _BATCH, self._resend_after)
+            self._engine,
+            lambda connection: outbox.take_due(connection, _BATCH, self._resend_after, self._max_sends),
         )
         for host, step in due:
             LOG.info("again to %s: step %s, %s, of claim %s", host, step.step, step.action, step.claim_id)

@@ -20,6 +20,7 @@ from common.rpc.messages import (
 )
 from common.rpc.transport import transport
 from services.conductor import expiry, inventory, lifecycle
+from services.conductor.doorbell import Doorbell
 from services.conductor.periodic import Periodic
 from services.conductor.relay import Relay
 
@@ -64,8 +65,9 @@ class Conductor:
         endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
-        relay = Relay(self._engine, self._send, resend_after)
+        relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)
+        self._doorbell = Doorbell(self._engine, self._relay.wake)
         self._rounds = [self._relay]
         if expire_after:
             self._rounds.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))
@@ -73,11 +75,13 @@ class Conductor:
         self._is_listening = True
         for each in self._rounds:
             each.start()
+        self._doorbell.start()
 
     def stop(self) -> None:
         if not self._is_listening:  # it waits for the broker, and has nothing in hand
             return
         finish(self._server)
+        self._doorbell.end()
         for each in self._rounds:
             each.end()
         self._bus.cleanup()

@@ -7,7 +7,15 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from common.errors import ClaimNotFound
-from common.rpc.messages import Claim, Device, DeviceFilter, Devices
+from common.rpc.messages import (
+    AwaitedStep,
+    AwaitedSteps,
+    Claim,
+    Device,
+    DeviceFilter,
+    Devices,
+    StepFilter,
+)
 
 _CLAIM = sa.text("SELECT claim_as_json(:claim_id)::text")
 
@@ -21,6 +29,17 @@ _DEVICES = sa.text("""
        AND CASE WHEN cast(:status AS text) IS NULL THEN effective_status <> 'removed'
                 ELSE effective_status = :status END
      ORDER BY host, port, dev_type = 'type-VF', address
+     LIMIT :limit + 1
+""")
+
+_AWAITED_STEPS = sa.text("""
+    SELECT host, claim_id, instance_id, step, action, parked, times_sent,
+           cast(extract(epoch FROM awaited_for) AS double precision) AS awaited_for,
+           cast(extract(epoch FROM agent_silent_for) AS double precision) AS agent_silent_for,
+           last_failure
+      FROM awaited_steps
+     WHERE (cast(:host AS text) IS NULL OR host = :host) AND (parked OR NOT :parked)
+     ORDER BY awaited_for DESC, claim_id
      LIMIT :limit + 1
 """)
 
@@ -38,3 +57,10 @@ def devices(connection: sa.Connection, wanted: DeviceFilter) -> Devices:
     rows = connection.execute(_DEVICES, wanted.model_dump()).mappings().all()
     shown = [Device.model_validate(dict(row)) for row in rows[: wanted.limit]]
     return Devices(devices=shown, more=len(rows) > wanted.limit)
+
+
+def awaited_steps(connection: sa.Connection, wanted: StepFilter) -> AwaitedSteps:
+    """The steps that agents have not answered, the longest awaited first."""
+    rows = connection.execute(_AWAITED_STEPS, wanted.model_dump()).mappings().all()
+    shown = [AwaitedStep.model_validate(dict(row)) for row in rows[: wanted.limit]]
+    return AwaitedSteps(steps=shown, more=len(rows) > wanted.limit)

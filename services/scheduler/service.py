@@ -9,6 +9,7 @@ from typing import Literal
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from common.db import outbox
 from common.db.transaction import connect, in_transaction
 from common.errors import InvalidConfiguration, InvalidRequest, PortclaimError
 from common.pci.alias import Aliases
@@ -18,6 +19,7 @@ from common.pci.request import NumaPolicy, PciRequest
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.endpoint import Endpoint, exposed, finish, server
 from common.rpc.messages import (
+    AwaitedSteps,
     Claim,
     ClaimId,
     ClaimRequest,
@@ -29,8 +31,11 @@ from common.rpc.messages import (
     ForcedRelease,
     LiveClaims,
     Removal,
+    Retried,
+    Retry,
     Step,
     StepDevice,
+    StepFilter,
 )
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
@@ -103,6 +108,16 @@ class SchedulerEndpoint(Endpoint):
     def remove_host(self, wanted: Removal) -> LiveClaims:
         return in_transaction(
             self._engine, lambda c: maintenance.remove_host(c, wanted, self._agent_down_after)
+        )
+
+    @exposed(StepFilter)
+    def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
+        return in_transaction(self._engine, lambda c: lookups.awaited_steps(c, wanted))
+
+    @exposed(Retry)
+    def retry(self, which: Retry) -> Retried:
+        return in_transaction(
+            self._engine, lambda c: Retried(steps=outbox.retry(c, which.claim_ids, which.host))
         )
 
     def _wanted(self, request: ClaimRequest | ExplainRequest) -> Wanted:

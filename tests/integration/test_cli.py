@@ -142,6 +142,18 @@ class TestWithServices:
         assert (forced.returncode, forced.stdout) == (0, "h1 is out of the fleet\n")
         assert "DANGER: 1 live claim ended" in forced.stderr
 
+    def test_steps_without_an_answer_are_listed_and_sent_again(self, portclaim: Run, fleet: Fleet) -> None:
+        claim = done_in_json(portclaim("claim", "--alias", "nic-vf:1", "--output", "json"))
+        fleet.sql("UPDATE outbox SET send_after = 'infinity', sends = 100")
+        [step] = done_in_json(portclaim("outbox", "list", "--parked", "--output", "json"))
+        assert (step["claim_id"], step["times_sent"], step["parked"]) == (claim["claim_id"], 100, True)
+        table = done(portclaim("outbox", "list"))
+        assert "1 attach" in table
+        assert "parked" in table
+        assert_failed(portclaim("outbox", "retry"), 2, "name claims, or say --parked")
+        assert done(portclaim("outbox", "retry", claim["claim_id"])) == "1 step sent again\n"
+        assert done(portclaim("outbox", "retry", "--parked")) == "0 steps sent again\n"
+
     def test_ping_tells_whether_a_service_answers(self, portclaim: Run) -> None:
         assert done(portclaim("ping", "scheduler")) == "scheduler answers\n"
 

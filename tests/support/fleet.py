@@ -260,9 +260,9 @@ class Fleet:
     def show(self, claim: Claim) -> Claim:
         return self.scheduler.show(claim.claim_id)
 
-    def relay(self, resend_after: float = 5.0) -> Relay:
+    def relay(self, resend_after: float = 5.0, max_sends: int = 100) -> Relay:
         """A conductor's relay, not running: ``pass_on()`` does one pass."""
-        return Relay(self.engine, self._send, resend_after)
+        return Relay(self.engine, self._send, resend_after, max_sends)
 
     def expire(self, after: float = 1800.0) -> list[UUID]:
         """What a conductor does every so often: take back what has not been attached for so long."""

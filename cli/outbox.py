@@ -1,0 +1,70 @@
+"""``portclaim outbox list|retry``: steps that agents have not answered."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import click
+from rich.table import Table
+
+from cli import render
+from cli.session import Session, command
+from common.rpc.messages import AwaitedStep, StepFilter
+
+_host = click.option("--host", help="Only of this host.")
+
+
+@click.group()
+def outbox() -> None:
+    """Look after the steps that agents have not answered.
+
+    A step is sent until it is answered, ever more seldom, and after [conductor] max_sends times it is
+    parked: something is wrong with its host that time does not mend. Its claim keeps its devices. An agent
+    that starts does what is parked for it, too.
+    """
+
+
+@command(outbox, "list")
+@_host
+@click.option("--parked", is_flag=True, help="Only those that are not sent any more.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
+@render.output_option
+@click.pass_obj
+def list_(session: Session, host: str | None, parked: bool, limit: int, output: str) -> None:
+    """List the steps, the longest awaited first."""
+    found = session.scheduler.awaited_steps(StepFilter(host=host, parked=parked, limit=limit))
+    render.as_json(found.steps) if output == "json" else render.console().print(_table(found.steps))
+    if found.more:
+        click.echo(f"there are more than {limit}; --limit shows more, --host fewer", err=True)
+
+
+@command(outbox)
+@click.argument("claim_ids", nargs=-1, type=click.UUID)
+@click.option("--parked", is_flag=True, help="All that are parked, instead of named claims.")
+@_host
+@click.pass_obj
+def retry(session: Session, claim_ids: tuple[uuid.UUID, ...], parked: bool, host: str | None) -> None:
+    """Send the steps of these claims now, as if for the first time."""
+    if bool(claim_ids) == parked:
+        raise click.UsageError("name claims, or say --parked")
+    sent = session.scheduler.retry(claim_ids or None, host)
+    click.echo(f"{sent} step{'' if sent == 1 else 's'} sent again")
+
+
+def _table(steps: Sequence[AwaitedStep]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("host", "claim", "step", "sent", "for", "agent silent for", "state", "last failure"):
+        table.add_column(column, no_wrap=True)
+    for step in steps:
+        table.add_row(
+            step.host,
+            str(step.claim_id),
+            f"{step.step} {step.action}",
+            f"{step.times_sent} times",
+            f"{step.awaited_for:.0f} s",
+            f"{step.agent_silent_for:.0f} s",
+            "parked" if step.parked else "sent again",
+            step.last_failure or "",
+        )
+    return table
