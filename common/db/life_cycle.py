@@ -1,0 +1,42 @@
+"""The life of a claim as one table: which status may follow which, and what makes it so.
+
+PostgreSQL refuses an event that is not in it (migration ``0010_transitions``), and docs/claims.md draws it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Transition(NamedTuple):
+    """From one status of a claim (None: there was no claim) to the next, and when that happens."""
+
+    before: str | None
+    after: str
+    when: str
+
+
+TRANSITIONS = (
+    Transition(None, "claimed", "claim"),
+    Transition("claimed", "allocated", "attached"),
+    Transition("claimed", "failed", "attach failed"),
+    Transition("claimed", "releasing", "release, or not attached in time"),
+    Transition("claimed", "released", "release by force"),
+    Transition("allocated", "releasing", "release"),
+    Transition("allocated", "failed", "its instance is gone"),
+    Transition("allocated", "released", "release by force"),
+    Transition("releasing", "releasing", "detach failed"),
+    Transition("releasing", "released", "detached, or release by force"),
+    Transition("releasing", "expired", "detached, and it was never attached in time"),
+)
+
+LIVE = frozenset({"claimed", "allocated", "releasing"})
+"""A claim of such a status holds its devices; any other has ended, and stays what it is."""
+
+
+def diagram() -> str:
+    """The table as a state diagram in Mermaid's language."""
+    ended = sorted({each.after for each in TRANSITIONS} - LIVE)
+    lines = [f"{each.before or '[*]'} --> {each.after}: {each.when}" for each in TRANSITIONS]
+    lines += [f"{status} --> [*]" for status in ended]
+    return "\n".join(["stateDiagram-v2", *(f"    {line}" for line in lines)])

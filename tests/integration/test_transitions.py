@@ -1,0 +1,66 @@
+"""One table says what may follow what in a claim's life: PostgreSQL, the code and the page all keep to it."""
+
+from itertools import product
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import sqlalchemy as sa
+
+from common.db.life_cycle import LIVE, TRANSITIONS, diagram
+from common.rpc.messages import ClaimStatus
+from tests.support.fleet import Fleet
+
+PAGE = Path(__file__).parents[2] / "docs" / "claims.md"
+PAIRS = {(each.before, each.after) for each in TRANSITIONS}
+
+
+def test_the_page_draws_the_table() -> None:
+    assert f"```mermaid\n{diagram()}\n```" in PAGE.read_text()
+
+
+def test_no_pair_stands_twice_and_what_has_ended_stays_as_it_is() -> None:
+    assert len(PAIRS) == len(TRANSITIONS)
+    assert {before for before, _ in PAIRS} == {None, *LIVE}
+
+
+def test_postgresql_takes_these_and_no_others(fleet: Fleet) -> None:
+    fleet.host("h1")
+    claim = fleet.claim("nic-vf:1")
+    statuses = get_args(ClaimStatus)
+    for before, after in product([None, *statuses], statuses):
+        insert = sa.text(
+            "INSERT INTO claim_events (claim_id, from_status, to_status, cause) VALUES (:id, :a, :b, 'x')"
+        )
+        with fleet.engine.connect() as connection:
+            facts = {"id": claim.claim_id, "a": before, "b": after}
+            if (before, after) in PAIRS:
+                connection.execute(insert, facts)
+            else:
+                with pytest.raises(sa.exc.IntegrityError, match="is_a_transition"):
+                    connection.execute(insert, facts)
+
+
+def test_each_of_them_happens(fleet: Fleet) -> None:
+    host = fleet.host("h1", ports=1, vfs=16)
+    claims = {
+        name: fleet.claim("nic-vf:1") for name in ("forced", "lost", "forced when attached", "released")
+    }
+    host.failed(fleet.claim("nic-vf:1"), "no such instance")
+    for name in ("lost", "forced when attached", "released"):
+        host.done(claims[name])
+    host.failed(claims["lost"], "its instance is gone")
+    fleet.release(claims["released"])
+    host.failed(claims["released"], "the guest does not let go")
+    host.done(claims["released"])
+
+    host.done(fleet.release(fleet.claim("nic-vf:1")))
+    expiring = fleet.claim("nic-vf:1")
+    fleet.sql("UPDATE claims SET created_at = '2000-01-01' WHERE id = :id", id=expiring.claim_id)
+    fleet.expire()
+    host.done(expiring)
+    fleet.falls_silent("h1")
+    for name in ("forced", "forced when attached"):
+        fleet.force(claims[name])
+    assert set(fleet.sql("SELECT DISTINCT from_status, to_status FROM claim_events")) == PAIRS
+    assert fleet.faults() == []
