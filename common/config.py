@@ -95,6 +95,13 @@ CONDUCTOR_OPTIONS = [
         help="Seconds after which a claim that no agent has attached is taken back and ends as expired; 0: "
         "never. Its devices are free once its agent has answered that it does not have them.",
     ),
+    cfg.IntOpt(
+        "prune_after",
+        default=0,
+        min=0,
+        help="Days after which a claim that has ended is forgotten, with its history; 0: never. "
+        "`portclaim db prune` does the same by hand.",
+    ),
 ]
 
 SCHEDULER = cfg.OptGroup("scheduler", "Claims")

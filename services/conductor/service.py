@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from common.db.history import Pruning
 from common.db.transaction import connect, in_transaction
 from common.errors import InvalidConfiguration
 from common.rpc.compute_agent import ComputeAgentClient
@@ -25,6 +28,7 @@ from services.conductor.periodic import Periodic
 from services.conductor.relay import Relay
 
 _EXPIRY_PAUSE = 60.0  # seconds, at most
+_PRUNE_PAUSE = 3600.0
 
 
 class ConductorEndpoint(Endpoint):
@@ -61,7 +65,7 @@ class Conductor:
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each of what comes round.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + 2)
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 3)
         endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
@@ -71,6 +75,10 @@ class Conductor:
         self._rounds = [self._relay]
         if expire_after:
             self._rounds.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))
+        if prune_after := conf.conductor.prune_after:
+            pruning = Pruning(self._engine, timedelta(days=prune_after))
+            self._rounds.append(Periodic("pruning", pruning.work, _PRUNE_PAUSE))
+            self._rounds[-1].wake()
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
         for each in self._rounds:

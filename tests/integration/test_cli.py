@@ -213,6 +213,21 @@ class TestDatabaseUpgrade:
             assert connection.scalar(sa.text("SELECT count(*) FROM pf_vf_tree")) == 0
         assert done(run("db", "upgrade", **database)).startswith("the schema is ")
 
+    def test_pruning_forgets_what_ended_long_ago(self, fleet: Fleet, database_url: str) -> None:
+        host = fleet.host("h1")
+        claim = fleet.claim("nic-vf:1")
+        host.done(fleet.release(claim))
+        fleet.sql("UPDATE claims SET updated_at = now() - interval '91 d'")
+        database = {"OS_DATABASE__CONNECTION": database_url}
+        assert done(run("db", "prune", "--older-than", "92d", **database)) == "0 claims forgotten\n"
+        assert done(run("db", "prune", "--older-than", "90d", **database)) == "1 claim forgotten\n"
+        assert_failed(run("db", "prune", "--older-than", "soon", **database), 2, "'soon' is no age")
+        assert_failed(run("db", "prune", "--older-than", "0d", **database), 2, "'0d' is no age")
+
+    def test_pruning_what_is_no_database_of_ours_is_status_1(self, empty_database_url: str) -> None:
+        database = {"OS_DATABASE__CONNECTION": empty_database_url}
+        assert_failed(run("db", "prune", "--older-than", "90d", **database), 1, "not upgraded yet")
+
     def test_without_a_database_it_is_status_1(self, tmp_path: Path) -> None:
         assert_failed(run("db", "upgrade"), 1, "[database] connection is not set")
         for url, said in [
