@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cli import render
 from cli.session import Session, command
-from common.rpc.messages import AwaitedStep, StepFilter
+from common.rpc.operator_messages import AwaitedStep, StepFilter
 
 _host = click.option("--host", help="Only of this host.")
 

@@ -7,15 +7,17 @@ from uuid import UUID
 
 from common.rpc.client import Client
 from common.rpc.messages import (
-    AwaitedSteps,
     Claim,
     ClaimId,
     ClaimRequest,
     DeviceFilter,
     Devices,
-    Drain,
     ExplainRequest,
     Explanation,
+)
+from common.rpc.operator_messages import (
+    AwaitedSteps,
+    Drain,
     ForcedRelease,
     LiveClaims,
     Removal,

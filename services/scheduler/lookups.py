@@ -7,15 +7,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from common.errors import ClaimNotFound
-from common.rpc.messages import (
-    AwaitedStep,
-    AwaitedSteps,
-    Claim,
-    Device,
-    DeviceFilter,
-    Devices,
-    StepFilter,
-)
+from common.rpc.messages import Claim, Device, DeviceFilter, Devices
+from common.rpc.operator_messages import AwaitedStep, AwaitedSteps, StepFilter
 
 _CLAIM = sa.text("SELECT claim_as_json(:claim_id)::text")
 

@@ -7,7 +7,7 @@ import logging
 import sqlalchemy as sa
 
 from common.db.states import as_errors
-from common.rpc.messages import Drain, LiveClaims, Removal
+from common.rpc.operator_messages import Drain, LiveClaims, Removal
 
 LOG = logging.getLogger(__name__)
 

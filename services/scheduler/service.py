@@ -19,22 +19,24 @@ from common.pci.request import NumaPolicy, PciRequest
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.endpoint import Endpoint, exposed, finish, server
 from common.rpc.messages import (
-    AwaitedSteps,
     Claim,
     ClaimId,
     ClaimRequest,
     DeviceFilter,
     Devices,
-    Drain,
     ExplainRequest,
     Explanation,
+    Step,
+    StepDevice,
+)
+from common.rpc.operator_messages import (
+    AwaitedSteps,
+    Drain,
     ForcedRelease,
     LiveClaims,
     Removal,
     Retried,
     Retry,
-    Step,
-    StepDevice,
     StepFilter,
 )
 from common.rpc.scheduler import SchedulerClient

@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from common.rpc.messages import AwaitedStep, Claim, StepFilter
+from common.rpc.messages import Claim
+from common.rpc.operator_messages import AwaitedStep, StepFilter
 from services.conductor.doorbell import Doorbell
 from services.conductor.periodic import Periodic
 from tests.support.concurrency import LONG, wait_until
