@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,11 +145,12 @@ def main() -> int:
         server.wait()
         kill()  # what it may have left in its process group, and what holds its output open
 
+    ended = os.pidfd_open(server.pid)
     signal.signal(signal.SIGTERM, stop)
     for watch in (watch_owner, watch_server):
         threading.Thread(target=watch, daemon=True).start()
     try:
-        tell(server, wanted.ready, wanted.log, kill_after(START_TIMEOUT))
+        tell(server, ended, wanted.ready, wanted.log, kill_after(START_TIMEOUT))
     finally:
         if wanted.directory is not None:
             shutil.rmtree(wanted.directory, ignore_errors=True)
@@ -157,15 +158,16 @@ def main() -> int:
     return status if status >= 0 else 128 - status
 
 
-def tell(server: subprocess.Popen[bytes], ready: re.Pattern[str], log: Path, limit: threading.Timer) -> None:
+def tell(
+    server: subprocess.Popen[bytes], ended: int, ready: re.Pattern[str], log: Path, limit: threading.Timer
+) -> None:
     """Copy the server's output to `log` until it ends; tell the owner when it is ready, or why it was not.
 
-    `limit` is cancelled when the server is ready.
+    `limit` is cancelled when the server is ready; `ended` is its pidfd.
     """
     told = False
-    assert server.stdout is not None  # noqa: S101 - for the type checker
     with log.open("wb", buffering=0) as file:
-        for line in server.stdout:
+        for line in lines(server, ended):
             file.write(line)
             if not told and ready.search(line.decode(errors="replace")):
                 told = True
@@ -174,6 +176,19 @@ def tell(server: subprocess.Popen[bytes], ready: re.Pattern[str], log: Path, lim
     server.wait()
     if not told:
         answer("failed\n" + log.read_text(errors="replace")[-4000:])
+
+
+def lines(server: subprocess.Popen[bytes], ended: int) -> Iterator[bytes]:
+    """What the server writes. Its end is the end of that, whoever else has its output open by then."""
+    assert server.stdout is not None  # noqa: S101 - for the type checker
+    output, rest = server.stdout.fileno(), b""
+    while output in select.select([output, ended], [], [])[0] and (chunk := os.read(output, 65536)):
+        *whole, rest = (rest + chunk).splitlines(keepends=True)
+        if rest.endswith(b"\n"):
+            whole, rest = [*whole, rest], b""
+        yield from whole
+    if rest:
+        yield rest
 
 
 def answer(text: str) -> None:

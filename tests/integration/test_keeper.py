@@ -87,3 +87,12 @@ def test_embedded_postgresql_goes_with_an_owner_that_is_killed() -> None:
         owner.kill()
     wait_until_gone(postmaster, keeper)
     assert not directory.exists()
+
+
+def test_a_server_that_ends_has_ended_whoever_holds_its_output_open(tmp_path: Path) -> None:
+    """Such as a daemon that it has left behind in a session of its own."""
+    stray = tmp_path / "stray"
+    command = f"setsid sleep 1000 & echo $! > {stray}; echo no good; exit 3"
+    with pytest.raises(NotStarted, match="status 3 before it was ready:\nno good"):
+        keep("sh", "-c", command, ready="up", log=tmp_path / "log")
+    os.kill(int(stray.read_text()), signal.SIGKILL)
