@@ -26,11 +26,12 @@ from tests.support.happenings import (
     happenings,
     inventories,
     limits,
+    some,
     wishes,
 )
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, legal_order
-from tests.support.model import Call, Ending, Expire, Look, Model, Release, Report
+from tests.support.model import Call, Ending, Expire, Force, Look, Model, Release, Report
 from tests.support.model_host import Kind
 
 
@@ -80,6 +81,16 @@ class Life(RuleBasedStateMachine):
         expired = self.fleet.expire(after=0)
         assert set(expired) == waiting
         self.world.model.take(Expire(after=0), expired)
+
+    @rule(which=some)
+    def a_host_burns_down_and_is_back(self, which: int) -> None:
+        claim_id = self.world.claim_id(which)
+        if claim := self.world.model.claims.get(claim_id):
+            self.fleet.falls_silent(claim.host)
+            ended = self.fleet.scheduler.force_release(claim_id, "ann", "it has burnt down")
+            self.fleet.sql("UPDATE compute_nodes SET last_seen = now()")
+            cause = "released by force, by ann: it has burnt down"
+            self.world.model.take(Force(claim_id, cause), ended)
 
     @rule(wish=wishes, hosts=limits)
     def everybody_looks(self, wish: str, hosts: Sequence[str] | None) -> None:

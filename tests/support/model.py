@@ -47,11 +47,18 @@ class Expire(NamedTuple):
     after: float
 
 
+class Force(NamedTuple):
+    """An operator ends a claim of a silent host."""
+
+    claim_id: UUID
+    cause: str
+
+
 class Look(NamedTuple):
     """Somebody looks at everything."""
 
 
-Call = ClaimRequest | Report | Release | Ending | Expire | Look
+Call = ClaimRequest | Report | Release | Ending | Expire | Force | Look
 
 
 class Wrong(AssertionError):
@@ -117,6 +124,8 @@ class Model:
                 self._end_step(call, answer)
             case Expire():
                 self._expire(call, answer)
+            case Force():
+                self._force(call, answer)
             case Look():
                 expect(answer == self.picture(), f"all is {answer}, and not {self.picture()}")
 
@@ -208,6 +217,18 @@ class Model:
             claim.status, claim.step = "releasing", claim.step + 1
             claim.expiry = claim.reason = f"not attached within {expire.after:g} s"
 
+    def _force(self, force: Force, answer: object) -> None:
+        claim = self.claims[force.claim_id]
+        if claim.is_live:
+            host = self.hosts[claim.host]
+            gone = {*claim.devices, *self._ports(claim)}
+            for address, device in host.devices.items():
+                if address in gone or device.parent in claim.devices:
+                    device.present = False  # until the host itself has said what it still has
+            self._free(claim)
+            claim.status, claim.step, claim.reason = "released", claim.step + 1, force.cause
+        self._expect_as_it_stands(force.claim_id, answer)
+
     def _end_step(self, ending: Ending, answer: object) -> None:
         claim = self.claims.get(ending.claim_id)
         right = self._error(ending, claim)
@@ -220,23 +241,34 @@ class Model:
         claim.reason = ending.reason or claim.expiry
         if claim.awaited == "detach" and not ending.done:
             return
-        attached = claim.awaited == "attach" and ending.done
+        if claim.awaited == "attach" and ending.done:
+            self._attach(claim)
+            return
+        self._free(claim)
+        if claim.awaited == "detach":
+            claim.status = "expired" if claim.expiry else "released"
+        else:
+            claim.status = "failed"
+
+    def _attach(self, claim: Held) -> None:
         host = self.hosts[claim.host]
         for address in claim.devices:
-            device = host.devices[address]
-            device.status = "allocated" if attached else "unavailable"
-            device.claim_id = ending.claim_id if attached else None
-        ports = {host.devices[address].parent or address for address in claim.devices}
+            host.devices[address].status = "allocated"
+        host.settle(self._ports(claim))
+        claim.status = "allocated"
+
+    def _free(self, claim: Held) -> None:
+        host, ports = self.hosts[claim.host], self._ports(claim)
+        for address in claim.devices:
+            host.devices[address].status, host.devices[address].claim_id = "unavailable", None
         trees = [device for address, device in host.devices.items() if {address, device.parent} & ports]
-        if not attached and any(not device.present and device.status != "removed" for device in trees):
+        if any(not device.present and device.status != "removed" for device in trees):
             host.digest = None  # what was kept because it was held has to be reported again
         host.settle(ports)
-        if attached:
-            claim.status = "allocated"
-        elif claim.awaited == "attach" or is_lost:
-            claim.status = "failed"
-        else:
-            claim.status = "expired" if claim.expiry else "released"
+
+    def _ports(self, claim: Held) -> set[str]:
+        devices = self.hosts[claim.host].devices
+        return {devices[address].parent or address for address in claim.devices}
 
     def _error(self, ending: Ending, claim: Held | None) -> type:
         if ending.host not in self.hosts:
