@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from common.pci.device import DeviceType
 from common.pci.hall import Subsets
 from common.pci.matching import ANYWHERE, Affinity, Kind, satisfies
-from common.pci.port_modes import OpenPort, choose_whole
+from common.pci.port_modes import OpenPorts, PortModes
 from common.pci.request import GroupPolicy, PciRequest
 
 Key = TypeVar("Key", bound=Hashable)
-
-_STEPS_FOR_A_WISH = 50
-"""How long to look for a way to serve everybody else before a request has to take another device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +45,14 @@ def assign(
     as the later ones can then still be served: near ones first (NUMA), then those with fewer tags
     (a plain request should leave special devices alone), then the packing policy's.
 
-    Time: with 8 requests and 64 devices a few milliseconds at most, and less than one as a rule; it
-    doubles with every further request that other devices do for. There is one way to make it longer:
-    many ports with few VFs each, of which no two do for the same requests, asked for whole and split
-    so that it hardly works out. Choosing among those is a search (see :mod:`common.pci.port_modes`);
-    the hardest hosts of 64 devices that a search for such hosts has found take 0.2 s.
+    Whether there is an assignment is always found out, however long it takes. The search for devices
+    that a request would rather have ends after a number of steps; then it takes the first that go
+    with the assignment that is known.
+
+    Time: with 8 requests and 64 devices a millisecond or two, and less than 10 on the hardest hosts
+    that a determined search for such hosts has found: 21 ports with 2 VFs each, of which no two do
+    for the same requests, asked for whole and split so that it hardly works out. It doubles with
+    every further request that other devices do for.
     """
     wishes = [_ranked(request, devices, affinity) for request in requests]
     board = _Board(requests, devices, wishes, isolate=group_policy is GroupPolicy.ISOLATE)
@@ -66,29 +66,35 @@ def assign(
 
 def _ranked(request: PciRequest, devices: Sequence[FreeDevice[Key]], affinity: Affinity) -> list[int]:
     """The places of the devices that would do for the request, best first."""
-    does: dict[int, bool] = {}
+    keys_of: dict[int, int | None] = {}
     ranks: list[tuple[int, int, int]] = []
     for place, device in enumerate(devices):
         distance = affinity.distance(request.numa_policy, device.numa_node)
         if distance is None:
             continue
-        if id(device.kind) not in does:
-            does[id(device.kind)] = satisfies(request, device.kind)
-        if does[id(device.kind)]:
-            ranks.append((distance, device.kind.keys, place))
+        kind = device.kind
+        if id(kind) not in keys_of:
+            keys_of[id(kind)] = kind.keys if satisfies(request, kind) else None
+        keys = keys_of[id(kind)]
+        if keys is not None:
+            ranks.append((distance, keys, place))
     return [place for _, _, place in sorted(ranks)]
 
 
 @dataclass(slots=True)
 class _Port:
-    """A port during the assignment.
+    """A port during the assignment, of those that cannot give all their devices at once.
 
-    ``supply`` is what the port gives as one device, whichever is taken, or None where it gives its
-    PF or any number of VFs. ``choice`` is that choice while it is open. ``closed``: nothing is left.
+    ``supply`` is what it adds at its best, ``whole_loss`` what goes of that with its PF. ``one``: it
+    gives one device, whichever is taken. ``open`` are the ports that it is one of while it could
+    be needed either way.
     """
 
-    supply: int | None = None
-    choice: OpenPort | None = None
+    supply: int
+    whole_loss: int
+    one: bool = False
+    open: OpenPorts | None = None
+    split: bool = False
     closed: bool = False
 
 
@@ -97,8 +103,7 @@ class _Board(Generic[Key]):
 
     Requests for which the same devices do, in the same order, are one group; a mask of requests is
     one of groups. ``_surpluses`` says for each subset of them how many devices are left beyond what
-    it still asks for, every open choice counted at its best. ``_whole`` are ports that could be
-    given whole so that everybody is served: there is always a way to go on from here.
+    it still asks for, every open port counted at its best; ``_modes`` knows how to go on from there.
     """
 
     def __init__(
@@ -117,70 +122,62 @@ class _Board(Generic[Key]):
             for place in wish:
                 self._masks[place] |= 1 << group
         self._taken: set[int] = set()
-        self._whole: frozenset[Key] = frozenset()
-        ports = self._by_port()
         counts = [0] * len(groups)
         for request, group in zip(requests, self._group_of, strict=True):
             counts[group] += request.count
-        most_vfs = max((len(vfs) for _, vfs in ports.values()), default=0)
-        self._subsets = Subsets(len(groups), (len(devices) + sum(counts)) * (most_vfs + 1))
+        self._subsets = Subsets(len(groups), len(devices) + sum(counts))
+        self._ports, alike = self._find_ports(isolate=isolate)
+        self._modes = PortModes(self._subsets, alike)
         self._surpluses = self._subsets.guards - self._subsets.demand(counts)
-        self._ports: dict[Key, _Port] = {}
-        for key, (pf, vfs) in ports.items():
-            if isolate or (pf and len(vfs) == 1):
-                supply = self._subsets.supply(functools.reduce(operator.or_, vfs, pf))
-                self._ports[key] = _Port(supply=supply)
-                self._surpluses += supply
-            elif pf and vfs:
-                choice = OpenPort.of(self._subsets, pf, vfs)
-                self._ports[key] = _Port(choice=choice)
-                self._surpluses += choice.best
+        self._surpluses += sum(port.supply for port in self._ports.values())
         for device, mask in zip(devices, self._masks, strict=True):
             if device.port not in self._ports:
                 self._surpluses += self._subsets.supply(mask)
 
     def is_solvable(self) -> bool:
-        """Can all that is asked for be served? This takes as many steps as it must."""
-        whole = choose_whole(self._subsets, self._surpluses, self._open_ports(None))
-        self._whole = whole or frozenset()
-        return whole is not None
+        """Can all that is asked for be served? This takes as long as it must."""
+        return self._modes.is_possible(self._surpluses)
 
     def take_for(self, request: int, count: int, wish: Sequence[int]) -> list[int]:
         """The first ``count`` places of ``wish`` that can be taken so that all else can still be served.
 
-        A place passed over for lack of time can be needed after all, once others are taken. Every
-        pass takes one at least: those that the known way to go on has for the request.
+        What was refused once is refused to the end: devices and ports only become fewer.
         """
         places: list[int] = []
-        while len(places) < count:
-            found = self._pass(request, count - len(places), wish)
-            if not found:
-                raise RuntimeError(f"request {request} can be served, but nothing is left in {wish}")
-            places += found
-        return places
-
-    def _pass(self, request: int, count: int, wish: Iterable[int]) -> list[int]:
-        """Try each place once, or one of those alike; take at most ``count``."""
-        places: list[int] = []
-        hopeless: set[tuple[Key | None, DeviceType, int]] = set()
+        refused: set[tuple[int, OpenPorts | None, bool]] = set()
         for place in wish:
             if len(places) == count:
-                break
-            device = self._devices[place]
-            alike = (
-                device.port if device.port in self._ports else None,
-                device.kind.dev_type,
-                self._masks[place],
-            )
-            if place in self._taken or alike in hopeless:
-                continue
-            if self._take(place, request):
+                return places
+            if place not in self._taken and self._take(place, self._group_of[request], refused):
                 places.append(place)
-            else:
-                hopeless.add(alike)
+        if len(places) < count:
+            raise RuntimeError(f"request {request} can be served, but nothing is left in {wish}")
         return places
 
-    def _by_port(self) -> dict[Key, tuple[int, list[int]]]:
+    def _find_ports(self, *, isolate: bool) -> tuple[dict[Key, _Port], list[OpenPorts]]:
+        """The ports that cannot give all their devices at once, and those of them to choose for.
+
+        A port whose PF does for nobody but requests that its VFs do for is never needed whole.
+        """
+        subsets, ports = self._subsets, {}
+        alike: dict[tuple[int, ...], OpenPorts] = {}
+        for key, (pf, vfs) in self._useful_by_port().items():
+            if isolate or (pf and len(vfs) == 1):
+                supply = subsets.supply(functools.reduce(operator.or_, vfs, pf))
+                ports[key] = _Port(supply, supply, one=True)
+            elif pf and vfs:
+                shape = pf, *sorted(vfs)
+                if shape not in alike:
+                    alike[shape] = OpenPorts.of(subsets, pf, vfs)
+                either = alike[shape]
+                if either.split_loss:
+                    either.add()
+                    ports[key] = _Port(either.best, subsets.supply(pf), open=either)
+                else:
+                    ports[key] = _Port(either.best, either.best)
+        return ports, [either for either in alike.values() if either.count]
+
+    def _useful_by_port(self) -> dict[Key, tuple[int, list[int]]]:
         """For each port the requests that its PF does for, and those of each of its useful VFs."""
         ports: dict[Key, tuple[int, list[int]]] = {}
         for device, mask in zip(self._devices, self._masks, strict=True):
@@ -194,38 +191,25 @@ class _Board(Generic[Key]):
             ports[device.port] = pf, vfs
         return ports
 
-    def _take(self, place: int, request: int) -> bool:
-        """Take a device for a request, unless something could then not be served."""
+    def _take(self, place: int, group: int, refused: set[tuple[int, OpenPorts | None, bool]]) -> bool:
+        """Take a device for a request of the group, unless something could then not be served."""
         device = self._devices[place]
         whole = device.kind.dev_type is DeviceType.PF
         port = None if device.port is None else self._ports.get(device.port)
-        left = self._surpluses + self._subsets.supply(1 << self._group_of[request])
-        if port is None:
-            left -= self._subsets.supply(self._masks[place])
-        elif port.closed or (whole and port.supply is None and port.choice is None):
+        if port and (port.closed or (whole and port.split)):
             return False
-        elif port.supply is not None:
-            left -= port.supply
-        elif whole and port.choice is not None:
-            left -= port.choice.best
-        else:
-            left -= self._subsets.supply(self._masks[place])
-            left -= port.choice.split_loss if port.choice is not None else 0
-        whole_ports = choose_whole(
-            self._subsets, left, self._open_ports(port), self._whole, _STEPS_FOR_A_WISH
-        )
-        if whole_ports is None:
+        loss = port.whole_loss if port and (whole or port.one) else self._subsets.supply(self._masks[place])
+        either = port.open if port and not port.split else None
+        alike = loss, either, whole and either is not None
+        if alike in refused:
             return False
-        self._surpluses, self._whole = left, whole_ports
+        left = self._surpluses - loss + self._subsets.supply(1 << group)
+        if not self._modes.narrow(left, either, whole=whole):
+            refused.add(alike)
+            return False
+        self._surpluses = left
         self._taken.add(place)
-        if port is not None:
-            port.choice = None
-            port.closed = whole or port.supply is not None
+        if port:
+            port.split = True
+            port.closed = whole or port.one
         return True
-
-    def _open_ports(self, decided: _Port | None) -> dict[Key, OpenPort]:
-        return {
-            key: port.choice
-            for key, port in self._ports.items()
-            if port.choice is not None and port is not decided
-        }

@@ -9,9 +9,7 @@ surplus is 0 or more.
 
 from __future__ import annotations
 
-import sys
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 
@@ -23,8 +21,7 @@ class Subsets:
 
     def __init__(self, requests: int, limit: int) -> None:
         self.requests = requests
-        self._typecode = next(code for code in "HIQ" if limit.bit_length() + 2 <= array(code).itemsize * 8)
-        self._width = array(self._typecode).itemsize * 8
+        self._width = limit.bit_length() + 1
         self._known: dict[int, int] = {}
 
     @property
@@ -61,29 +58,30 @@ class Subsets:
         """The surplus of one subset."""
         return self.at(surpluses, subset) - (1 << (self._width - 1))
 
-    def each(self, numbers: int) -> array[int]:
-        """The numbers of all subsets one by one; none is negative."""
-        fields = array(self._typecode)
-        fields.frombytes(numbers.to_bytes(fields.itemsize << self.requests, sys.byteorder))
-        return fields if sys.byteorder == "little" else fields[::-1]
-
     def none_short(self, surpluses: int) -> bool:
         """Has every subset a surplus of 0 or more?"""
-        return surpluses >= 0 and surpluses & self.guards == self.guards
+        return surpluses & self.guards == self.guards
 
-    def least(self, numbers: int, bounds: int) -> int:
-        """The smaller of two numbers for each subset; neither has its guard bit set."""
-        above = (numbers | self.guards) - bounds
-        return numbers - (above & self._low_bits(above))
+    def shortest(self, surpluses: int) -> int | None:
+        """The subset that is shortest of devices, the largest of several; None if none is short."""
+        short = self.guards & ~surpluses
+        if not short:
+            return None
+        missing = short - (surpluses & (short - (short >> (self._width - 1))))
+        shortest = short >> (self._width - 1)
+        for bit in reversed(range(self._width)):
+            shortest = missing >> bit & shortest or shortest
+        return (shortest.bit_length() - 1) // self._width
 
-    def cap(self, surpluses: int, bounds: int) -> int:
-        """Surpluses of 0 or more, those above ``bounds`` lowered to it."""
-        return self.least(surpluses ^ self.guards, bounds) | self.guards
+    def ceiling(self, surpluses: int, subsets: Iterable[int]) -> int:
+        """A bound for :meth:`is_below`: these surpluses, none of them below 0, for these subsets only."""
+        field = (1 << self._width) - 1
+        bounded = sum(field << subset * self._width for subset in subsets)
+        return (surpluses & bounded) | (self.guards * 2 - self.ones) & ~bounded
 
-    def _low_bits(self, guarded: int) -> int:
-        """All bits below the guard, of the subsets whose guard is set."""
-        guard = guarded & self.guards
-        return guard - (guard >> (self._width - 1))
+    def is_below(self, surpluses: int, ceiling: int) -> bool:
+        """Is no surplus, all 0 or more, beyond the ceiling?"""
+        return self.none_short(ceiling - (surpluses ^ self.guards))
 
     def _double(self, first: int, steps: Sequence[int]) -> int:
         """From the empty subset on, each request doubles the subsets; those with it have ``step`` more."""
