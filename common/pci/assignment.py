@@ -45,14 +45,14 @@ def assign(
     as the later ones can then still be served: near ones first (NUMA), then those with fewer tags
     (a plain request should leave special devices alone), then the packing policy's.
 
-    Whether there is an assignment is always found out, however long it takes. The search for devices
-    that a request would rather have ends after a number of steps; then it takes the first that go
-    with the assignment that is known.
+    If there is an assignment, one is found. What a request would rather have is looked for in a bounded
+    number of steps, after which it takes what goes with an assignment that is known.
 
-    Time: with 8 requests and 64 devices a millisecond or two, and less than 10 on the hardest hosts
-    that a determined search for such hosts has found: 21 ports with 2 VFs each, of which no two do
-    for the same requests, asked for whole and split so that it hardly works out. It doubles with
-    every further request that other devices do for.
+    Time: with 8 requests and 64 devices 2 ms of CPU or so, and 10 on the hardest hosts that a long
+    search for such hosts has found: 21 ports with 2 VFs each, asked for whole and split so that it
+    hardly works out. There is no proof that none is harder; choosing among such ports contains exact
+    cover (see :mod:`common.pci.port_modes`). It doubles with every further request that other devices
+    do for.
     """
     wishes = [_ranked(request, devices, affinity) for request in requests]
     board = _Board(requests, devices, wishes, isolate=group_policy is GroupPolicy.ISOLATE)

@@ -1,9 +1,9 @@
 """Which ports are given whole and which in VFs, so that all requests can be served?
 
 A port that could be either adds one of two supplies, and choosing for many ports at once is hard in
-general (it contains exact cover). Ports that are alike are only counted. As many of the others as
-bits allow are decided at once (:mod:`common.pci.ways`). Only for those beyond is there a search, and
-prices for what is scarce (:mod:`common.pci.prices`) keep that short.
+general (it contains exact cover). Ports that are alike are only counted, and as many kinds of them as
+bits allow are decided at once (:mod:`common.pci.ways`). Only for those beyond is there a search; where
+they are many, prices for what is scarce (:mod:`common.pci.prices`) keep it short.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class PortModes:
 
     def __init__(self, subsets: Subsets, ports: Iterable[OpenPorts]) -> None:
         self._subsets = subsets
-        self._ports = sorted(ports, key=lambda alike: -alike.whole_loss)
+        # Those for which PFs do alike come together: whichever of them are split, the same is left.
+        self._ports = sorted(ports, key=lambda alike: (alike.split_loss, alike.whole_loss))
         self._losses = [alike.losses() for alike in self._ports]
         self._known: Sequence[int] = [alike.most for alike in self._ports]
         self._known_loss = self._loss_of(self._known)

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from common.pci.hall import Subsets
 
-_ASKED_FIRST = 12
+_ASKED_FIRST = 24
 """So many of the subsets that were short last are asked about before the first look."""
 
 
@@ -61,6 +61,8 @@ class Ways:
         self._digits = [
             (takes, math.prod(map(len, options[place:]))) for place, takes in enumerate(options, start=1)
         ]
+        middle = len(options) // 2
+        self._first_half, self._second_half = _all_sums(options[:middle]), _all_sums(options[middle:])
         self._by_loss: dict[int, tuple[list[int], list[int]]] = {}
         self._short_last: list[int] = []
         self._lessons: deque[int] = deque(maxlen=_LESSONS_KEPT)
@@ -86,23 +88,32 @@ class Ways:
         for subset in self._short_last[:_ASKED_FIRST]:
             rest = ways & self._enough_for(subset, surpluses)
             if rest != ways:
-                ways = rest
                 struck_by.append(subset)
+                ways = rest
+            if not ways:
+                break
         while ways:
             self._looks.count()
-            left, way, choice = surpluses, ways.bit_length() - 1, []
-            for takes, size in self._digits:
-                option, way = divmod(way, size)
-                choice.append(option)
-                left -= takes[option]
+            way = ways.bit_length() - 1
+            first, second = divmod(way, len(self._second_half))
+            left = surpluses - self._first_half[first] - self._second_half[second]
             short = self._subsets.shortest(left)
             if short is None:
-                return choice
+                return self._choice(way)
             ways &= self._enough_for(short, surpluses)
             struck_by.append(short)
-            self._short_last = [short, *(subset for subset in self._short_last if subset != short)]
+            if short in self._short_last:
+                self._short_last.remove(short)
+            self._short_last.insert(0, short)
         self._lessons.appendleft(self._subsets.ceiling(surpluses, struck_by))
         return None
+
+    def _choice(self, way: int) -> list[int]:
+        choice = []
+        for _, size in self._digits:
+            option, way = divmod(way, size)
+            choice.append(option)
+        return choice
 
     def _enough_for(self, subset: int, surpluses: int) -> int:
         """The ways that do not leave this subset short."""
@@ -126,3 +137,11 @@ class Ways:
             by_loss = longer
         losses = sorted(by_loss)
         return losses, list(itertools.accumulate(map(by_loss.__getitem__, losses), operator.or_, initial=0))
+
+
+def _all_sums(options: Sequence[Sequence[int]]) -> list[int]:
+    """What each way to choose among these takes in all."""
+    sums = [0]
+    for takes in options:
+        sums = [taken + more for taken in sums for more in takes]
+    return sums
