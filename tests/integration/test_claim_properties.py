@@ -16,7 +16,7 @@ from common.errors import PortclaimError
 from common.rpc.messages import ClaimRequest, DeviceReport, InventoryReport, StepResult
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
-from tests.support.fleet import Fleet, port_devices
+from tests.support.fleet import Fleet, pf, port_devices, vf
 from tests.support.happenings import (
     PORTS,
     VFS,
@@ -26,12 +26,13 @@ from tests.support.happenings import (
     happenings,
     inventories,
     limits,
+    names,
     some,
     wishes,
 )
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, legal_order
-from tests.support.model import Call, Ending, Expire, Force, Look, Model, Release, Report
+from tests.support.model import Call, Drain, Ending, Expire, Force, Look, Model, Release, Report
 from tests.support.model_host import Kind
 
 
@@ -91,6 +92,11 @@ class Life(RuleBasedStateMachine):
             self.fleet.sql("UPDATE compute_nodes SET last_seen = now()")
             cause = "released by force, by ann: it has burnt down"
             self.world.model.take(Force(claim_id, cause), ended)
+
+    @rule(host=names, port=st.sampled_from([*PORTS, None]), is_drained=st.booleans())
+    def an_operator_takes_a_port_out_or_back(self, host: str, port: int | None, is_drained: bool) -> None:
+        drain = Drain(host, vf(0, 0) if port is None else pf(port), is_drained)
+        self.world.model.take(drain, self.answer(drain))
 
     @rule(wish=wishes, hosts=limits)
     def everybody_looks(self, wish: str, hosts: Sequence[str] | None) -> None:
@@ -159,6 +165,10 @@ class Life(RuleBasedStateMachine):
                     fleet.conductor.step_done(result)
                 case Expire(after):
                     answer = fleet.expire(after)
+                case Drain(host, address, True):
+                    answer = fleet.scheduler.drain(host, "flapping", address)
+                case Drain(host, address, _):
+                    answer = fleet.scheduler.undrain(host, address)
                 case Look():
                     answer = self.look()
         except PortclaimError as error:
@@ -169,7 +179,8 @@ class Life(RuleBasedStateMachine):
         """The picture that :meth:`Model.picture` gives, from the database."""
         devices = self.fleet.sql("""
             SELECT n.host, d.address, d.dev_type, p.vendor_id, p.product_id, pf.address,
-                   d.offered, d.present, d.unusable_reason IS NULL, d.status, d.claim_id
+                   d.offered, d.present, d.unusable_reason IS NULL, d.drained_reason IS NOT NULL,
+                   d.status, d.claim_id
               FROM pci_devices d
               JOIN compute_nodes n ON n.id = d.compute_node_id
               JOIN pools p ON p.id = d.pool_id

@@ -137,6 +137,14 @@ class TestPort:
         fleet.scheduler.undrain("h1", pf(0))
         assert set(fleet.status("h1").values()) == {"available"}
 
+    def test_a_vf_that_changes_ports_is_as_its_new_port_is(self, fleet: Fleet, host: Host) -> None:
+        fleet.scheduler.drain("h1", "flapping", pf(0))
+        host.change(vf(0, 0), parent_address=pf(1))
+        host.change(vf(1, 0), parent_address=pf(0))
+        host.report()
+        assert fleet.status("h1")[vf(0, 0)] == "available"
+        assert fleet.status("h1")[vf(1, 0)] == "unavailable"
+
     def test_drain_claim_and_release_may_cross(self, fleet: Fleet, host: Host) -> None:
         for _ in range(5):
             claim = fleet.claim("nic-vf:1")

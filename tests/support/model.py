@@ -54,11 +54,19 @@ class Force(NamedTuple):
     cause: str
 
 
+class Drain(NamedTuple):
+    """An operator takes a port out of use, or brings it back."""
+
+    host: str
+    address: str
+    is_drained: bool
+
+
 class Look(NamedTuple):
     """Somebody looks at everything."""
 
 
-Call = ClaimRequest | Report | Release | Ending | Expire | Force | Look
+Call = ClaimRequest | Report | Release | Ending | Expire | Force | Drain | Look
 
 
 class Wrong(AssertionError):
@@ -126,6 +134,8 @@ class Model:
                 self._expire(call, answer)
             case Force():
                 self._force(call, answer)
+            case Drain():
+                self._drain(call, answer)
             case Look():
                 expect(answer == self.picture(), f"all is {answer}, and not {self.picture()}")
 
@@ -228,6 +238,22 @@ class Model:
             self._free(claim)
             claim.status, claim.step, claim.reason = "released", claim.step + 1, force.cause
         self._expect_as_it_stands(force.claim_id, answer)
+
+    def _drain(self, drain: Drain, answer: object) -> None:
+        host = self.hosts.get(drain.host)
+        if host is None:
+            expect(isinstance(answer, UnknownHost), f"{answer} to {drain}")
+            return
+        port = host.devices.get(drain.address)
+        if port is None or port.status == "removed" or port.parent is not None:
+            expect(isinstance(answer, InvalidRequest), f"{answer} to {drain}")
+            return
+        tree = [port, *host.vfs(drain.address)]
+        live = {device.claim_id for device in tree} - {None}
+        expect(answer == len(live), f"{answer} to {drain}, and not {len(live)}")
+        for device in tree:
+            device.drained = drain.is_drained
+        host.settle({drain.address})
 
     def _end_step(self, ending: Ending, answer: object) -> None:
         claim = self.claims.get(ending.claim_id)

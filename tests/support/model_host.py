@@ -70,6 +70,7 @@ class Device:
     offered: bool = True
     present: bool = True
     usable: bool = True
+    drained: bool = False
     status: str = "unavailable"
     claim_id: UUID | None = None
 
@@ -85,7 +86,7 @@ class Device:
         elif partner == "claimed":
             self.status = "unclaimable"
         else:
-            self.status = "available" if self.present and self.usable else "unavailable"
+            self.status = "available" if self.present and self.usable and not self.drained else "unavailable"
 
 
 @dataclass
@@ -123,6 +124,8 @@ class Host:
             device = self.devices.setdefault(address, Device(kind, report.parent_address))
             if address not in in_use:
                 device.kind, device.parent = kind, report.parent_address
+                if device.parent is not None:  # a VF is drained as the port is that it belongs to now
+                    device.drained = device.parent in self.devices and self.devices[device.parent].drained
             if device.status == "removed":
                 device.status = "unavailable"
             device.present = (device.kind, device.parent) == (kind, report.parent_address)
