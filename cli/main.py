@@ -34,6 +34,8 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim explain --alias nic-pf:1         would a whole port be had, and if not, why?
     portclaim show CLAIM_ID                    what became of a claim
     portclaim release CLAIM_ID                 give everything back
+    portclaim host drain HOST --reason WHY     no new claims for a host, or for one of its ports
+    portclaim outbox list                      what agents have been told to do and have not done
 
     Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 bad usage.
     """
