@@ -6,6 +6,7 @@ WORKERS ?= 2
 TESTS ?= tests
 BIN := .venv/bin
 READY := .venv/ready
+BENCH_READY := .venv/bench-ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-hardware bench chaos up down lint types format lock rabbitmq clean
@@ -41,7 +42,7 @@ test-hardware: $(READY)
 	@tests/hardware/run
 
 # On a quiet machine; a quarter of an hour. Results and pictures are in bench/results/, see docs/performance.md.
-bench: $(READY) rabbitmq
+bench: $(BENCH_READY) rabbitmq
 	$(BIN)/python -m bench.claims
 	$(BIN)/python -m bench.packing
 
@@ -84,6 +85,10 @@ $(READY): requirements-dev.txt requirements.in pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(BENCH_READY): requirements-bench.txt $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 # The tests start a node of their own from the installed programs; without them they say what they left out.
 rabbitmq:
 	@tests/support/install-rabbitmq
@@ -93,6 +98,7 @@ COMPILE = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe 
 lock: $(READY)
 	$(COMPILE) --output-file requirements.txt requirements.in
 	$(COMPILE) --output-file requirements-dev.txt requirements-dev.in
+	$(COMPILE) --output-file requirements-bench.txt requirements-bench.in
 
 clean:
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -55,7 +55,6 @@ def soak(claims: int, results: Path) -> None:
     plot.lines(
         results / "soak.svg",
         "claims",
-        "claims per second; MiB",
         {
             "claims per second": [(each["claims"], each["rate"]) for each in seen],
             **{f"{name}, MiB": [(each["claims"], each["mib"][name]) for each in seen] for name in _WORKED_ON},
