@@ -38,31 +38,38 @@ class Caller:
     def live(self, enough: threading.Event) -> UUID:
         """Come and go until ``enough``; the id of the claim that is kept."""
         while not enough.is_set():
-            claim = self._claim(self.random.choice(WISHES))
+            try:
+                claim = self._claim(self.random.choice(WISHES), enough)
+            except ClaimRefused:
+                break
             if self.random.random() < 0.5:
                 self._insist(partial(self._is_attached, claim.claim_id))
             self._insist(partial(self.scheduler.release, claim.claim_id))
         return self._claim("vf:1").claim_id
 
-    def _claim(self, wish: str) -> Claim:
+    def _claim(self, wish: str, enough: threading.Event | None = None) -> Claim:
+        """Call until there is a claim. Raises ClaimRefused once it is ``enough``: from then on others keep
+        VFs, and there may never be a whole port again."""
         request = ClaimRequest(
             claim_id=UUID(int=self.random.getrandbits(128)),
             instance_id=UUID(int=self.random.getrandbits(128)),
             extra_specs={"pci_passthrough:alias": wish},
         )
         for _ in range(self.random.choice([1, 1, 2])):  # some ask for what they have already
-            claim = self._insist(partial(self._call, request))
+            claim = self._insist(partial(self._call, request, enough))
             self.answers[request.claim_id].add(
                 frozenset(f"{claim.host} {device.address}" for device in claim.devices)
             )
         return claim
 
-    def _call(self, request: ClaimRequest) -> Claim | None:
+    def _call(self, request: ClaimRequest, enough: threading.Event | None) -> Claim | None:
         self.begun.append(request.claim_id)
         try:
             return self.scheduler.claim(request)
         except ClaimRefused:
             self.troubles["refused"] += 1
+            if enough is not None and enough.is_set():
+                raise
             return None
 
     def _is_attached(self, claim_id: UUID) -> Claim | None:
