@@ -31,7 +31,7 @@ from services.compute_agent.reporter import Reporter
 from services.compute_agent.scanner import ScanError, Scanner
 from services.compute_agent.step_queue import Job, StepQueue
 from services.compute_agent.steps import StepRunner
-from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
 from services.compute_agent.uevents import Uevents, Watcher
 from services.compute_agent.voice import Voice
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 LEDGER = "steps.sqlite"
-KERNELS_OWN = Path("/sys")
 
 
 class ComputeAgentEndpoint(Endpoint):

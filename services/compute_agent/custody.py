@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 
 from common.pci.address import PciAddress
+from services.compute_agent.disks import host_uses
 from services.compute_agent.drivers.base import DriverError
 from services.compute_agent.kernel import VFIO
 from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
@@ -44,13 +45,20 @@ def check_group(
 
 
 def check_not_the_hosts_own(tree: SysfsTree, address: PciAddress, default_routes: AbstractSet[int]) -> None:
-    """Does the host reach the world through this function? Raises :class:`DriverError` if it does.
+    """Does the host live by this function? Raises :class:`DriverError` if it does.
 
     It does where a default route leaves by one of its interfaces, or where something stands on
-    one: a bridge, a bond, a VLAN (kernel ABI, ``upper_*`` and ``master``).
+    one: a bridge, a bond, a VLAN (kernel ABI, ``upper_*`` and ``master``); and where it uses one of
+    its disks. An interface in another network namespace is some container's: of it there is only the
+    directory, empty, as sysfs shows everybody the interfaces of his own namespace.
     """
+    if (use := host_uses(tree, address)) is not None:
+        raise DriverError(f"{address} is this host's own: {use}")
     net = f"{PCI_DEVICES}/{address}/net"
-    for name in sorted(tree.names(net) or ()):
+    names = tree.names(net)
+    if names is not None and not names:
+        raise DriverError(f"{address} is in use: its network interface is in another network namespace")
+    for name in sorted(names or ()):
         if tree.number(f"{net}/{name}/ifindex") in default_routes:
             raise DriverError(f"{address} is this host's own way out: {name} has the default route")
         entries = tree.names(f"{net}/{name}") or ()

@@ -1,20 +1,23 @@
-"""Which network interfaces the host's default routes use, asked of the kernel over rtnetlink(7)."""
+"""What sysfs does not tell of network interfaces: default routes, permanent MACs. Asked over rtnetlink(7)."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ROUTE = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _NEXT_HOP = struct.Struct("=HBBi")  # length, flags, hops, interface
 _NETLINK_ROUTE = 0
-_ERROR, _DONE, _NEW_ROUTE, _GET_ROUTE = 2, 3, 24, 26
+_ERROR, _DONE = 2, 3
+_NEW_LINK, _GET_LINK, _NEW_ROUTE, _GET_ROUTE = 16, 18, 24, 26
 _REQUEST, _DUMP, _INTERRUPTED = 0x1, 0x300, 0x10
 _OIF, _MULTIPATH = 4, 9
+_IF_NAME, _PERM_ADDRESS = 3, 54
 _UNICAST = 1
 _BUFFER = 1 << 18
 
@@ -24,30 +27,53 @@ def default_route_interfaces() -> frozenset[int]:
 
     Raises OSError where the kernel does not answer.
     """
-    while (found := _dump()) is None:
-        pass  # the table changed while it was told: ask again
+    routes = _dump(_GET_ROUTE, _NEW_ROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
+    return frozenset(interface for route in routes for interface in _leaves_by(route))
+
+
+def permanent_addresses() -> Mapping[str, str]:
+    """The MACs that cards were made with, by the names of their interfaces (kernels before 5.6 tell none).
+
+    Raises OSError where the kernel does not answer.
+    """
+    return dict(
+        pair for link in _dump(_GET_LINK, _NEW_LINK, _LINK.pack(0, 0, 0, 0, 0)) for pair in _mac(link)
+    )
+
+
+def _dump(request: int, answer: int, question: bytes) -> list[bytes]:
+    """The whole of a table, as it was at one moment."""
+    while (found := _try_to_dump(request, answer, question)) is None:
+        pass  # it changed while it was told: ask again
     return found
 
 
-def _dump() -> frozenset[int] | None:
-    interfaces: set[int] = set()
+def _try_to_dump(request: int, answer: int, question: bytes) -> list[bytes] | None:
+    bodies: list[bytes] = []
     consistent = True
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE) as kernel:
         kernel.settimeout(5.0)
-        size = _HEADER.size + _ROUTE.size
-        kernel.send(
-            _HEADER.pack(size, _GET_ROUTE, _REQUEST | _DUMP, 1, 0) + _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)
-        )
+        kernel.send(_HEADER.pack(_HEADER.size + len(question), request, _REQUEST | _DUMP, 1, 0) + question)
         while True:
             for kind, flags, body in _messages(kernel.recv(_BUFFER)):
                 consistent = consistent and not flags & _INTERRUPTED
                 if kind == _DONE:
-                    return frozenset(interfaces) if consistent else None
+                    return bodies if consistent else None
                 if kind == _ERROR:
                     code = -struct.unpack_from("=i", body)[0]
                     raise OSError(code, os.strerror(code))
-                if kind == _NEW_ROUTE:
-                    interfaces.update(_leaves_by(body))
+                if kind == answer:
+                    bodies.append(body)
+
+
+def _mac(link: bytes) -> Iterator[tuple[str, str]]:
+    """An interface's name and permanent MAC, if it has one."""
+    attributes = dict(_attributes(link[_LINK.size :]))
+    if _PERM_ADDRESS in attributes and _IF_NAME in attributes:
+        yield (
+            attributes[_IF_NAME].rstrip(b"\0").decode("ascii", "replace"),
+            attributes[_PERM_ADDRESS].hex(":"),
+        )
 
 
 def _leaves_by(route: bytes) -> Iterator[int]:

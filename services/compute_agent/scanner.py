@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from common.pci.address import PciAddress
 from common.pci.device import DeviceType, PciDevice
 from common.pci.errors import InvalidPciAddress
+from services.compute_agent.netlink import permanent_addresses
 from services.compute_agent.routing import vf_addresses
-from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
 from services.compute_agent.vpd import serial_number
 
 LOG = logging.getLogger(__name__)
@@ -60,8 +61,10 @@ class Scanner:
     links tell the same without a lock.
     """
 
-    def __init__(self, tree: SysfsTree) -> None:
+    def __init__(self, tree: SysfsTree, macs: Callable[[], Mapping[str, str]] | None = None) -> None:
+        """``macs`` tells the MACs that sysfs does not show; for the kernel's own tree, rtnetlink does."""
         self._tree = tree
+        self._macs = macs or (permanent_addresses if tree.root == KERNELS_OWN else dict)
         self._serials: dict[tuple[PciAddress, int | None], str | None] = {}
         self._unreadable: set[str] = set()
         self._last: _Reading | None = None
@@ -91,19 +94,22 @@ class Scanner:
     def rescan(self, changed: Collection[PciAddress]) -> Scan:
         """What :meth:`scan` would find, if nothing but ``changed`` is other than it was at the last one.
 
-        Read again are these, their partners in a PF's tree, and what has come; where that does not
-        fit together, everything is. Raises :class:`ScanError`.
+        Read again are these, their partners in a PF's tree, and what has come; then, while things
+        move, what came meanwhile or does not fit; and everything, if that does not end. What changes
+        during the look is seen at the next, as events tell of it. Raises :class:`ScanError`.
         """
-        if self._last is None:
+        last = self._last
+        if last is None:
             return self.scan()
-        functions = self._last.functions
-        partners = {partner for address in changed for partner in _partners(functions.get(address))}
-        reading = self._read_all(self._last, partners.union(changed))
-        scan = _judge(reading.functions)
-        if reading.moved or reading.broken or scan.problems:
-            return self.scan()
-        self._last = reading
-        return scan
+        for _ in range(ATTEMPTS):
+            partners = (_partners(last.functions.get(address)) for address in changed)
+            last = self._read_all(last, set(changed).union(*partners))
+            scan = _judge(last.functions)
+            if not (last.moved or last.broken or scan.problems):
+                self._last = last
+                return scan
+            changed = scan.problems.keys()
+        return self.scan()
 
     def look(self, address: PciAddress) -> PciDevice | None:
         """One function as it is now, whatever stands beside it; None where it is not."""
@@ -226,13 +232,15 @@ class Scanner:
 
         sysfs shows the current one and how it came about: 0 is the card's own (kernel ABI,
         ``addr_assign_type``). A bond keeps what its members had before in ``perm_hwaddr``.
+        Where somebody set another, rtnetlink knows.
         """
         if netdev is None:
             return None
         net = f"{path}net/{netdev}/"
         if self._tree.number(net + "addr_assign_type") == 0:
             return self._tree.text(net + "address")
-        return self._tree.text(net + "bonding_slave/perm_hwaddr")
+        kept = self._tree.text(net + "bonding_slave/perm_hwaddr")
+        return kept or self._macs().get(netdev)
 
     def _serial(self, address: PciAddress, path: str) -> str | None:
         """Read once per device: the kernel fetches VPD four bytes at a time, by polling the card."""

@@ -44,7 +44,8 @@ class StepRunner:
             if ending is None:
                 return None
             self._ledger.finish(step, ending)
-            LOG.info("claim %s: step %s, %s, %s", step.claim_id, step.step, step.action, ending)
+            level = logging.INFO if ending.outcome == "done" else logging.ERROR
+            LOG.log(level, "claim %s: step %s, %s, %s", step.claim_id, step.step, step.action, ending)
         return ending
 
     def _do(self, step: Step) -> Ending:

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 PCI_DEVICES = "bus/pci/devices"
+KERNELS_OWN = Path("/sys")
 
 # A function that is unplugged under a reader shows as one of these.
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
@@ -64,8 +65,13 @@ class SysfsTree:
 
     def link(self, path: str) -> str | None:
         """The last component of a link's target: a driver's name, an address, a group's number."""
+        target = self.target(path)
+        return None if target is None else target.rpartition("/")[2]
+
+    def target(self, path: str) -> str | None:
+        """A link's target as it is written there."""
         try:
-            return os.readlink(self._prefix + path).rpartition("/")[2]
+            return os.readlink(self._prefix + path)
         except OSError as error:
             _raise_unless_gone(error)
             return None

@@ -76,6 +76,7 @@ def conf(tmp_path: Path, host: str, request: pytest.FixtureRequest) -> cfg.Confi
     options = {
         "DEFAULT": {"host": host, "state_path": tmp_path, "transport_url": os.environ["PORTCLAIM_BUS"]},
         "compute_agent": {"driver": getattr(request, "param", "vfio"), "report_interval": 30},
+        "libvirt": {"timeout": PATIENCE, "detach_timeout": PATIENCE},
         "pci": {"device_spec": json.dumps({"vendor_id": "8086", "product_id": "10c9"})},
     }
     vfs = json.dumps({"vendor_id": "8086", "product_id": "10ca"})

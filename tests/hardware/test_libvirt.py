@@ -1,5 +1,7 @@
 """A libvirt guest gets a VF and a whole port, drives them, and gives them back."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,14 +10,29 @@ from oslo_config import cfg
 
 from common.rpc.messages import Step
 from services.compute_agent.drivers.base import DriverError, InstanceNotFound
+from services.compute_agent.drivers.deadline import Deadline, NoAnswer
+from services.compute_agent.kernel import Kernel
 from services.compute_agent.uevents import wait_until
-from tests.hardware.conftest import OTHER_PORT, PORT, VF, driver_of, vfs_of
+from tests.hardware.conftest import OTHER_PORT, PORT, VF, driver_of, run, vfs_of
+from tests.hardware.deaths import dies_at
 from tests.hardware.guests import PATIENCE, Guest
 
 libvirt = pytest.importorskip("libvirt")
-from services.compute_agent.drivers.libvirt import LibvirtDriver  # noqa: E402 - only where libvirt is
+from services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver  # noqa: E402 - only where libvirt is
 
 MakeStep = Callable[..., Step]
+ORDERS = [(libvirt.virDomain, "attachDeviceFlags"), (libvirt.virDomain, "detachDeviceFlags")]
+
+
+@pytest.fixture(autouse=True)
+def patient(conf: cfg.ConfigOpts) -> Iterator[None]:
+    """An emulated guest takes its time."""
+    conf.register_opts(OPTIONS, GROUP)
+    for name in ("timeout", "detach_timeout"):
+        conf.set_override(name, PATIENCE, "libvirt")
+    yield
+    for name in ("timeout", "detach_timeout"):
+        conf.clear_override(name, "libvirt")  # oslo.config keeps it with the group, which all tests share
 
 
 @pytest.fixture
@@ -87,3 +104,70 @@ def test_a_guest_that_is_destroyed_leaves_its_port_to_be_brought_home(
     doomed.domain.destroy()
     driver.detach(step, step.devices[0])
     assert (driver_of(PORT), vfs_of(PORT), driver.attachments()) == ("igb", before, [])
+
+
+def test_a_device_that_libvirt_does_not_manage_stays_lent_until_it_is_taken_back(
+    conf: cfg.ConfigOpts,
+    driver: LibvirtDriver,
+    make_guest: Callable[..., Guest],
+    make_step: MakeStep,
+    unmanaged: None,
+) -> None:
+    guest = make_guest("unmanaged", running=False)
+    step = make_step("attach", VF, instance_id=guest.uuid)
+    driver.attach(step, step.devices[0])
+    for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+        assert "<hostdev mode='subsystem' type='pci' managed='no'>" in guest.domain.XMLDesc(flags)
+    guest.domain.destroy()
+    assert driver_of(VF) == "vfio-pci"
+    driver.detach(step, step.devices[0])
+    assert (driver_of(VF), driver.attachments(), driver.lent()) == ("igbvf", [], [])
+
+
+@pytest.fixture
+def unmanaged(conf: cfg.ConfigOpts) -> Iterator[None]:
+    conf.set_override("managed", False, "libvirt")
+    yield
+    conf.clear_override("managed", "libvirt")
+
+
+def test_a_libvirtd_that_hangs_is_given_up_and_heard_again_when_it_goes_on(driver: LibvirtDriver) -> None:
+    pid = int(run("pidof", "libvirtd"))
+    driver._libvirtd = Deadline("libvirt", 3.0)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(NoAnswer, match="has not answered in 3 s"):
+            driver.attachments()
+        with pytest.raises(NoAnswer, match="has not answered yet"):
+            driver.attachments()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    driver._libvirtd = Deadline("libvirt", PATIENCE)
+    assert driver.attachments() == []
+
+
+def test_an_agent_killed_between_any_two_steps_finishes_or_undoes(
+    conf: cfg.ConfigOpts, guest: Guest, make_step: MakeStep, tmp_path: Path
+) -> None:
+    """Killed before each write to sysfs and each order to libvirt; its successor goes on or goes back."""
+    step = make_step("attach", VF, instance_id=guest.uuid)
+    device = step.devices[0]
+    deaths = 0
+    while dies_at(deaths + 1, lambda: LibvirtDriver(conf, tmp_path), step, [(Kernel, "_write"), *ORDERS]):
+        deaths += 1
+        successor = LibvirtDriver(conf, tmp_path)
+        successor.start()
+        known = {held.claim_id for held in [*successor.attachments(), *successor.lent()]}
+        assert known <= {step.claim_id}
+        if deaths % 2:
+            successor.attach(step, device)
+            for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+                assert guest.domain.XMLDesc(flags).count("<hostdev") == 1
+        successor.detach(step, device)
+        for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+            assert "<hostdev" not in guest.domain.XMLDesc(flags)
+        assert (driver_of(VF), successor.attachments(), successor.lent()) == ("igbvf", [], [])
+        assert successor.troubles() == {}
+        successor.stop()
+    assert deaths >= 9
+    assert driver_of(VF) == "igbvf"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from services.compute_agent.scanner import Scanner
 from services.compute_agent.sysfs import SysfsTree
 from services.compute_agent.uevents import Uevents, Watcher, wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, NVME, OTHER_PORT, PORT, VF, driver_of, run, vfs_of
+from tests.hardware.deaths import dies_at
 from tests.hardware.vfio_user import open_device
 
 MakeStep = Callable[..., Step]
@@ -65,6 +65,18 @@ def test_the_scan_is_what_lspci_shows_without_bridges(scanner: Scanner) -> None:
     }
     assert scanned == shown
     assert len(scanned) > 10
+
+
+def test_a_ports_own_mac_is_known_when_another_is_in_use(scanner: Scanner) -> None:
+    address = PciAddress.parse(OTHER_PORT)
+    before = scanner.look(address)
+    assert before is not None
+    assert before.mac == "52:54:00:aa:00:02"
+    run("ip", "link", "set", "enp2s0", "address", "02:00:00:00:00:09")
+    try:
+        assert scanner.look(address) == before
+    finally:
+        run("ip", "link", "set", "enp2s0", "address", before.mac)
 
 
 def test_a_vf_goes_to_vfio_and_comes_home(driver: VfioDriver, make_step: MakeStep) -> None:
@@ -115,7 +127,7 @@ class TestMustNotLeave:
             with pytest.raises(DriverError, match="enp2s0 has the default route"):
                 attach(driver, make_step("attach", OTHER_PORT))
         finally:
-            run("ip", "route", "del", "default", "dev", "enp2s0")
+            run("ip", "link", "set", "enp2s0", "down")  # with all of its routes, also advertised ones
         assert driver_of(OTHER_PORT) == "igb"
 
     def test_a_member_of_a_bridge(self, driver: VfioDriver, make_step: MakeStep) -> None:
@@ -127,6 +139,25 @@ class TestMustNotLeave:
         finally:
             run("ip", "link", "del", "br0")
         assert driver_of(OTHER_PORT) == "igb"
+
+    def test_a_port_whose_interface_a_container_has(self, driver: VfioDriver, make_step: MakeStep) -> None:
+        run("ip", "netns", "add", "container")
+        run("ip", "link", "set", "enp2s0", "netns", "container")
+        try:
+            with pytest.raises(DriverError, match="is in another network namespace"):
+                attach(driver, make_step("attach", OTHER_PORT))
+        finally:
+            run("ip", "netns", "exec", "container", "ip", "link", "set", "enp2s0", "netns", "1")
+            run("ip", "netns", "del", "container")
+        assert driver_of(OTHER_PORT) == "igb"
+
+    def test_the_controller_of_a_disk_that_is_mounted(self, driver: VfioDriver, make_step: MakeStep) -> None:
+        root = Path("/").stat().st_dev
+        place = Path(f"/sys/dev/block/{os.major(root)}:{os.minor(root)}").resolve()
+        address = next(part.name for part in place.parents if (DEVICES / part.name).exists())
+        with pytest.raises(DriverError, match=f"{place.name} is mounted on /"):
+            attach(driver, make_step("attach", address))
+        assert driver_of(address) == "virtio-pci"
 
     def test_a_port_whose_vf_an_instance_has(self, driver: VfioDriver, make_step: MakeStep) -> None:
         step = make_step("attach", VF)
@@ -189,7 +220,7 @@ def test_an_agent_killed_between_any_two_writes_finishes_or_undoes(
     before = driver_of(address), vfs_of(address)
     step = make_step("attach", address)
     deaths = 0
-    while dies_at(deaths + 1, conf, state_path, step):
+    while dies_at(deaths + 1, lambda: VfioDriver(conf, state_path), step, [(Kernel, "_write")]):
         deaths += 1
         successor = VfioDriver(conf, state_path)
         successor.start()
@@ -203,50 +234,30 @@ def test_an_agent_killed_between_any_two_writes_finishes_or_undoes(
     assert (driver_of(address), vfs_of(address)) == before
 
 
-def dies_at(nth: int, conf: cfg.ConfigOpts, state_path: Path, step: Step) -> bool:
-    """Have a process attach and detach, and killed at its nth write. Was there one?"""
-    pid = os.fork()
-    if pid == 0:
-        write, count = Kernel._write, 0
-
-        def dying(self: Kernel, address: PciAddress, path: str, text: str) -> None:
-            nonlocal count
-            count += 1
-            if count == nth:
-                os.kill(os.getpid(), signal.SIGKILL)
-            write(self, address, path, text)
-
-        Kernel._write = dying
-        driver = VfioDriver(conf, state_path)
-        driver.start()
-        attach(driver, step)
-        detach(driver, step)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+# What a container engine does for the recipe of docs/hosts.md, but for the control group of its devices.
+AS_A_CONTAINER = """
+mount --make-rprivate /
+mount --bind "$1" "$1"
+mkdir /run/dev && mount -t tmpfs none /run/dev && mkdir /run/dev/vfio && mount --bind /dev/vfio /run/dev/vfio
+for node in null urandom; do touch /run/dev/$node; mount --bind /dev/$node /run/dev/$node; done
+mount --move /run/dev /dev
+mount -o remount,bind,ro /
+! touch /run/x 2>/dev/null
+shift
+exec "$@"
+"""
 
 
-def test_it_takes_no_capability(conf: cfg.ConfigOpts, state_path: Path, make_step: MakeStep) -> None:
+@pytest.mark.parametrize("where", ["service", "container"])
+def test_it_takes_no_capability(
+    conf: cfg.ConfigOpts, state_path: Path, make_step: MakeStep, where: str
+) -> None:
     """Being root is enough, as in the systemd unit: the files of sysfs and of vfio are root's."""
-    pid = os.fork()
-    if pid == 0:
-        os.execvp(
-            "setpriv",
-            [
-                "setpriv",
-                "--bounding-set=-all",
-                "--inh-caps=-all",
-                "--no-new-privs",
-                sys.executable,
-                "-c",
-                WITHOUT_CAPABILITIES,
-                str(state_path),
-                make_step("attach", PORT).model_dump_json(),
-            ],
-        )
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    step = make_step("attach", PORT).model_dump_json()
+    agent = [*WITHOUT_RIGHTS, sys.executable, "-c", WITHOUT_CAPABILITIES, str(state_path), step]
+    container = ["unshare", "--mount", "sh", "-ec", AS_A_CONTAINER, "sh", str(state_path)]
+    run(*(container if where == "container" else []), *agent)
     assert driver_of(PORT) == "igb"
     assert len(vfs_of(PORT)) == NUM_VFS[PORT]
 

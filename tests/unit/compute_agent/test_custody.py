@@ -1,5 +1,6 @@
 """The rules by which a device may not leave."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_a_bond_is_named_by_its_master(host: SimulatedTree, tree: SysfsTree) -> 
     net = (host.root / "bus/pci/devices" / str(PF)).resolve() / "net/enp1s0f0"
     (net / "master").symlink_to("../../../../bond0")
     with pytest.raises(DriverError, match="bond0 stands on enp1s0f0"):
+        check_not_the_hosts_own(tree, PF, set())
+
+
+def test_an_interface_in_another_network_namespace_is_in_use(host: SimulatedTree, tree: SysfsTree) -> None:
+    net = (host.root / "bus/pci/devices" / str(PF)).resolve() / "net"
+    shutil.rmtree(net)
+    check_not_the_hosts_own(tree, PF, set())  # a driver without interfaces
+    net.mkdir()
+    with pytest.raises(DriverError, match="is in another network namespace"):
         check_not_the_hosts_own(tree, PF, set())
 
 

@@ -1,10 +1,11 @@
 """Routes as the kernel writes them: rtnetlink(7)."""
 
 import struct
+from pathlib import Path
 
 import pytest
 
-from services.compute_agent.netlink import _leaves_by
+from services.compute_agent.netlink import _leaves_by, _mac, permanent_addresses
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -33,3 +34,31 @@ def next_hop(interface: int) -> bytes:
 )
 def test_a_default_route_leaves_by_its_interfaces(body: bytes, interfaces: list[int]) -> None:
     assert list(_leaves_by(body)) == interfaces
+
+
+def link(*attributes: bytes) -> bytes:
+    return struct.pack("=BxHiII", 0, 1, 2, 0x1003, 0) + b"".join(attributes)
+
+
+MAC = bytes.fromhex("525400aa0001")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (link(attribute(3, b"enp1s0\0"), attribute(1, bytes(6)), attribute(54, MAC)), "52:54:00:aa:00:01"),
+        (link(attribute(3, b"enp1s0\0"), attribute(1, MAC)), None),
+        (link(), None),
+    ],
+    ids=["with one", "a kernel that tells none", "nothing"],
+)
+def test_a_permanent_mac_is_told_by_the_interfaces_name(body: bytes, told: str | None) -> None:
+    assert dict(_mac(body)) == ({} if told is None else {"enp1s0": told})
+
+
+def test_the_kernel_tells_the_macs_that_sysfs_shows_too() -> None:
+    """Where a card's own MAC is in use (``addr_assign_type`` 0), sysfs shows the very same."""
+    told = permanent_addresses()
+    for net in Path("/sys/class/net").iterdir():
+        if net.name in told and (net / "addr_assign_type").read_text().strip() == "0":
+            assert told[net.name] == (net / "address").read_text().strip()

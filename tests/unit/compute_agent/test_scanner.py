@@ -144,6 +144,13 @@ class TestNetworkInterface:
         (place(host, PF) / "net/enp1s0f0/addr_assign_type").write_text("3\n")
         assert scanner.scan().devices[0].mac is None
 
+    def test_nor_is_it_taken_for_that_where_the_kernel_tells_which_is(self, host: SimulatedTree) -> None:
+        net = host.root / "bus/pci/devices/0000:01:00.0/net/enp1s0f0"
+        (net / "addr_assign_type").write_text("3\n")
+        told = Scanner(SysfsTree(host.root), lambda: {"enp1s0f0": "02:00:00:00:00:09"}).look(PF)
+        assert told is not None
+        assert told.mac == "02:00:00:00:00:09"
+
     def test_a_bond_keeps_the_mac_that_its_member_had(self, host: SimulatedTree, scanner: Scanner) -> None:
         net = place(host, PF) / "net/enp1s0f0"
         (net / "addr_assign_type").write_text("3\n")

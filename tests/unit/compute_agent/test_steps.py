@@ -94,12 +94,14 @@ def test_an_attach_that_comes_after_its_detach_is_dropped(
     assert held(driver) == set()
 
 
-def test_a_device_that_is_not_there_is_not_attached(
-    runner: StepRunner, host: SimulatedTree, make_step: MakeStep
+def test_a_device_that_is_not_there_is_not_attached_and_that_is_said_loudly(
+    runner: StepRunner, host: SimulatedTree, make_step: MakeStep, caplog: pytest.LogCaptureFixture
 ) -> None:
     step = make_step("attach", VFS[0])
     host.unplug(PciAddress.parse(VFS[0]))
     assert runner.run(Job(step)) == Ending("failed", f"{VFS[0]} is not on this host")
+    [said] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert said.endswith(f"step 1, attach, failed: {VFS[0]} is not on this host")
 
 
 @pytest.mark.parametrize(

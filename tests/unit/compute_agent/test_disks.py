@@ -1,0 +1,109 @@
+"""A disk that the host uses is seen, whatever it uses it for, and no other is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from common.pci.address import PciAddress
+from services.compute_agent.custody import check_not_the_hosts_own
+from services.compute_agent.disks import host_uses
+from services.compute_agent.drivers.base import DriverError
+from services.compute_agent.sysfs import SysfsTree
+
+NVME, OTHER = PciAddress.parse("0000:03:00.0"), PciAddress.parse("0000:04:00.0")
+ROOT = "22 1 0:21 / / rw,relatime shared:1 - overlay overlay rw"
+
+
+class Machine:
+    """Two NVMe controllers with a disk each, the first's with a partition; and what is mounted."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root, self.proc = directory / "sys", directory / "proc"
+        for number, address in enumerate([NVME, OTHER]):
+            controller = self.place(address) / f"nvme/nvme{number}"
+            self.add_disk(controller / f"nvme{number}n1", f"259:{number}")
+        self.add_disk(self.place(NVME) / "nvme/nvme0/nvme0n1/nvme0n1p1", "259:8")
+        (self.proc / "self").mkdir(parents=True)
+        self.mount()
+        self.swap_to()
+
+    def place(self, address: PciAddress) -> Path:
+        return self.root / f"devices/pci0000:00/0000:00:02.0/{address}"
+
+    def add_disk(self, place: Path, numbers: str) -> None:
+        (place / "holders").mkdir(parents=True)
+        (place / "dev").write_text(f"{numbers}\n")
+        self.link(self.root / "class/block" / place.name, place)
+
+    def link(self, at: Path, target: Path) -> None:
+        at.parent.mkdir(parents=True, exist_ok=True)
+        at.symlink_to(os.path.relpath(target, at.parent))
+
+    def mount(self, *lines: str) -> None:
+        (self.proc / "self/mountinfo").write_text("\n".join([ROOT, *lines]) + "\n")
+
+    def swap_to(self, *lines: str) -> None:
+        (self.proc / "swaps").write_text("\n".join(["Filename Type Size Used Priority", *lines]) + "\n")
+
+    def use(self, address: PciAddress) -> str | None:
+        return host_uses(SysfsTree(self.root), address, self.proc)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_a_disk_that_nobody_uses_may_go(machine: Machine) -> None:
+    assert (machine.use(NVME), machine.use(OTHER)) == (None, None)
+
+
+def test_one_of_which_a_partition_is_mounted(machine: Machine) -> None:
+    machine.mount("30 22 259:8 / /srv/a\\040b rw shared:2 - ext4 /dev/nvme0n1p1 rw")
+    assert machine.use(NVME) == "nvme0n1p1 is mounted on /srv/a b"
+    assert machine.use(OTHER) is None
+
+
+def test_one_that_the_host_has_mounted_and_this_process_does_not_see(machine: Machine) -> None:
+    """As in a container that shares the host's processes and not its mounts."""
+    (machine.proc / "1").mkdir()
+    (machine.proc / "1/mountinfo").write_text("30 22 259:8 / /srv rw - ext4 /dev/nvme0n1p1 rw\n")
+    assert machine.use(NVME) == "nvme0n1p1 is mounted on /srv"
+
+
+def test_one_with_part_of_a_file_system_that_has_numbers_of_its_own(machine: Machine) -> None:
+    machine.mount("30 22 0:40 /@ /srv rw shared:2 - btrfs /dev/nvme1n1 rw,subvol=/@")
+    assert machine.use(OTHER) == "nvme1n1 is mounted on /srv"
+
+
+def test_one_that_is_swapped_to(machine: Machine) -> None:
+    machine.swap_to("/dev/nvme0n1p1 partition 1000 0 -2")
+    assert machine.use(NVME) == "nvme0n1p1 is used for swap"
+
+
+def test_one_on_which_something_stands(machine: Machine) -> None:
+    (machine.root / "class/block/nvme0n1p1/holders/dm-0").mkdir()
+    assert machine.use(NVME) == "dm-0 stands on nvme0n1p1"
+
+
+def test_one_with_several_paths_is_its_controllers_too(machine: Machine) -> None:
+    """With multipath the disk stands below the subsystem, in no PCI device's directory."""
+    subsystem = machine.root / "devices/virtual/nvme-subsystem/nvme-subsys0"
+    machine.add_disk(subsystem / "nvme7n1", "259:9")
+    machine.link(machine.root / "class/nvme-subsystem/nvme-subsys0", subsystem)
+    machine.link(subsystem / "nvme1", machine.place(OTHER) / "nvme/nvme1")
+    machine.mount("30 22 259:9 / /srv rw - ext4 /dev/nvme7n1 rw")
+    assert machine.use(OTHER) == "nvme7n1 is mounted on /srv"
+    assert machine.use(NVME) is None
+
+
+def test_a_device_with_such_a_disk_does_not_leave(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.mount("30 22 259:0 / /srv rw - ext4 /dev/nvme0n1 rw")
+    monkeypatch.setattr(
+        "services.compute_agent.custody.host_uses",
+        lambda tree, address: host_uses(tree, address, machine.proc),
+    )
+    with pytest.raises(DriverError, match=r"03:00\.0 is this host's own: nvme0n1 is mounted on /srv"):
+        check_not_the_hosts_own(SysfsTree(machine.root), NVME, set())
+    check_not_the_hosts_own(SysfsTree(machine.root), OTHER, set())
