@@ -1,46 +1,62 @@
 """An agent that is killed in the middle of its work."""
 
+import multiprocessing
 import os
 import signal
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from common import config
 from common.rpc.messages import Step
-from services.compute_agent.drivers.real_host import RealHostDriver
+from services.compute_agent.drivers import libvirt
+from services.compute_agent.drivers.base import load_driver
+from services.compute_agent.kernel import Kernel
+from tests.hardware.guests import PATIENCE
+
+# From a process without threads, each of which may hold a lock that the new process would wait for.
+_CLEAN = multiprocessing.get_context("forkserver")
+_CLEAN.set_forkserver_preload([__name__])
 
 
-def dies_at(
-    nth: int, make_driver: Callable[[], RealHostDriver], step: Step, points: Sequence[tuple[type, str]]
-) -> bool:
-    """Have a process attach and detach, killed before its nth call of any of ``points``. Was there one?"""
-    pid = os.fork()
-    if pid == 0:
-        count = 0
+def dies_at(nth: int, driver: str, state_path: Path, step: Step) -> bool:
+    """Have a process attach and detach, killed before its nth write to sysfs or order to libvirt.
 
-        def dying(do: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any) -> Any:
-                nonlocal count
-                count += 1
-                if count == nth:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return do(*arguments)
+    Was there one?
+    """
+    process = _CLEAN.Process(target=_attach_and_detach, args=(nth, driver, state_path, step))
+    process.start()
+    process.join()
+    assert process.exitcode in {0, -signal.SIGKILL}
+    return process.exitcode != 0
 
-            return call
 
-        for owner, name in points:
-            setattr(owner, name, dying(getattr(owner, name)))
-        try:
-            driver = make_driver()
-            driver.start()
-            for device in step.devices:
-                driver.attach(step, device)
-            for device in step.devices:
-                driver.detach(step, device)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+def _attach_and_detach(nth: int, name: str, state_path: Path, step: Step) -> None:
+    count = 0
+
+    def dying(do: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return do(*arguments)
+
+        return call
+
+    points: list[tuple[Any, str]] = [(Kernel, "_write")]
+    if libvirt.libvirt is not None:
+        points += [(libvirt.libvirt.virDomain, f"{order}DeviceFlags") for order in ("attach", "detach")]
+    for owner, attribute in points:
+        setattr(owner, attribute, dying(getattr(owner, attribute)))
+    conf = config.load([], "test")
+    conf.register_opts(libvirt.OPTIONS, libvirt.GROUP)
+    for option in ("timeout", "detach_timeout"):
+        conf.set_override(option, PATIENCE, "libvirt")
+    driver = load_driver(name, conf, state_path)
+    driver.start()
+    for device in step.devices:
+        driver.attach(step, device)
+    for device in step.devices:
+        driver.detach(step, device)
+    driver.stop()

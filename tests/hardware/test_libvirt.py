@@ -11,7 +11,6 @@ from oslo_config import cfg
 from common.rpc.messages import Step
 from services.compute_agent.drivers.base import DriverError, InstanceNotFound
 from services.compute_agent.drivers.deadline import Deadline, NoAnswer
-from services.compute_agent.kernel import Kernel
 from services.compute_agent.uevents import wait_until
 from tests.hardware.conftest import OTHER_PORT, PORT, VF, driver_of, run, vfs_of
 from tests.hardware.deaths import dies_at
@@ -21,7 +20,6 @@ libvirt = pytest.importorskip("libvirt")
 from services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver  # noqa: E402 - only where libvirt is
 
 MakeStep = Callable[..., Step]
-ORDERS = [(libvirt.virDomain, "attachDeviceFlags"), (libvirt.virDomain, "detachDeviceFlags")]
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +151,7 @@ def test_an_agent_killed_between_any_two_steps_finishes_or_undoes(
     step = make_step("attach", VF, instance_id=guest.uuid)
     device = step.devices[0]
     deaths = 0
-    while dies_at(deaths + 1, lambda: LibvirtDriver(conf, tmp_path), step, [(Kernel, "_write"), *ORDERS]):
+    while dies_at(deaths + 1, "libvirt", tmp_path, step):
         deaths += 1
         successor = LibvirtDriver(conf, tmp_path)
         successor.start()

@@ -220,7 +220,7 @@ def test_an_agent_killed_between_any_two_writes_finishes_or_undoes(
     before = driver_of(address), vfs_of(address)
     step = make_step("attach", address)
     deaths = 0
-    while dies_at(deaths + 1, lambda: VfioDriver(conf, state_path), step, [(Kernel, "_write")]):
+    while dies_at(deaths + 1, "vfio", state_path, step):
         deaths += 1
         successor = VfioDriver(conf, state_path)
         successor.start()
