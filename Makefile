@@ -45,6 +45,7 @@ test-hardware: $(READY)
 bench: $(BENCH_READY) rabbitmq
 	$(BIN)/python -m bench.claims
 	$(BIN)/python -m bench.packing
+	$(BIN)/python -m bench.matching
 
 # The long form of what the tests do in short.
 chaos: $(READY) rabbitmq

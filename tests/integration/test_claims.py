@@ -386,9 +386,8 @@ class TestRelease:
     def test_so_is_one_that_has_expired(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=2)
         claim = fleet.claim("nic-vf:1")
-        host.failed(claim, "it was never attached")
-        fleet.sql("UPDATE claims SET status = 'expired'")
-        fleet.sql("UPDATE claim_events SET to_status = 'expired' WHERE to_status = 'failed'")
+        fleet.expire(after=0.0)
+        host.done(claim)
         before = fleet.contents()
         assert fleet.release(claim).status == "expired"
         assert fleet.contents() == before

@@ -52,6 +52,10 @@ BREAKS = {
         "UPDATE pci_devices SET compute_node_id = 0 WHERE id = :whole",
         "UPDATE pci_devices SET dev_type = 'type-PCI' WHERE id = :whole",
     ],
+    "a VF is drained as its port is not": [
+        "UPDATE pci_devices SET drained_reason = 'its link flaps' WHERE id = :whole",
+        "UPDATE pci_devices SET drained_reason = 'its link flaps' WHERE id = :free",
+    ],
     "a device is in a pool of another type": [
         "UPDATE pci_devices SET dev_type = 'type-PCI' WHERE id = :free",
     ],

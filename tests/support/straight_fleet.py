@@ -57,11 +57,12 @@ UPDATE pci_devices SET status = CASE id %% 4 WHEN 1 THEN 'unavailable' ELSE 'unc
  WHERE dev_type = 'type-PF' AND id %% 2 = 1;
 
 INSERT INTO claims (id, instance_id, compute_node_id, status, request, first_device_id)
-SELECT gen_random_uuid(), gen_random_uuid(), pf.compute_node_id,
+SELECT gen_random_uuid(), gen_random_uuid(), vf.compute_node_id,
        CASE pf.status WHEN 'unavailable' THEN 'allocated' ELSE 'claimed' END, '{}', vf.id
-  FROM pci_devices pf
-  JOIN LATERAL (SELECT id FROM pci_devices WHERE parent_id = pf.id ORDER BY id LIMIT %(vfs)s / 2) vf ON true
- WHERE pf.dev_type = 'type-PF' AND pf.status <> 'available'
+  FROM (SELECT *, row_number() OVER (PARTITION BY parent_id ORDER BY id) AS place
+          FROM pci_devices WHERE dev_type = 'type-VF') vf
+  JOIN pci_devices pf ON pf.id = vf.parent_id
+ WHERE place <= %(vfs)s / 2 AND pf.status <> 'available'
  ORDER BY vf.id;
 
 UPDATE pci_devices vf SET status = c.status, claim_id = c.id FROM claims c WHERE vf.id = c.first_device_id;
