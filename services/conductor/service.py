@@ -7,9 +7,12 @@ from datetime import timedelta
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from common.db import outbox
+from common.db.doorbell import Doorbell
 from common.db.history import Pruning
 from common.db.transaction import connect, in_transaction
 from common.errors import InvalidConfiguration
+from common.periodic import Periodic
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.conductor import ConductorClient
 from common.rpc.endpoint import Endpoint, exposed, finish, server
@@ -23,8 +26,6 @@ from common.rpc.messages import (
 )
 from common.rpc.transport import transport
 from services.conductor import expiry, inventory, lifecycle
-from services.conductor.doorbell import Doorbell
-from services.conductor.periodic import Periodic
 from services.conductor.relay import Relay
 
 _EXPIRY_PAUSE = 60.0  # seconds, at most
@@ -71,7 +72,7 @@ class Conductor:
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
         relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)
-        self._doorbell = Doorbell(self._engine, self._relay.wake)
+        self._doorbell = Doorbell(self._engine, outbox.CHANNEL, self._relay.wake)
         self._rounds = [self._relay]
         if expire_after:
             self._rounds.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))

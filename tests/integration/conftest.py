@@ -21,10 +21,13 @@ def database_url() -> Iterator[str]:
 
 @pytest.fixture
 def fleet(database_url: str) -> Iterator[Fleet]:
-    """A fleet on that database, still without hosts; see `Fleet`."""
+    """A fleet on that database, still without hosts; see `Fleet`. Whatever a test does, no rule is broken."""
     fleet = Fleet(database_url)
-    yield fleet
-    fleet.close()
+    try:
+        yield fleet
+        assert fleet.faults() == []
+    finally:
+        fleet.close()
 
 
 @pytest.fixture

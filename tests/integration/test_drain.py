@@ -1,6 +1,5 @@
 """Hosts and ports that operators take out of use, for a while or for good."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -14,12 +13,6 @@ from tests.support.fleet import Fleet, Host, pf, port_devices, slice_of, vf
 def host(fleet: Fleet) -> Host:
     """Two ports with two VFs each."""
     return fleet.host("h1", ports=2, vfs=2)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
-    yield
-    assert fleet.faults() == []
 
 
 def reasons(fleet: Fleet) -> dict[str, str | None]:

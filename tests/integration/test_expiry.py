@@ -1,6 +1,5 @@
 """A claim that nobody attached is taken back; its devices are free when its agent does not have them."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -15,12 +14,6 @@ from tests.support.fleet import Fleet, Host, pf, vf
 def host(fleet: Fleet) -> Host:
     """One port with two VFs."""
     return fleet.host("h1", ports=1, vfs=2)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
-    yield
-    assert fleet.faults() == []
 
 
 def claimed_an_hour_ago(fleet: Fleet, wish: str = "nic-vf:1") -> Claim:

@@ -1,6 +1,5 @@
 """What has happened is kept with its cause, until it is old enough to be forgotten."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -19,12 +18,6 @@ QUARTER = timedelta(days=90)
 def host(fleet: Fleet) -> Host:
     """Four ports with eight VFs each."""
     return fleet.host("h1", ports=4, vfs=8)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
-    yield
-    assert fleet.faults() == []
 
 
 def ended(fleet: Fleet, host: Host, days_ago: int) -> Claim:

@@ -1,6 +1,5 @@
 """From claimed to released: what agents answer, what is sent again, and what stays on record."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from uuid import uuid4
@@ -17,12 +16,6 @@ from tests.support.fleet import X710, Fleet, Host, pf, vf
 def host(fleet: Fleet) -> Host:
     """One port with two VFs."""
     return fleet.host("h1", ports=1, vfs=2)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
-    yield
-    assert fleet.faults() == []
 
 
 def tree(pf_status: str, *vf_statuses: str) -> dict[str, str]:

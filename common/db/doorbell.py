@@ -1,4 +1,4 @@
-"""Hear at once that a step is due, by PostgreSQL's LISTEN; the relay's own pace is the net below."""
+"""Hear at once that there is work, by PostgreSQL's LISTEN; the pace of whoever does it is the net below."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import Any
 import psycopg2
 import sqlalchemy as sa
 
-from common.db.outbox import CHANNEL
-
 LOG = logging.getLogger(__name__)
 
 _PAUSE = 5.0  # seconds from a lost connection to the next
 
 
 class Doorbell(threading.Thread):
-    """Has ``ring`` called for each notification, and whenever some may have been missed."""
+    """Has ``ring`` called for each notification on a channel, and whenever some may have been missed."""
 
-    def __init__(self, engine: sa.Engine, ring: Callable[[], None]) -> None:
-        super().__init__(name="doorbell", daemon=True)
+    def __init__(self, engine: sa.Engine, channel: str, ring: Callable[[], None]) -> None:
+        super().__init__(name=f"doorbell {channel}", daemon=True)
         self._engine = engine
+        self._channel = channel
         self._ring = ring
         self._ending = threading.Event()
         self._end_is_read, self._end_is_written = os.pipe()
@@ -53,7 +52,7 @@ class Doorbell(threading.Thread):
         try:
             driver.autocommit = True
             with driver.cursor() as cursor:
-                cursor.execute(f"LISTEN {CHANNEL}")
+                cursor.execute(f"LISTEN {self._channel}")
             self._ring()
             while not self._ending.is_set():
                 select.select([driver, self._end_is_read], [], [])
