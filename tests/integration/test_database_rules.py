@@ -27,6 +27,14 @@ def refused(constraint: str) -> Iterator[None]:
     assert caught.value.orig.diag.constraint_name == constraint
 
 
+@pytest.fixture
+def fleet(database_url: str) -> Iterator[Fleet]:
+    """What is typed here is not all that a claim would write: nobody looks whether it fits together."""
+    fleet = Fleet(database_url)
+    yield fleet
+    fleet.close()
+
+
 @pytest.fixture(autouse=True)
 def _two_hosts(fleet: Fleet) -> None:
     fleet.host("h1", ports=2, vfs=2)
