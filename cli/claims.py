@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import getpass
+import sys
 import uuid
 
 import click
 
 from cli import render
 from cli.session import Session, command
-from common.rpc.messages import ClaimRequest, ExplainRequest
+from cli.waiting import wait_for
+from common.rpc.messages import MAX_WAIT, ClaimRequest, ExplainRequest
 
 _alias = click.option(
     "--alias",
@@ -47,6 +49,12 @@ def add_claim_commands(main: click.Group) -> None:
     @click.option(
         "--claim-id", type=click.UUID, help="The claim's id, to call again safely; default: a new id."
     )
+    @click.option(
+        "--wait",
+        type=click.IntRange(1, MAX_WAIT),
+        metavar="SECONDS",
+        help="If it cannot be served now, wait in line for so long.",
+    )
     @render.output_option
     @click.pass_obj
     def claim(
@@ -58,12 +66,17 @@ def add_claim_commands(main: click.Group) -> None:
         numa_cells: tuple[int, ...],
         instance: uuid.UUID | None,
         claim_id: uuid.UUID | None,
+        wait: int | None,
         output: str,
     ) -> None:
         """Reserve devices for an instance: all of them on one host, or none.
 
         The claim is answered once its devices are reserved; they are attached after that.
         The same --claim-id with the same request answers with the same claim.
+
+        With --wait it is served in its turn, first come first served among those that want the same. Ctrl-C
+        ends this program and not the claim: it keeps its place, and the same command with its id shows
+        it again.
         """
         request = ClaimRequest(
             claim_id=claim_id or uuid.uuid4(),
@@ -72,9 +85,15 @@ def add_claim_commands(main: click.Group) -> None:
             hosts=list(hosts) or None,
             avoid_hosts=list(avoid_hosts),
             numa_cells=list(numa_cells),
+            wait=wait,
         )
-        made = session.scheduler.claim(request)
+        scheduler = session.scheduler
+        made = wait_for(scheduler, scheduler.claim(request))
         render.as_json(made) if output == "json" else render.claim(made)
+        if made.host is None:
+            why = made.reason or "it was given up before it was served"
+            click.echo(f"portclaim: the claim is {made.status}: {why}", err=True)
+            sys.exit(1)
 
     @command(main)
     @click.argument("claim_id", type=click.UUID)
@@ -106,7 +125,9 @@ def add_claim_commands(main: click.Group) -> None:
             released = session.scheduler.release(claim_id)
         else:
             released = session.scheduler.force_release(claim_id, who, reason)
-            click.echo(_DANGER.format(host=released.host, instance=released.instance_id), err=True)
+            if released.host is not None:
+                danger = _DANGER.format(host=released.host, instance=released.instance_id)
+                click.echo(danger, err=True)
         render.as_json(released) if output == "json" else render.claim(released)
 
     @command(main)

@@ -13,6 +13,7 @@ from cli.host import host
 from cli.maintenance import add_maintenance_commands
 from cli.outbox import outbox
 from cli.session import Session
+from cli.waiting import add_waiting_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +35,8 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim explain --alias nic-pf:1         would a whole port be had, and if not, why?
     portclaim show CLAIM_ID                    what became of a claim
     portclaim release CLAIM_ID                 give everything back
+    portclaim claim --wait 300 --alias ...     wait in line for what cannot be had now
+    portclaim waiting                          who waits for what
     portclaim host drain HOST --reason WHY     no new claims for a host, or for one of its ports
     portclaim outbox list                      what agents have been told to do and have not done
 
@@ -44,6 +47,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
 
 add_claim_commands(main)
 add_device_commands(main)
+add_waiting_command(main)
 main.add_command(config)
 main.add_command(db)
 main.add_command(demo)

@@ -26,6 +26,7 @@ STYLES = {
     "released": "green",
     "failed": "bold red",
     "expired": "dim",
+    "waiting": "cyan",
 }
 
 output_option = click.option(
@@ -57,7 +58,7 @@ def claim(shown: Claim) -> None:
     """A claim and its devices."""
     out = console()
     out.print(f"claim {shown.claim_id} of instance {shown.instance_id}")
-    out.print(Text.assemble("host  ", shown.host, "\nstatus ", status(shown.status)))
+    out.print(Text.assemble("host  ", _or_dash(shown.host), "\nstatus ", status(shown.status)))
     if shown.reason:
         out.print(f"reason {shown.reason}", markup=False)
     table = _table("request", "address", "type", "ids", "numa", "in PF", "status")

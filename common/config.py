@@ -113,6 +113,13 @@ SCHEDULER_OPTIONS = [
         help="Which of the devices that would do is taken: a plug-in of the namespace portclaim.packing. "
         "`pack` keeps whole ports whole, `spread` uses as many ports as it can.",
     ),
+    cfg.FloatOpt(
+        "serve_interval",
+        default=2.0,
+        min=0.1,
+        help="Seconds between two looks at the claims that wait. What makes room for one has it looked at at "
+        "once; this is for deadlines, for hosts that are heard of again, and for what was missed.",
+    ),
 ]
 
 COMPUTE_AGENT = cfg.OptGroup("compute_agent", "One per compute node")

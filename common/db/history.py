@@ -13,13 +13,14 @@ from common.db.transaction import in_transaction
 # somebody has locked is left for the next time.
 _PRUNE = sa.text("""
     WITH batch AS (
-        SELECT id, live, updated_at FROM claims
+        SELECT id, live, status, updated_at FROM claims
          WHERE cast(:after AS uuid) IS NULL OR id > :after
          ORDER BY id LIMIT :size
     ), old AS (
         SELECT id FROM claims
          WHERE id IN (SELECT id FROM batch
-                       WHERE NOT live AND updated_at < now() - cast(:older_than AS interval))
+                       WHERE NOT live AND status <> 'waiting'
+                         AND updated_at < now() - cast(:older_than AS interval))
            FOR UPDATE SKIP LOCKED
     ), events AS (
         DELETE FROM claim_events WHERE claim_id IN (SELECT id FROM old)

@@ -1,6 +1,6 @@
 """The life of a claim as one table: which status may follow which, and what makes it so.
 
-PostgreSQL refuses an event that is not in it (migration ``0010_transitions``), and docs/claims.md draws it.
+PostgreSQL refuses an event that is not in it (check ``is_a_transition``), and docs/claims.md draws it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ class Transition(NamedTuple):
 
 TRANSITIONS = (
     Transition(None, "claimed", "claim"),
+    Transition(None, "waiting", "claim that waits"),
+    Transition("waiting", "claimed", "there is room"),
+    Transition("waiting", "released", "release"),
+    Transition("waiting", "expired", "not served in time"),
     Transition("claimed", "allocated", "attached"),
     Transition("claimed", "failed", "attach failed"),
     Transition("claimed", "releasing", "release, or not attached in time"),
@@ -31,12 +35,12 @@ TRANSITIONS = (
 )
 
 LIVE = frozenset({"claimed", "allocated", "releasing"})
-"""A claim of such a status holds its devices; any other has ended, and stays what it is."""
+"""A claim of such a status holds its devices. Any other waits for some, or has ended and stays what it is."""
 
 
 def diagram() -> str:
     """The table as a state diagram in Mermaid's language."""
-    ended = sorted({each.after for each in TRANSITIONS} - LIVE)
+    ended = sorted({each.after for each in TRANSITIONS} - {each.before for each in TRANSITIONS})
     lines = [f"{each.before or '[*]'} --> {each.after}: {each.when}" for each in TRANSITIONS]
     lines += [f"{status} --> [*]" for status in ended]
     return "\n".join(["stateDiagram-v2", *(f"    {line}" for line in lines)])

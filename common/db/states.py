@@ -10,6 +10,7 @@ from sqlalchemy import exc
 from common.errors import (
     ClaimConflict,
     ClaimNotFound,
+    ClaimRefused,
     HostInUse,
     HostIsAlive,
     HostOwnedByAnotherAgent,
@@ -28,6 +29,7 @@ _ERRORS: dict[str, type[PortclaimError]] = {
     "PC410": StaleStep,
     "PC412": HostIsAlive,
     "PC423": HostInUse,
+    "PC429": ClaimRefused,
 }
 
 

@@ -41,7 +41,7 @@ DevType = Literal["type-PCI", "type-PF", "type-VF"]
 DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unavailable", "removed"]
 HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
-ClaimStatus = Literal["claimed", "allocated", "releasing", "released", "failed", "expired"]
+ClaimStatus = Literal["waiting", "claimed", "allocated", "releasing", "released", "failed", "expired"]
 
 
 class Message(BaseModel):
@@ -178,6 +178,9 @@ class Holdings(Message):
 
 # --- claims: API layer → scheduler -----------------------------------------------------------------
 
+MAX_WAIT = 7 * 24 * 3600
+"""Seconds, of a claim in line: whoever wants a port in a week will ask again."""
+
 
 class DeviceRequest(Message):
     """``count`` devices, each of which satisfies one of the alternatives in ``spec``.
@@ -199,6 +202,9 @@ class ClaimRequest(Message):
     the choice to these, ``avoid_hosts`` leaves these out. ``numa_cells`` are the host NUMA nodes that
     the instance's memory is on; without any, no NUMA policy counts.
     The same ``claim_id`` with the same request answers with the same claim.
+
+    ``wait``: for how many seconds the claim may wait in line if it cannot be served now; None: not at all.
+    It is no part of what is requested.
     """
 
     claim_id: Uuid
@@ -208,6 +214,7 @@ class ClaimRequest(Message):
     hosts: Annotated[list[Host], Field(min_length=1)] | None = None
     avoid_hosts: list[Host] = []
     numa_cells: list[Number] = []
+    wait: Annotated[int, Field(ge=1, le=MAX_WAIT)] | None = None
 
 
 class ExplainRequest(Message):
@@ -240,11 +247,14 @@ class ClaimedDevice(Message):
 
 
 class Claim(Message):
-    """A claim as it stands. ``reason`` says why it failed; ``devices`` are those it held, if it ended."""
+    """A claim as it stands. ``reason`` says why it failed; ``devices`` are those it held, if it ended.
+
+    One that waits, or ended before it was served, has no ``host`` and no devices.
+    """
 
     claim_id: Uuid
     instance_id: Uuid
-    host: str
+    host: str | None
     status: ClaimStatus
     reason: str | None
     step: int

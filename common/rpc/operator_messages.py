@@ -1,8 +1,9 @@
-"""What operators tell the scheduler: claims to end by force, hosts to take out of use, steps to retry."""
+"""What operators tell the scheduler: claims to end by force, hosts to take out of use, steps to retry;
+and what they see: who waits for devices, and what waits for an agent."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -41,6 +42,37 @@ class LiveClaims(Message):
     """How many live claims there are, or were."""
 
     live_claims: int
+
+
+class WaitingFilter(Message):
+    """Which of the claims that wait to list; of more than ``limit``, those that came first."""
+
+    claim_id: Uuid | None = None
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+
+
+class WaitingClaim(Message):
+    """A claim that waits (view ``waiting``); times are seconds.
+
+    ``place`` is 1 for the first of those that want the same; ``kept_ports`` of ``kept_host`` are kept for it.
+    """
+
+    claim_id: Uuid
+    instance_id: Uuid
+    place: int
+    alias: str | None
+    wanted: dict[str, Any]
+    waits_for: float
+    ends_in: float
+    kept_host: str | None
+    kept_ports: list[str]
+
+
+class WaitingClaims(Message):
+    """Those that came first before the others; ``more``: there were more than asked for."""
+
+    claims: list[WaitingClaim]
+    more: bool
 
 
 class StepFilter(Message):

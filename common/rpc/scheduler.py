@@ -24,6 +24,8 @@ from common.rpc.operator_messages import (
     Retried,
     Retry,
     StepFilter,
+    WaitingClaims,
+    WaitingFilter,
 )
 
 
@@ -35,7 +37,9 @@ class SchedulerClient(Client):
     def claim(self, request: ClaimRequest) -> Claim:
         """Reserve devices for an instance: all of them on one host, or none.
 
-        Answers as soon as they are reserved (``claimed``); they are attached after that.
+        Answers as soon as they are reserved (``claimed``); they are attached after that. With ``wait`` a
+        claim that cannot be served now, or is not the first that wants this, is ``waiting``: look it up, or
+        call again, to see what becomes of it; release it to wait no more.
         Raises ``ClaimRefused`` with its explanation, ``ClaimConflict``, ``InvalidRequest``.
         """
         return self._call("claim", request, Claim)
@@ -44,7 +48,7 @@ class SchedulerClient(Client):
         """Give a claim's devices back, whatever its status. Raises ``ClaimNotFound``.
 
         Answers with the claim ``releasing``; its devices are free once its agent has detached them.
-        A claim that has ended is answered as it is.
+        One that waited for them is ``released`` at once. A claim that has ended is answered as it is.
         """
         return self._call("release", ClaimId(claim_id=claim_id), Claim)
 
@@ -60,6 +64,10 @@ class SchedulerClient(Client):
     def show(self, claim_id: UUID) -> Claim:
         """Look a claim up. Raises ``ClaimNotFound``."""
         return self._call("show", ClaimId(claim_id=claim_id), Claim)
+
+    def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
+        """List the claims that wait, those that came first before the others."""
+        return self._call("waiting", wanted, WaitingClaims)
 
     def explain(self, request: ExplainRequest) -> Explanation:
         """Say whether a claim would be served now, and why not. Reserves nothing."""

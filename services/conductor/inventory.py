@@ -85,9 +85,10 @@ _VANISH = _of_report("""
 # held then counts as not listed, so that it is looked at again, and not handed out, once it is free.
 _UPSERT = """
     INSERT INTO pci_devices AS d (compute_node_id, parent_id, pool_id, numa_node, offered, present, address,
-                                  dev_type, status, drained_reason, unusable_reason, attributes)
+                                  dev_type, status, drained_reason, kept_for, unusable_reason, attributes)
     SELECT :compute_node_id, pf.id, p.id, r.numa_node, r.offered, true,
-           r.address, r.dev_type, 'unavailable', pf.drained_reason, r.unusable_reason, r.attributes
+           r.address, r.dev_type, 'unavailable', pf.drained_reason, pf.kept_for, r.unusable_reason,
+           r.attributes
       FROM reported r
       JOIN pools p USING (dev_type, vendor_id, product_id, tags)
       LEFT JOIN pci_devices pf ON pf.compute_node_id = :compute_node_id AND pf.address = r.parent_address
@@ -102,6 +103,7 @@ _UPSERT = """
            present = {free} OR (d.parent_id, d.pool_id, d.dev_type)
                                IS NOT DISTINCT FROM (EXCLUDED.parent_id, EXCLUDED.pool_id, EXCLUDED.dev_type),
            drained_reason = {drained_reason},
+           kept_for = {kept_for},
            unusable_reason = EXCLUDED.unusable_reason,
            attributes = EXCLUDED.attributes
      WHERE d.status = 'removed'
@@ -115,14 +117,19 @@ _FREE = """
     (d.unheld AND NOT EXISTS (SELECT FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld))
 """
 _UPSERT_PORTS = _of_report(
-    _UPSERT, free=_FREE, which="r.dev_type <> 'type-VF'", drained_reason="d.drained_reason"
+    _UPSERT,
+    free=_FREE,
+    which="r.dev_type <> 'type-VF'",
+    drained_reason="d.drained_reason",
+    kept_for="d.kept_for",
 )
-# A VF is drained as the port is that it belongs to now.
+# A VF is drained, and kept, as the port is that it belongs to now.
 _UPSERT_VFS = _of_report(
     _UPSERT,
     free=_FREE,
     which="r.dev_type = 'type-VF'",
     drained_reason=f"CASE WHEN {_FREE} THEN EXCLUDED.drained_reason ELSE d.drained_reason END",
+    kept_for=f"CASE WHEN {_FREE} THEN EXCLUDED.kept_for ELSE d.kept_for END",
 )
 
 _COUNT_VFS = sa.text("""

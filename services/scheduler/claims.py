@@ -15,8 +15,8 @@ from common.db.transaction import in_transaction
 from common.errors import ClaimNotFound, ClaimRefused, ServiceUnavailable
 from common.pci.device import DeviceType
 from common.pci.matching import Kind
-from common.rpc.messages import Claim, ClaimRequest, Explanation
-from services.scheduler import explanation, fleet, statements
+from common.rpc.messages import Claim, ClaimRequest, ExplainRequest, Explanation
+from services.scheduler import explanation, fleet, statements, waiting_statements
 from services.scheduler.fleet import Free, Pools, Wanted
 from services.scheduler.packing import Packing
 
@@ -58,18 +58,31 @@ class ClaimEngine:
     def claim(self, request: ClaimRequest, wanted: Wanted) -> Claim:
         """Reserve what is wanted on one host, or nothing. The same id with the same request: the same claim.
 
-        Raises :class:`ClaimRefused` only if there was a moment at which no host could serve the claim;
+        Raises :class:`ClaimRefused` only if there was a moment at which no host could serve the claim, or
+        others who want the same were waiting; with ``wait`` the claim waits instead. Raises
         :class:`ClaimConflict`; :class:`ServiceUnavailable` when patience ends or the database is away.
         """
         facts = {
             "claim_id": str(request.claim_id),
             "instance_id": str(request.instance_id),
-            "request": request.model_dump_json(exclude={"claim_id"}),
+            "request": request.model_dump_json(exclude={"claim_id", "wait"}),
             "resend_after": self._resend_after,
             "agent_down_after": self._agent_down_after,
             **wanted.as_facts(),
         }
-        return self._short_way(wanted, facts) or self._long_way(wanted, facts)
+        try:
+            made = self._short_way(wanted, facts) or self._long_way(wanted, facts)
+        except ClaimRefused:  # others wait
+            made = None
+        if made is None and request.wait is not None:
+            made = self._answer(waiting_statements.WAIT, {**facts, "seconds": float(request.wait)})
+        if made is None:
+            why = self._explain(wanted, self._pools, facts, served=False)
+            raise ClaimRefused(
+                f"no host can serve this claim now: {why.nearest_miss}",
+                explanation=why.model_dump(mode="json"),
+            )
+        return made
 
     def release(self, claim_id: UUID) -> Claim:
         """Begin to give a claim's devices back; one that is ending or has ended stays as it is.
@@ -87,12 +100,12 @@ class ClaimEngine:
             statements.FORCE_RELEASE, claim_id, agent_down_after=self._agent_down_after, cause=cause
         )
 
-    def explain(self, wanted: Wanted) -> Explanation:
+    def explain(self, request: ExplainRequest, wanted: Wanted) -> Explanation:
         """What would become of such a claim now. Reserves and locks nothing."""
-
         pools = self._read_pools()
         free = self._free_devices(wanted, pools, near=False)
-        return self._explain(wanted, pools, served=bool(fleet.choose(wanted, pools, free, ())))
+        served = fleet.choose(wanted, pools, free, ()) is not None
+        return self._explain(wanted, pools, {"request": request.model_dump_json()}, served=served)
 
     def _short_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> Claim | None:
         """One request of devices from one port, as nearly all are: chosen and taken in one statement.
@@ -131,9 +144,10 @@ class ClaimEngine:
             return self._claim_vfs[on_hosts]
         return self._claim_whole[on_hosts] if vfs == {False} and wanted.device_count == 1 else None
 
-    def _long_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> Claim:
+    def _long_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> Claim | None:
         """Read what is free at one moment, choose exactly, take it; again if somebody was faster.
 
+        None: there was a moment at which no host could serve the claim.
         Ports that others are at work on are passed over at first. Once nothing else is left, their locks
         are waited for: passing over may change what is chosen, never the answer.
         """
@@ -156,11 +170,7 @@ class ClaimEngine:
             elif made := self._answer(statements.CLAIM_MADE, facts):
                 return made
             elif self._read_pools() == pools:  # or else one more kind has appeared meanwhile
-                why = self._explain(wanted, pools, served=False)
-                raise ClaimRefused(
-                    f"no host can serve this claim now: {why.nearest_miss}",
-                    explanation=why.model_dump(mode="json"),
-                )
+                return None
         raise ServiceUnavailable("too many claims at once want the same devices; calling again is safe")
 
     def _free_devices(self, wanted: Wanted, pools: Pools, *, near: bool) -> list[Free]:
@@ -185,11 +195,19 @@ class ClaimEngine:
         self._pools_until = time.monotonic() + _POOLS_FOR
         return pools
 
-    def _explain(self, wanted: Wanted, pools: Pools, *, served: bool) -> Explanation:
-        return in_transaction(
+    def _explain(
+        self, wanted: Wanted, pools: Pools, facts: Mapping[str, Any], *, served: bool
+    ) -> Explanation:
+        in_line = waiting_statements.IN_LINE.value(self._engine, facts)
+        served = served and not in_line
+        why = in_transaction(
             self._engine,
             lambda c: explanation.explain(c, wanted, pools, self._agent_down_after, served=served),
         )
+        if in_line:
+            first = f"others that want the same wait already: {in_line}"
+            return why.model_copy(update={"nearest_miss": first})
+        return why
 
     def _end(self, statement: Prepared, claim_id: UUID, **facts: Any) -> Claim:
         ended = self._answer(statement, {"claim_id": str(claim_id), **facts})

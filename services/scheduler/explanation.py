@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -15,12 +16,12 @@ from services.scheduler.fleet import Pools, Wanted
 
 _COUNTS = sa.text("""
     SELECT n.host, coalesce(n.disabled_reason, d.drained_reason) AS drained_reason,
-           n.last_seen < now() - make_interval(secs => :agent_down_after) AS is_silent,
+           n.last_seen < now() - make_interval(secs => :agent_down_after) AS is_silent, d.kept_for,
            d.pool_id, d.numa_node, d.status, count(*) AS devices
       FROM pci_devices d
       JOIN compute_nodes n ON n.id = d.compute_node_id
      WHERE d.status <> 'removed'
-     GROUP BY n.id, d.drained_reason, d.pool_id, d.numa_node, d.status
+     GROUP BY n.id, d.drained_reason, d.kept_for, d.pool_id, d.numa_node, d.status
 """)
 
 _MISSES = sa.text("""
@@ -51,6 +52,7 @@ _EMPTIED = {
     "avoid_hosts": "all hosts that have such a device are to be avoided",
     "enabled": "every host or port that has such a device is drained",
     "alive": "the agent of every host that has such a device is silent",
+    "unkept": "every port that has such a device is kept for a claim that waits",
 }
 
 
@@ -60,6 +62,7 @@ class _Count(NamedTuple):
     host: str
     drained_reason: str | None
     is_silent: bool
+    kept_for: UUID | None
     pool_id: int
     numa_node: int | None
     status: str
@@ -94,6 +97,8 @@ def explain(
     drained = [f"{c.host}: {c.drained_reason}" for c in counts if c.drained_reason is not None]
     leave("enabled", lambda c: c.drained_reason is None)
     reachable = leave("alive", lambda c: not c.is_silent)
+    kept = [f"{c.host}: kept for waiting claim {c.kept_for}" for c in counts if c.kept_for is not None]
+    leave("unkept", lambda c: c.kept_for is None)
     leave("available", lambda c: c.status == "available")
     leave("together", lambda _: served)
     if served:
@@ -103,7 +108,7 @@ def explain(
         served=False,
         filters=filters,
         misses=misses,
-        nearest_miss=_in_words(wanted, filters, reachable, misses, drained),
+        nearest_miss=_in_words(wanted, filters, reachable, misses, {"enabled": drained, "unkept": kept}),
     )
 
 
@@ -126,13 +131,13 @@ def _in_words(
     filters: Sequence[FilterResult],
     reachable: Sequence[_Count],
     misses: Sequence[Miss],
-    drained: Sequence[str],
+    details: Mapping[str, Sequence[str]],
 ) -> str:
     """The filter that left nothing; or else how many one host has free, and who holds the nearest others."""
     for result in filters:
         if result.devices == 0 and result.filter in _EMPTIED:
             why = _EMPTIED[result.filter]
-            return f"{why}; {min(drained)}" if result.filter == "enabled" else why
+            return f"{why}; {min(details[result.filter])}" if result.filter in details else why
     free: Counter[str] = Counter()
     for count in reachable:
         free[count.host] += count.devices if count.status == "available" else 0

@@ -8,7 +8,14 @@ import sqlalchemy as sa
 
 from common.errors import ClaimNotFound
 from common.rpc.messages import Claim, Device, DeviceFilter, Devices
-from common.rpc.operator_messages import AwaitedStep, AwaitedSteps, StepFilter
+from common.rpc.operator_messages import (
+    AwaitedStep,
+    AwaitedSteps,
+    StepFilter,
+    WaitingClaim,
+    WaitingClaims,
+    WaitingFilter,
+)
 
 _CLAIM = sa.text("SELECT claim_as_json(:claim_id)::text")
 
@@ -37,6 +44,18 @@ _AWAITED_STEPS = sa.text("""
 """)
 
 
+_WAITING = sa.text("""
+    SELECT claim_id, instance_id, place, alias, wanted,
+           cast(extract(epoch FROM waits_for) AS double precision) AS waits_for,
+           cast(extract(epoch FROM ends_in) AS double precision) AS ends_in,
+           kept_host, coalesce(kept_ports, '{}') AS kept_ports
+      FROM waiting
+     WHERE (cast(:claim_id AS uuid) IS NULL OR claim_id = :claim_id)
+     ORDER BY waits_for DESC, place, claim_id
+     LIMIT :limit + 1
+""")
+
+
 def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
     """The claim as it stands. Raises :class:`ClaimNotFound`."""
     found = connection.scalar(_CLAIM, {"claim_id": claim_id})
@@ -57,3 +76,10 @@ def awaited_steps(connection: sa.Connection, wanted: StepFilter) -> AwaitedSteps
     rows = connection.execute(_AWAITED_STEPS, wanted.model_dump()).mappings().all()
     shown = [AwaitedStep.model_validate(dict(row)) for row in rows[: wanted.limit]]
     return AwaitedSteps(steps=shown, more=len(rows) > wanted.limit)
+
+
+def waiting(connection: sa.Connection, wanted: WaitingFilter) -> WaitingClaims:
+    """The claims that wait, those that came first before the others."""
+    rows = connection.execute(_WAITING, wanted.model_dump()).mappings().all()
+    shown = [WaitingClaim.model_validate(dict(row)) for row in rows[: wanted.limit]]
+    return WaitingClaims(claims=shown, more=len(rows) > wanted.limit)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Literal
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
 from common.db import outbox
+from common.db.doorbell import Doorbell
 from common.db.transaction import connect, in_transaction
-from common.errors import InvalidConfiguration, InvalidRequest, PortclaimError
+from common.errors import InvalidConfiguration
 from common.pci.alias import Aliases
 from common.pci.errors import PciError
-from common.pci.extra_specs import requests_from_extra_specs
-from common.pci.request import NumaPolicy, PciRequest
+from common.periodic import Periodic
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.endpoint import Endpoint, exposed, finish, server
 from common.rpc.messages import (
@@ -27,7 +25,6 @@ from common.rpc.messages import (
     ExplainRequest,
     Explanation,
     Step,
-    StepDevice,
 )
 from common.rpc.operator_messages import (
     AwaitedSteps,
@@ -38,20 +35,18 @@ from common.rpc.operator_messages import (
     Retried,
     Retry,
     StepFilter,
+    WaitingClaims,
+    WaitingFilter,
 )
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
-from services.scheduler import lookups, maintenance, packing
+from services.scheduler import lookups, maintenance, packing, waiting
+from services.scheduler.casting import Send, cast
 from services.scheduler.claims import ClaimEngine
-from services.scheduler.fleet import Wanted
+from services.scheduler.waiting import Lines
+from services.scheduler.wish import wanted_by
 
 LOG = logging.getLogger(__name__)
-
-MAX_REQUESTS = 16
-"""Of one claim: exact matching looks at every subset of them."""
-
-_AWAITED: dict[str, Literal["attach", "detach"]] = {"claimed": "attach", "releasing": "detach"}
-_STEP_FIELDS = set(StepDevice.model_fields)
 
 
 class SchedulerEndpoint(Endpoint):
@@ -62,7 +57,7 @@ class SchedulerEndpoint(Endpoint):
         engine: sa.Engine,
         claims: ClaimEngine,
         aliases: Aliases,
-        send: Callable[[str, Step], None],
+        send: Send,
         agent_down_after: float,
     ) -> None:
         self._agent_down_after = agent_down_after
@@ -73,14 +68,14 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
-        made = self._claims.claim(request, self._wanted(request))
-        self._cast(made)
+        made = self._claims.claim(request, wanted_by(request, self._aliases))
+        cast(made, self._send)
         return made
 
     @exposed(ClaimId)
     def release(self, which: ClaimId) -> Claim:
         released = self._claims.release(which.claim_id)
-        self._cast(released)
+        cast(released, self._send)
         return released
 
     @exposed(ForcedRelease)
@@ -96,7 +91,11 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ExplainRequest)
     def explain(self, request: ExplainRequest) -> Explanation:
-        return self._claims.explain(self._wanted(request))
+        return self._claims.explain(request, wanted_by(request, self._aliases))
+
+    @exposed(WaitingFilter)
+    def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
+        return in_transaction(self._engine, lambda c: lookups.waiting(c, wanted))
 
     @exposed(DeviceFilter)
     def devices(self, wanted: DeviceFilter) -> Devices:
@@ -122,44 +121,9 @@ class SchedulerEndpoint(Endpoint):
             self._engine, lambda c: Retried(steps=outbox.retry(c, which.claim_ids, which.host))
         )
 
-    def _wanted(self, request: ClaimRequest | ExplainRequest) -> Wanted:
-        wish = requests_from_extra_specs(request.extra_specs, self._aliases)
-        requests = wish.requests + tuple(
-            PciRequest(more.count, tuple(more.spec), numa_policy=NumaPolicy(more.numa_policy))
-            for more in request.requests
-        )
-        if not requests:
-            raise InvalidRequest("no device is asked for: neither pci_passthrough:alias nor requests")
-        if len(requests) > MAX_REQUESTS:
-            raise InvalidRequest(f"{len(requests)} requests in one claim; at most {MAX_REQUESTS} are matched")
-        return Wanted(
-            requests,
-            wish.group_policy,
-            None if request.hosts is None else tuple(request.hosts),
-            tuple(request.avoid_hosts),
-            frozenset(request.numa_cells),
-        )
-
-    def _cast(self, claim: Claim) -> None:
-        """Send the step that the claim waits for. If that fails, the relay sends it later."""
-        action = _AWAITED.get(claim.status)
-        if action is None:
-            return
-        step = Step(
-            claim_id=claim.claim_id,
-            step=claim.step,
-            action=action,
-            instance_id=claim.instance_id,
-            devices=[StepDevice(**device.model_dump(include=_STEP_FIELDS)) for device in claim.devices],
-        )
-        try:
-            self._send(claim.host, step)
-        except PortclaimError as error:
-            LOG.warning("step %s of claim %s will be sent later: %s", claim.step, claim.claim_id, error)
-
 
 class Scheduler:
-    """One worker."""
+    """One worker: answers callers, and serves those who wait."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
@@ -176,7 +140,8 @@ class Scheduler:
         conf = self._conf
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
-        self._engine = connect(conf.database.connection, conf.rpc.threads)
+        # One connection for each message in hand, and one for the lines.
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 1)
         claims = ClaimEngine(
             self._engine,
             self._packing,
@@ -187,14 +152,28 @@ class Scheduler:
         endpoint = SchedulerEndpoint(
             self._engine, claims, self._aliases, self._send, conf.conductor.agent_down_after
         )
+        lines = Lines(
+            self._engine,
+            self._packing,
+            self._aliases,
+            self._send,
+            resend_after=conf.conductor.resend_after,
+            agent_down_after=conf.conductor.agent_down_after,
+        )
+        self._lines = Periodic("round of the lines", lines.work, conf.scheduler.serve_interval)
+        self._doorbell = Doorbell(self._engine, waiting.CHANNEL, self._lines.wake)
         self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
+        self._lines.start()
+        self._doorbell.start()
 
     def stop(self) -> None:
         if not self._is_listening:  # it waits for the broker, and has nothing in hand
             return
         finish(self._server)
+        self._doorbell.end()
+        self._lines.end()
         self._bus.cleanup()
         self._engine.dispose()
 

@@ -11,14 +11,24 @@ POOLS = sa.text("SELECT id, dev_type, vendor_id, product_id, tags FROM pools")
 
 CLAIM_MADE = Prepared("claim_made", "SELECT claim_made(:claim_id::uuid, :request::jsonb)::text")
 
+
+# Nobody is served who came later than somebody who wants the same and waits for it.
+_UNLESS_OTHERS_WAIT = """
+    SELECT CASE
+        WHEN EXISTS (SELECT FROM waiting_claims WHERE wish = :request::jsonb - 'instance_id')
+        THEN claim_in_line(:claim_id::uuid, :request)
+        ELSE {claim} END::text
+"""
+
+
 CLAIM_DEVICES = Prepared(
     "claim_devices",
-    """
-    SELECT claim_devices_exactly(
-        :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
-        :device_ids::bigint[], :request_indexes::integer[], :pool_ids::integer[], :port_ids::bigint[],
-        :wait::boolean)::text
-    """,
+    _UNLESS_OTHERS_WAIT.format(
+        claim="""claim_devices_exactly(
+            :claim_id, :instance_id::uuid, :request, :resend_after::double precision,
+            :device_ids::bigint[], :request_indexes::integer[], :pool_ids::integer[], :port_ids::bigint[],
+            :wait::boolean)"""
+    ),
 )
 
 BEGIN_RELEASE = Prepared(
@@ -30,17 +40,17 @@ FORCE_RELEASE = Prepared(
     "SELECT force_release(:claim_id::uuid, :agent_down_after::double precision, :cause::text)::text",
 )
 
-_CLAIM_ON_ONE_PORT = """
-    SELECT claim_on_one_port(
-        :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
-        :count::integer, :pool_ids::integer[], ARRAY({ports}), :wait::boolean)::text
-"""
+_CLAIM_ON_ONE_PORT = _UNLESS_OTHERS_WAIT.format(
+    claim="""claim_on_one_port(
+            :claim_id, :instance_id::uuid, :request, :resend_after::double precision,
+            :count::integer, :pool_ids::integer[], ARRAY({ports}), :wait::boolean)"""
+)
 
-_CLAIM_ON_LOCKED_PORT = """
-    SELECT claim_on_locked_port(
-        :claim_id::uuid, :instance_id::uuid, :request::jsonb, :resend_after::double precision,
-        :count::integer, :pool_ids::integer[], ({port}))::text
-"""
+_CLAIM_ON_LOCKED_PORT = _UNLESS_OTHERS_WAIT.format(
+    claim="""claim_on_locked_port(
+            :claim_id, :instance_id::uuid, :request, :resend_after::double precision,
+            :count::integer, :pool_ids::integer[], ({port}))"""
+)
 
 # A host takes claims unless an operator took it out or its agent is silent. Looked up row by row: a
 # join might read all hosts.
@@ -206,8 +216,8 @@ _FREE_DEVICES = """
                    AND count(*) OVER host > count(*) OVER cell AS last_of_cell,
                count(*) OVER alike AS free,
                row_number() OVER (alike ORDER BY d.id) AS number
-          FROM pci_devices d
-         WHERE d.status = 'available' AND d.pool_id = ANY(:pool_ids::integer[])
+          FROM {free} d
+         WHERE d.pool_id = ANY(:pool_ids::integer[])
            AND {of_hosts} AND {open_host}
         WINDOW alike AS (PARTITION BY coalesce(d.parent_id, d.id), d.pool_id),
                host AS (PARTITION BY d.compute_node_id, d.pool_id),
@@ -244,12 +254,16 @@ WHERE = {
 }
 
 
-def free_devices(packing: Packing, where: str) -> Prepared:
+FREE = "(SELECT * FROM pci_devices WHERE status = 'available')"
+
+
+def free_devices(packing: Packing, where: str, free: str = FREE, name: str = "free_devices") -> Prepared:
     """Read what is free for a claim: on the hosts ``node_ids``, on those named ``hosts``, or on all."""
     sql = _FREE_DEVICES.format(
         devices=packing.devices,
         ports=packing.ports,
         of_hosts=WHERE[where],
+        free=free,
         open_host=OPEN_HOST.format(of="d"),
     )
-    return Prepared(f"free_devices_{where.replace(' ', '_')}_{packing.name}", sql)
+    return Prepared(f"{name}_{where.replace(' ', '_')}_{packing.name}", sql)

@@ -67,6 +67,11 @@ BAD_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"requests": [{"count": 1, "spec": [{}]}] * 10000}, "requests"),
     ({"requests": [{"count": 1, "spec": [{}], "numa_policy": "near"}]}, "numa_policy"),
     ({"priority": "high"}, "priority"),
+    ({"wait": 0}, "wait"),
+    ({"wait": -1}, "wait"),
+    ({"wait": 8 * 24 * 3600}, "wait"),
+    ({"wait": "300"}, "wait"),
+    ({"wait": 0.5}, "wait"),
 ]
 
 BAD_ALIASES = [

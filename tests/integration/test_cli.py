@@ -2,9 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,6 +41,24 @@ def portclaim(fleet: Fleet, service_process: Services) -> Run:
     service_process("scheduler", {"pci": {"alias": ALIASES}})
     bus = {"OS_DEFAULT__TRANSPORT_URL": service_process.transport_url, "OS_RPC__ATTEMPTS": "1"}
     return lambda *words: run(*words, **bus)
+
+
+@pytest.fixture
+def waiting(service_process: Services, portclaim: Run) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts ``portclaim claim --wait``, which is over when the test is."""
+    bus = {"OS_DEFAULT__TRANSPORT_URL": service_process.transport_url}
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        command = [str(PROGRAM), "claim", "--wait", "300", *words]
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, env=os.environ | bus, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def done(process: subprocess.CompletedProcess[str]) -> str:
@@ -153,6 +172,49 @@ class TestWithServices:
         assert_failed(portclaim("outbox", "retry"), 2, "name claims, or say --parked")
         assert done(portclaim("outbox", "retry", claim["claim_id"])) == "1 step sent again\n"
         assert done(portclaim("outbox", "retry", "--parked")) == "0 steps sent again\n"
+
+    def test_a_claim_that_waits_says_so_until_it_is_served(
+        self, waiting: Callable[..., subprocess.Popen[str]], portclaim: Run, fleet: Fleet
+    ) -> None:
+        holder = fleet.claim("nic-pf:1", hosts=["h1"])
+        fleet.claim("nic-pf:1")
+        waits = waiting("--alias", "nic-pf:1", "--output", "json")
+        assert waits.stderr is not None
+        claim_id = waits.stderr.readline().split()[1]
+        [row] = done_in_json(portclaim("waiting", "--output", "json"))
+        assert (row["claim_id"], row["place"], row["alias"]) == (claim_id, 1, "nic-pf:1")
+        assert claim_id in done(portclaim("waiting"))
+        shown = done(portclaim("show", claim_id))
+        assert "host  -" in shown
+        assert "status waiting" in shown
+        fleet.leave(holder)
+        said, _ = waits.communicate(timeout=60)
+        assert (waits.returncode, json.loads(said)["status"]) == (0, "claimed")
+        assert json.loads(said)["claim_id"] == claim_id
+
+    def test_interrupted_it_says_how_to_go_on_and_the_claim_waits_on(
+        self, waiting: Callable[..., subprocess.Popen[str]], portclaim: Run, fleet: Fleet
+    ) -> None:
+        for _ in range(2):
+            fleet.claim("nic-pf:1")
+        interrupted, other = (waiting("--alias", "nic-vf:1") for _ in range(2))
+        ids = []
+        for each in (interrupted, other):
+            assert each.stderr is not None
+            ids.append(each.stderr.readline().split()[1])
+        interrupted.send_signal(signal.SIGINT)
+        _, said = interrupted.communicate(timeout=60)
+        assert interrupted.returncode == 130
+        assert f"portclaim show {ids[0]}" in said
+        assert f"portclaim release {ids[0]}" in said
+        assert done_in_json(portclaim("show", ids[0], "--output", "json"))["status"] == "waiting"
+
+        assert "released" in done(portclaim("release", ids[1]))
+        _, said = other.communicate(timeout=60)
+        assert (other.returncode, said) == (
+            1,
+            "portclaim: the claim is released: it was given up before it was served\n",
+        )
 
     def test_ping_tells_whether_a_service_answers(self, portclaim: Run) -> None:
         assert done(portclaim("ping", "scheduler")) == "scheduler answers\n"

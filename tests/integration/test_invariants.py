@@ -29,7 +29,7 @@ BREAKS = {
         "UPDATE pci_devices SET status = 'available', claim_id = NULL WHERE claim_id = :claimed",
     ],
     "a claim holds another host's device": [
-        "UPDATE claims SET compute_node_id = (SELECT id FROM compute_nodes WHERE host = 'h2')",
+        "UPDATE claims SET compute_node_id = (SELECT id FROM compute_nodes WHERE host = 'h2') WHERE live",
     ],
     "the record of holds says other than the device": [
         "UPDATE claim_devices SET held_until = now() WHERE claim_id = :claimed",
@@ -55,6 +55,28 @@ BREAKS = {
     "a VF is drained as its port is not": [
         "UPDATE pci_devices SET drained_reason = 'its link flaps' WHERE id = :whole",
         "UPDATE pci_devices SET drained_reason = 'its link flaps' WHERE id = :free",
+    ],
+    "a VF is kept as its port is not": [
+        "UPDATE pci_devices SET kept_for = NULL WHERE parent_id = (SELECT id FROM pci_devices"
+        " WHERE kept_for IS NOT NULL AND parent_id IS NULL)",
+        "UPDATE pci_devices SET kept_for = :first WHERE id = :free",
+    ],
+    "a port is kept for a claim that is not the first that wants this": [
+        "UPDATE pci_devices SET kept_for = :second WHERE kept_for IS NOT NULL",
+        "UPDATE pci_devices SET kept_for = :claimed WHERE kept_for IS NOT NULL",
+        "UPDATE waiting_claims SET place = place - 10 WHERE id = :second",
+    ],
+    "ports of several hosts are kept for one claim": [
+        "UPDATE pci_devices SET kept_for = :first WHERE parent_id IS NULL",
+    ],
+    "a claim waits and is in no line, or is in one and does not wait": [
+        "DELETE FROM waiting_claims WHERE id = :second",
+        "UPDATE claims SET status = 'released' WHERE id = :second",
+        """UPDATE waiting_claims SET wish = '{}' WHERE id = :second""",
+    ],
+    "a claim was served and has no host, or the other way round": [
+        "UPDATE claims SET compute_node_id = NULL WHERE id = :ended",
+        "UPDATE claims SET compute_node_id = 1 WHERE id = :second",
     ],
     "a device is in a pool of another type": [
         "UPDATE pci_devices SET dev_type = 'type-PCI' WHERE id = :free",
@@ -93,16 +115,26 @@ def test_every_rule_has_something_that_breaks_it() -> None:
 def test_each_finds_it(fleet: Fleet) -> None:
     host = fleet.host("h1", ports=3, vfs=2)
     whole, ended, claimed = fleet.claim("nic-pf:1"), fleet.claim("nic-vf:2"), fleet.claim("nic-vf:1")
-    fleet.host("h2", ports=1, vfs=0)
+    fleet.host("h2", ports=1, vfs=2)
     host.done(whole)
     host.done(fleet.release(ended))
-    ids = dict(fleet.sql("SELECT address, id FROM pci_devices"))
+    fleet.claim("nic-pf:1", hosts=["h2"])
+    first, second = (fleet.claim("nic-pf:1", hosts=["h2"], wait=300) for _ in range(2))
+    fleet.serve()
+    ids = dict(
+        fleet.sql(
+            "SELECT d.address, d.id FROM pci_devices d JOIN compute_nodes n ON n.id = d.compute_node_id"
+            " WHERE n.host = 'h1'"
+        )
+    )
     facts = {
         "allocated": whole.claim_id,
         "whole": ids[whole.devices[0].address],
         "ended": ended.claim_id,
         "free": ids[ended.devices[0].address],
         "claimed": claimed.claim_id,
+        "first": first.claim_id,
+        "second": second.claim_id,
     }
     with fleet.engine.connect() as connection:
         assert violations(connection) == []
@@ -112,5 +144,7 @@ def test_each_finds_it(fleet: Fleet) -> None:
                 connection.execute(sa.text("SET session_replication_role = replica"))  # no foreign keys
                 for check in ("held_names_its_claim", "only_a_vf_has_a_parent"):
                     connection.execute(sa.text(f"ALTER TABLE pci_devices DROP CONSTRAINT {check}"))
+                connection.execute(sa.text("ALTER TABLE claims DROP CONSTRAINT has_a_host_once_it_is_served"))
+                connection.execute(sa.text("ALTER TABLE waiting_claims ALTER place DROP IDENTITY"))
                 connection.execute(sa.text(statement), facts)
                 assert rule in {broken for broken, _ in violations(connection)}, statement

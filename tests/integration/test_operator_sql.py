@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tests.support.fleet import Fleet
 from tests.support.operator_page import PAGE, ROLE, examples, psql, seed
 
-VIEWS = {"pf_vf_tree", "pool_totals", "claims_now", "device_history", "hosts", "awaited_steps"}
+VIEWS = {"pf_vf_tree", "pool_totals", "claims_now", "device_history", "hosts", "awaited_steps", "waiting"}
 
 
 @pytest.fixture

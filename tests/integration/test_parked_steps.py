@@ -1,18 +1,16 @@
 """Steps that nobody ever answers: parked after so many sends, shown, and sent again when somebody says so."""
 
 import threading
-from functools import partial
 from uuid import uuid4
 
 import pytest
-import sqlalchemy as sa
 
 from common.db import outbox
 from common.db.doorbell import Doorbell
 from common.periodic import Periodic
 from common.rpc.messages import Claim
 from common.rpc.operator_messages import AwaitedStep, StepFilter
-from tests.support.concurrency import LONG, wait_until
+from tests.support.concurrency import LONG, wait_until, wait_until_listening
 from tests.support.fleet import Fleet, Host
 
 
@@ -101,7 +99,7 @@ def test_a_relay_is_woken_at_once(fleet: Fleet) -> None:
     try:
         relay.start()
         doorbell.start()
-        wait_until(partial(listens, fleet), "somebody listens")
+        wait_until_listening(fleet.engine, outbox.CHANNEL)
         fleet.scheduler.retry([claim.claim_id])
         wait_until(lambda: fleet.sent, "the step is sent")
         assert [step.claim_id for _, step in fleet.sent] == [claim.claim_id]
@@ -119,7 +117,7 @@ def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_for(
     try:
         doorbell.start()
         assert rung.acquire(timeout=LONG)
-        wait_until(partial(listens, fleet), "somebody listens")
+        wait_until_listening(fleet.engine, outbox.CHANNEL)
         fleet.sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -129,12 +127,3 @@ def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_for(
         assert rung.acquire(timeout=LONG), "rung by a notification"
     finally:
         doorbell.end()
-
-
-def listens(fleet: Fleet) -> bool:
-    with fleet.engine.connect() as connection:
-        listening = sa.text(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'"
-        )
-        return bool(connection.scalar(listening))

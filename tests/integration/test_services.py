@@ -14,13 +14,21 @@ import pytest
 import sqlalchemy as sa
 
 from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
-from common.rpc.messages import Claim, ClaimRequest
+from common.rpc.messages import Claim, ClaimRequest, StepResult
+from services.scheduler.waiting import CHANNEL
 from tests.support.bus import Bus
-from tests.support.concurrency import at_once, meanwhile, wait_until, wait_until_blocked
+from tests.support.concurrency import (
+    at_once,
+    meanwhile,
+    wait_until,
+    wait_until_blocked,
+    wait_until_listening,
+)
 from tests.support.fleet import ALIASES, Fleet, vf
 from tests.support.services import ServiceProcess, Services
 
 OPTIONS: dict[str, dict[str, dict[str, object]]] = {"conductor": {}, "scheduler": {"pci": {"alias": ALIASES}}}
+SELDOM = OPTIONS["scheduler"] | {"scheduler": {"serve_interval": 3600}}
 STOPPING = "graceful exiting of service"
 ONE_AT_A_TIME = {"rpc": {"threads": 1}}
 
@@ -144,6 +152,60 @@ def test_a_claim_survives_the_scheduler_that_makes_it(
     assert list(fleet.status("h1").values()).count("claimed") == 1
     assert fleet.faults() == []
     impatient.close()
+
+
+class TestWaitingClaim:
+    """No round comes by itself here: who is served was told of."""
+
+    @pytest.fixture
+    def waits(self, service_process: Services, bus: Bus, fleet: Fleet) -> tuple[ServiceProcess, Claim, Claim]:
+        """A scheduler, who holds all that there is, and who waits for it."""
+        fleet.host("h1", ports=1, vfs=2)
+        service_process("conductor")
+        scheduler = service_process("scheduler", SELDOM)
+        wait_until_listening(fleet.engine, CHANNEL)
+        holder = bus.scheduler.claim(request("nic-pf:1"))
+        waits = bus.scheduler.claim(request("nic-vf:1").model_copy(update={"wait": 3600}))
+        assert waits.status == "waiting"
+        return scheduler, holder, waits
+
+    def leave(self, bus: Bus, fleet: Fleet, holder: Claim) -> None:
+        agent = fleet.hosts["h1"].agent_id
+        released = bus.scheduler.release(holder.claim_id)
+        bus.conductor.step_done(
+            StepResult(
+                host="h1",
+                agent_id=agent,
+                claim_id=holder.claim_id,
+                step=released.step,
+                outcome="done",
+            )
+        )
+
+    def test_it_is_served_as_soon_as_there_is_room(
+        self, bus: Bus, fleet: Fleet, waits: tuple[ServiceProcess, Claim, Claim]
+    ) -> None:
+        _, holder, claim = waits
+        wait_until(lambda: fleet.sql("SELECT kept_host FROM waiting") == [("h1",)], "a port is kept for it")
+        self.leave(bus, fleet, holder)
+        wait_until(lambda: bus.scheduler.show(claim.claim_id).status == "claimed", "it is served")
+        assert fleet.sql("SELECT action FROM outbox WHERE claim_id = :id", id=claim.claim_id) == [("attach",)]
+
+    def test_it_keeps_its_place_though_no_scheduler_is_left(
+        self, service_process: Services, bus: Bus, fleet: Fleet, waits: tuple[ServiceProcess, Claim, Claim]
+    ) -> None:
+        scheduler, holder, claim = waits
+        behind = bus.scheduler.claim(request("nic-vf:1").model_copy(update={"wait": 3600}))
+        bus.scheduler.release(holder.claim_id)
+        scheduler.kill()
+        fleet.hosts["h1"].done(holder)
+        assert [fleet.show(each).status for each in (claim, behind)] == ["waiting"] * 2
+        service_process("scheduler", SELDOM)
+        wait_until(lambda: fleet.show(behind).status == "claimed", "both are served")
+        assert fleet.sql("SELECT claim_id FROM claim_events WHERE cause = 'served' ORDER BY id") == [
+            (claim.claim_id,),
+            (behind.claim_id,),
+        ]
 
 
 @pytest.mark.usefixtures("scheduler")

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from common.db.life_cycle import LIVE, TRANSITIONS, diagram
 from common.rpc.messages import ClaimStatus
-from tests.support.fleet import Fleet
+from tests.support.fleet import CONNECTX5, Fleet
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims.md"
 PAIRS = {(each.before, each.after) for each in TRANSITIONS}
@@ -21,7 +21,7 @@ def test_the_page_draws_the_table() -> None:
 
 def test_no_pair_stands_twice_and_what_has_ended_stays_as_it_is() -> None:
     assert len(PAIRS) == len(TRANSITIONS)
-    assert {before for before, _ in PAIRS} == {None, *LIVE}
+    assert {before for before, _ in PAIRS} == {None, "waiting", *LIVE}
 
 
 def test_postgresql_takes_these_and_no_others(fleet: Fleet) -> None:
@@ -53,6 +53,14 @@ def test_each_of_them_happens(fleet: Fleet) -> None:
     fleet.release(claims["released"])
     host.failed(claims["released"], "the guest does not let go")
     host.done(claims["released"])
+
+    whole = fleet.host("h2", ports=1, card=CONNECTX5)
+    holder = fleet.claim("roce-pf:1")
+    late, _, cancelled = (fleet.claim("roce-pf:1", wait=300) for _ in range(3))
+    fleet.sql("UPDATE waiting_claims SET deadline = now() WHERE id = :id", id=late.claim_id)
+    fleet.release(cancelled)
+    whole.done(fleet.release(holder))
+    fleet.serve()
 
     host.done(fleet.release(fleet.claim("nic-vf:1")))
     expiring = fleet.claim("nic-vf:1")

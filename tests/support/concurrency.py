@@ -56,3 +56,17 @@ def wait_until_blocked(engine: sa.Engine, sessions: int = 1) -> None:
             return int(connection.scalar(blocked) or 0)
 
     wait_until(lambda: count() >= sessions, f"{sessions} sessions wait for a lock")
+
+
+def wait_until_listening(engine: sa.Engine, channel: str) -> None:
+    """Wait until a session of this database listens to a channel, and has nothing else to do."""
+    listening = sa.text("""
+        SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND query = 'LISTEN ' || :channel AND state = 'idle'
+    """)
+
+    def count() -> int:
+        with engine.connect() as connection:
+            return int(connection.scalar(listening, {"channel": channel}) or 0)
+
+    wait_until(count, f"somebody listens to {channel}")

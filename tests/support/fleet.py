@@ -41,6 +41,7 @@ from services.conductor.service import ConductorEndpoint
 from services.scheduler import packing
 from services.scheduler.claims import ClaimEngine
 from services.scheduler.service import SchedulerEndpoint
+from services.scheduler.waiting import Lines
 from tests.support.invariants import violations
 
 
@@ -187,11 +188,20 @@ class Fleet:
     ) -> None:
         self.engine = connect(database_url, pool_size=40)
         self.sent: list[tuple[str, Step]] = []
+        self.hosts: dict[str, Host] = {}
         self.bus_is_down = False
         claims = ClaimEngine(
             self.engine, packing.load(packing_policy), resend_after=5.0, patience=30.0, agent_down_after=60.0
         )
         known = Aliases.parse(aliases)
+        self.lines = Lines(
+            self.engine,
+            packing.load(packing_policy),
+            known,
+            self._send,
+            resend_after=5.0,
+            agent_down_after=60.0,
+        )
         self.scheduler = _Scheduler(
             SchedulerEndpoint(self.engine, claims, known, self._send, agent_down_after=60.0)
         )
@@ -208,7 +218,7 @@ class Fleet:
     ) -> Host:
         """A host that has reported these devices."""
         by_address = {device.address: device for device in devices}
-        host = Host(self, name, by_address, numa_cells=list(numa_cells))
+        host = self.hosts[name] = Host(self, name, by_address, numa_cells=list(numa_cells))
         host.report()
         return host
 
@@ -222,6 +232,7 @@ class Fleet:
         *,
         numa_cells: Sequence[int] = (),
         requests: Sequence[DeviceRequest] = (),
+        wait: int | None = None,
         **extra_specs: str,
     ) -> Claim:
         """Claim as an API layer does, for a new instance with a new id if none is given."""
@@ -234,8 +245,14 @@ class Fleet:
                 hosts=None if hosts is None else list(hosts),
                 avoid_hosts=list(avoid_hosts),
                 numa_cells=list(numa_cells),
+                wait=wait,
             )
         )
+
+    def serve(self) -> None:
+        """What a scheduler does whenever there may be room for a claim that waits."""
+        while self.lines.work():
+            pass
 
     def explain(self, alias: str, hosts: Sequence[str] | None = None) -> Explanation:
         return self.scheduler.explain(
@@ -246,6 +263,12 @@ class Fleet:
 
     def release(self, claim: Claim) -> Claim:
         return self.scheduler.release(claim.claim_id)
+
+    def leave(self, claim: Claim) -> None:
+        """Release a claim, and have its agent answer that it has detached."""
+        released = self.release(claim)
+        if released.host is not None:
+            self.hosts[released.host].done(released)
 
     def force(self, claim: Claim) -> Claim:
         """Release a claim as an operator does whose host burns."""

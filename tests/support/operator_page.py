@@ -51,6 +51,8 @@ def seed(fleet: Fleet) -> None:
     leaving = _claim(fleet, second, 7, "gpu:1")
     second.done(leaving)
     fleet.release(leaving)
+    _claim(fleet, second, 8, "gpu:1", wait=600)
+    fleet.serve()
     second.add(*port_devices(1, 4, **on_blue))
     second.change(vf(1, 3), unusable_reason="bound to vfio-pci by somebody else")
     second.report()
@@ -76,13 +78,15 @@ _CLOCK = (
     " held_until = CASE WHEN held_until IS NOT NULL THEN c.created_at + interval '5 min' END"
     " FROM claims c WHERE c.id = cd.claim_id",
     "UPDATE outbox SET created_at = now() - interval '30 s', sends = 2",
+    "UPDATE waiting_claims SET since = now() - interval '3 min 30 s',"
+    " deadline = now() + interval '6 min 30 s'",
     "UPDATE outbox SET created_at = now() - interval '11 min 30 s', sends = 8 WHERE claim_id = :waiting",
 )
 
 
-def _claim(fleet: Fleet, host: Host, number: int, alias: str) -> Claim:
+def _claim(fleet: Fleet, host: Host, number: int, alias: str, wait: int | None = None) -> Claim:
     claim_id, instance_id = (UUID(f"{kind}0000000-0000-4000-8000-0000000000{number:02}") for kind in "ca")
-    return fleet.claim(alias, claim_id, instance_id, hosts=[host.name])
+    return fleet.claim(alias, claim_id, instance_id, hosts=[host.name], wait=wait)
 
 
 def examples(page: str) -> list[tuple[str, str]]:

@@ -77,7 +77,7 @@ BEGIN
        SET status = settled.status
       FROM (SELECT port.id,
                    settled_status(port.offered, port.present,
-                       coalesce(port.drained_reason, port.unusable_reason),
+                       coalesce(port.kept_for::text, port.drained_reason, port.unusable_reason),
                        CASE WHEN vfs.allocated OR vfs.held AND port.status = 'unavailable' THEN 'allocated'
                             WHEN vfs.held THEN 'claimed' END) AS status
               FROM pci_devices port
@@ -92,11 +92,13 @@ BEGIN
 
     UPDATE pci_devices vf
        SET status = settled_status(
-               vf.offered, vf.present, coalesce(vf.drained_reason, vf.unusable_reason), pf.status)
+               vf.offered, vf.present, coalesce(vf.kept_for::text, vf.drained_reason, vf.unusable_reason),
+               pf.status)
       FROM pci_devices pf
      WHERE pf.id = ANY(_port_ids) AND vf.parent_id = pf.id AND vf.unheld AND vf.status <> 'removed'
        AND vf.status <> settled_status(
-               vf.offered, vf.present, coalesce(vf.drained_reason, vf.unusable_reason), pf.status);
+               vf.offered, vf.present, coalesce(vf.kept_for::text, vf.drained_reason, vf.unusable_reason),
+               pf.status);
 
     PERFORM count_ports(_port_ids);
 END $$;
@@ -113,12 +115,12 @@ BEGIN RETURN (
                'host', (SELECT host FROM compute_nodes WHERE id = c.compute_node_id),
                'reason', c.reason, 'step', c.step, 'created_at', c.created_at, 'updated_at', c.updated_at,
                'devices', (
-                   SELECT json_agg(json_build_object(
+                   SELECT coalesce(json_agg(json_build_object(
                               'address', d.address, 'dev_type', p.dev_type, 'vendor_id', p.vendor_id,
                               'product_id', p.product_id, 'numa_node', d.numa_node, 'status', d.status,
                               'parent_address', (SELECT address FROM pci_devices WHERE id = d.parent_id),
                               'request_index', cd.request_index)
-                              ORDER BY cd.request_index, d.id)
+                              ORDER BY cd.request_index, d.id), '[]')
                      FROM claim_devices cd
                      JOIN pci_devices d ON d.id = cd.device_id
                      JOIN pools p ON p.id = cd.pool_id
@@ -139,13 +141,23 @@ DECLARE
     _count integer;
     _begun_ports bigint[];
     _whole_devices bigint[];
+    _before text;
 BEGIN
     INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id)
     SELECT _claim_id, _instance_id, compute_node_id, _request, id
       FROM pci_devices WHERE id = _device_ids[1]
         ON CONFLICT DO NOTHING; -- with any index: if one were named, the others could still raise an error
-    IF NOT FOUND THEN -- by another call with this id
-        RETURN claim_made(_claim_id, _request);
+    IF NOT FOUND THEN -- by another call with this id; or the claim waited for this
+        UPDATE claims c
+           SET status = 'claimed', compute_node_id = d.compute_node_id, first_device_id = d.id,
+               created_at = now(), updated_at = now()
+          FROM pci_devices d
+         WHERE c.id = _claim_id AND c.status = 'waiting' AND d.id = _device_ids[1]
+           AND NOT EXISTS (SELECT FROM waiting_claims WHERE id = _claim_id)
+        RETURNING 'waiting' INTO _before;
+        IF NOT FOUND THEN
+            RETURN claim_made(_claim_id, _request);
+        END IF;
     END IF;
 
     WITH taken AS (
@@ -165,7 +177,8 @@ BEGIN
         INSERT INTO outbox (claim_id, step, action, sends, send_after)
         VALUES (_claim_id, 1, 'attach', 1, now() + make_interval(secs => _resend_after))
     ), event AS (
-        INSERT INTO claim_events (claim_id, to_status, cause) VALUES (_claim_id, 'claimed', 'claim')
+        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+        VALUES (_claim_id, _before, 'claimed', CASE WHEN _before IS NULL THEN 'claim' ELSE 'served' END)
     )
     SELECT count(*),
            array_agg(parent_id) FILTER (

@@ -24,6 +24,8 @@ BEGIN
             VALUES (_claim_id, _status, 'releasing', 'release')
         )
         UPDATE claims SET status = 'releasing', step = _step, updated_at = now() WHERE id = _claim_id;
+    ELSIF _status = 'waiting' THEN
+        PERFORM end_waiting(_claim_id, 'released', 'release', NULL);
     END IF;
     RETURN claim_as_json(_claim_id);
 END $$;
@@ -144,7 +146,8 @@ BEGIN
         UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id
     ), freed AS (
         UPDATE pci_devices
-           SET status = settled_status(offered, present, coalesce(drained_reason, unusable_reason), NULL),
+           SET status = settled_status(
+                   offered, present, coalesce(kept_for::text, drained_reason, unusable_reason), NULL),
                claim_id = NULL
          WHERE claim_id = _claim_id
         RETURNING id, parent_id, pool_id, status

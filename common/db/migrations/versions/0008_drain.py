@@ -131,6 +131,8 @@ SELECT n.host,
 GRANT SELECT ON hosts TO portclaim_operator;
 """
 
+DRAINED_PORT = "WHEN d.drained_reason IS NOT NULL THEN 'port drained: ' || d.drained_reason"
+
 FUNCTIONS = (
     "drain_host(text, text)",
     "drain_port(text, text, text)",
@@ -145,19 +147,19 @@ def upgrade() -> None:
     # As they are now, wherever earlier ones were made.
     for function in (engine.SETTLE_TREES, life_cycle.FREE_DEVICES):
         op.execute(function.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION"))
-    op.execute(_tree(drained="WHEN d.drained_reason IS NOT NULL THEN 'port drained: ' || d.drained_reason"))
+    op.execute(tree(DRAINED_PORT))
     op.execute(f"REVOKE EXECUTE ON FUNCTION {', '.join(FUNCTIONS)} FROM PUBLIC")
 
 
 def downgrade() -> None:
-    op.execute(_tree(drained=""))
+    op.execute(tree(""))
     op.execute("DROP VIEW hosts")
     op.execute(f"DROP FUNCTION {', '.join(FUNCTIONS)}")
     op.execute("ALTER TABLE pci_devices DROP COLUMN drained_reason")
 
 
-def _tree(drained: str) -> str:
-    """The view, with one more reason why a device cannot be claimed."""
+def tree(drained: str) -> str:
+    """The view, with more reasons why a device cannot be claimed."""
     before = "WHEN d.unusable_reason IS NOT NULL"
     sql: str = views.PF_VF_TREE.replace("CREATE VIEW", "CREATE OR REPLACE VIEW")
     if drained:

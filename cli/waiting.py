@@ -1,0 +1,91 @@
+"""``portclaim waiting``, and waiting itself."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cli import render
+from cli.session import Session, command
+from common.rpc.messages import Claim
+from common.rpc.operator_messages import WaitingClaim, WaitingFilter
+from common.rpc.scheduler import SchedulerClient
+
+_PAUSE = 1.0  # seconds between two looks
+
+_INTERRUPTED = """
+Claim {claim} waits on. To see what becomes of it:  portclaim show {claim}
+To wait no more:                                    portclaim release {claim}"""
+
+
+def add_waiting_command(main: click.Group) -> None:
+    @command(main)
+    @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
+    @render.output_option
+    @click.pass_obj
+    def waiting(session: Session, limit: int, output: str) -> None:
+        """List the claims that wait, what each wants, its place among those that want the same, and which
+        ports are kept for it."""
+        found = session.scheduler.waiting(WaitingFilter(limit=limit))
+        render.as_json(found.claims) if output == "json" else render.console().print(_table(found.claims))
+        if found.more:
+            click.echo(f"there are more than {limit}; --limit shows more", err=True)
+
+
+def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
+    """The claim once it waits no more. Shows on standard error that it waits, and its place.
+
+    Ctrl-C ends the program, not the claim.
+    """
+    if claim.status != "waiting":
+        return claim
+    out = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+            shown = progress.add_task("", total=None)
+            if not out.is_terminal:
+                click.echo(_where(scheduler, claim), err=True)
+            while claim.status == "waiting":
+                progress.update(shown, description=_where(scheduler, claim))
+                time.sleep(_PAUSE)
+                claim = scheduler.show(claim.claim_id)
+    except KeyboardInterrupt:
+        click.echo(_INTERRUPTED.format(claim=claim.claim_id), err=True)
+        sys.exit(130)
+    return claim
+
+
+def _where(scheduler: SchedulerClient, claim: Claim) -> str:
+    found = scheduler.waiting(WaitingFilter(claim_id=claim.claim_id)).claims
+    return f"claim {claim.claim_id} waits" + "".join(
+        f" at place {each.place}, for at most {max(each.ends_in, 0):.0f} s more{_ports(each)}"
+        for each in found
+    )
+
+
+def _ports(claim: WaitingClaim) -> str:
+    return f"; kept for it: {claim.kept_host} {', '.join(claim.kept_ports)}" if claim.kept_host else ""
+
+
+def _table(claims: Sequence[WaitingClaim]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("claim", "instance", "wants", "place", "waits for", "ends in", "kept for it"):
+        table.add_column(column, no_wrap=True)
+    for claim in claims:
+        table.add_row(
+            str(claim.claim_id),
+            str(claim.instance_id),
+            claim.alias or "-",
+            str(claim.place),
+            f"{claim.waits_for:.0f} s",
+            f"{claim.ends_in:.0f} s",
+            f"{claim.kept_host} {', '.join(claim.kept_ports)}" if claim.kept_host else "-",
+        )
+    return table

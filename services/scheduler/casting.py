@@ -1,0 +1,35 @@
+"""Send the step that a claim waits for, right after the commit that wrote it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from common.errors import PortclaimError
+from common.rpc.messages import Claim, Step, StepDevice
+
+LOG = logging.getLogger(__name__)
+
+Send = Callable[[str, Step], None]
+
+_AWAITED: dict[str, Literal["attach", "detach"]] = {"claimed": "attach", "releasing": "detach"}
+_STEP_FIELDS = set(StepDevice.model_fields)
+
+
+def cast(claim: Claim, send: Send) -> None:
+    """Send it to the claim's host, if there is one. If that fails, the relay sends it later."""
+    action = _AWAITED.get(claim.status)
+    if action is None or claim.host is None:
+        return
+    step = Step(
+        claim_id=claim.claim_id,
+        step=claim.step,
+        action=action,
+        instance_id=claim.instance_id,
+        devices=[StepDevice(**device.model_dump(include=_STEP_FIELDS)) for device in claim.devices],
+    )
+    try:
+        send(claim.host, step)
+    except PortclaimError as error:
+        LOG.warning("step %s of claim %s will be sent later: %s", claim.step, claim.claim_id, error)

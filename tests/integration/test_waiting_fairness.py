@@ -1,0 +1,163 @@
+"""Whoever waits is served once those have left who were there before it, whatever others claim meanwhile.
+
+Hypothesis draws what happens; the rule is the one of docs/claims.md. PostgreSQL is real, and so is all that
+claims, waits and serves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from common.errors import ClaimRefused
+from common.rpc.messages import Claim
+from tests.support.effort import IS_LONG, short_or_long
+from tests.support.fleet import Fleet, pf
+
+VF_WISHES = ("nic-vf:1", "nic-vf:2", "any-vf:1")
+WISHES = (*VF_WISHES, "nic-pf:1", "nic-pf:1", "nic-pf:2", "any-pf:1", "nic-pf:1,nic-vf:1")
+PORTS = (2, 2, 1)
+some = st.integers(0, 1000)
+
+
+@dataclass
+class Place:
+    """A claim in line. ``holders``: who held the ports that are kept for it, when they were."""
+
+    wish: str
+    kept: frozenset[str] = frozenset()
+    holders: set[UUID] = field(default_factory=set)
+
+
+class Waiting(RuleBasedStateMachine):
+    """A small fleet whose claims come and go, and some of them wait."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__()
+        self.fleet = Fleet(database_url)
+        self.fleet.sql("TRUNCATE compute_nodes, pools CASCADE")
+        for number, ports in enumerate(PORTS):
+            self.fleet.host(f"h{number}", ports=ports, vfs=2)
+        self.held: list[Claim] = []
+        self.places: dict[UUID, Place] = {}
+
+    def teardown(self) -> None:
+        try:
+            if self.held or self.places:
+                self.everybody_is_served_in_the_end()
+        finally:
+            self.fleet.close()
+
+    @initialize(wishes=st.lists(st.sampled_from(VF_WISHES), min_size=8, max_size=8))
+    def the_fleet_is_busy(self, wishes: Sequence[str]) -> None:
+        for wish in wishes:
+            self.somebody_claims(wish)
+
+    @rule(wish=st.sampled_from(WISHES))
+    def somebody_claims(self, wish: str) -> None:
+        try:
+            self.held.append(self.fleet.claim(wish))
+        except ClaimRefused:
+            return
+        assert not any(place.wish == wish for place in self.places.values()), "it overtook"
+
+    @rule(wish=st.sampled_from(WISHES))
+    def somebody_waits(self, wish: str) -> None:
+        claim = self.fleet.claim(wish, wait=86_400)
+        if claim.status == "waiting":
+            self.places[claim.claim_id] = Place(wish)
+        else:
+            self.held.append(claim)
+        self.the_lines_are_served()
+
+    @rule(which=some)
+    def somebody_leaves(self, which: int) -> None:
+        if self.held:
+            self.fleet.leave(self.held.pop(which % len(self.held)))
+        self.somebody_claims("nic-vf:1")  # who is faster than the round
+        self.the_lines_are_served()
+
+    @rule(which=some)
+    def somebody_waits_no_more(self, which: int) -> None:
+        if self.places:
+            claim_id = list(self.places)[which % len(self.places)]
+            assert self.fleet.scheduler.release(claim_id).status == "released"
+            del self.places[claim_id]
+        self.the_lines_are_served()
+
+    @rule(host=st.integers(0, len(PORTS) - 1), drained=st.booleans())
+    def an_operator_takes_a_port_out_or_back(self, host: int, drained: bool) -> None:
+        if drained:
+            self.fleet.scheduler.drain(f"h{host}", "flapping", pf(0))
+        else:
+            self.fleet.scheduler.undrain(f"h{host}", pf(0))
+        self.the_lines_are_served()
+
+    @rule(host=st.integers(0, len(PORTS) - 1), silent=st.booleans())
+    def a_host_falls_silent_or_is_heard_of(self, host: int, silent: bool) -> None:
+        if silent:
+            self.fleet.falls_silent(f"h{host}")
+        else:
+            self.fleet.hosts[f"h{host}"].sign_of_life()
+        self.the_lines_are_served()
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        assert self.fleet.faults() == []
+
+    def the_lines_are_served(self) -> None:
+        """Serve, and see that it was in the order of arrival, and that kept ports only become emptier."""
+        self.fleet.serve()
+        now = dict(self.fleet.sql("SELECT id, status FROM claims"))
+        for wish in WISHES:
+            line = [claim_id for claim_id, place in self.places.items() if place.wish == wish]
+            served = [now[claim_id] != "waiting" for claim_id in line]
+            assert served == sorted(served, reverse=True), "one overtook another of its line"
+        for claim_id in [each for each in self.places if now[each] != "waiting"]:
+            del self.places[claim_id]
+            self.held.append(self.fleet.scheduler.show(claim_id))
+        for claim_id, ports, holders in self.fleet.sql("""
+            SELECT kept_for, array_agg(DISTINCT coalesce(parent_id, id)),
+                   array_remove(array_agg(DISTINCT claim_id), NULL)
+              FROM pci_devices WHERE kept_for IS NOT NULL GROUP BY kept_for
+        """):
+            place = self.places[claim_id]
+            if place.kept == frozenset(ports):
+                assert place.holders >= set(holders), "somebody got onto a port that was kept"
+            place.kept, place.holders = frozenset(ports), set(holders)
+            assert holders, "all have left, and it was not served"
+
+    def everybody_is_served_in_the_end(self) -> None:
+        """Who holds something leaves one day; and for everyone that leaves, greedy others are there first."""
+        for number, _ in enumerate(PORTS):
+            self.fleet.hosts[f"h{number}"].sign_of_life()
+            self.fleet.scheduler.undrain(f"h{number}", pf(0))
+        self.the_lines_are_served()
+        most = 4 * (len(self.places) + 1) * (len(self.held) + len(self.places) + 2 * sum(PORTS))
+        for _ in range(most):
+            if not self.places:
+                return
+            self.fleet.leave(self.held.pop(0))
+            for wish in VF_WISHES * 2:
+                self.somebody_claims(wish)
+            self.the_lines_are_served()
+        raise AssertionError(f"{self.places} still wait")
+
+
+def test_whoever_waits_is_served_whatever_others_claim(database_url: str) -> None:
+    run_state_machine_as_test(
+        lambda: Waiting(database_url),  # type: ignore[arg-type]  # what makes a machine will do
+        settings=settings(
+            max_examples=short_or_long(12, 400),
+            stateful_step_count=short_or_long(20, 40),
+            derandomize=not IS_LONG,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
