@@ -64,7 +64,7 @@ class Ways:
         middle = len(options) // 2
         self._first_half, self._second_half = _all_sums(options[:middle]), _all_sums(options[middle:])
         self._by_loss: dict[int, tuple[list[int], list[int]]] = {}
-        self._short_last: list[int] = []
+        self._short: dict[int, None] = {}  # the subset that was short last is the last
         self._lessons: deque[int] = deque(maxlen=_LESSONS_KEPT)
         self._allowed = 0
 
@@ -85,7 +85,7 @@ class Ways:
             return None
         self._looks.count()
         ways, struck_by = self._allowed, []
-        for subset in self._short_last[:_ASKED_FIRST]:
+        for subset in itertools.islice(reversed(self._short), _ASKED_FIRST):
             rest = ways & self._enough_for(subset, surpluses)
             if rest != ways:
                 struck_by.append(subset)
@@ -102,9 +102,8 @@ class Ways:
                 return self._choice(way)
             ways &= self._enough_for(short, surpluses)
             struck_by.append(short)
-            if short in self._short_last:
-                self._short_last.remove(short)
-            self._short_last.insert(0, short)
+            self._short.pop(short, None)
+            self._short[short] = None
         self._lessons.appendleft(self._subsets.ceiling(surpluses, struck_by))
         return None
 
