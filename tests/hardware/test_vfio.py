@@ -20,6 +20,7 @@ from services.compute_agent.sysfs import SysfsTree
 from services.compute_agent.uevents import Uevents, Watcher, wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, NVME, OTHER_PORT, PORT, VF, driver_of, run, vfs_of
 from tests.hardware.deaths import dies_at
+from tests.hardware.unprivileged import WITHOUT_CAPABILITIES
 from tests.hardware.vfio_user import open_device
 
 MakeStep = Callable[..., Step]
@@ -235,50 +236,14 @@ def test_an_agent_killed_between_any_two_writes_finishes_or_undoes(
 
 
 WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
-# What a container engine does for the recipe of docs/hosts.md, but for the control group of its devices.
-AS_A_CONTAINER = """
-mount --make-rprivate /
-mount --bind "$1" "$1"
-mkdir /run/dev && mount -t tmpfs none /run/dev && mkdir /run/dev/vfio && mount --bind /dev/vfio /run/dev/vfio
-for node in null urandom; do touch /run/dev/$node; mount --bind /dev/$node /run/dev/$node; done
-mount --move /run/dev /dev
-mount -o remount,bind,ro /
-! touch /run/x 2>/dev/null
-shift
-exec "$@"
-"""
 
 
-@pytest.mark.parametrize("where", ["service", "container"])
-def test_it_takes_no_capability(
-    conf: cfg.ConfigOpts, state_path: Path, make_step: MakeStep, where: str
-) -> None:
+def test_it_takes_no_capability(conf: cfg.ConfigOpts, state_path: Path, make_step: MakeStep) -> None:
     """Being root is enough, as in the systemd unit: the files of sysfs and of vfio are root's."""
     step = make_step("attach", PORT).model_dump_json()
-    agent = [*WITHOUT_RIGHTS, sys.executable, "-c", WITHOUT_CAPABILITIES, str(state_path), step]
-    container = ["unshare", "--mount", "sh", "-ec", AS_A_CONTAINER, "sh", str(state_path)]
-    run(*(container if where == "container" else []), *agent)
+    run(*WITHOUT_RIGHTS, sys.executable, "-c", WITHOUT_CAPABILITIES, str(state_path), step)
     assert driver_of(PORT) == "igb"
     assert len(vfs_of(PORT)) == NUM_VFS[PORT]
-
-
-WITHOUT_CAPABILITIES = """
-import sys
-from pathlib import Path
-from common import config
-from common.rpc.messages import Step
-from services.compute_agent.drivers.vfio import VfioDriver
-
-assert "CapEff:\\t0000000000000000" in Path("/proc/self/status").read_text()
-driver = VfioDriver(config.load([], "test"), Path(sys.argv[1]))
-driver.start()
-step = Step.model_validate_json(sys.argv[2])
-driver.attach(step, step.devices[0])
-assert Path("/sys/bus/pci/devices", step.devices[0].address, "driver").readlink().name == "vfio-pci"
-driver.detach(step, step.devices[0])
-assert not driver.troubles(), driver.troubles()
-driver.stop()
-"""
 
 
 def test_vfs_that_come_and_go_are_told_at_once(scanner: Scanner) -> None:
