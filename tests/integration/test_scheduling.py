@@ -8,6 +8,7 @@ import pytest
 from common.errors import ClaimRefused
 from common.rpc.messages import Claim, DeviceRequest, Explanation, NumaCell
 from tests.support.fleet import ALIASES, CONNECTX5, X710, Fleet, gpu, pf, port_devices, slice_of, vf
+from tests.support.looking import addresses
 
 
 def alias(name: str, device_type: str = "type-VF", product: str = X710.vf, **more: object) -> str:
@@ -45,10 +46,6 @@ def spreading_fleet(database_url: str) -> Iterator[Fleet]:
 def port_wish(count: int = 1, **tags: str | None) -> DeviceRequest:
     """VFs of the card, as a port asks for them: by tags."""
     return DeviceRequest(count=count, spec=[{"vendor_id": X710.vendor, "product_id": X710.vf, **tags}])
-
-
-def addresses(claim: Claim) -> list[str]:
-    return [device.address for device in claim.devices]
 
 
 def ports(claim: Claim) -> set[str | None]:
