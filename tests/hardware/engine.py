@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -33,17 +34,21 @@ class Engine:
 
 
 @contextmanager
-def engine(programs: Path, logs: Path) -> Iterator[Engine]:
+def engine(programs: Path, files: Path) -> Iterator[Engine]:
     """Start the daemon; it ends, and with it all containers, at the end of the block."""
     if not Path("/sys/kernel/security/apparmor").exists():
         subprocess.run(["mount", "-t", "securityfs", "securityfs", "/sys/kernel/security"], check=True)
+    settings = Path("/etc/apparmor/parser.conf")
+    settings.parent.mkdir(exist_ok=True)
+    settings.touch()  # where it is missing, the parser says so, and the engine takes that for its version
+    programs = Path(shutil.copytree(programs, files / "programs"))  # the shared folder is slow to run from
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    with (logs / "dockerd.log").open("wb") as log:
+    with (files / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(DAEMON, env=environment, stdout=log, stderr=log)
         try:
             running = Engine(programs)
             answers = wait_until(lambda: running.docker("version").returncode == 0, PATIENCE)
-            assert answers, (logs / "dockerd.log").read_text()
+            assert answers, (files / "dockerd.log").read_text()
             made = running.docker("import", "-", Engine.image, told=_nothing())
             assert made.returncode == 0, made.stderr
             yield running
