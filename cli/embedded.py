@@ -39,11 +39,7 @@ def start_postgresql(owner: int | None = None) -> tuple[Kept, str]:
     user = "nobody" if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="portclaim-pg-"))
     try:
-        installed, data = _installed(), directory / "data"
-        if user is not None:
-            installed = _copy(installed, directory / "programs")
-            shutil.chown(directory, user)
-        programs = installed / PROGRAMS / "bin"
+        data, programs = directory / "data", install_programs(directory, user)
         initdb = [programs / "initdb", f"--pgdata={data}", *INITDB_OPTIONS]
         postgres = [programs / "postgres", "-D", data, "-k", directory, *SETTINGS]
         server = keep(
@@ -69,6 +65,15 @@ def postgresql() -> Iterator[str]:
         yield url
     finally:
         server.stop()
+
+
+def install_programs(directory: Path, user: str | None) -> Path:
+    """The folder of PostgreSQL's programs; for another ``user``, who gets ``directory``, a copy in it."""
+    installed = _installed()
+    if user is not None:
+        installed = _copy(installed, directory / "programs")
+        shutil.chown(directory, user)
+    return installed / PROGRAMS / "bin"
 
 
 def _installed() -> Path:

@@ -26,4 +26,7 @@ def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
     # After each message oslo.messaging 18.3 polls again after 1, 2, 4 ... ms, for acknowledgements that wait
     # until somebody comes by. Those of calls do not wait, so that most of a quiet server's time went there.
     amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = 1.0
+    # Who could not be answered once would get no answers for a minute, although it may only have lost its
+    # connection. What a caller that is really gone has left in the queues is soon used up.
+    amqpdriver.ObsoleteReplyQueuesCache.TTL = 1
     return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["common.errors"])

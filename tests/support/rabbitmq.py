@@ -12,11 +12,14 @@ import shutil
 import signal
 import socket
 import tempfile
+import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 from cli.keeper import Kept, keep
@@ -51,6 +54,16 @@ class Broker:
         """Remove a virtual host with all of its queues and connections."""
         self.manage("DELETE", f"vhosts/{url.rpartition('/')[2]}")
 
+    def connections(self, virtual_host: str = "/") -> list[str]:
+        """The names of the connections to a virtual host."""
+        listed = self.manage("GET", "connections")
+        return [connection["name"] for connection in listed if connection["vhost"] == virtual_host]
+
+    def close_connection(self, name: str) -> None:
+        """Close a connection, if it is still there."""
+        with suppress(urllib.error.HTTPError):
+            self.manage("DELETE", f"connections/{quote(name, safe='')}")
+
     def manage(self, method: str, path: str, body: object = None) -> Any:
         """Call the management interface; answers its JSON, or None where it has nothing to say."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.management}/api/{path}", method=method)
@@ -78,10 +91,22 @@ def find_server() -> str | None:
 def start_rabbitmq(owner: int) -> tuple[list[Kept], dict[str, Any]]:
     """Start a node that lives as long as the process `owner`; returns when it accepts connections."""
     directory = Path(tempfile.mkdtemp(prefix="portclaim-rabbitmq-"))
+    broker, environment = prepare_node(directory)
+    port_mapper = start_port_mapper(directory, environment, owner)
+    # Removed with the node: nothing in it is worth the seconds that a shutdown takes.
+    node = start_node(directory / "log", environment, owner, directory)
+    socket.create_connection(("127.0.0.1", broker.amqp), timeout=10).close()
+    return [node, port_mapper], asdict(broker)
+
+
+def prepare_node(directory: Path, more: str = "") -> tuple[Broker, dict[str, str]]:
+    """Choose the ports of a node that keeps all it has in `directory`, and write its configuration, with
+    `more` lines; answers where it will listen, and the environment that it needs."""
     amqp, management, distribution, epmd = free_ports(4)
-    (directory / "rabbitmq.conf").write_text(CONFIGURATION.format(amqp=amqp, management=management))
+    configuration = CONFIGURATION.format(amqp=amqp, management=management) + more.format(amqp=amqp)
+    (directory / "rabbitmq.conf").write_text(configuration)
     (directory / "enabled_plugins").write_text("[rabbitmq_management].")
-    environment = {
+    return Broker(amqp, management), {
         "PATH": os.environ["PATH"],
         "HOME": str(directory),  # Erlang's cookie
         "ERL_CRASH_DUMP_SECONDS": "0",
@@ -99,24 +124,26 @@ def start_rabbitmq(owner: int) -> tuple[list[Kept], dict[str, Any]]:
         "RABBITMQ_ALLOW_INPUT": "1",  # the node takes the place of its start script ...
         "RABBITMQ_SERVER_START_ARGS": "-noinput",  # ... and still reads nothing
     }
-    port_mapper = keep(
-        *("epmd", "-d"),  # in the foreground: one that the node starts itself would outlive it
-        ready="epmd running",
-        log=directory / "epmd.log",
-        environment=environment,
-        owner=owner,
-    )
-    node = keep(
+
+
+def start_port_mapper(directory: Path, environment: Mapping[str, str], owner: int) -> Kept:
+    """In the foreground: one that the node starts itself would outlive it."""
+    log = directory / "epmd.log"
+    return keep("epmd", "-d", ready="epmd running", log=log, environment=environment, owner=owner)
+
+
+def start_node(log: Path, environment: Mapping[str, str], owner: int, directory: Path | None = None) -> Kept:
+    """Start the node, new or as it was left; returns when it accepts connections. It is stopped by SIGKILL,
+    and `directory` is removed after that."""
+    return keep(
         str(find_server()),
         ready="Server startup complete",
-        log=directory / "log",
+        log=log,
         directory=directory,
-        stop_signal=signal.SIGKILL,  # nothing in it is worth the seconds that a shutdown takes
+        stop_signal=signal.SIGKILL,
         environment=environment,
         owner=owner,
     )
-    socket.create_connection(("127.0.0.1", amqp), timeout=10).close()
-    return [node, port_mapper], asdict(Broker(amqp, management))
 
 
 def free_ports(count: int) -> list[int]:
