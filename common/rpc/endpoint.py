@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import oslo_messaging
@@ -84,13 +85,15 @@ def finish(server: oslo_messaging.RPCServer) -> None:
 
     oslo.messaging 18.3 alone would lose some: the broker goes on sending calls to a stopped server until
     its connection is closed, and what arrives while that happens is acknowledged and dropped. So the
-    consumers are cancelled first, and what had come by then is handled as in hand.
+    consumers are cancelled first, and what had come by then is handled as in hand. A connection that is lost
+    has no consumers: the broker gives what they had to others.
     """
     server.stop()
     listener = getattr(server.listener, "_poll_style_listener", None)
     if isinstance(listener, AMQPListener):
-        for consumer, tag in listener.conn._consumers.items():
-            consumer.cancel(tag)
+        with suppress(*listener.conn.connection.connection.connection_errors):
+            for consumer, tag in listener.conn._consumers.items():
+                consumer.cancel(tag)
         while listener.incoming:
             server._on_incoming([listener.incoming.pop(0)])
     server.wait()

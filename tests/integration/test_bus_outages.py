@@ -1,4 +1,4 @@
-"""What the bus loses and finds again: answers without a queue."""
+"""What the bus loses and finds again: answers without a queue, servers without a connection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from oslo_messaging.rpc.server import RPCServer
 
 from common import config
 from common.errors import ServiceUnavailable
-from common.rpc.endpoint import Endpoint, server
+from common.rpc.endpoint import Endpoint, finish, server
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
 from tests.support.concurrency import wait_until
@@ -69,3 +69,14 @@ def test_who_was_away_gets_answers_again_as_soon_as_it_is_back(
     broker.manage("DELETE", f"queues/{virtual_host}/{for_answers}")
     assert not does_answer(client)
     wait_until(lambda: does_answer(client), "the server answers")
+
+
+def test_a_server_without_a_connection_finishes(
+    bus: tuple[SchedulerClient, RPCServer], broker: Broker, virtual_host: str
+) -> None:
+    _, serving = bus
+    serving.stop()
+    wait_until(lambda: broker.connections(virtual_host), "the broker lists connections")
+    for name in broker.connections(virtual_host):
+        broker.close_connection(name)
+    finish(serving)
