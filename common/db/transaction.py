@@ -21,6 +21,9 @@ _TRY_AGAIN = frozenset({"40001", "40P01"})
 # lock_not_available: whoever holds the lock for so long is stuck, and will not be helped by more tries.
 _STUCK = "55P03"
 
+# insufficient_resources: no room on a disk, no memory, too many connections. That is for people to mend.
+_EXHAUSTED = "53"
+
 SESSION_OPTIONS = " ".join(
     f"-c {setting}"
     for setting in (
@@ -92,7 +95,10 @@ def persistently(attempt: Callable[[], T]) -> T:
                 raise
             return _AGAIN(attempt)
     except exc.DBAPIError as error:
-        if not _passes(error) and getattr(error.orig, "pgcode", None) != _STUCK:
+        if _state(error).startswith(_EXHAUSTED):
+            reason = str(error.orig).partition("\n")[0]
+            raise ServiceUnavailable(f"the database is short of something: {reason}") from error
+        if not _passes(error) and _state(error) != _STUCK:
             raise
         raise ServiceUnavailable(
             "the database does not answer or is too contended; calling again is safe"
@@ -106,9 +112,14 @@ def _passes(error: BaseException) -> bool:
         return False
     return (
         error.connection_invalidated
-        or getattr(error.orig, "pgcode", None) in _TRY_AGAIN
-        or (isinstance(error, exc.OperationalError) and getattr(error.orig, "pgcode", None) is None)
+        or _state(error) in _TRY_AGAIN
+        or (isinstance(error, exc.OperationalError) and not _state(error))
     )
+
+
+def _state(error: exc.DBAPIError) -> str:
+    """The SQLSTATE that the server gave; empty where it said nothing."""
+    return getattr(error.orig, "pgcode", None) or ""
 
 
 _AGAIN = tenacity.Retrying(

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from common.db.prepared import Prepared
-from common.db.transaction import connect
+from common.db.transaction import connect, in_transaction
 from common.errors import ServiceUnavailable
 from tests.support.concurrency import at_once
 from tests.support.postgresql import create_database, drop_database
@@ -76,6 +76,25 @@ def test_what_ends_its_session_every_time_is_given_up(engine: sa.Engine) -> None
     with pytest.raises(ServiceUnavailable):
         ENDING.value(engine, {})
     assert SESSION.value(engine, {})
+
+
+def test_a_full_disk_is_said_to_be_one_and_the_session_kept(engine: sa.Engine) -> None:
+    session = SESSION.value(engine, {})
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+                CREATE FUNCTION write_much() RETURNS integer LANGUAGE plpgsql AS $$
+                BEGIN
+                    RAISE EXCEPTION 'could not extend file: no space left on device'
+                        USING ERRCODE = 'disk_full';
+                END $$
+            """)
+        )
+    with pytest.raises(ServiceUnavailable, match="no space left on device"):
+        Prepared("write_much", "SELECT write_much()").value(engine, {})
+    with pytest.raises(ServiceUnavailable, match="no space left on device"):
+        in_transaction(engine, lambda connection: connection.execute(sa.text("SELECT write_much()")))
+    assert SESSION.value(engine, {}) == session
 
 
 def test_a_database_that_is_gone_is_said_to_be_away() -> None:
