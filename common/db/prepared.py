@@ -66,7 +66,7 @@ class Prepared:
                 rows: list[tuple[Any, ...]] = cursor.fetchall()
             driver.autocommit = False
         except psycopg2.Error as error:
-            if driver.closed:
+            if driver.closed or _comes_from_no_server(error):
                 lent.invalidate(error)
                 engine.dispose()  # what one connection has met, the others will
                 raise self._failed(error, lost=True) from error
@@ -81,3 +81,8 @@ class Prepared:
         return exc.DBAPIError.instance(
             self._execute, None, error, psycopg2.Error, connection_invalidated=lost
         )
+
+
+def _comes_from_no_server(error: psycopg2.Error) -> bool:
+    """What a server has to say has a code. That the connection is lost psycopg2 may not have noticed yet."""
+    return error.pgcode is None and type(error) in {psycopg2.DatabaseError, psycopg2.OperationalError}

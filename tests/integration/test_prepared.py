@@ -1,7 +1,9 @@
 """Prepared statements: each a transaction of its own, done again when its connection turns out to be dead."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import psycopg2.extensions
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -70,6 +72,27 @@ def test_lost_connections_are_replaced_without_an_error(engine: sa.Engine, datab
     after = at_once([lambda: SESSION.value(engine, {})] * 16)
     assert all(isinstance(session, int) for session in after), after
     assert not set(before) & set(after)
+
+
+def test_a_connection_that_is_lost_unnoticed_is_replaced_too(database_url: str) -> None:
+    """psycopg2 has been seen to raise its plain DatabaseError then, and to call the connection open."""
+    lost: list[object] = []
+
+    class Connection(psycopg2.extensions.connection):
+        """Loses its first statement."""
+
+        def cursor(self, *args: Any, **kwargs: Any) -> Any:
+            if not lost and self.autocommit:
+                lost.append(self)
+                raise psycopg2.DatabaseError("server closed the connection unexpectedly")
+            return super().cursor(*args, **kwargs)
+
+    engine = sa.create_engine(database_url, connect_args={"connection_factory": Connection})
+    assert SUM.value(engine, {"a": 1, "b": 5}) == 7
+    assert lost
+    with engine.connect() as connection:
+        assert connection.connection.dbapi_connection not in lost
+    engine.dispose()
 
 
 def test_what_ends_its_session_every_time_is_given_up(engine: sa.Engine) -> None:
