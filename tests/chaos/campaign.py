@@ -1,0 +1,228 @@
+"""A campaign: fault after fault on a site under load, and after each a verdict."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from statistics import median
+
+from tests.chaos.clients import KINDS, Client, Goal, Load
+from tests.chaos.faults import SHARES, CutNetwork, Fault, KillAgent, RestartRabbitMQ
+from tests.chaos.site import Site
+from tests.chaos.verdict import Verdict
+
+PATIENCE = 60.0  # seconds until recovery counts as failed
+_AT_ONCE = 3  # brief faults
+_CUTS_AT_ONCE = 3
+
+
+@dataclass
+class Row:
+    """All faults of one kind. ``recoveries``: seconds, one for each."""
+
+    fault: str
+    injected: int = 0
+    in_flight: int = 0
+    failed: int = 0
+    wrong: list[str] = field(default_factory=list)
+    recoveries: list[float] = field(default_factory=list)
+    skipped: str | None = None
+
+    def as_facts(self) -> dict[str, object]:
+        return {
+            "fault": self.fault,
+            "injected": self.injected,
+            "requests_in_flight": self.in_flight,
+            "failed_with_a_clear_error": self.failed,
+            "wrong": self.wrong,
+            "median_recovery_s": round(median(self.recoveries), 2) if self.recoveries else None,
+            "worst_recovery_s": round(max(self.recoveries), 2) if self.recoveries else None,
+            "skipped": self.skipped,
+        }
+
+
+@dataclass
+class Injected:
+    """One fault, and what there was to count when it began."""
+
+    fault: Fault
+    row: Row
+    until: float
+    failed_before: int
+    wrong_before: int
+    goal: Goal | None = None
+
+
+class Campaign:
+    """Injects what was dealt. ``seconds``: how long cuts stand, if not as long as they should."""
+
+    def __init__(
+        self, site: Site, deck: Sequence[type[Fault]], random: Random, clients: int, cut_seconds: float
+    ) -> None:
+        self._site = site
+        self._random = random
+        self._cut_seconds = cut_seconds
+        self.load = Load(site.cut)
+        scheduler = site.client()
+        self._clients = [
+            Client(f"client {n}", scheduler, self.load, site.hosts, f"{random.random()}")
+            for n in range(clients)
+        ]
+        self.rows = {kind: Row(kind.name, skipped=kind.why_not(site)) for kind in SHARES if kind in deck}
+        self._deck = [kind for kind in deck if self.rows[kind].skipped is None]
+        self._standing: list[Injected] = []
+        self.broken: str | None = None
+
+    @property
+    def injected(self) -> int:
+        return sum(row.injected for row in self.rows.values())
+
+    @property
+    def wrong(self) -> list[str]:
+        return list(dict.fromkeys(wrong for row in self.rows.values() for wrong in row.wrong))
+
+    def run(self, deadline: float, tell: Callable[[str], None]) -> None:
+        """Until the deck is empty, the time is over, or the site does not recover.
+
+        ``tell`` hears of each recovery.
+        """
+        self._tell = tell
+        self._verdict = Verdict(self._site)
+        for client in self._clients:
+            client.start()
+        self._recover([Goal(time.monotonic(), self._site.hosts)])
+        while self._deck and time.monotonic() < deadline and self.broken is None:
+            self._next()
+        self._heal_standing()
+        for client in self._clients:
+            client.end()
+
+    def _next(self) -> None:
+        if self._standing and time.monotonic() >= max(each.until for each in self._standing):
+            self._heal_standing()
+            return
+        kind = self._deck.pop()
+        if self._standing and kind in {CutNetwork, RestartRabbitMQ}:
+            if {*self._deck} <= {CutNetwork, RestartRabbitMQ}:  # nothing else is left to do meanwhile
+                self._heal_standing()
+            else:
+                self._deck.insert(0, kind)
+                return
+        time.sleep(self._random.uniform(0.0, 0.5))  # so that it can hit anything anywhere
+        if kind is CutNetwork:
+            self._cut()
+            return
+        faults = [self._build(kind)]
+        while faults[0].is_brief and len(faults) < self._random.randint(1, _AT_ONCE):
+            other = self._companion(faults)
+            if other is None:
+                break
+            faults.append(other)
+        self._strike(faults)
+
+    def _build(self, kind: type[Fault]) -> Fault:
+        return kind(self._site, self._random, [h for h in self._site.hosts if h not in self._site.cut])
+
+    def _companion(self, faults: Sequence[Fault]) -> Fault | None:
+        """Another brief fault from the deck, of another kind or for another agent."""
+        kinds = {type(fault) for fault in faults}
+        targets = {fault.target for fault in faults}
+        hosts = [host for host in self._site.hosts if host not in self._site.cut | targets]
+        for number in reversed(range(len(self._deck))):
+            kind = self._deck[number]
+            if kind.is_brief and (kind not in kinds or (kind is KillAgent and len(hosts) > 1)):
+                del self._deck[number]
+                return kind(self._site, self._random, hosts)
+        return None
+
+    def _begin(self, fault: Fault, seconds: float) -> Injected:
+        row = self.rows[type(fault)]
+        row.injected += 1
+        row.in_flight += self.load.in_flight
+        before = self.load.failed, len(self.load.wrong)
+        fault.inject()
+        return Injected(fault, row, time.monotonic() + seconds, *before)
+
+    def _strike(self, faults: Sequence[Fault]) -> None:
+        struck = {fault.target for fault in faults}
+        begun = [self._begin(fault, fault.seconds) for fault in faults]
+        for each in begun:
+            time.sleep(max(0.0, each.until - time.monotonic()))
+            each.fault.heal()
+            hosts = each.fault.hosts
+            elsewhere = [host for host in hosts if host not in struck | self._site.cut]
+            each.goal = Goal(time.monotonic(), hosts if each.fault.target in hosts else elsewhere or hosts)
+        self._conclude(begun)
+
+    def _cut(self) -> None:
+        cuts = [self._build(CutNetwork)]
+        while CutNetwork in self._deck and len(cuts) < min(_CUTS_AT_ONCE, len(self._site.hosts) - 1):
+            self._deck.remove(CutNetwork)
+            struck = {cut.target for cut in cuts}
+            cuts.append(
+                CutNetwork(self._site, self._random, [h for h in self._site.hosts if h not in struck])
+            )
+        for cut in cuts:
+            self._standing.append(self._begin(cut, self._cut_seconds))
+            with self.load.lock:
+                self._site.cut.add(cut.target)
+
+    def _heal_standing(self) -> None:
+        standing, self._standing = self._standing, []
+        for each in standing:
+            if self.broken is None:
+                time.sleep(max(0.0, each.until - time.monotonic()))
+            each.fault.heal()
+            each.goal = Goal(time.monotonic(), each.fault.hosts)
+        with self.load.change:
+            self._site.cut.clear()
+            self.load.change.notify_all()
+        if standing:
+            self._conclude(standing)
+
+    def _conclude(self, faults: Sequence[Injected]) -> None:
+        """Wait for recovery, then judge."""
+        began = time.monotonic()
+        self._recover([each.goal for each in faults if each.goal is not None])
+        recovered = time.monotonic()
+        wrong = self._judge() + self.load.wrong[min(each.wrong_before for each in faults) :]
+        judged = time.monotonic()
+        if self.broken is not None:
+            wrong.append(self.broken)
+        for each in faults:
+            each.row.failed += self.load.failed - each.failed_before
+            each.row.wrong += wrong
+            if each.goal is not None and len(each.goal.reached) == len(self._clients) * len(KINDS):
+                each.row.recoveries.append(max(each.goal.reached.values()))
+        self._tell(
+            f"{', '.join(f'{each.row.fault} ({each.fault.target})' for each in faults)}: recovered in "
+            f"{recovered - began:.1f} s, judged in {judged - recovered:.1f} s, {len(wrong)} wrong"
+        )
+
+    def _recover(self, goals: list[Goal]) -> None:
+        load, all_of_them = self.load, len(self._clients) * len(KINDS)
+        with load.change:
+            load.goals = goals
+            load.change.notify_all()
+            if not load.progress.wait_for(
+                lambda: all(len(goal.reached) == all_of_them for goal in goals), PATIENCE
+            ):
+                missed = {c.name: goal.misses(c.name) for goal in goals for c in self._clients}
+                self.broken = f"not recovered in {PATIENCE} s: {missed}"
+            load.goals = []
+
+    def _judge(self) -> list[str]:
+        """Hold all clients, and look."""
+        load = self.load
+        with load.change:
+            load.is_held = True
+            if not load.progress.wait_for(lambda: all(client.is_idle for client in self._clients), PATIENCE):
+                self.broken = self.broken or f"in {PATIENCE} s not all claims came to their end"
+            over, load.over = load.over, []
+            aside = [cycle for client in self._clients for cycle in client.aside]
+        try:
+            return [] if self.broken else self._verdict.check(over, aside)
+        finally:
+            with load.change:
+                load.is_held = False
+                load.change.notify_all()

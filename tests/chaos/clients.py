@@ -1,0 +1,201 @@
+"""Clients that claim, wait for the attach, give back and wait for the end, and call again by the same id."""
+
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from random import Random
+from uuid import UUID
+
+from common.errors import ClaimRefused, ServiceUnavailable
+from common.rpc.messages import Claim, ClaimRequest
+from common.rpc.scheduler import SchedulerClient
+
+KINDS = ("pf", "vf")
+_PAUSE = 0.05  # seconds between two looks at what nobody tells a caller about
+_ORDER = ("claimed", "allocated", "releasing", "released")
+
+
+@dataclass
+class Cycle:
+    """One claim from the wish to the end of it, call by call.
+
+    ``devices`` is what the client was told that it has; ``wrong`` what it was told that cannot be.
+    """
+
+    kind: str
+    host: str
+    request: ClaimRequest
+    waits_for_attach: bool
+    began: float = field(default_factory=time.monotonic)
+    phase: str = "claim"
+    devices: frozenset[str] | None = None
+    statuses: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def claim_id(self) -> UUID:
+        return self.request.claim_id
+
+    def advance(self, scheduler: SchedulerClient) -> bool:
+        """Make one call; answer whether it brought the cycle on. Phase ``over`` is its end."""
+        match self.phase:
+            case "claim":
+                self._note(scheduler.claim(self.request))
+                self.phase = "attach" if self.waits_for_attach else "release"
+            case "attach":
+                if self._note(scheduler.show(self.claim_id)) == "claimed":
+                    return False
+                self.phase = "release"
+            case "release":
+                self._note(scheduler.release(self.claim_id))
+                self.phase = "end"
+            case "end":
+                if self._note(scheduler.show(self.claim_id)) == "releasing":
+                    return False
+                self.phase = "over"
+        return True
+
+    def _note(self, claim: Claim) -> str:
+        devices = frozenset(f"{claim.host} {device.address}" for device in claim.devices)
+        if self.devices is not None and devices != self.devices:
+            self.wrong.append(f"claim {claim.claim_id} has {set(devices)}, and had {set(self.devices)}")
+        self.devices = devices
+        if not self.statuses or self.statuses[-1] != claim.status:
+            self.statuses.append(claim.status)
+            if self.statuses != [status for status in _ORDER if status in self.statuses]:
+                self.wrong.append(f"claim {claim.claim_id} went by {self.statuses}")
+        return claim.status
+
+
+@dataclass
+class Goal:
+    """Recovery from one fault: every client has come through a whole cycle of each kind, begun after
+    ``since``, on one of ``hosts``. ``reached``: after how many seconds each has."""
+
+    since: float
+    hosts: Collection[str]
+    reached: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    def note(self, client: str, cycle: Cycle) -> None:
+        if cycle.began >= self.since and cycle.host in self.hosts and cycle.waits_for_attach:
+            self.reached.setdefault((client, cycle.kind), time.monotonic() - self.since)
+
+    def misses(self, client: str) -> list[str]:
+        """The kinds that this client has not come through yet."""
+        return [kind for kind in KINDS if (client, kind) not in self.reached]
+
+
+class Load:
+    """What all clients do, and what became of it. ``unreachable``: hosts to leave alone."""
+
+    def __init__(self, unreachable: Collection[str]) -> None:
+        self.unreachable = unreachable
+        self.goals: list[Goal] = []
+        self.in_flight = 0
+        self.calls = 0
+        self.failed = 0  # with a clear error
+        self.refused = 0
+        self.longest = 0.0  # seconds of a call
+        self.wrong: list[str] = []
+        self.over: list[Cycle] = []
+        self.is_held = False
+        self.lock = threading.Lock()
+        self.change = threading.Condition(self.lock)  # for clients: what they should do is another thing now
+        self.progress = threading.Condition(self.lock)  # for others: clients have come further
+
+
+class Client(threading.Thread):
+    """Has one cycle in hand, and beside it those on hosts that cannot be reached."""
+
+    def __init__(
+        self, name: str, scheduler: SchedulerClient, load: Load, hosts: Collection[str], seed: str
+    ) -> None:
+        super().__init__(name=name, daemon=True)
+        self.aside: list[Cycle] = []
+        self._scheduler = scheduler
+        self._load = load
+        self._hosts = sorted(hosts)
+        self._random = Random(seed)
+        self._in_hand: Cycle | None = None
+        self._is_ending = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Is all done that could be?"""
+        return self._in_hand is None and not self._reachable()
+
+    def end(self) -> None:
+        """Begin nothing more, and return."""
+        with self._load.change:
+            self._is_ending = True
+            self._load.change.notify_all()
+        self.join()
+
+    def run(self) -> None:
+        while (cycle := self._next()) is not None:
+            if not self._call(cycle):
+                time.sleep(_PAUSE * self._random.uniform(0.5, 1.5))
+
+    def _next(self) -> Cycle | None:
+        """What to go on with; None at the end. Waits while clients are held and nothing is in hand."""
+        with self._load.change:
+            if self._in_hand is not None and self._in_hand.host in self._load.unreachable:
+                self.aside.append(self._in_hand)
+                self._in_hand = None
+                self._load.progress.notify_all()
+            while self._in_hand is None:
+                if self._is_ending:
+                    return None
+                if reachable := self._reachable():
+                    self._in_hand = reachable[0]
+                    self.aside.remove(reachable[0])
+                elif self._load.is_held:
+                    self._load.change.wait()
+                else:
+                    self._in_hand = self._wish()
+            return self._in_hand
+
+    def _reachable(self) -> list[Cycle]:
+        return [cycle for cycle in self.aside if cycle.host not in self._load.unreachable]
+
+    def _wish(self) -> Cycle:
+        wanted = [(kind, goal.hosts) for goal in self._load.goals for kind in goal.misses(self.name)]
+        kind, hosts = self._random.choice(wanted) if wanted else (self._random.choice(KINDS), self._hosts)
+        host = self._random.choice([host for host in sorted(hosts) if host not in self._load.unreachable])
+        request = ClaimRequest(
+            claim_id=UUID(int=self._random.getrandbits(128)),
+            instance_id=UUID(int=self._random.getrandbits(128)),
+            extra_specs={"pci_passthrough:alias": f"{kind}:1"},
+            hosts=[host],
+        )
+        return Cycle(kind, host, request, waits_for_attach=bool(wanted) or self._random.random() < 0.8)
+
+    def _call(self, cycle: Cycle) -> bool:
+        """Did the call bring the cycle on?"""
+        load, began = self._load, time.monotonic()
+        failure: Exception | None = None
+        with load.lock:
+            load.in_flight += 1
+        try:
+            brought_on = cycle.advance(self._scheduler)
+        except Exception as error:
+            failure, brought_on = error, False
+        with load.lock:
+            load.in_flight -= 1
+            load.calls += 1
+            load.longest = max(load.longest, time.monotonic() - began)
+            load.wrong += [wrong for wrong in cycle.wrong if wrong not in load.wrong]
+            if isinstance(failure, ClaimRefused):
+                load.refused += 1
+            elif isinstance(failure, ServiceUnavailable):
+                load.failed += 1
+            elif failure is not None:
+                load.wrong.append(f"{cycle.phase} of claim {cycle.claim_id}: {failure!r}")
+            if cycle.phase == "over":
+                self._in_hand = None
+                load.over.append(cycle)
+                for goal in load.goals:
+                    goal.note(self.name, cycle)
+                load.progress.notify_all()
+        return brought_on

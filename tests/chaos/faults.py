@@ -1,0 +1,219 @@
+"""What is done to a site: each fault begins with ``inject`` and is over when ``heal`` returns."""
+
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from random import Random
+from typing import ClassVar
+
+from tests.chaos import privacy
+from tests.chaos.site import TIMEOUT, Site
+from tests.chaos.supervisor import Supervised
+
+
+class Fault(ABC):
+    """``hosts``: where recovery has to be seen. ``seconds``: from begin to end.
+
+    ``target``: who suffers; of two faults at once each has another.
+    """
+
+    name: ClassVar[str]
+    seconds: ClassVar[float] = 0.0
+    is_brief: ClassVar[bool] = False  # so that others may happen at the same time
+
+    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
+        """``hosts`` are those that it may touch."""
+        self.site = site
+        self.random = random
+        self.hosts = sorted(hosts)
+        self.target = "all"
+
+    @classmethod
+    def why_not(cls, _site: Site) -> str | None:
+        """Why it cannot be injected here; None: it can."""
+        return None
+
+    @abstractmethod
+    def inject(self) -> None: ...
+
+    def heal(self) -> None:
+        """End it; nothing where it ends by itself."""
+        return
+
+    def _one_of(self, kind: str, among: Collection[str] | None = None) -> Supervised:
+        """A service that runs now."""
+        services = [each for each in self.site.services[kind] if among is None or each.name in among]
+        self.random.shuffle(services)
+        chosen = next((each for each in services if each.is_up), services[0])
+        chosen.await_up()
+        return chosen
+
+
+class _Kill(Fault):
+    is_brief = True
+    kind: ClassVar[str]
+
+    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
+        super().__init__(site, random, hosts)
+        self.victim = self._one_of(self.kind)
+        self.target = self.victim.name
+
+    def inject(self) -> None:
+        self.victim.kill()
+
+
+class KillScheduler(_Kill):
+    name = "SIGKILL of a scheduler"
+    kind = "scheduler"
+
+
+class KillConductor(_Kill):
+    name = "SIGKILL of a conductor"
+    kind = "conductor"
+
+
+class KillAgent(Fault):
+    name = "SIGKILL of an agent"
+    is_brief = True
+
+    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
+        super().__init__(site, random, hosts)
+        self.victim = self._one_of("compute_agent", hosts)
+        self.target = self.victim.name
+        self.hosts = [self.victim.name]
+
+    def inject(self) -> None:
+        self.victim.kill()
+
+
+class StopScheduler(Fault):
+    """It goes on where it was, with calls in hand that nobody waits for any more."""
+
+    name = "SIGSTOP of a scheduler"
+    seconds = 1.75 * TIMEOUT
+
+    def inject(self) -> None:
+        self.victim = self._one_of("scheduler")
+        self.target = self.victim.name
+        self.victim.send(signal.SIGSTOP)
+
+    def heal(self) -> None:
+        self.victim.send(signal.SIGCONT)
+
+
+class RestartRabbitMQ(Fault):
+    """By turns in good order and as a crash."""
+
+    name = "RabbitMQ restarted"
+
+    def inject(self) -> None:
+        self.site.rabbitmq.restart(self.random.choice([signal.SIGTERM, signal.SIGKILL]))
+
+
+class CloseConnections(Fault):
+    name = "connections of RabbitMQ closed"
+
+    def inject(self) -> None:
+        self.site.rabbitmq.close_connections()
+
+
+class RestartPostgreSQL(Fault):
+    name = "PostgreSQL restarted"
+
+    def inject(self) -> None:
+        self.site.postgresql.restart()
+
+
+class TerminateBackends(Fault):
+    name = "backends of PostgreSQL terminated"
+    is_brief = True
+
+    def inject(self) -> None:
+        self.site.postgresql.terminate_backends()
+
+
+class CutNetwork(Fault):
+    """Stands while other faults come and go elsewhere."""
+
+    name = "network of an agent cut"
+    seconds = 30.0
+
+    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
+        super().__init__(site, random, hosts)
+        self.target = self.random.choice(self.hosts)
+        self.hosts = [self.target]
+
+    @classmethod
+    def why_not(cls, site: Site) -> str | None:
+        return None if site.network else f"there are no network namespaces: {privacy.why_not()}"
+
+    def inject(self) -> None:
+        assert self.site.network is not None
+        self.site.network.cut(self.target)
+
+    def heal(self) -> None:
+        assert self.site.network is not None
+        self.site.network.heal(self.target)
+
+
+class SetClock(Fault):
+    name = "clock of a service off by an hour"
+    seconds = 2.0
+
+    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
+        super().__init__(site, random, hosts)
+        agents = [agent for agent in site.services["compute_agent"] if agent.name in self.hosts]
+        victims = [site.services["scheduler"], site.services["conductor"], agents]
+        self.target = random.choice(random.choice(victims)).name
+        self.hosts = [self.target] if self.target in self.hosts else self.hosts
+
+    @classmethod
+    def why_not(cls, site: Site) -> str | None:
+        return None if site.clocks else "there is no C compiler (cc) for the library that turns the clock"
+
+    def inject(self) -> None:
+        assert self.site.clocks is not None
+        self.site.clocks.set(self.target, self.random.choice([-3600, 3600]))
+
+    def heal(self) -> None:
+        assert self.site.clocks is not None
+        self.site.clocks.set(self.target, 0)
+
+
+class FillDisk(Fault):
+    name = "disk of PostgreSQL full"
+    seconds = 3.0
+
+    @classmethod
+    def why_not(cls, _site: Site) -> str | None:
+        return None if privacy.has_mounts() else f"no disk can be mounted: {privacy.why_not()}"
+
+    def inject(self) -> None:
+        self.site.postgresql.fill_disk()
+
+    def heal(self) -> None:
+        self.site.postgresql.free_disk()
+
+
+# How often each happens among a thousand: what passes quickly more often than what takes its time.
+SHARES: dict[type[Fault], int] = {
+    KillScheduler: 150,
+    KillConductor: 150,
+    KillAgent: 200,
+    StopScheduler: 60,
+    RestartRabbitMQ: 30,
+    CloseConnections: 100,
+    RestartPostgreSQL: 60,
+    TerminateBackends: 110,
+    CutNetwork: 45,
+    SetClock: 60,
+    FillDisk: 35,
+}
+
+
+def deal(count: int, random: Random) -> list[type[Fault]]:
+    """``count`` faults in random order, by their shares; of each kind at least one."""
+    total = sum(SHARES.values())
+    dealt = [kind for kind, share in SHARES.items() for _ in range(max(1, round(count * share / total)))]
+    random.shuffle(dealt)
+    return dealt

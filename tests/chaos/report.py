@@ -1,0 +1,80 @@
+"""The table: what was injected, what became of it, and how soon it was over."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from rich.table import Table
+
+from tests.chaos.campaign import Campaign, Row
+
+HEADINGS = (
+    "fault",
+    "times injected",
+    "requests in flight",
+    "failed with a clear error",
+    "wrong",
+    "recovery: median",
+    "worst",
+)
+
+
+def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The cells of each fault's line, and those of the last one, about all."""
+    found = [_cells(row) for row in rows]
+    everything = Row("all")
+    for row in rows:
+        everything.injected += row.injected
+        everything.in_flight += row.in_flight
+        everything.failed += row.failed
+        everything.wrong += [wrong for wrong in row.wrong if wrong not in everything.wrong]
+        everything.recoveries += row.recoveries
+    return [*found, _cells(everything)]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.skipped is not None:
+        return (row.fault, f"skipped: {row.skipped}", *[""] * 5)
+    seconds = [f"{of(row.recoveries):.1f} s" if row.recoveries else "" for of in (median, max)]
+    return (row.fault, *map(str, (row.injected, row.in_flight, row.failed, len(row.wrong))), *seconds)
+
+
+def table(campaign: Campaign, title: str) -> Table:
+    """For the terminal."""
+    shown = Table(title=title)
+    for number, heading in enumerate(HEADINGS):
+        shown.add_column(heading, justify="right" if number else "left")
+    for cells in lines(list(campaign.rows.values())):
+        shown.add_row(*cells, style="bold" if cells[0] == "all" else "")
+    return shown
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """For docs/reliability.md."""
+    head = [f"| {' | '.join(HEADINGS)} |", f"|---{'|--:' * (len(HEADINGS) - 1)}|"]
+    return "\n".join([*head, *(f"| {' | '.join(cells)} |" for cells in lines(rows))]) + "\n"
+
+
+def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: float) -> None:
+    """The figures as JSON, and the table beside it."""
+    load = campaign.load
+    file.parent.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "command": command,
+        "seed": seed,
+        "machine": {"cores": os.cpu_count(), "memory_gb": _memory(), "python": platform.python_version()},
+        "seconds": round(seconds),
+        "calls": load.calls,
+        "refused": load.refused,
+        "longest_call_s": round(load.longest, 1),
+        "faults": [row.as_facts() for row in campaign.rows.values()],
+    }
+    file.write_text(json.dumps(facts, indent=2) + "\n")
+    file.with_suffix(".md").write_text(markdown(list(campaign.rows.values())))
+
+
+def _memory() -> int:
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)

@@ -1,0 +1,145 @@
+"""A PostgreSQL and a RabbitMQ that can be stopped and started again with all they have."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from cli.embedded import INITDB_OPTIONS, install_programs
+from cli.keeper import Kept, keep
+from common.db import migrate
+from tests.chaos import network, privacy
+from tests.support.rabbitmq import PASSWORD, USER, prepare_node, start_node, start_port_mapper
+
+# Unlike the tests' own server, this one has to keep its word whatever happens to it.
+_SETTINGS = ["--listen_addresses=", "--max_connections=200", "--fsync=on", "--synchronous_commit=on"]
+_ROOM = 4 << 30  # bytes that the disk of the tablespace has
+_DATABASE = "portclaim"
+
+
+class PostgreSQL:
+    """The database lies in a tablespace on a disk of its own, where we may mount one."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._programs = install_programs(directory, self._user)
+        self._starts = 0
+        initdb = [self._programs / "initdb", f"--pgdata={directory / 'data'}", *INITDB_OPTIONS]
+        self._server = self._start(f"{shlex.join(map(str, initdb))} && ")
+        self.url = self._url(_DATABASE)
+        self._disk = directory / "disk"
+        tablespace = ""
+        if privacy.has_mounts():
+            self._make_disk()
+            tablespace = "TABLESPACE small"
+        self._administer(f"CREATE DATABASE {_DATABASE} {tablespace}")
+        migrate.upgrade(self.url)
+        self.engine = sa.create_engine(self.url, poolclass=sa.NullPool)
+
+    def restart(self) -> None:
+        """Stop it at once, without a checkpoint, and start it; returns when it takes connections."""
+        os.kill(self._server.pid, signal.SIGQUIT)  # "immediate shutdown"
+        self._server.wait()
+        self._server = self._start()
+
+    def terminate_backends(self) -> None:
+        """End all sessions of the database but this one."""
+        self.ask("""
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()
+        """)
+
+    def fill_disk(self) -> None:
+        """Take all room that is left."""
+        while True:
+            used = os.statvfs(self._disk)
+            try:
+                self._resize((used.f_blocks - used.f_bfree) * used.f_frsize)
+            except subprocess.CalledProcessError:  # more has been written meanwhile
+                continue
+            return
+
+    def free_disk(self) -> None:
+        """Give the room back."""
+        self._resize(_ROOM)
+
+    def ask(self, statement: str, **facts: Any) -> list[tuple[Any, ...]]:
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(statement), facts)]
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def _make_disk(self) -> None:
+        self._disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "none", self._disk], check=True)
+        shutil.chown(self._disk, self._user or os.geteuid())
+        self._administer(f"CREATE TABLESPACE small LOCATION '{self._disk}'")
+
+    def _resize(self, size: int) -> None:
+        command = ["mount", "-o", f"remount,size={size}", str(self._disk)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def _start(self, before: str = "") -> Kept:
+        self._starts += 1
+        postgres = [
+            *(self._programs / "postgres", "-D", self._directory / "data", "-k", self._directory),
+            *_SETTINGS,
+        ]
+        return keep(
+            *("sh", "-c", f"{before}exec {shlex.join(map(str, postgres))}"),
+            ready="ready to accept connections",
+            log=self._directory / f"log.{self._starts}",
+            stop_signal=signal.SIGINT,
+            user=self._user,
+        )
+
+    def _url(self, database: str) -> str:
+        return f"postgresql+psycopg2://postgres@/{database}?host={self._directory}"
+
+    def _administer(self, statement: str) -> None:
+        engine = sa.create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.execute(sa.text(statement))
+
+
+class RabbitMQ:
+    """Listens where hosts reach it, too, if they have a network."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        more = ""
+        if privacy.has_network():
+            more = f"listeners.tcp.switch = {network.ADDRESS}:{{amqp}}\nloopback_users = none\n"
+        self._broker, self._environment = prepare_node(directory, more)
+        start_port_mapper(directory, self._environment, os.getpid())
+        self._starts = 0
+        self._node = self._start()
+        address = network.ADDRESS if privacy.has_network() else "127.0.0.1"
+        self.url = f"rabbit://{USER}:{PASSWORD}@{address}:{self._broker.amqp}/"
+
+    def restart(self, how: signal.Signals) -> None:
+        """End it by this signal and start it; returns when it takes connections."""
+        os.kill(self._node.pid, how)
+        self._node.wait()
+        self._node = self._start()
+
+    def close_connections(self) -> None:
+        """Close the connections of all clients."""
+        for name in self._broker.connections():
+            self._broker.close_connection(name)
+
+    def stop(self) -> None:
+        self._node.stop()
+
+    def _start(self) -> Kept:
+        self._starts += 1
+        return start_node(self._directory / f"log.{self._starts}", self._environment, os.getpid())

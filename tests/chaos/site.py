@@ -1,0 +1,132 @@
+"""All of Portclaim on one machine, under supervision: real engines, services, and hosts with a network."""
+
+import json
+import os
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cli.keeper import keep
+from common import config
+from common.rpc.scheduler import SchedulerClient
+from common.rpc.transport import transport
+from tests.chaos import privacy
+from tests.chaos.clock import Clocks, has_compiler
+from tests.chaos.cloud import ALIASES
+from tests.chaos.network import Network
+from tests.chaos.servers import PostgreSQL, RabbitMQ
+from tests.chaos.supervisor import Supervised
+from tests.support.services import as_ini
+
+PORTS, VFS = 6, 3  # of each host
+TIMEOUT = 2.0  # seconds that a caller waits
+
+# What decides how soon a fault is over: an operator may set the same.
+_BUS = {
+    "heartbeat_timeout_threshold": 4,
+    "rabbit_retry_interval": 1,
+    "rabbit_retry_backoff": 1,
+    "rabbit_interval_max": 2,
+    "kombu_reconnect_delay": 0.5,
+}
+_TIMES = {
+    "rpc": {"timeout": TIMEOUT},
+    "conductor": {"resend_after": 0.5, "agent_down_after": 5.0},
+    "compute_agent": {"report_interval": 1.0},
+    "oslo_messaging_rabbit": _BUS,
+}
+
+Sections = dict[str, dict[str, object]]
+
+
+class Site:
+    """``services`` by kind: scheduler, conductor, compute_agent; an agent has the name of its host.
+
+    ``cut`` are the hosts without a network at the moment.
+    """
+
+    def __init__(self, hosts: int) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="portclaim-chaos-"))
+        self.directory.chmod(0o711)  # PostgreSQL's user passes through
+        self._holder = keep(
+            *("sh", "-c", "echo here; exec sleep infinity"),
+            ready="here",
+            log=self.directory / "log",
+            directory=None if "PORTCLAIM_CHAOS_KEEP" in os.environ else self.directory,
+        )
+        self.hosts = [f"node-{number}" for number in range(1, hosts + 1)]
+        self.cut: set[str] = set()
+        self.network = Network(self.hosts) if privacy.has_network() else None
+        self.clocks = Clocks(self.directory / "clocks") if has_compiler() else None
+        with ThreadPoolExecutor() as threads:
+            broker = threads.submit(RabbitMQ, self.directory / "rabbitmq")
+            self.postgresql = PostgreSQL(self.directory / "postgresql")
+            self.rabbitmq = broker.result()
+            kinds = {"scheduler": ["s-1", "s-2"], "conductor": ["c-1", "c-2"], "compute_agent": self.hosts}
+            self.services = {
+                kind: list(threads.map(partial(self._start, kind), names)) for kind, names in kinds.items()
+            }
+
+    def client(self) -> SchedulerClient:
+        """A caller's client, which calls once and no more, on a connection of its own."""
+        file = self.directory / "client.conf"
+        once = {"timeout": TIMEOUT, "attempts": 1}
+        file.write_text(as_ini(self._sections({"rpc": once})))
+        conf = config.load(["--config-file", str(file)], "client")
+        return SchedulerClient(transport(conf), conf)
+
+    def all_services(self) -> list[Supervised]:
+        return [service for of_kind in self.services.values() for service in of_kind]
+
+    def records(self, query: str, hosts: Collection[str], *facts: object) -> dict[str, list[tuple[Any, ...]]]:
+        """What the hypervisors of these hosts have written down, by host."""
+        found = {}
+        for host in hosts:
+            file = self.directory / "agents" / host / "hypervisor.sqlite"
+            with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as record:
+                found[host] = record.execute(query, facts).fetchall()
+        return found
+
+    def close(self) -> list[str]:
+        """Stop everything in good order; what did not end so."""
+        for kind in ("compute_agent", "scheduler", "conductor"):
+            with ThreadPoolExecutor() as threads:
+                list(threads.map(Supervised.stop, self.services[kind]))
+        self.rabbitmq.stop()
+        self.postgresql.stop()
+        self._holder.stop()
+        return [surprise for service in self.all_services() for surprise in service.surprises]
+
+    def _start(self, kind: str, name: str) -> Supervised:
+        own: Sections = {"DEFAULT": {"state_path": self.directory / "agents", "host": name}}
+        before: list[str] = []
+        if kind == "compute_agent":
+            own["compute_agent"] = {"sysfs_root": self.directory / f"{name}-sys"}
+            own["simulated"] = {"ports": PORTS, "vfs_per_port": VFS, "accelerators": 0}
+            own["pci"] = {"device_spec": json.dumps({"vendor_id": "8086"})}
+            before = self.network.on(name) if self.network else []
+        else:
+            own["database"] = {"connection": self.postgresql.url}
+            own["pci"] = {"alias": ALIASES}
+        file = self.directory / f"{name}.conf"
+        file.write_text(as_ini(self._sections(own)))
+        return Supervised(
+            name,
+            [*before, sys.executable, "-m", f"services.{kind}", "--config-file", file],
+            self.clocks.environment(name) if self.clocks else {},
+            self.directory,
+            ready=rf"portclaim-{kind} ready",
+        )
+
+    def _sections(self, own: Mapping[str, Mapping[str, object]]) -> Sections:
+        sections: Sections = {"DEFAULT": {"transport_url": self.rabbitmq.url}}
+        for some in (_TIMES, own):
+            for section, values in some.items():
+                sections[section] = {**sections.get(section, {}), **values}
+        return sections

@@ -1,0 +1,38 @@
+"""Every fault once or twice, in short: `make chaos` does it a thousand times. See docs/reliability.md."""
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from cli.keeper import keep
+from tests.chaos.faults import SHARES
+from tests.support.engines import run_owner, skip_without
+from tests.support.rabbitmq import find_server
+
+SHORT = ["--faults=11", "--seed=6", "--minutes=1.3", "--clients=3", "--hosts=3", "--cut=8"]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a short campaign says of each fault."""
+    if find_server() is None:
+        skip_without("RabbitMQ", "as root: apt-get install rabbitmq-server")
+    directory = tmp_path_factory.mktemp("chaos")
+    log, results = directory / "log", directory / "results.json"
+    command = [sys.executable, "-m", "tests.chaos", *SHORT, f"--results={results}"]
+    assert keep(*command, ready="begins", log=log, owner=run_owner()).wait() == 0, log.read_text()
+    return {row["fault"]: row for row in json.loads(results.read_text())["faults"]}
+
+
+@pytest.mark.parametrize("fault", [kind.name for kind in SHARES])
+def test_fault(rows: dict[str, Any], fault: str) -> None:
+    """Nothing is wrong after it, and all clients have come through whole claims of both kinds."""
+    row = rows[fault]
+    if row["skipped"]:
+        pytest.skip(row["skipped"])
+    if not row["injected"]:
+        pytest.skip("this machine is too slow to get to it in time")
+    assert row["wrong"] == []
+    assert row["worst_recovery_s"] is not None

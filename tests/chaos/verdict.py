@@ -1,0 +1,144 @@
+"""Is everything as it must be? Asked while all clients rest, of the database and of the hypervisors."""
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from tests.chaos.clients import Cycle
+from tests.chaos.site import PORTS, VFS, Site
+from tests.support.invariants import violations
+
+PATIENCE = 20.0  # seconds until what is under way has to be done
+
+_AWAITED = """
+    SELECT n.host || ': step ' || o.step || ', ' || o.action || ', of claim ' || o.claim_id
+      FROM outbox o JOIN claims c ON c.id = o.claim_id JOIN compute_nodes n ON n.id = c.compute_node_id
+     WHERE n.host = ANY(:hosts)
+"""
+_NOT_FREE = f"""
+    SELECT n.host || ' ' || d.address || ' is ' || d.status
+      FROM pci_devices d JOIN compute_nodes n ON n.id = d.compute_node_id
+     WHERE n.host = ANY(:hosts) AND d.status <> 'available'
+     UNION ALL
+    SELECT n.host || ' has ' || count(d.id) || ' devices'
+      FROM compute_nodes n LEFT JOIN pci_devices d ON d.compute_node_id = n.id
+     WHERE n.host = ANY(:hosts) GROUP BY n.id HAVING count(d.id) <> {PORTS * (1 + VFS)}
+"""
+_CLAIMS = """
+    SELECT c.id, c.status, array_agg(n.host || ' ' || d.address),
+           EXISTS (SELECT FROM claim_events e WHERE e.claim_id = c.id AND e.to_status = 'allocated')
+      FROM claims c
+      JOIN claim_devices cd ON cd.claim_id = c.id
+      JOIN pci_devices d ON d.id = cd.device_id
+      JOIN compute_nodes n ON n.id = d.compute_node_id
+     WHERE c.id = ANY(:ids)
+     GROUP BY c.id
+"""
+_STRANGE = "SELECT id FROM claims WHERE created_at >= :since AND NOT id = ANY(:known)"
+_PARENTS = """
+    SELECT n.host, d.address, pf.address
+      FROM pci_devices d
+      JOIN pci_devices pf ON pf.id = d.parent_id
+      JOIN compute_nodes n ON n.id = d.compute_node_id
+"""
+
+
+class Verdict:
+    """Looks at what is new since the last look; what the hypervisors did is followed effect by effect."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._parents = {(host, vf): pf for host, vf, pf in site.postgresql.ask(_PARENTS)}
+        self._since = self._now()
+        self._known: set[Any] = set()
+        self._unchecked: list[Cycle] = []
+        self._seen = dict.fromkeys(site.hosts, 0)  # the last effect of each hypervisor
+        self._guests: dict[tuple[str, str], str] = {}  # device -> claim
+        self._done: Counter[tuple[str, str, str]] = Counter()  # claim, action, device
+        self._told: set[str] = set()
+
+    def check(self, over: Collection[Cycle], aside: Collection[Cycle]) -> list[str]:
+        """What is wrong and was not before. ``over``: the cycles that ended since the last check;
+        ``aside``: all that rest on hosts that cannot be reached."""
+        hosts = [host for host in self._site.hosts if host not in self._site.cut]
+        self._unchecked += over
+        self._known = {cycle.claim_id for cycle in (*self._unchecked, *aside)} | self._known
+        wrong = self._unfinished(hosts)
+        with self._site.postgresql.engine.connect() as connection:
+            wrong += [f"{rule}: {what}" for rule, what in violations(connection)]
+        wrong += self._strange_claims()
+        wrong += self._follow_hypervisors(hosts)
+        wrong += self._compare(hosts)
+        wrong += [surprise for service in self._site.all_services() for surprise in service.surprises]
+        new = [each for each in dict.fromkeys(wrong) if each not in self._told]
+        self._told.update(new)
+        return new
+
+    def _unfinished(self, hosts: list[str]) -> list[str]:
+        """Steps that nobody did, and devices that are lost."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            ask = self._site.postgresql.ask
+            left = [what for query in (_AWAITED, _NOT_FREE) for (what,) in ask(query, hosts=hosts)]
+            if not left or time.monotonic() > deadline:
+                return [f"after {PATIENCE} s {what}" for what in left]
+            time.sleep(0.05)
+
+    def _strange_claims(self) -> list[str]:
+        """Claims that nobody has asked for."""
+        known, since = list(self._known), self._since
+        self._since = self._now()
+        strange = self._site.postgresql.ask(_STRANGE, since=since, known=known)
+        return [f"nobody has asked for claim {claim_id}" for (claim_id,) in strange]
+
+    def _follow_hypervisors(self, hosts: list[str]) -> list[str]:
+        """Do again what each hypervisor did, and see whether it could be done."""
+        wrong = []
+        for host in hosts:
+            query = "SELECT id, claim_id, action, address FROM effects WHERE id > ? ORDER BY id"
+            for number, claim, action, address in self._site.records(query, [host], self._seen[host])[host]:
+                self._seen[host] = number
+                self._done[claim, action, f"{host} {address}"] += 1
+                wrong += self._attach(host, address, claim) if action == "attach" else []
+                if action == "detach" and self._guests.pop((host, address), None) != claim:
+                    wrong.append(f"{host} {address} was taken from claim {claim}, which did not have it")
+        for host, rows in self._site.records("SELECT address, claim_id FROM attachments", hosts).items():
+            wrong += [f"{host} {address} is still attached for claim {claim}" for address, claim in rows]
+        return wrong
+
+    def _attach(self, host: str, address: str, claim: str) -> list[str]:
+        kin = {address, self._parents.get((host, address), address)}
+        kin |= {vf for (of, vf), pf in self._parents.items() if (of, pf) == (host, address)}
+        holders = {other: self._guests[host, other] for other in kin if (host, other) in self._guests}
+        self._guests[host, address] = claim
+        return [f"{host} {address} was given to claim {claim} beside {holders}"] if holders else []
+
+    def _compare(self, hosts: list[str]) -> list[str]:
+        """What clients were told, what the database says, and what the hypervisors did."""
+        ready = [cycle for cycle in self._unchecked if cycle.host in hosts]
+        self._unchecked = [cycle for cycle in self._unchecked if cycle.host not in hosts]
+        rows = self._site.postgresql.ask(_CLAIMS, ids=[cycle.claim_id for cycle in ready])
+        claims = {claim_id: rest for claim_id, *rest in rows}
+        wrong = []
+        for cycle in ready:
+            status, devices, was_attached = claims.get(cycle.claim_id, ("lost", [], False))
+            if status != "released" or frozenset(devices) != cycle.devices:
+                wrong.append(
+                    f"claim {cycle.claim_id} is {status} with {devices}, and not released with "
+                    f"{cycle.devices}"
+                )
+            for device in devices:
+                times = [
+                    self._done.pop((str(cycle.claim_id), action, device), 0)
+                    for action in ("attach", "detach")
+                ]
+                if times != [1, 1] and (was_attached or times != [0, 0]):
+                    wrong.append(
+                        f"{device} was attached and detached {times} times for claim {cycle.claim_id}"
+                    )
+        wrong += [f"nobody wanted {effect}" for effect in self._done if effect[2].split()[0] in hosts]
+        return wrong
+
+    def _now(self) -> Any:
+        return self._site.postgresql.ask("SELECT now()")[0][0]
