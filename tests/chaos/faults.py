@@ -212,8 +212,10 @@ SHARES: dict[type[Fault], int] = {
 
 
 def deal(count: int, random: Random) -> list[type[Fault]]:
-    """``count`` faults in random order, by their shares; of each kind at least one."""
+    """``count`` faults by their shares, drawn from the end: first one of each kind, then in random order."""
     total = sum(SHARES.values())
-    dealt = [kind for kind, share in SHARES.items() for _ in range(max(1, round(count * share / total)))]
-    random.shuffle(dealt)
-    return dealt
+    more = [kind for kind, share in SHARES.items() for _ in range(round(count * share / total) - 1)]
+    first = list(SHARES)
+    random.shuffle(more)
+    random.shuffle(first)
+    return more + first
