@@ -56,8 +56,9 @@ class SchedulerClient(Client):
         """End a claim unasked: its host is silent and will not come back. Who says so, and why, is recorded.
 
         Its instance may run on, devices and all, where nobody can see it. No device is offered before its
-        host has come back and taken it from the instance. Raises ``ClaimNotFound``; ``HostIsAlive``, and
-        then nothing has changed. A claim that has ended is answered as it is.
+        host has come back and taken it from the instance. Raises ``ClaimNotFound``; ``HostIsAlive``, or
+        ``InvalidRequest`` for a claim that waits, and then nothing has changed. A claim that has ended is
+        answered as it is.
         """
         return self._call("force_release", ForcedRelease(claim_id=claim_id, who=who, reason=reason), Claim)
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from common.db.prepared import Prepared
 from common.db.states import as_errors
 from common.db.transaction import in_transaction
-from common.errors import ClaimNotFound, ClaimRefused, ServiceUnavailable
+from common.errors import ClaimNotFound, ClaimRefused, InvalidRequest, ServiceUnavailable
 from common.pci.device import DeviceType
 from common.pci.matching import Kind
 from common.rpc.messages import Claim, ClaimRequest, ExplainRequest, Explanation
@@ -94,11 +94,14 @@ class ClaimEngine:
     def force_release(self, claim_id: UUID, cause: str) -> Claim:
         """End a claim of a silent host without a word from its agent.
 
-        Raises :class:`ClaimNotFound`, :class:`HostIsAlive`.
+        Raises :class:`ClaimNotFound`, :class:`HostIsAlive`, :class:`InvalidRequest` for one that waits.
         """
-        return self._end(
+        ended = self._end(
             statements.FORCE_RELEASE, claim_id, agent_down_after=self._agent_down_after, cause=cause
         )
+        if ended.status == "waiting":
+            raise InvalidRequest(f"claim {claim_id} waits and holds nothing: release it without force")
+        return ended
 
     def explain(self, request: ExplainRequest, wanted: Wanted) -> Explanation:
         """What would become of such a claim now. Reserves and locks nothing."""

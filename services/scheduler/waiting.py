@@ -15,6 +15,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from common.db.prepared import Prepared
 from common.db.transaction import in_transaction
 from common.errors import InvalidRequest
 from common.pci.alias import Aliases
@@ -84,8 +85,7 @@ class Lines:
         facts = self._facts(first, pools)
         free = waiting_statements.free_for(self.packing, on_named_hosts=first.wanted.hosts is not None)
         for _ in range(_TRIES):
-            rows = free.rows(self.engine, facts)
-            placement = fleet.choose(first.wanted, pools, [Free._make(row) for row in rows], ())
+            placement = fleet.choose(first.wanted, pools, self._read(free, facts), ())
             if placement is None:
                 return False
             made = waiting_statements.SERVE.value(self.engine, {**facts, **placement._asdict()})
@@ -103,13 +103,19 @@ class Lines:
         kept: dict[UUID, set[int]] = {}
         for claim_id, port_id in waiting_statements.KEPT.rows(self.engine, {}):
             kept.setdefault(UUID(claim_id), set()).add(port_id)
+        all_that_would_do: dict[str, list[Free]] = {}  # which many lines have in common
         spoken_for: set[int] = set()
         for first in waits:
             facts = self._facts(first, pools)
             own = kept.get(first.claim_id, set())
-            if own and fleet.choose(first.wanted, pools, self._would_do(facts, own=True), ()):
+            if own and fleet.choose(
+                first.wanted, pools, self._read(waiting_statements.KEPT_WOULD_DO, facts), ()
+            ):
                 continue
-            would_do = self._would_do(facts, own=False)
+            kind = str([facts[name] for name in ("pool_ids", "count", "hosts", "avoid_hosts")])
+            if kind not in all_that_would_do:
+                all_that_would_do[kind] = self._read(waiting_statements.WOULD_DO, facts)
+            would_do = all_that_would_do[kind]
             others = set().union(*(ports for of, ports in kept.items() if of != first.claim_id))
             placement = fleet.choose(first.wanted, pools, would_do, others | spoken_for)
             ports = set() if placement is None else set(placement.port_ids)
@@ -119,9 +125,8 @@ class Lines:
                 waiting_statements.KEEP.value(self.engine, {**facts, "port_ids": sorted(ports)})
                 kept[first.claim_id] = ports
 
-    def _would_do(self, facts: Mapping[str, Any], *, own: bool) -> list[Free]:
-        rows = waiting_statements.WOULD_DO[own].rows(self.engine, facts)
-        return [Free._make(row) for row in rows]
+    def _read(self, statement: Prepared, facts: Mapping[str, Any]) -> list[Free]:
+        return [Free._make(row) for row in statement.rows(self.engine, facts)]
 
     def _facts(self, first: _First, pools: Pools) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from common.db.prepared import Prepared
 from services.scheduler.packing import Packing
-from services.scheduler.statements import OPEN_HOST, free_devices
+from services.scheduler.statements import free_devices
 
 WAIT = Prepared(
     "wait_in_line",
@@ -55,21 +55,22 @@ KEEP = Prepared("keep_ports", "SELECT keep_ports(:claim_id::uuid, :port_ids::big
 # a PF that is in a guest do not exist, but will.
 _WOULD_DO = """
     WITH device AS (
-        SELECT d.*, coalesce(d.parent_id, d.id) AS port_id,
+        SELECT d.*, n.numa_cells, coalesce(d.parent_id, d.id) AS port_id,
                row_number() OVER (PARTITION BY coalesce(d.parent_id, d.id), d.pool_id ORDER BY d.id) AS number
-          FROM pci_devices d
+          FROM compute_nodes n
+          JOIN pci_devices d ON d.compute_node_id = n.id
           LEFT JOIN pci_devices pf ON pf.id = d.parent_id
-         WHERE d.pool_id = ANY(:pool_ids::integer[]) AND {which}
-           AND (:hosts::text[] IS NULL
-                OR d.compute_node_id IN (SELECT id FROM compute_nodes WHERE host = ANY(:hosts)))
+         WHERE n.disabled_reason IS NULL
+           AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
+           AND (:hosts::text[] IS NULL OR n.host = ANY(:hosts))
+           AND (:avoid_hosts::text[] IS NULL OR NOT n.host = ANY(:avoid_hosts))
+           AND d.pool_id = ANY(:pool_ids::integer[]) AND {which}
            AND d.offered AND d.status <> 'removed'
            AND d.drained_reason IS NULL AND d.unusable_reason IS NULL
            AND (d.present OR NOT pf.unheld)
-           AND {open_host}
     )
-    SELECT device.compute_node_id, device.id, port_id, pool_id, dev_type, numa_node, n.numa_cells
+    SELECT compute_node_id, device.id, port_id, pool_id, dev_type, numa_node, numa_cells
       FROM device
-      JOIN compute_nodes n ON n.id = device.compute_node_id
      CROSS JOIN LATERAL (
            SELECT count(claim_id) AS claims
              FROM (SELECT claim_id FROM pci_devices WHERE id = device.port_id
@@ -80,15 +81,10 @@ _WOULD_DO = """
 """
 
 
-def _would_do(name: str, which: str) -> Prepared:
-    return Prepared(name, _WOULD_DO.format(which=which, open_host=OPEN_HOST.format(of="d")))
+WOULD_DO = Prepared("would_do", _WOULD_DO.format(which="true"))
 
-
-WOULD_DO = {
-    False: _would_do("would_do", "true"),
-    True: _would_do("kept_would_do", "d.kept_for = :claim_id::uuid"),
-}
-"""All that would do for a claim; or of that, what is kept for it."""
+KEPT_WOULD_DO = Prepared("kept_would_do", _WOULD_DO.format(which="d.kept_for = :claim_id::uuid"))
+"""Of that, what is kept for the claim."""
 
 # What is kept for the claim is unavailable for that alone, or else is not free for it either.
 _FREE_FOR = """

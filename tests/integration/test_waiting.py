@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from common.db.doorbell import Doorbell
 from common.db.history import Pruning
-from common.errors import ClaimConflict, ClaimRefused
+from common.errors import ClaimConflict, ClaimRefused, InvalidRequest
 from common.rpc.messages import Claim
 from common.rpc.operator_messages import WaitingFilter
 from services.scheduler.waiting import CHANNEL
@@ -256,6 +256,13 @@ class TestEnd:
         fleet.leave(holders[0])
         fleet.serve()
         assert statuses(fleet, first, second) == ["released", "claimed"]
+
+    def test_there_is_nothing_to_be_released_by_force(self, fleet: Fleet) -> None:
+        fill(fleet)
+        waits = wait(fleet)
+        with pytest.raises(InvalidRequest, match="release it without force"):
+            fleet.force(waits)
+        assert statuses(fleet, waits) == ["waiting"]
 
     def test_past_its_deadline_it_has_expired_and_says_so_for_good(self, fleet: Fleet) -> None:
         holders = fill(fleet)
