@@ -90,7 +90,9 @@ class Lines:
                 return False
             made = waiting_statements.SERVE.value(self.engine, {**facts, **placement._asdict()})
             if made is not None:
-                cast(Claim.model_validate_json(made), self.send)
+                claim = Claim.model_validate_json(made)
+                LOG.info("claim %s has waited, and is served on %s", claim.claim_id, claim.host)
+                cast(claim, self.send)
                 return True
         return False
 

@@ -101,6 +101,10 @@ def poll_of_the_relay(fleet: Fleet) -> Call:
     return fleet.relay().pass_on
 
 
+def look_at_the_lines(fleet: Fleet) -> Call:
+    return fleet.lines.work
+
+
 def step_sent_again(fleet: Fleet) -> Call:
     claim = fleet.claim("nic-vf:1")
     fleet.sql("UPDATE outbox SET send_after = now() WHERE claim_id = :id", id=claim.claim_id)
@@ -140,6 +144,7 @@ OPERATIONS = {
     "holdings of a host": holdings_of_a_host,
     "devices of a host": devices_of_a_host,
     "poll of the relay": poll_of_the_relay,
+    "look at the lines": look_at_the_lines,
     "step sent again": step_sent_again,
 }
 

@@ -4,8 +4,9 @@ Hypothesis draws what happens; the rule is the one of docs/claims.md. PostgreSQL
 claims, waits and serves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from hypothesis import HealthCheck, Phase, settings
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from common.errors import ClaimRefused
 from common.rpc.messages import Claim
+from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, pf
 
@@ -86,6 +88,27 @@ class Waiting(RuleBasedStateMachine):
             claim_id = list(self.places)[which % len(self.places)]
             assert self.fleet.scheduler.release(claim_id).status == "released"
             del self.places[claim_id]
+        self.the_lines_are_served()
+
+    @rule(wishes=st.lists(st.sampled_from(WISHES), min_size=1, max_size=3), which=some)
+    def all_of_that_at_once(self, wishes: Sequence[str], which: int) -> None:
+        """Claims come, one leaves, one waits no more, and two workers serve."""
+        calls: list[Callable[[], object]] = [self.fleet.serve, self.fleet.serve]
+        calls += [partial(self.fleet.claim, wish) for wish in wishes]
+        if self.held:
+            calls.append(partial(self.fleet.leave, self.held.pop(which % len(self.held))))
+        if self.places:
+            claim_id = list(self.places)[which % len(self.places)]
+            calls.append(partial(self.fleet.scheduler.release, claim_id))
+        answers = at_once(calls)
+        for answer in answers:
+            assert answer is None or isinstance(answer, Claim | ClaimRefused), answers
+            if isinstance(answer, Claim) and answer.status == "claimed":
+                self.held.append(answer)
+            elif isinstance(answer, Claim):  # of the one that waited
+                del self.places[answer.claim_id]
+                if answer.status == "releasing":  # it was served before
+                    self.fleet.leave(answer)
         self.the_lines_are_served()
 
     @rule(host=st.integers(0, len(PORTS) - 1), drained=st.booleans())
