@@ -231,6 +231,17 @@ def test_whatever_makes_room_rings_and_serves(fleet: Fleet, host: Host, make_roo
     assert kept(fleet) == {}
 
 
+def test_a_host_that_is_heard_of_again_serves_at_the_next_round(fleet: Fleet, host: Host) -> None:
+    fleet.falls_silent("h1")
+    waits = wait(fleet)
+    fleet.serve()
+    assert statuses(fleet, waits) == ["waiting"]
+    assert kept(fleet) == {}, "nothing is kept on a silent host"
+    host.sign_of_life()
+    fleet.serve()
+    assert statuses(fleet, waits) == ["claimed"]
+
+
 def test_where_nobody_waits_nobody_is_told(fleet: Fleet, host: Host) -> None:
     with fleet.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
         listener.execute(sa.text(f"LISTEN {CHANNEL}"))

@@ -35,6 +35,28 @@ ALTER TABLE claim_events DROP CONSTRAINT is_a_transition, ADD CONSTRAINT is_a_tr
         ('releasing', 'releasing'), ('releasing', 'released'), ('releasing', 'expired')));
 """
 
+# As if those that were served had not waited, and the others had been refused.
+NEVER_WAITED = """
+DELETE FROM claim_events USING claims WHERE claim_id = claims.id AND compute_node_id IS NULL;
+DELETE FROM claim_events WHERE to_status = 'waiting';
+UPDATE claim_events SET from_status = NULL WHERE from_status = 'waiting';
+DELETE FROM claims WHERE compute_node_id IS NULL;
+ALTER TABLE claims
+    DROP CONSTRAINT has_a_host_once_it_is_served,
+    DROP CONSTRAINT claims_status_check,
+    ADD CONSTRAINT claims_status_check CHECK (status IN
+        ('claimed', 'allocated', 'releasing', 'released', 'failed', 'expired')),
+    ALTER COLUMN compute_node_id SET NOT NULL,
+    ALTER COLUMN first_device_id SET NOT NULL;
+ALTER TABLE claim_events DROP CONSTRAINT is_a_transition, ADD CONSTRAINT is_a_transition CHECK (
+    (coalesce(from_status, ''), to_status) IN (
+        ('', 'claimed'),
+        ('claimed', 'allocated'), ('claimed', 'failed'),
+        ('claimed', 'releasing'), ('claimed', 'released'),
+        ('allocated', 'releasing'), ('allocated', 'failed'), ('allocated', 'released'),
+        ('releasing', 'releasing'), ('releasing', 'released'), ('releasing', 'expired')));
+"""
+
 # Those of one wish are a line, and place is their order in it. The wish is hashed: a request may be longer
 # than an entry of a B-tree.
 LINES = """
@@ -276,3 +298,4 @@ def downgrade() -> None:
     op.execute(f"DROP FUNCTION {', '.join(FUNCTIONS)}")
     op.execute("ALTER TABLE pci_devices DROP COLUMN kept_for")
     op.execute("DROP TABLE waiting_claims")
+    op.execute(NEVER_WAITED)
