@@ -12,7 +12,7 @@ from tests.chaos.site import Site
 from tests.chaos.verdict import Verdict
 
 PATIENCE = 60.0  # seconds until recovery counts as failed
-_AT_ONCE = 3  # brief faults
+_AT_ONCE = 5  # brief faults
 _CUTS_AT_ONCE = 3
 
 
@@ -90,7 +90,8 @@ class Campaign:
         self._verdict = Verdict(self._site)
         for client in self._clients:
             client.start()
-        self._recover([Goal(time.monotonic(), self._site.hosts)])
+        self.load.goals.append(Goal(time.monotonic(), self._site.hosts))
+        self._recover()
         while self._deck and time.monotonic() < deadline and self.broken is None:
             self._next()
         self._heal_standing()
@@ -113,12 +114,12 @@ class Campaign:
             self._cut()
             return
         faults = [self._build(kind)]
-        while faults[0].is_brief and len(faults) < self._random.randint(1, _AT_ONCE):
+        for _ in range(self._random.randint(1, _AT_ONCE) - 1 if faults[0].is_brief else 0):
             other = self._companion(faults)
             if other is None:
                 break
             faults.append(other)
-        self._strike(faults)
+        self._strike(sorted(faults, key=lambda fault: fault.seconds))
 
     def _build(self, kind: type[Fault]) -> Fault:
         return kind(self._site, self._random, [h for h in self._site.hosts if h not in self._site.cut])
@@ -130,9 +131,11 @@ class Campaign:
         hosts = [host for host in self._site.hosts if host not in self._site.cut | targets]
         for number in reversed(range(len(self._deck))):
             kind = self._deck[number]
-            if kind.is_brief and (kind not in kinds or (kind is KillAgent and len(hosts) > 1)):
-                del self._deck[number]
-                return kind(self._site, self._random, hosts)
+            if kind.is_brief and hosts and (kind not in kinds or (kind is KillAgent and len(hosts) > 1)):
+                other = kind(self._site, self._random, hosts)
+                if other.target == "all" or other.target not in targets:
+                    del self._deck[number]
+                    return other
         return None
 
     def _begin(self, fault: Fault, seconds: float) -> Injected:
@@ -151,7 +154,7 @@ class Campaign:
             each.fault.heal()
             hosts = each.fault.hosts
             elsewhere = [host for host in hosts if host not in struck | self._site.cut]
-            each.goal = Goal(time.monotonic(), hosts if each.fault.target in hosts else elsewhere or hosts)
+            self._await(each, hosts if each.fault.target in hosts else elsewhere or hosts)
         self._conclude(begun)
 
     def _cut(self) -> None:
@@ -173,17 +176,24 @@ class Campaign:
             if self.broken is None:
                 time.sleep(max(0.0, each.until - time.monotonic()))
             each.fault.heal()
-            each.goal = Goal(time.monotonic(), each.fault.hosts)
         with self.load.change:
             self._site.cut.clear()
             self.load.change.notify_all()
+        for each in standing:
+            self._await(each, each.fault.hosts)
         if standing:
             self._conclude(standing)
+
+    def _await(self, injected: Injected, hosts: Sequence[str]) -> None:
+        """Let clients aim at recovery from a fault that is over now."""
+        injected.goal = Goal(time.monotonic(), hosts)
+        with self.load.lock:
+            self.load.goals.append(injected.goal)
 
     def _conclude(self, faults: Sequence[Injected]) -> None:
         """Wait for recovery, then judge."""
         began = time.monotonic()
-        self._recover([each.goal for each in faults if each.goal is not None])
+        self._recover()
         recovered = time.monotonic()
         wrong = self._judge() + self.load.wrong[min(each.wrong_before for each in faults) :]
         judged = time.monotonic()
@@ -199,15 +209,13 @@ class Campaign:
             f"{recovered - began:.1f} s, judged in {judged - recovered:.1f} s, {len(wrong)} wrong"
         )
 
-    def _recover(self, goals: list[Goal]) -> None:
+    def _recover(self) -> None:
         load, all_of_them = self.load, len(self._clients) * len(KINDS)
-        with load.change:
-            load.goals = goals
-            load.change.notify_all()
+        with load.lock:
             if not load.progress.wait_for(
-                lambda: all(len(goal.reached) == all_of_them for goal in goals), PATIENCE
+                lambda: all(len(goal.reached) == all_of_them for goal in load.goals), PATIENCE
             ):
-                missed = {c.name: goal.misses(c.name) for goal in goals for c in self._clients}
+                missed = {c.name: goal.misses(c.name) for goal in load.goals for c in self._clients}
                 self.broken = f"not recovered in {PATIENCE} s: {missed}"
             load.goals = []
 

@@ -133,9 +133,14 @@ class Client(threading.Thread):
         self.join()
 
     def run(self) -> None:
-        while (cycle := self._next()) is not None:
-            if not self._call(cycle):
-                time.sleep(_PAUSE * self._random.uniform(0.5, 1.5))
+        try:
+            while (cycle := self._next()) is not None:
+                if not self._call(cycle):
+                    time.sleep(_PAUSE * self._random.uniform(0.5, 1.5))
+        except Exception as error:
+            with self._load.lock:
+                self._load.wrong.append(f"{self.name} has a fault of its own: {error!r}")
+            raise
 
     def _next(self) -> Cycle | None:
         """What to go on with; None at the end. Waits while clients are held and nothing is in hand."""

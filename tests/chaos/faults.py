@@ -112,6 +112,7 @@ class RestartRabbitMQ(Fault):
 
 class CloseConnections(Fault):
     name = "connections of RabbitMQ closed"
+    is_brief = True
 
     def inject(self) -> None:
         self.site.rabbitmq.close_connections()
@@ -159,6 +160,7 @@ class CutNetwork(Fault):
 class SetClock(Fault):
     name = "clock of a service off by an hour"
     seconds = 2.0
+    is_brief = True
 
     def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
         super().__init__(site, random, hosts)
@@ -197,17 +199,17 @@ class FillDisk(Fault):
 
 # How often each happens among a thousand: what passes quickly more often than what takes its time.
 SHARES: dict[type[Fault], int] = {
-    KillScheduler: 150,
-    KillConductor: 150,
-    KillAgent: 200,
-    StopScheduler: 60,
-    RestartRabbitMQ: 30,
-    CloseConnections: 100,
-    RestartPostgreSQL: 60,
-    TerminateBackends: 110,
+    KillScheduler: 160,
+    KillConductor: 160,
+    KillAgent: 210,
+    StopScheduler: 40,
+    RestartRabbitMQ: 26,
+    CloseConnections: 110,
+    RestartPostgreSQL: 45,
+    TerminateBackends: 120,
     CutNetwork: 45,
-    SetClock: 60,
-    FillDisk: 35,
+    SetClock: 54,
+    FillDisk: 30,
 }
 
 

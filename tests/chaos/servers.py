@@ -34,7 +34,7 @@ class PostgreSQL:
         initdb = [self._programs / "initdb", f"--pgdata={directory / 'data'}", *INITDB_OPTIONS]
         self._server = self._start(f"{shlex.join(map(str, initdb))} && ")
         self.url = self._url(_DATABASE)
-        self._disk = directory / "disk"
+        self._disk = Path("/mnt")
         tablespace = ""
         if privacy.has_mounts():
             self._make_disk()
@@ -78,7 +78,6 @@ class PostgreSQL:
         self._server.stop()
 
     def _make_disk(self) -> None:
-        self._disk.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_ROOM}", "none", self._disk], check=True)
         shutil.chown(self._disk, self._user or os.geteuid())
         self._administer(f"CREATE TABLESPACE small LOCATION '{self._disk}'")
