@@ -20,7 +20,7 @@ help:
 	@echo '                  The tests of the containers run where a Docker engine answers.'
 	@echo '  make test-hardware    the agent on real SR-IOV devices, in the virtual machine that LAB names'
 	@echo '  make bench    how near to the limits of PostgreSQL and RabbitMQ a claim is, and how well ports are packed'
-	@echo '  make chaos    break all that can break, a thousand times under load, and count what went wrong: 40 minutes'
+	@echo '  make chaos    break all that can break, a thousand times under load, and count what went wrong: an hour'
 	@echo '                  FAULTS=100 SEED=7 MINUTES=10   fewer, others, no longer than this'
 	@echo '  make up       the real thing in containers: PostgreSQL, RabbitMQ, all services, three simulated hosts'
 	@echo '                  then: docker compose run --rm portclaim tree         make down   stop and forget it'

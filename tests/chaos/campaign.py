@@ -12,7 +12,7 @@ from tests.chaos.site import Site
 from tests.chaos.verdict import Verdict
 
 PATIENCE = 60.0  # seconds until recovery counts as failed
-_AT_ONCE = 5  # brief faults
+_AT_ONCE = 4  # brief faults
 _CUTS_AT_ONCE = 3
 
 
