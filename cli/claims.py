@@ -81,7 +81,7 @@ def add_claim_commands(main: click.Group) -> None:
         request = ClaimRequest(
             claim_id=claim_id or uuid.uuid4(),
             instance_id=instance or uuid.uuid4(),
-            extra_specs=_specs(alias, extra_specs),
+            extra_specs=specs(alias, extra_specs),
             hosts=list(hosts) or None,
             avoid_hosts=list(avoid_hosts),
             numa_cells=list(numa_cells),
@@ -158,7 +158,7 @@ def add_claim_commands(main: click.Group) -> None:
     ) -> None:
         """Say whether a claim would be served now, and why not. Reserves nothing."""
         request = ExplainRequest(
-            extra_specs=_specs(alias, extra_specs),
+            extra_specs=specs(alias, extra_specs),
             hosts=list(hosts) or None,
             avoid_hosts=list(avoid_hosts),
             numa_cells=list(numa_cells),
@@ -167,11 +167,12 @@ def add_claim_commands(main: click.Group) -> None:
         render.as_json(explained) if output == "json" else render.explanation(explained)
 
 
-def _specs(alias: str, extra_specs: tuple[str, ...]) -> dict[str, str]:
-    specs = {"pci_passthrough:alias": alias}
+def specs(alias: str, extra_specs: tuple[str, ...]) -> dict[str, str]:
+    """The extra specs that --alias and --extra-spec make. Raises ``click.BadParameter``."""
+    found = {"pci_passthrough:alias": alias}
     for spec in extra_specs:
         key, equals, value = spec.partition("=")
         if not equals:
             raise click.BadParameter(f"{spec!r} is not KEY=VALUE", param_hint="--extra-spec")
-        specs[key] = value
-    return specs
+        found[key] = value
+    return found

@@ -11,6 +11,7 @@ from cli.demo import demo
 from cli.devices import add_device_commands
 from cli.host import host
 from cli.maintenance import add_maintenance_commands
+from cli.moves import move
 from cli.outbox import outbox
 from cli.session import Session
 from cli.waiting import add_waiting_command
@@ -37,6 +38,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim release CLAIM_ID                 give everything back
     portclaim claim --wait 300 --alias ...     wait in line for what cannot be had now
     portclaim waiting                          who waits for what
+    portclaim move begin CLAIM_ID              the same once more on another host, to go there
     portclaim host drain HOST --reason WHY     no new claims for a host, or for one of its ports
     portclaim outbox list                      what agents have been told to do and have not done
 
@@ -53,4 +55,5 @@ main.add_command(db)
 main.add_command(demo)
 add_maintenance_commands(host)
 main.add_command(host)
+main.add_command(move)
 main.add_command(outbox)

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from common.rpc.messages import Claim, Device, Explanation
+from common.rpc.messages import Claim, ClaimedDevice, Device, Explanation
+from common.rpc.move_messages import Move
 
 STYLES = {
     "available": "green",
@@ -27,6 +28,10 @@ STYLES = {
     "failed": "bold red",
     "expired": "dim",
     "waiting": "cyan",
+    "begun": "yellow",
+    "completing": "yellow",
+    "completed": "green",
+    "reverted": "dim",
 }
 
 output_option = click.option(
@@ -61,8 +66,29 @@ def claim(shown: Claim) -> None:
     out.print(Text.assemble("host  ", _or_dash(shown.host), "\nstatus ", status(shown.status)))
     if shown.reason:
         out.print(f"reason {shown.reason}", markup=False)
+    if shown.move:
+        out.print(
+            f"move   from claim {shown.move.source_claim_id} to {shown.move.target_claim_id},",
+            status(shown.move.status),
+        )
+    out.print(_claimed(shown.devices))
+
+
+def move(shown: Move) -> None:
+    """A move, its two claims, and the devices of the new one."""
+    out = console()
+    out.print(f"move of instance {shown.target.instance_id}")
+    for word, end in (("from  ", shown.source), ("to    ", shown.target)):
+        out.print(f"{word} claim {end.claim_id} on {end.host},", status(end.status))
+    out.print(Text.assemble("status ", status(shown.status)))
+    if shown.reason:
+        out.print(f"reason {shown.reason}", markup=False)
+    out.print(_claimed(shown.target.devices))
+
+
+def _claimed(devices: Iterable[ClaimedDevice]) -> Table:
     table = _table("request", "address", "type", "ids", "numa", "in PF", "status")
-    for device in shown.devices:
+    for device in devices:
         table.add_row(
             str(device.request_index),
             device.address,
@@ -72,7 +98,7 @@ def claim(shown: Claim) -> None:
             _or_dash(device.parent_address),
             status(device.status),
         )
-    out.print(table)
+    return table
 
 
 def devices(shown: Iterable[Device]) -> None:

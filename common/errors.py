@@ -50,6 +50,14 @@ class ClaimNotFound(PortclaimError):
     """There is no claim of this id."""
 
 
+class MoveConflict(PortclaimError):
+    """The claim cannot be moved as things stand, or its move has ended in the other way."""
+
+
+class MoveNotFound(PortclaimError):
+    """No move has this claim as its target."""
+
+
 class UnknownHost(PortclaimError):
     """No agent has ever published an inventory for this host."""
 

@@ -15,6 +15,7 @@ from common.errors import (
     HostIsAlive,
     HostOwnedByAnotherAgent,
     InvalidRequest,
+    MoveConflict,
     PortclaimError,
     StaleStep,
     UnknownHost,
@@ -29,6 +30,7 @@ _ERRORS: dict[str, type[PortclaimError]] = {
     "PC410": StaleStep,
     "PC412": HostIsAlive,
     "PC423": HostInUse,
+    "PC424": MoveConflict,
     "PC429": ClaimRefused,
 }
 

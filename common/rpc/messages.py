@@ -42,6 +42,7 @@ DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unav
 HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 ClaimStatus = Literal["waiting", "claimed", "allocated", "releasing", "released", "failed", "expired"]
+MoveStatus = Literal["begun", "completing", "completed", "reverted"]
 
 
 class Message(BaseModel):
@@ -246,10 +247,20 @@ class ClaimedDevice(Message):
     request_index: int
 
 
+class MoveOfClaim(Message):
+    """A move that a claim is, or was, an end of; its target may be of use to whoever completes it."""
+
+    source_claim_id: Uuid
+    target_claim_id: Uuid
+    status: MoveStatus
+    reason: str | None
+
+
 class Claim(Message):
     """A claim as it stands. ``reason`` says why it failed; ``devices`` are those it held, if it ended.
 
     One that waits, or ended before it was served, has no ``host`` and no devices.
+    ``move`` is the latest that it was an end of, and only told to who looks a claim up.
     """
 
     claim_id: Uuid
@@ -261,6 +272,7 @@ class Claim(Message):
     created_at: str
     updated_at: str
     devices: list[ClaimedDevice]
+    move: MoveOfClaim | None = None
 
 
 class FilterResult(Message):

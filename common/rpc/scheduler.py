@@ -15,6 +15,7 @@ from common.rpc.messages import (
     ExplainRequest,
     Explanation,
 )
+from common.rpc.move_messages import Move, MoveRequest
 from common.rpc.operator_messages import (
     AwaitedSteps,
     Drain,
@@ -61,6 +62,31 @@ class SchedulerClient(Client):
         answered as it is.
         """
         return self._call("force_release", ForcedRelease(claim_id=claim_id, who=who, reason=reason), Claim)
+
+    def move(self, request: MoveRequest) -> Move:
+        """Claim on another host for the same instance, which keeps its devices where it is meanwhile.
+
+        Answers as soon as they are reserved; then :meth:`complete_move` or :meth:`revert_move`. The same
+        ``claim_id`` with the same request answers with the same move. Raises what :meth:`claim` does;
+        ``ClaimNotFound``; ``MoveConflict`` if the source is not allocated, or is being moved.
+        """
+        return self._call("move", request, Move)
+
+    def complete_move(self, claim_id: UUID) -> Move:
+        """Release the source of the move to ``claim_id``, at once or as soon as that claim is allocated.
+
+        A move that is completed is answered as it is. Raises ``MoveNotFound``; ``MoveConflict`` if it was
+        reverted.
+        """
+        return self._call("complete_move", ClaimId(claim_id=claim_id), Move)
+
+    def revert_move(self, claim_id: UUID) -> Move:
+        """Release ``claim_id`` again; the source of the move to it stays as it is.
+
+        A move that is reverted is answered as it is. Raises ``MoveNotFound``; ``MoveConflict`` if it is
+        completed.
+        """
+        return self._call("revert_move", ClaimId(claim_id=claim_id), Move)
 
     def show(self, claim_id: UUID) -> Claim:
         """Look a claim up. Raises ``ClaimNotFound``."""

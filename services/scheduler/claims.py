@@ -1,4 +1,4 @@
-"""Claim and release: each is one call of a function in the database, which locks, checks and writes."""
+"""Claim, move and release: each is one call of a function in the database, which locks, checks and writes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from common.db.prepared import Prepared
 from common.db.states import as_errors
 from common.db.transaction import in_transaction
-from common.errors import ClaimNotFound, ClaimRefused, InvalidRequest, ServiceUnavailable
+from common.errors import ClaimNotFound, ClaimRefused, InvalidRequest, MoveNotFound, ServiceUnavailable
 from common.pci.device import DeviceType
 from common.pci.matching import Kind
 from common.rpc.messages import Claim, ClaimRequest, ExplainRequest, Explanation
+from common.rpc.move_messages import Move
 from services.scheduler import explanation, fleet, statements, waiting_statements
 from services.scheduler.fleet import Free, Pools, Wanted
 from services.scheduler.packing import Packing
@@ -62,27 +63,40 @@ class ClaimEngine:
         others who want the same were waiting; with ``wait`` the claim waits instead. Raises
         :class:`ClaimConflict`; :class:`ServiceUnavailable` when patience ends or the database is away.
         """
-        facts = {
-            "claim_id": str(request.claim_id),
-            "instance_id": str(request.instance_id),
-            "request": request.model_dump_json(exclude={"claim_id", "wait"}),
-            "resend_after": self._resend_after,
-            "agent_down_after": self._agent_down_after,
-            **wanted.as_facts(),
-        }
+        facts = self._facts(request, wanted)
         try:
-            made = self._short_way(wanted, facts) or self._long_way(wanted, facts)
+            made = self._short_way(wanted, facts) or self._long_way(
+                wanted, facts, statements.CLAIM_DEVICES, statements.CLAIM_MADE
+            )
         except ClaimRefused:  # others wait
             made = None
         if made is None and request.wait is not None:
             made = self._answer(waiting_statements.WAIT, {**facts, "seconds": float(request.wait)})
         if made is None:
-            why = self._explain(wanted, self._pools, facts, served=False)
-            raise ClaimRefused(
-                f"no host can serve this claim now: {why.nearest_miss}",
-                explanation=why.model_dump(mode="json"),
-            )
-        return made
+            raise self._refusal(wanted, facts)
+        return Claim.model_validate_json(made)
+
+    def move(self, source_claim_id: UUID, target: ClaimRequest, wanted: Wanted) -> Move:
+        """Reserve what is wanted as the target of a move. The same id with the same request: the same move.
+
+        Raises what :meth:`claim` does, and :class:`MoveConflict`.
+        """
+        facts = {**self._facts(target, wanted), "source_claim_id": str(source_claim_id)}
+        made = self._answer(statements.MOVE_MADE, facts) or self._long_way(
+            wanted, facts, statements.MOVE_CLAIM, statements.MOVE_MADE
+        )
+        if made is None:
+            raise self._refusal(wanted, facts)
+        return Move.model_validate_json(made)
+
+    def complete_move(self, claim_id: UUID) -> Move:
+        """Release the source, now or when the target is allocated. Raises :class:`MoveNotFound`,
+        :class:`MoveConflict`."""
+        return self._end_move(statements.COMPLETE_MOVE, claim_id)
+
+    def revert_move(self, claim_id: UUID) -> Move:
+        """Release the target. Raises :class:`MoveNotFound`, :class:`MoveConflict`."""
+        return self._end_move(statements.REVERT_MOVE, claim_id)
 
     def release(self, claim_id: UUID) -> Claim:
         """Begin to give a claim's devices back; one that is ending or has ended stays as it is.
@@ -110,7 +124,7 @@ class ClaimEngine:
         served = fleet.choose(wanted, pools, free, ()) is not None
         return self._explain(wanted, pools, {"request": request.model_dump_json()}, served=served)
 
-    def _short_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> Claim | None:
+    def _short_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> str | None:
         """One request of devices from one port, as nearly all are: chosen and taken in one statement.
 
         First among the ports that nobody is at work on; then, rather than begin a whole port, the lock
@@ -147,8 +161,10 @@ class ClaimEngine:
             return self._claim_vfs[on_hosts]
         return self._claim_whole[on_hosts] if vfs == {False} and wanted.device_count == 1 else None
 
-    def _long_way(self, wanted: Wanted, facts: Mapping[str, Any]) -> Claim | None:
-        """Read what is free at one moment, choose exactly, take it; again if somebody was faster.
+    def _long_way(
+        self, wanted: Wanted, facts: Mapping[str, Any], take: Prepared, made: Prepared
+    ) -> str | None:
+        """Read what is free at one moment, choose exactly, ``take`` it; again if somebody was faster.
 
         None: there was a moment at which no host could serve the claim.
         Ports that others are at work on are passed over at first. Once nothing else is left, their locks
@@ -163,15 +179,15 @@ class ClaimEngine:
             placement = fleet.choose(wanted, pools, free, busy)
             if placement is not None:
                 taken = {**facts, **placement._asdict(), "wait": wait}
-                if made := self._answer(statements.CLAIM_DEVICES, taken):
-                    return made
+                if answer := self._answer(take, taken):
+                    return answer
                 busy |= set() if wait else set(placement.port_ids)
             elif near:
                 near = False
             elif busy:
                 busy, wait = set(), True
-            elif made := self._answer(statements.CLAIM_MADE, facts):
-                return made
+            elif answer := self._answer(made, facts):
+                return answer
             elif self._read_pools() == pools:  # or else one more kind has appeared meanwhile
                 return None
         raise ServiceUnavailable("too many claims at once want the same devices; calling again is safe")
@@ -212,13 +228,36 @@ class ClaimEngine:
             return why.model_copy(update={"nearest_miss": first})
         return why
 
+    def _refusal(self, wanted: Wanted, facts: Mapping[str, Any]) -> ClaimRefused:
+        why = self._explain(wanted, self._pools, facts, served=False)
+        return ClaimRefused(
+            f"no host can serve this claim now: {why.nearest_miss}",
+            explanation=why.model_dump(mode="json"),
+        )
+
     def _end(self, statement: Prepared, claim_id: UUID, **facts: Any) -> Claim:
         ended = self._answer(statement, {"claim_id": str(claim_id), **facts})
         if ended is None:
             raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-        return ended
+        return Claim.model_validate_json(ended)
 
-    def _answer(self, statement: Prepared, facts: Mapping[str, Any]) -> Claim | None:
+    def _end_move(self, statement: Prepared, claim_id: UUID) -> Move:
+        ended = self._answer(statement, {"claim_id": str(claim_id), "resend_after": self._resend_after})
+        if ended is None:
+            raise MoveNotFound(f"there is no move to claim {claim_id}", claim_id=str(claim_id))
+        return Move.model_validate_json(ended)
+
+    def _facts(self, request: ClaimRequest, wanted: Wanted) -> dict[str, Any]:
+        return {
+            "claim_id": str(request.claim_id),
+            "instance_id": str(request.instance_id),
+            "request": request.model_dump_json(exclude={"claim_id", "wait"}),
+            "resend_after": self._resend_after,
+            "agent_down_after": self._agent_down_after,
+            **wanted.as_facts(),
+        }
+
+    def _answer(self, statement: Prepared, facts: Mapping[str, Any]) -> str | None:
         with as_errors(claim_id=facts["claim_id"]):
-            answer = statement.value(self._engine, facts)
-        return None if answer is None else Claim.model_validate_json(answer)
+            answer: str | None = statement.value(self._engine, facts)
+        return answer

@@ -17,7 +17,14 @@ from common.rpc.operator_messages import (
     WaitingFilter,
 )
 
-_CLAIM = sa.text("SELECT claim_as_json(:claim_id)::text")
+_CLAIM = sa.text("""
+    SELECT (claim_as_json(:claim_id)::jsonb || jsonb_build_object('move', (
+            SELECT jsonb_build_object('source_claim_id', source_claim_id, 'target_claim_id', target_claim_id,
+                                      'status', status, 'reason', reason)
+              FROM claim_moves
+             WHERE cast(:claim_id AS uuid) IN (source_claim_id, target_claim_id)
+             ORDER BY begun_at DESC, live DESC LIMIT 1)))::text
+""")
 
 _DEVICES = sa.text("""
     SELECT host, port, address, dev_type, vendor_id, product_id, numa_node, status, effective_status,
@@ -57,7 +64,7 @@ _WAITING = sa.text("""
 
 
 def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
-    """The claim as it stands. Raises :class:`ClaimNotFound`."""
+    """The claim as it stands, with its latest move. Raises :class:`ClaimNotFound`."""
     found = connection.scalar(_CLAIM, {"claim_id": claim_id})
     if found is None:
         raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))

@@ -26,6 +26,7 @@ from common.rpc.messages import (
     Explanation,
     Step,
 )
+from common.rpc.move_messages import Move, MoveRequest
 from common.rpc.operator_messages import (
     AwaitedSteps,
     Drain,
@@ -40,7 +41,7 @@ from common.rpc.operator_messages import (
 )
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
-from services.scheduler import lookups, maintenance, packing, waiting
+from services.scheduler import lookups, maintenance, moves, packing, waiting
 from services.scheduler.casting import Send, cast
 from services.scheduler.claims import ClaimEngine
 from services.scheduler.waiting import Lines
@@ -77,6 +78,25 @@ class SchedulerEndpoint(Endpoint):
         released = self._claims.release(which.claim_id)
         cast(released, self._send)
         return released
+
+    @exposed(MoveRequest)
+    def move(self, request: MoveRequest) -> Move:
+        target = in_transaction(self._engine, lambda c: moves.target(c, request))
+        begun = self._claims.move(request.source_claim_id, target, wanted_by(target, self._aliases))
+        cast(begun.target, self._send)
+        return begun
+
+    @exposed(ClaimId)
+    def complete_move(self, to: ClaimId) -> Move:
+        completed = self._claims.complete_move(to.claim_id)
+        cast(completed.source, self._send)
+        return completed
+
+    @exposed(ClaimId)
+    def revert_move(self, to: ClaimId) -> Move:
+        reverted = self._claims.revert_move(to.claim_id)
+        cast(reverted.target, self._send)
+        return reverted
 
     @exposed(ForcedRelease)
     def force_release(self, which: ForcedRelease) -> Claim:

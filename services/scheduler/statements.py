@@ -1,4 +1,4 @@
-"""The SQL of a claim. What the functions do is in the migration that makes them, ``0003_claim_engine``."""
+"""The SQL of a claim. What its functions do is in the migrations, ``0003_claim_engine`` and later ones."""
 
 from __future__ import annotations
 
@@ -50,6 +50,28 @@ _CLAIM_ON_LOCKED_PORT = _UNLESS_OTHERS_WAIT.format(
     claim="""claim_on_locked_port(
             :claim_id, :instance_id::uuid, :request, :resend_after::double precision,
             :count::integer, :pool_ids::integer[], ({port}))"""
+)
+
+MOVE_MADE = Prepared(
+    "move_made", "SELECT move_made(:source_claim_id::uuid, :claim_id::uuid, :request::jsonb)::text"
+)
+
+MOVE_CLAIM = Prepared(
+    "move_claim",
+    """
+    SELECT move_claim(
+        :source_claim_id::uuid, :claim_id::uuid, :instance_id::uuid, :request::jsonb,
+        :resend_after::double precision, :device_ids::bigint[], :request_indexes::integer[],
+        :pool_ids::integer[], :port_ids::bigint[], :wait::boolean)::text
+    """,
+)
+
+COMPLETE_MOVE = Prepared(
+    "complete_move", "SELECT complete_move(:claim_id::uuid, :resend_after::double precision)::text"
+)
+
+REVERT_MOVE = Prepared(
+    "revert_move", "SELECT revert_move(:claim_id::uuid, :resend_after::double precision)::text"
 )
 
 # A host takes claims unless an operator took it out or its agent is silent. Looked up row by row: a

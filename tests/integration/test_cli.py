@@ -135,6 +135,34 @@ class TestWithServices:
         assert_failed(portclaim("claim", "--alias", "nic:1"), 1, "'nic' is no alias", "nic-pf, nic-vf")
         assert_failed(portclaim("claim", "--alias", "nic-vf:0"), 1, "nic-vf:0")
 
+    def test_an_instance_moves_to_another_host(self, portclaim: Run, fleet: Fleet) -> None:
+        fleet.host("h2", ports=1, vfs=2)
+        source = fleet.attached(fleet.claim("nic-vf:2", hosts=["h1"]))
+        source_id, target_id = str(source.claim_id), str(uuid4())
+        begin = "move", "begin", source_id, "--to-claim", target_id, "--output", "json"
+        begun = done_in_json(portclaim(*begin, "--host", "h2"))
+        assert (begun["status"], begun["source"]["host"], begun["target"]["host"]) == ("begun", "h1", "h2")
+        assert done_in_json(portclaim(*begin, "--host", "h2")) == begun
+        assert_failed(portclaim(*begin), 1, target_id, "another request")
+        assert_failed(portclaim(*begin, "--extra-spec", "a=b"), 2, "--extra-spec needs --alias")
+
+        shown = done(portclaim("move", "complete", target_id))
+        assert f"to     claim {target_id} on h2, claimed\nstatus completing\n" in shown
+        assert f"from claim {source_id} to {target_id}, completing" in done(portclaim("show", source_id))
+        assert (
+            done_in_json(portclaim("move", "revert", target_id, "--output", "json"))["status"] == "reverted"
+        )
+        assert_failed(portclaim("move", "complete", target_id), 1, "was reverted")
+        assert_failed(portclaim("move", "revert", source_id), 1, f"there is no move to claim {source_id}")
+
+        fleet.hosts["h2"].done(
+            fleet.show(source).model_copy(update={"claim_id": begun["target"]["claim_id"]})
+        )
+        resized = done_in_json(
+            portclaim("move", "begin", source_id, "--alias", "nic-pf:1", "--output", "json")
+        )
+        assert [device["dev_type"] for device in resized["target"]["devices"]] == ["type-PF"]
+
     def test_a_forced_release_says_how_dangerous_it_is(self, portclaim: Run, fleet: Fleet) -> None:
         claim = done_in_json(portclaim("claim", "--alias", "nic-pf:1", "--output", "json"))
         force = "release", claim["claim_id"], "--force", "--reason", "h1 has burnt down", "--who", "ann"

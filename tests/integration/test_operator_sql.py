@@ -10,7 +10,16 @@ import sqlalchemy as sa
 from tests.support.fleet import Fleet
 from tests.support.operator_page import PAGE, ROLE, examples, psql, seed
 
-VIEWS = {"pf_vf_tree", "pool_totals", "claims_now", "device_history", "hosts", "awaited_steps", "waiting"}
+VIEWS = {
+    "pf_vf_tree",
+    "pool_totals",
+    "hosts",
+    "claims_now",
+    "waiting",
+    "moves",
+    "awaited_steps",
+    "device_history",
+}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""One table says what may follow what in a claim's life: PostgreSQL, the code and the page all keep to it."""
+"""Tables say what may follow what in a claim's life, and a move's: PostgreSQL, code and page keep to them."""
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import get_args
@@ -7,16 +8,17 @@ from typing import get_args
 import pytest
 import sqlalchemy as sa
 
-from common.db.life_cycle import LIVE, TRANSITIONS, diagram
-from common.rpc.messages import ClaimStatus
+from common.db.life_cycle import LIVE, MOVE_TRANSITIONS, TRANSITIONS, Transition, diagram
+from common.rpc.messages import ClaimStatus, MoveStatus
 from tests.support.fleet import CONNECTX5, Fleet
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims.md"
 PAIRS = {(each.before, each.after) for each in TRANSITIONS}
 
 
-def test_the_page_draws_the_table() -> None:
-    assert f"```mermaid\n{diagram()}\n```" in PAGE.read_text()
+@pytest.mark.parametrize("transitions", [TRANSITIONS, MOVE_TRANSITIONS])
+def test_the_page_draws_the_table(transitions: Sequence[Transition]) -> None:
+    assert f"```mermaid\n{diagram(transitions)}\n```" in PAGE.read_text()
 
 
 def test_no_pair_stands_twice_and_what_has_ended_stays_as_it_is() -> None:
@@ -72,3 +74,54 @@ def test_each_of_them_happens(fleet: Fleet) -> None:
         fleet.force(claims[name])
     assert set(fleet.sql("SELECT DISTINCT from_status, to_status FROM claim_events")) == PAIRS
     assert fleet.faults() == []
+
+
+class TestMoves:
+    PAIRS = frozenset((each.before, each.after) for each in MOVE_TRANSITIONS)
+
+    def test_postgresql_takes_these_and_no_others(self, fleet: Fleet) -> None:
+        for name in ("h1", "h2"):
+            fleet.host(name)
+        source, target = (fleet.claim("nic-vf:1", hosts=[name]) for name in ("h1", "h2"))
+        insert = sa.text(
+            "INSERT INTO claim_moves (source_claim_id, target_claim_id, status)"
+            " VALUES (:source, :target, :status)"
+        )
+        statuses = get_args(MoveStatus)
+        for before, after in product([None, *statuses], statuses):
+            with fleet.engine.connect() as connection:
+                facts = {"source": source.claim_id, "target": target.claim_id, "status": after}
+                change = insert
+                if before is not None:
+                    connection.execute(sa.text("ALTER TABLE claim_moves DISABLE TRIGGER is_a_transition"))
+                    connection.execute(insert, facts | {"status": before})
+                    connection.execute(sa.text("ALTER TABLE claim_moves ENABLE TRIGGER is_a_transition"))
+                    change = sa.text("UPDATE claim_moves SET status = :status")
+                if (before, after) in self.PAIRS:
+                    connection.execute(change, facts)
+                else:
+                    with pytest.raises(sa.exc.IntegrityError, match="does not become"):
+                        connection.execute(change, facts)
+
+    def test_each_of_them_happens(self, fleet: Fleet) -> None:
+        hosts = {name: fleet.host(name, ports=1, vfs=16) for name in ("h1", "h2")}
+        fleet.sql("CREATE TABLE seen (before text, after text)")
+        fleet.sql("""
+            CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO seen VALUES (OLD.status, NEW.status); RETURN NULL; END'
+        """)
+        fleet.sql(
+            "CREATE TRIGGER see AFTER INSERT OR UPDATE OF status ON claim_moves"
+            " FOR EACH ROW EXECUTE FUNCTION see()"
+        )
+        for is_completing, is_attached, ends in product([False, True], [False, True], ["complete", "revert"]):
+            source = fleet.claim("nic-vf:1", hosts=["h1"])
+            hosts["h1"].done(source)
+            move = fleet.move(source)
+            if is_completing:
+                fleet.complete(move)
+            if is_attached:
+                hosts["h2"].done(move.target)
+            if not (is_completing and is_attached):
+                getattr(fleet, ends)(move)
+        assert set(fleet.sql("SELECT before, after FROM seen")) == self.PAIRS

@@ -34,6 +34,7 @@ from common.rpc.messages import (
     Step,
     StepResult,
 )
+from common.rpc.move_messages import Move, MoveRequest
 from common.rpc.scheduler import SchedulerClient
 from services.conductor import expiry
 from services.conductor.relay import Relay
@@ -190,6 +191,7 @@ class Fleet:
         self.sent: list[tuple[str, Step]] = []
         self.hosts: dict[str, Host] = {}
         self.bus_is_down = False
+        self.hosts: dict[str, Host] = {}
         claims = ClaimEngine(
             self.engine, packing.load(packing_policy), resend_after=5.0, patience=30.0, agent_down_after=60.0
         )
@@ -261,6 +263,11 @@ class Fleet:
             )
         )
 
+    def attached(self, claim: Claim) -> Claim:
+        """The claim, once its agent has said that its devices are attached."""
+        self.hosts[claim.host].done(claim)
+        return self.show(claim)
+
     def release(self, claim: Claim) -> Claim:
         return self.scheduler.release(claim.claim_id)
 
@@ -273,6 +280,29 @@ class Fleet:
     def force(self, claim: Claim) -> Claim:
         """Release a claim as an operator does whose host burns."""
         return self.scheduler.force_release(claim.claim_id, "ann", "h1 has burnt down")
+
+    def move(
+        self,
+        claim: Claim,
+        claim_id: UUID | None = None,
+        hosts: Sequence[str] | None = None,
+        alias: str | None = None,
+    ) -> Move:
+        """Begin to move a claim, to a new one with a new id if none is given; ``alias``: and resize it."""
+        return self.scheduler.move(
+            MoveRequest(
+                claim_id=claim_id or uuid4(),
+                source_claim_id=claim.claim_id,
+                extra_specs=None if alias is None else {"pci_passthrough:alias": alias},
+                hosts=None if hosts is None else list(hosts),
+            )
+        )
+
+    def complete(self, move: Move) -> Move:
+        return self.scheduler.complete_move(move.target.claim_id)
+
+    def revert(self, move: Move) -> Move:
+        return self.scheduler.revert_move(move.target.claim_id)
 
     def falls_silent(self, host: str) -> None:
         """Its agent has given no sign of life for an hour."""

@@ -138,6 +138,45 @@ RULES = {
           JOIN claims c ON c.id = o.claim_id
          WHERE o.step <> c.step OR c.status NOT IN ('claimed', 'releasing')
     """,
+    "a move goes nowhere, or takes another instance's place": """
+        SELECT s.id::text
+          FROM claim_moves m
+          JOIN claims s ON s.id = m.source_claim_id
+          JOIN claims t ON t.id = m.target_claim_id
+         WHERE s.compute_node_id = t.compute_node_id OR s.instance_id <> t.instance_id
+    """,
+    "a claim is an end of two live moves": """
+        SELECT c.id::text FROM claims c JOIN claim_moves m ON c.id IN (m.source_claim_id, m.target_claim_id)
+         WHERE m.live GROUP BY c.id HAVING count(*) > 1
+    """,
+    "a move lives on without one of its ends, or has ended with both": f"""
+        SELECT m.target_claim_id || ' is ' || m.status || ', from ' || s.status || ' to ' || t.status
+          FROM claim_moves m
+          JOIN claims s ON s.id = m.source_claim_id
+          JOIN claims t ON t.id = m.target_claim_id
+         WHERE CASE m.status WHEN 'begun' THEN s.status <> 'allocated' OR t.status NOT IN {HELD}
+                             WHEN 'completing' THEN s.status <> 'allocated' OR t.status <> 'claimed'
+                             WHEN 'completed' THEN s.status IN {HELD}
+                             WHEN 'reverted' THEN t.status IN {HELD} END
+    """,
+    "a source was let go of for a target that was never allocated": """
+        SELECT m.source_claim_id::text
+          FROM claim_moves m
+          JOIN claim_events gone ON gone.claim_id = m.source_claim_id
+                                 AND gone.cause = 'moved to claim ' || m.target_claim_id
+         WHERE NOT EXISTS (SELECT FROM claim_events e
+                            WHERE e.claim_id = m.target_claim_id AND e.to_status = 'allocated'
+                              AND e.id < gone.id)
+    """,
+    "an instance has lost its devices, and nobody took them": """
+        SELECT c.instance_id::text
+          FROM claims c JOIN claim_events e ON e.claim_id = c.id
+         GROUP BY c.instance_id
+        HAVING bool_or(e.to_status = 'allocated')
+           AND NOT bool_or(c.status = 'allocated')
+           AND NOT bool_or(e.from_status = 'allocated' AND e.cause NOT LIKE 'moved to claim %'
+                           AND e.cause NOT LIKE 'move of claim % reverted')
+    """,
     "the events of a claim do not lead to its status": """
         SELECT c.id::text
           FROM claims c

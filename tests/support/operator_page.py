@@ -25,7 +25,7 @@ _EXAMPLE = re.compile(r"```sql\n(?P<sql>.+?)```\n\n```text\n(?P<answer>.*?)```\n
 
 
 def seed(fleet: Fleet) -> None:
-    """Three hosts in the middle of a working day.
+    """Four hosts in the middle of a working day.
 
     A host grows from claim to claim, so that each claim has one device to choose, whatever the packing.
     """
@@ -47,7 +47,8 @@ def seed(fleet: Fleet) -> None:
     second.done(fleet.release(ended))
     failed = _claim(fleet, second, 5, "nic-vf:1")
     second.failed(failed, "instance is not on this host")
-    second.done(_claim(fleet, second, 6, "nic-vf:1"))
+    moving = _claim(fleet, second, 6, "nic-vf:1")
+    second.done(moving)
     leaving = _claim(fleet, second, 7, "gpu:1")
     second.done(leaving)
     fleet.release(leaving)
@@ -60,6 +61,9 @@ def seed(fleet: Fleet) -> None:
     third = fleet.host_of("compute-3", port_devices(0, 2, CONNECTX5, numa_node=1))
     third.change(pf(0), offered=False)
     third.report()
+
+    fleet.host_of("compute-4", port_devices(0, 1, **on_blue))
+    fleet.move(moving, _claim_id(9), hosts=["compute-4"])
 
     with fleet.engine.begin() as connection:
         for statement in _CLOCK:
@@ -85,8 +89,12 @@ _CLOCK = (
 
 
 def _claim(fleet: Fleet, host: Host, number: int, alias: str, wait: int | None = None) -> Claim:
-    claim_id, instance_id = (UUID(f"{kind}0000000-0000-4000-8000-0000000000{number:02}") for kind in "ca")
-    return fleet.claim(alias, claim_id, instance_id, hosts=[host.name], wait=wait)
+    instance_id = UUID(f"a0000000-0000-4000-8000-0000000000{number:02}")
+    return fleet.claim(alias, _claim_id(number), instance_id, hosts=[host.name], wait=wait)
+
+
+def _claim_id(number: int) -> UUID:
+    return UUID(f"c0000000-0000-4000-8000-0000000000{number:02}")
 
 
 def examples(page: str) -> list[tuple[str, str]]:

@@ -1,0 +1,39 @@
+"""What the target of a move asks for: what its source did, but elsewhere, if its caller says nothing else."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from common.errors import ClaimNotFound
+from common.rpc.messages import ClaimRequest
+from common.rpc.move_messages import MoveRequest
+
+_SOURCE = sa.text("""
+    SELECT c.instance_id, c.request, n.host
+      FROM claims c
+      LEFT JOIN compute_nodes n ON n.id = c.compute_node_id
+     WHERE c.id = :claim_id
+""")
+
+
+def target(connection: sa.Connection, request: MoveRequest) -> ClaimRequest:
+    """The claim that the move makes. The same move asks for the same: what it reads never changes.
+
+    Raises :class:`ClaimNotFound` if there is no such source.
+    """
+    source_id = request.source_claim_id
+    source = connection.execute(_SOURCE, {"claim_id": source_id}).one_or_none()
+    if source is None:
+        raise ClaimNotFound(f"there is no claim {source_id}", claim_id=str(source_id))
+    extra_specs, requests = request.extra_specs, request.requests
+    return ClaimRequest.model_validate(
+        {
+            "claim_id": request.claim_id,
+            "instance_id": source.instance_id,
+            "extra_specs": source.request["extra_specs"] if extra_specs is None else extra_specs,
+            "requests": source.request["requests"] if requests is None else requests,
+            "hosts": request.hosts,
+            "avoid_hosts": [*request.avoid_hosts, *([source.host] if source.host else [])],
+            "numa_cells": request.numa_cells,
+        }
+    )

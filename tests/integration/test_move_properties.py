@@ -1,0 +1,216 @@
+"""Moves among all else that may happen to claims, by one or by several at once: no instance goes without its
+devices unless somebody took them, and no two claims are left of a move.
+
+That is in ``tests.support.invariants``, from the history of all claims, and looked at after each step.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from uuid import UUID, uuid4
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from common.errors import ClaimRefused, MoveConflict, MoveNotFound, PortclaimError, ServiceFailed
+from common.rpc.messages import Claim
+from common.rpc.move_messages import Move
+from tests.support.concurrency import at_once
+from tests.support.effort import IS_LONG, short_or_long
+from tests.support.fleet import Fleet
+
+HOSTS = ("h1", "h2", "h3")
+WISHES = ("nic-vf:1", "nic-vf:2", "nic-pf:1", "nic-pf:1,nic-vf:1")
+
+some = st.integers(0, 7)
+targets = st.sampled_from([*HOSTS, None])
+others = st.sampled_from(["done", "done", "done", "failed", "release", "force", "expire"])
+resizes = st.sampled_from([None, None, *WISHES])
+
+
+def has_claims(machine: "Migration") -> bool:
+    return bool(machine.claims)
+
+
+class Migration(RuleBasedStateMachine):
+    """Three hosts with two ports of three VFs each, and the instances on them."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__()
+        self.fleet = Fleet(database_url)
+        self.fleet.sql("TRUNCATE compute_nodes, pools CASCADE")
+        self.hosts = {name: self.fleet.host(name, ports=2, vfs=3) for name in HOSTS}
+        self.claims: list[Claim] = []
+
+    def teardown(self) -> None:
+        self.fleet.close()
+
+    @rule(wish=st.sampled_from(WISHES))
+    def an_instance_gets_devices(self, wish: str) -> None:
+        claim = self.answer(partial(self.fleet.claim, wish))
+        if isinstance(claim, Claim):
+            self.claims.append(claim)
+            self.answer(partial(self.hosts[claim.host].done, claim))
+
+    @precondition(has_claims)
+    @rule(which=some, to=targets, resize=resizes)
+    def a_move_begins(self, which: int, to: str | None, resize: str | None) -> None:
+        source = self.fleet.show(self.claim(which))
+        may = source.status == "allocated" and (source.move is None or not is_live(source.move.status))
+        answer = self.answer(self.begins(which, to, resize))
+        assert isinstance(answer, Move | ClaimRefused if may else MoveConflict), answer
+        if isinstance(answer, Move):
+            assert self.fleet.move(source, answer.target.claim_id, to and [to], resize) == answer
+
+    @precondition(has_claims)
+    @rule(which=some)
+    def a_move_is_completed(self, which: int) -> None:
+        before, target_status = self.move_to(which)
+        answer = self.answer(self.completes(which))
+        match before, target_status:
+            case None, _:
+                assert isinstance(answer, MoveNotFound)
+            case "reverted", _:
+                assert isinstance(answer, MoveConflict)
+            case "begun", "claimed":
+                assert isinstance(answer, Move)
+                assert answer.status == "completing"
+            case "begun", _:
+                assert isinstance(answer, Move)
+                assert (answer.status, answer.source.status) == ("completed", "releasing")
+            case _:
+                assert isinstance(answer, Move)
+                assert answer.status == before
+
+    @precondition(has_claims)
+    @rule(which=some)
+    def a_move_is_reverted(self, which: int) -> None:
+        before, _ = self.move_to(which)
+        answer = self.answer(self.reverts(which))
+        match before:
+            case None:
+                assert isinstance(answer, MoveNotFound)
+            case "completed":
+                assert isinstance(answer, MoveConflict)
+            case _:
+                assert isinstance(answer, Move)
+                assert answer.status == "reverted"
+                assert answer.target.status in {"releasing", "released", "failed", "expired"}
+
+    @precondition(has_claims)
+    @rule(which=some, kind=others)
+    def something_else_happens(self, which: int, kind: str) -> None:
+        self.answer(self.other(kind, which))
+
+    @precondition(has_claims)
+    @rule(data=st.data(), number=st.integers(2, 5))
+    def all_at_once(self, data: st.DataObject, number: int) -> None:
+        calls = [self.answer_of(self.any_call(data)) for _ in range(number)]
+        self.learn(at_once(calls))
+
+    @invariant()
+    def all_is_right(self) -> None:
+        assert self.fleet.faults() == []
+
+    def any_call(self, data: st.DataObject) -> Callable[[], object]:
+        which = data.draw(some)
+        match data.draw(st.sampled_from(["move", "complete", "revert", "other", "other"])):
+            case "move":
+                return self.begins(which, data.draw(targets), data.draw(resizes))
+            case "complete":
+                return self.completes(which)
+            case "revert":
+                return self.reverts(which)
+        return self.other(data.draw(others), which)
+
+    def begins(self, which: int, to: str | None, resize: str | None) -> Callable[[], object]:
+        return lambda: self.fleet.move(self.claim(which), uuid4(), to and [to], resize)
+
+    def completes(self, which: int) -> Callable[[], object]:
+        return lambda: self.fleet.scheduler.complete_move(self.claim(which).claim_id)
+
+    def reverts(self, which: int) -> Callable[[], object]:
+        return lambda: self.fleet.scheduler.revert_move(self.claim(which).claim_id)
+
+    def other(self, kind: str, which: int) -> Callable[[], object]:
+        """What an agent says, a caller or an operator wants, or a conductor does."""
+
+        def call() -> object:
+            claim = self.claim(which)
+            match kind:
+                case "done":
+                    return self.hosts[claim.host].done(claim)
+                case "failed":
+                    return self.hosts[claim.host].failed(claim, "no such instance")
+                case "release":
+                    return self.fleet.release(claim)
+                case "force":
+                    self.fleet.falls_silent(claim.host)
+                    try:
+                        return self.fleet.force(claim)
+                    finally:
+                        self.hosts[claim.host].report()
+            return self.fleet.expire(0)
+
+        return call
+
+    def claim(self, which: int) -> Claim:
+        """One of the latest, be it the target of a move."""
+        return self.claims[-8:][which % len(self.claims[-8:])]
+
+    def move_to(self, which: int) -> tuple[str | None, str]:
+        """The status of the move to a claim, and of the claim."""
+        claim_id: UUID = self.claim(which).claim_id
+        found = self.fleet.sql("SELECT status FROM moves WHERE target_claim_id = :id", id=claim_id)
+        return found[0][0] if found else None, self.fleet.show(self.claim(which)).status
+
+    def answer_of(self, call: Callable[[], object]) -> Callable[[], object]:
+        """The call, with what it refuses as its answer."""
+
+        def answer() -> object:
+            try:
+                return call()
+            except ServiceFailed:
+                raise
+            except PortclaimError as error:
+                return error
+
+        return answer
+
+    def answer(self, call: Callable[[], object]) -> object:
+        answer = self.answer_of(call)()
+        self.learn([answer])
+        return answer
+
+    def learn(self, answers: Sequence[object]) -> None:
+        known = {claim.claim_id for claim in self.claims}
+        for answer in answers:
+            assert not isinstance(answer, Exception) or isinstance(answer, PortclaimError), answer
+            if isinstance(answer, Move) and answer.target.claim_id not in known:
+                self.claims.append(answer.target)
+
+
+def is_live(status: str) -> bool:
+    return status in {"begun", "completing"}
+
+
+def test_whoever_moves_has_devices_on_one_host_or_the_other(database_url: str) -> None:
+    run_state_machine_as_test(
+        lambda: Migration(database_url),  # type: ignore[arg-type]  # what makes a machine will do
+        settings=settings(
+            max_examples=short_or_long(20, 500),
+            stateful_step_count=short_or_long(30, 60),
+            derandomize=not IS_LONG,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # what fails between threads may not fail again, so as to be shrunk
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

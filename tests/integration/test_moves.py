@@ -1,0 +1,231 @@
+"""An instance goes to another host: it has its devices here until it has others there."""
+
+from functools import partial
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from common.errors import (
+    ClaimConflict,
+    ClaimNotFound,
+    ClaimRefused,
+    InvalidRequest,
+    MoveConflict,
+    MoveNotFound,
+)
+from common.rpc.messages import Claim
+from common.rpc.move_messages import Move
+from tests.support.concurrency import at_once
+from tests.support.fleet import Fleet
+from tests.support.moves import causes, instance_on_h1, standing
+
+
+@pytest.fixture
+def source(fleet: Fleet) -> Claim:
+    return instance_on_h1(fleet)
+
+
+class TestBegin:
+    def test_it_claims_the_same_elsewhere_and_leaves_the_source_as_it_is(
+        self, fleet: Fleet, source: Claim
+    ) -> None:
+        move = fleet.move(source)
+        assert (move.status, move.source.status, move.target.status) == ("begun", "allocated", "claimed")
+        assert move.target.host != "h1"
+        assert move.target.instance_id == source.instance_id
+        assert [device.dev_type for device in move.target.devices] == ["type-VF"] * 2
+        assert fleet.sent[-1][0] == move.target.host
+        assert (fleet.sent[-1][1].action, fleet.sent[-1][1].claim_id) == ("attach", move.target.claim_id)
+        assert causes(fleet, move.target) == [f"move of claim {source.claim_id}"]
+
+    def test_a_resize_asks_for_something_else(self, fleet: Fleet, source: Claim) -> None:
+        move = fleet.move(source, alias="nic-pf:1", hosts=["h3"])
+        assert [(move.target.host, device.dev_type) for device in move.target.devices] == [("h3", "type-PF")]
+
+    def test_what_was_claimed_for_one_host_may_go_to_any(self, fleet: Fleet, source: Claim) -> None:
+        assert fleet.move(source).target.host in {"h2", "h3"}
+
+    def test_where_it_is_now_is_no_other_host(self, fleet: Fleet, source: Claim) -> None:
+        with pytest.raises(ClaimRefused, match="all hosts that have such a device are to be avoided"):
+            fleet.move(source, hosts=["h1"])
+        fleet.scheduler.drain("h2", "new fan")
+        fleet.scheduler.drain("h3", "new fan")
+        before = fleet.contents()
+        with pytest.raises(ClaimRefused):
+            fleet.move(source)
+        assert fleet.contents() == before
+
+    @pytest.mark.parametrize("wish", ["nic-vf:2", "nic-pf:1,nic-vf:1"])
+    @pytest.mark.usefixtures("source")
+    def test_again_it_is_the_same_move(self, fleet: Fleet, wish: str) -> None:
+        source = fleet.attached(fleet.claim(wish))
+        move = fleet.move(source)
+        before = fleet.contents()
+        assert fleet.move(source, move.target.claim_id) == move
+        assert fleet.contents() == before
+        answers = at_once([partial(fleet.move, source, move.target.claim_id)] * 4)
+        assert answers == [move] * 4
+
+    def test_again_when_all_is_over_it_says_how_it_ended(self, fleet: Fleet, source: Claim) -> None:
+        move = fleet.move(source)
+        fleet.attached(move.target)
+        completed = fleet.complete(move)
+        fleet.hosts["h1"].done(source)
+        again = fleet.move(source, move.target.claim_id)
+        assert (again.status, again.source.status) == ("completed", "released")
+        assert again.target == completed.target
+
+    def test_of_many_at_once_one_is_begun(self, fleet: Fleet, source: Claim) -> None:
+        answers = at_once([partial(fleet.move, source) for _ in range(6)])
+        begun = [answer for answer in answers if isinstance(answer, Move)]
+        assert len(begun) == 1
+        refused = [answer for answer in answers if isinstance(answer, MoveConflict)]
+        assert len(refused) == 5, answers
+        assert all(str(begun[0].target.claim_id) in str(error) for error in refused)
+
+    def test_its_id_cannot_be_used_for_something_else(self, fleet: Fleet, source: Claim) -> None:
+        move = fleet.move(source)
+        before = fleet.contents()
+        with pytest.raises(ClaimConflict):
+            fleet.move(source, move.target.claim_id, alias="nic-vf:1")
+        with pytest.raises(ClaimConflict):
+            fleet.move(source, source.claim_id)
+        assert fleet.contents() == before
+
+    def test_an_id_that_claims_the_same_without_a_move_is_in_use(self, fleet: Fleet, source: Claim) -> None:
+        plain = fleet.claim("nic-vf:2", instance_id=source.instance_id, avoid_hosts=["h1"])
+        with pytest.raises(ClaimConflict, match="not for a move of claim"):
+            fleet.move(source, plain.claim_id)
+
+    @pytest.mark.usefixtures("source")
+    def test_only_what_is_attached_can_be_moved(self, fleet: Fleet) -> None:
+        claim = fleet.claim("nic-vf:1")
+        with pytest.raises(MoveConflict, match="is claimed: only an allocated one can be moved"):
+            fleet.move(claim)
+        fleet.attached(claim)
+        fleet.release(claim)
+        with pytest.raises(MoveConflict, match="is releasing"):
+            fleet.move(claim)
+
+    def test_what_is_being_moved_is_not_moved_again_from_either_end(
+        self, fleet: Fleet, source: Claim
+    ) -> None:
+        move = fleet.move(source)
+        fleet.attached(move.target)
+        for end in (move.source, move.target):
+            with pytest.raises(MoveConflict, match="complete or revert that first"):
+                fleet.move(end)
+        fleet.complete(move)
+        assert fleet.move(move.target).source.claim_id == move.target.claim_id
+
+    def test_what_is_not_there_or_has_no_meaning_is_refused(self, fleet: Fleet, source: Claim) -> None:
+        before = fleet.contents()
+        with pytest.raises(ClaimNotFound):
+            fleet.move(source.model_copy(update={"claim_id": uuid4()}))
+        with pytest.raises(InvalidRequest, match="'nic' is no alias"):
+            fleet.move(source, alias="nic:1")
+        for call in (fleet.scheduler.complete_move, fleet.scheduler.revert_move):
+            with pytest.raises(MoveNotFound, match="there is no move to claim"):
+                call(source.claim_id)
+        assert fleet.contents() == before
+
+
+class TestComplete:
+    def test_once_the_target_is_attached_the_source_is_released(self, fleet: Fleet, source: Claim) -> None:
+        move = fleet.move(source)
+        fleet.attached(move.target)
+        assert standing(fleet, move) == ("begun", "allocated", "allocated")
+        completed = fleet.complete(move)
+        assert (completed.status, completed.source.status) == ("completed", "releasing")
+        host, step = fleet.sent[-1]
+        assert (host, step.action, step.claim_id) == ("h1", "detach", source.claim_id)
+        fleet.hosts["h1"].done(source)
+        assert standing(fleet, move) == ("completed", "released", "allocated")
+        assert causes(fleet, source)[2:] == [f"moved to claim {move.target.claim_id}", "detach done"]
+        assert set(fleet.status("h1").values()) == {"available"}
+
+    def test_called_before_that_the_answer_of_the_agent_releases_it(
+        self, fleet: Fleet, source: Claim
+    ) -> None:
+        move = fleet.move(source)
+        assert fleet.complete(move).status == "completing"
+        assert standing(fleet, move) == ("completing", "allocated", "claimed")
+        fleet.sent.clear()
+        fleet.hosts[move.target.host].done(move.target)
+        assert standing(fleet, move) == ("completed", "releasing", "allocated")
+        fleet.relay().pass_on()
+        assert [(host, step.action, step.claim_id) for host, step in fleet.sent] == [
+            ("h1", "detach", source.claim_id)
+        ]
+
+    def test_relays_are_woken_by_that(self, fleet: Fleet, source: Claim) -> None:
+        move = fleet.move(source)
+        fleet.complete(move)
+        with fleet.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("LISTEN portclaim_outbox"))
+            fleet.hosts[move.target.host].done(move.target)
+            driver = connection.connection.dbapi_connection
+            connection.execute(sa.text("UNLISTEN portclaim_outbox"))
+            assert [notice.channel for notice in driver.notifies] == ["portclaim_outbox"]
+
+    @pytest.mark.parametrize("is_attached", [False, True])
+    def test_again_and_again_is_as_good_as_once(self, fleet: Fleet, source: Claim, is_attached: bool) -> None:
+        move = fleet.move(source)
+        if is_attached:
+            fleet.attached(move.target)
+        first = fleet.complete(move)
+        before = fleet.contents()
+        assert fleet.complete(move) == first
+        assert fleet.contents() == before
+
+    def test_after_a_revert_it_is_refused(self, fleet: Fleet, source: Claim) -> None:
+        move = fleet.move(source)
+        fleet.revert(move)
+        before = fleet.contents()
+        with pytest.raises(MoveConflict, match="was reverted"):
+            fleet.complete(move)
+        assert fleet.contents() == before
+
+    def test_of_a_silent_source_nothing_is_free_before_its_agent_is_back(
+        self, fleet: Fleet, source: Claim
+    ) -> None:
+        move = fleet.move(source)
+        fleet.falls_silent("h1")
+        fleet.attached(move.target)
+        fleet.complete(move)
+        assert fleet.status("h1")[source.devices[0].address] == "allocated"
+        assert [held.status for held in fleet.hosts["h1"].holdings()] == ["releasing"]
+        fleet.hosts["h1"].done(source)
+        assert fleet.show(source).status == "released"
+
+
+class TestRevert:
+    @pytest.mark.parametrize("before_that", ["nothing", "completing", "attached"])
+    def test_the_target_goes_and_the_source_stays(
+        self, fleet: Fleet, source: Claim, before_that: str
+    ) -> None:
+        move = fleet.move(source)
+        if before_that == "attached":
+            fleet.attached(move.target)
+        if before_that == "completing":
+            fleet.complete(move)
+        reverted = fleet.revert(move)
+        assert (reverted.status, reverted.target.status) == ("reverted", "releasing")
+        assert fleet.sent[-1][1].action == "detach"
+        before = fleet.contents()
+        assert fleet.revert(move) == reverted
+        assert fleet.contents() == before
+        fleet.hosts[move.target.host].done(move.target)
+        assert standing(fleet, move) == ("reverted", "allocated", "released")
+        assert causes(fleet, move.target)[-2:] == [f"move of claim {source.claim_id} reverted", "detach done"]
+        assert fleet.move(source).status == "begun", "it may be tried anew"
+
+    def test_what_is_completed_is_not_reverted(self, fleet: Fleet, source: Claim) -> None:
+        move = fleet.move(source)
+        fleet.attached(move.target)
+        fleet.complete(move)
+        before = fleet.contents()
+        with pytest.raises(MoveConflict, match="is completed"):
+            fleet.revert(move)
+        assert fleet.contents() == before

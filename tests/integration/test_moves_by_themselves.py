@@ -1,0 +1,130 @@
+"""What an end of a move comes to decides on the move; the other end stays as it is."""
+
+from datetime import timedelta
+
+import pytest
+
+from common.db.history import Pruning
+from common.errors import MoveConflict, MoveNotFound
+from common.rpc.messages import Claim
+from tests.support.fleet import Fleet, pf
+from tests.support.moves import instance_on_h1, reason, standing
+
+
+@pytest.fixture
+def source(fleet: Fleet) -> Claim:
+    return instance_on_h1(fleet)
+
+
+@pytest.mark.parametrize("completing", [False, True])
+def test_an_attach_that_fails_reverts(fleet: Fleet, source: Claim, completing: bool) -> None:
+    move = fleet.move(source)
+    if completing:
+        fleet.complete(move)
+    fleet.hosts[move.target.host].failed(move.target, "no such instance")
+    assert standing(fleet, move) == ("reverted", "allocated", "failed")
+    assert reason(fleet, move) == "its target is now failed: no such instance"
+    with pytest.raises(MoveConflict, match="no such instance"):
+        fleet.complete(move)
+    assert fleet.revert(move).status == "reverted"
+
+
+def test_so_does_an_instance_that_has_gone_from_the_target(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.attached(move.target)
+    fleet.hosts[move.target.host].failed(move.target, "its instance is gone")
+    assert standing(fleet, move) == ("reverted", "allocated", "failed")
+
+
+def test_a_target_that_is_not_attached_in_time_reverts(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.complete(move)
+    fleet.falls_silent(move.target.host)
+    fleet.sql("UPDATE claims SET created_at = '2000-01-01'")
+    assert fleet.expire() == [move.target.claim_id]
+    assert standing(fleet, move) == ("reverted", "allocated", "releasing")
+    assert reason(fleet, move) == "its target is now releasing: not attached within 1800 s"
+    fleet.hosts[move.target.host].done(move.target)
+    assert standing(fleet, move) == ("reverted", "allocated", "expired")
+
+
+def test_a_target_that_a_caller_releases_reverts(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.release(move.target)
+    assert standing(fleet, move) == ("reverted", "allocated", "releasing")
+    assert reason(fleet, move) == "its target is now releasing"
+
+
+def test_a_target_whose_host_burns_down_reverts(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.falls_silent(move.target.host)
+    fleet.force(move.target)
+    assert standing(fleet, move) == ("reverted", "allocated", "released")
+
+
+def test_a_target_whose_host_is_removed_reverts(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.falls_silent(move.target.host)
+    fleet.scheduler.remove_host(move.target.host, "ann", "sold", force=True)
+    assert standing(fleet, move) == ("reverted", "allocated", "released")
+
+
+@pytest.mark.parametrize("completing", [False, True])
+def test_a_source_whose_host_burns_down_completes_as_far_as_can_be(
+    fleet: Fleet, source: Claim, completing: bool
+) -> None:
+    move = fleet.move(source)
+    if completing:
+        fleet.complete(move)
+    fleet.falls_silent("h1")
+    fleet.force(source)
+    assert standing(fleet, move) == ("completed", "released", "claimed")
+    assert (reason(fleet, move) or "").startswith("its source is now released: released by force, by ann")
+    assert fleet.complete(move).status == "completed"
+    with pytest.raises(MoveConflict):
+        fleet.revert(move)
+    fleet.hosts[move.target.host].done(move.target)
+    assert standing(fleet, move) == ("completed", "released", "allocated")
+
+
+def test_a_source_that_a_caller_releases_completes(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    assert fleet.release(source).status == "releasing"
+    assert standing(fleet, move) == ("completed", "releasing", "claimed")
+    assert reason(fleet, move) == "its source is now releasing"
+    fleet.attached(move.target)
+
+
+def test_a_source_whose_instance_has_gone_completes(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.hosts["h1"].failed(source, "its instance is gone")
+    assert standing(fleet, move) == ("completed", "failed", "claimed")
+
+
+def test_an_instance_that_is_deleted_meanwhile_leaves_nothing(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    for end in (move.target, move.source):
+        fleet.hosts[end.host].done(fleet.release(end))
+    assert standing(fleet, move) == ("reverted", "released", "released")
+    assert {status for host in fleet.hosts for status in fleet.status(host).values()} == {"available"}
+
+
+def test_the_drain_of_either_host_changes_nothing(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.scheduler.drain("h1", "new fan")
+    fleet.scheduler.drain(move.target.host, "flapping", pf(0))
+    fleet.complete(move)
+    fleet.attached(move.target)
+    assert standing(fleet, move) == ("completed", "releasing", "allocated")
+
+
+def test_what_ended_long_ago_is_forgotten_with_its_moves(fleet: Fleet, source: Claim) -> None:
+    move = fleet.move(source)
+    fleet.attached(move.target)
+    fleet.complete(move)
+    fleet.hosts["h1"].done(source)
+    fleet.sql("UPDATE claims SET updated_at = '2000-01-01'")
+    Pruning(fleet.engine, timedelta(days=90)).work()
+    assert fleet.show(move.target).move is None
+    with pytest.raises(MoveNotFound):
+        fleet.complete(move)
