@@ -39,6 +39,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim claim --wait 300 --alias ...     wait in line for what cannot be had now
     portclaim waiting                          who waits for what
     portclaim move begin CLAIM_ID              the same once more on another host, to go there
+    portclaim host list                        which hosts take claims, and what they have left
     portclaim host drain HOST --reason WHY     no new claims for a host, or for one of its ports
     portclaim outbox list                      what agents have been told to do and have not done
 

@@ -1,18 +1,34 @@
-"""``portclaim host drain|undrain|remove``."""
+"""``portclaim host list|drain|undrain|remove``."""
 
 from __future__ import annotations
 
 import getpass
 
 import click
+from rich.table import Table
+from rich.text import Text
 
+from cli import render
 from cli.session import Session, command
+from common.rpc.operator_messages import HostFilter, Hosts, HostSummary
 
 _port = click.option("--port", "address", metavar="ADDRESS", help="Only this port, by its PF's address.")
 _reason = click.option("--reason", required=True, help="Why; shown wherever somebody asks why not.")
 
 
 def add_maintenance_commands(host: click.Group) -> None:
+    @command(host, "list")
+    @click.option("--host", "name", help="Only this one.")
+    @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
+    @render.output_option
+    @click.pass_obj
+    def list_(session: Session, name: str | None, limit: int, output: str) -> None:
+        """List the hosts: whether they take claims and why not, and what they have free and held."""
+        found = session.scheduler.hosts(HostFilter(host=name, limit=limit))
+        render.as_json(found.hosts) if output == "json" else render.console().print(_table(found))
+        if found.more:
+            click.echo(f"there are more than {limit}; --limit shows more", err=True)
+
     @command(host)
     @click.argument("host")
     @_port
@@ -49,6 +65,30 @@ def add_maintenance_commands(host: click.Group) -> None:
         click.echo(f"{host} is out of the fleet")
         if ended:
             click.echo(_DANGER.format(claims=_live(ended), host=host), err=True)
+
+
+def _table(found: Hosts) -> Table:
+    table = render.table_of(
+        "host", "agent heard", "PFs free", "held", "VFs free", "held", "claims", "state", "drained ports"
+    )
+    for each in found.hosts:
+        table.add_row(
+            each.host,
+            f"{each.agent_silent_for:.0f} s ago",
+            str(each.pfs_available),
+            str(each.pfs_held),
+            str(each.vfs_available),
+            str(each.vfs_held),
+            str(each.live_claims),
+            _state(each),
+            ", ".join(f"{address} ({reason})" for address, reason in each.drained_ports.items()),
+        )
+    return table
+
+
+def _state(shown: HostSummary) -> Text:
+    state = render.status("silent" if shown.is_silent else "up")
+    return state.append(f", drained: {shown.drained_reason}") if shown.drained_reason else state
 
 
 _DANGER = """\

@@ -23,6 +23,8 @@ STYLES = {
     "unclaimable": "dim yellow",
     "unavailable": "dim red",
     "removed": "dim",
+    "up": "green",
+    "silent": "bold red",
     "releasing": "yellow",
     "released": "green",
     "failed": "bold red",
@@ -87,7 +89,7 @@ def move(shown: Move) -> None:
 
 
 def _claimed(devices: Iterable[ClaimedDevice]) -> Table:
-    table = _table("request", "address", "type", "ids", "numa", "in PF", "status")
+    table = table_of("request", "address", "type", "ids", "numa", "in PF", "status")
     for device in devices:
         table.add_row(
             str(device.request_index),
@@ -103,7 +105,7 @@ def _claimed(devices: Iterable[ClaimedDevice]) -> Table:
 
 def devices(shown: Iterable[Device]) -> None:
     """One line per device."""
-    table = _table("host", "address", "type", "ids", "numa", "status", "held by", "why")
+    table = table_of("host", "address", "type", "ids", "numa", "status", "held by", "why")
     for device in shown:
         table.add_row(
             device.host,
@@ -138,7 +140,7 @@ def trees(shown: Iterable[Device]) -> Iterator[Tree]:
 
 def explanation(shown: Explanation) -> None:
     """What every filter left over, and the nearest miss."""
-    table = _table("after the filter", "hosts", "devices")
+    table = table_of("after the filter", "hosts", "devices")
     for row in shown.filters:
         table.add_row(row.filter, str(row.hosts), str(row.devices))
     out = console()
@@ -167,7 +169,8 @@ def _leaf(device: Device) -> Text:
     return line
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """An empty table with these columns."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True)

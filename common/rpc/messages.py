@@ -248,7 +248,7 @@ class ClaimedDevice(Message):
 
 
 class MoveOfClaim(Message):
-    """A move that a claim is, or was, an end of; its target may be of use to whoever completes it."""
+    """A move that a claim is, or was, an end of. Who completes or reverts it names its target."""
 
     source_claim_id: Uuid
     target_claim_id: Uuid

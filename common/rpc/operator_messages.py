@@ -75,6 +75,41 @@ class WaitingClaims(Message):
     more: bool
 
 
+class HostFilter(Message):
+    """Which hosts to list; None means all. Of more than ``limit``, the first are answered."""
+
+    host: Host | None = None
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+
+
+class HostSummary(Message):
+    """A host as operators see it (view ``hosts``).
+
+    ``agent_silent_for`` are seconds; a host that ``is_silent`` gets no claims, whatever is ``available``.
+    ``drained_ports`` are addresses with the reason of each.
+    """
+
+    host: str
+    agent_silent_for: float
+    is_silent: bool
+    drained_reason: str | None
+    drained_ports: dict[str, str]
+    devices: int
+    available: int
+    pfs_available: int
+    pfs_held: int
+    vfs_available: int
+    vfs_held: int
+    live_claims: int
+
+
+class Hosts(Message):
+    """Hosts by name; ``more``: there were more than asked for."""
+
+    hosts: list[HostSummary]
+    more: bool
+
+
 class StepFilter(Message):
     """Which awaited steps to list; of more than ``limit``, those that have waited longest."""
 

@@ -20,6 +20,8 @@ from common.rpc.operator_messages import (
     AwaitedSteps,
     Drain,
     ForcedRelease,
+    HostFilter,
+    Hosts,
     LiveClaims,
     Removal,
     Retried,
@@ -103,6 +105,10 @@ class SchedulerClient(Client):
     def devices(self, wanted: DeviceFilter) -> Devices:
         """List devices as operators see them."""
         return self._call("devices", wanted, Devices)
+
+    def hosts(self, wanted: HostFilter) -> Hosts:
+        """List hosts: whether they take claims, and what they have free and held."""
+        return self._call("hosts", wanted, Hosts)
 
     def drain(self, host: str, reason: str, address: str | None = None) -> int:
         """Give a host, or its port at ``address``, no new claims; answers how many live claims stay there.

@@ -1,4 +1,4 @@
-"""Read what callers ask for: one claim, or devices as operators see them."""
+"""Read what callers ask for: one claim, or devices, hosts and steps as operators see them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from common.rpc.messages import Claim, Device, DeviceFilter, Devices
 from common.rpc.operator_messages import (
     AwaitedStep,
     AwaitedSteps,
+    HostFilter,
+    Hosts,
+    HostSummary,
     StepFilter,
     WaitingClaim,
     WaitingClaims,
@@ -36,6 +39,17 @@ _DEVICES = sa.text("""
        AND CASE WHEN cast(:status AS text) IS NULL THEN effective_status <> 'removed'
                 ELSE effective_status = :status END
      ORDER BY host, port, dev_type = 'type-VF', address
+     LIMIT :limit + 1
+""")
+
+_HOSTS = sa.text("""
+    SELECT host, cast(extract(epoch FROM agent_silent_for) AS double precision) AS agent_silent_for,
+           agent_silent_for > make_interval(secs => :agent_down_after) AS is_silent,
+           drained_reason, drained_ports, devices, available,
+           pfs_available, pfs_held, vfs_available, vfs_held, live_claims
+      FROM hosts
+     WHERE cast(:host AS text) IS NULL OR host = :host
+     ORDER BY host
      LIMIT :limit + 1
 """)
 
@@ -76,6 +90,14 @@ def devices(connection: sa.Connection, wanted: DeviceFilter) -> Devices:
     rows = connection.execute(_DEVICES, wanted.model_dump()).mappings().all()
     shown = [Device.model_validate(dict(row)) for row in rows[: wanted.limit]]
     return Devices(devices=shown, more=len(rows) > wanted.limit)
+
+
+def hosts(connection: sa.Connection, wanted: HostFilter, agent_down_after: float) -> Hosts:
+    """The hosts in the order of their names, those included that have been removed."""
+    facts = wanted.model_dump() | {"agent_down_after": agent_down_after}
+    rows = connection.execute(_HOSTS, facts).mappings().all()
+    shown = [HostSummary.model_validate(dict(row)) for row in rows[: wanted.limit]]
+    return Hosts(hosts=shown, more=len(rows) > wanted.limit)
 
 
 def awaited_steps(connection: sa.Connection, wanted: StepFilter) -> AwaitedSteps:

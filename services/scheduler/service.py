@@ -31,6 +31,8 @@ from common.rpc.operator_messages import (
     AwaitedSteps,
     Drain,
     ForcedRelease,
+    HostFilter,
+    Hosts,
     LiveClaims,
     Removal,
     Retried,
@@ -120,6 +122,10 @@ class SchedulerEndpoint(Endpoint):
     @exposed(DeviceFilter)
     def devices(self, wanted: DeviceFilter) -> Devices:
         return in_transaction(self._engine, lambda c: lookups.devices(c, wanted))
+
+    @exposed(HostFilter)
+    def hosts(self, wanted: HostFilter) -> Hosts:
+        return in_transaction(self._engine, lambda c: lookups.hosts(c, wanted, self._agent_down_after))
 
     @exposed(Drain)
     def drain(self, wanted: Drain) -> LiveClaims:

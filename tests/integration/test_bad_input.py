@@ -232,6 +232,11 @@ class TestMessagesForTheScheduler:
             ("devices", {"dev_type": "PF"}, "dev_type"),
             ("devices", {"status": "free"}, "status"),
             ("devices", {"host": ""}, "host"),
+            ("hosts", {"limit": 0}, "limit"),
+            ("move", {"claim_id": str(uuid4())}, "source_claim_id"),
+            ("move", {"claim_id": str(uuid4()), "source_claim_id": str(uuid4()), "hosts": []}, "hosts"),
+            ("complete_move", {"claim_id": "c1"}, "claim_id"),
+            ("revert_move", {}, "claim_id"),
             ("ping", {"hello": 1}, "hello"),
         ]:
             assert_invalid(refusal(bus, "scheduler", method, message), named, (method, message))

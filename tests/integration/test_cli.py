@@ -189,6 +189,18 @@ class TestWithServices:
         assert (forced.returncode, forced.stdout) == (0, "h1 is out of the fleet\n")
         assert "DANGER: 1 live claim ended" in forced.stderr
 
+    def test_hosts_are_listed_with_what_keeps_them(self, portclaim: Run, fleet: Fleet) -> None:
+        fleet.host("h2", ports=1, vfs=2)
+        fleet.scheduler.drain("h1", "flapping", pf(1))
+        fleet.scheduler.drain("h2", "new fan")
+        first, second = done_in_json(portclaim("host", "list", "--output", "json"))
+        assert (first["drained_ports"], second["drained_reason"]) == ({pf(1): "flapping"}, "new fan")
+        lines = [" ".join(line.split()) for line in done(portclaim("host", "list")).splitlines()]
+        assert lines[1].endswith(f"1 0 2 0 0 up {pf(1)} (flapping)")
+        assert lines[2].endswith("0 0 0 0 0 up, drained: new fan")
+        fleet.falls_silent("h2")
+        assert "silent, drained: new fan" in done(portclaim("host", "list", "--host", "h2"))
+
     def test_steps_without_an_answer_are_listed_and_sent_again(self, portclaim: Run, fleet: Fleet) -> None:
         claim = done_in_json(portclaim("claim", "--alias", "nic-vf:1", "--output", "json"))
         fleet.sql("UPDATE outbox SET send_after = 'infinity', sends = 100")

@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from common import config
-from common.errors import HostIsAlive
+from common.errors import ClaimRefused, HostIsAlive
 from common.rpc.compute_agent import ComputeAgentClient
 from common.rpc.messages import Claim, ClaimRequest, DeviceFilter, Step
+from common.rpc.operator_messages import HostFilter
 from common.rpc.scheduler import SchedulerClient
 from common.rpc.transport import transport
 from services.compute_agent.agent import ComputeAgent
@@ -73,6 +74,18 @@ class Fleet:
         wait_until(lambda: self.scheduler.show(claim_id).status == status, f"the claim is {status}")
         return self.scheduler.show(claim_id)
 
+    def wait_for_report(self) -> None:
+        """Until its agent has been heard once more."""
+        last = 0.0
+
+        def is_heard() -> bool:
+            nonlocal last
+            [host] = self.scheduler.hosts(HostFilter()).hosts
+            before, last = last, host.agent_silent_for
+            return last < before
+
+        wait_until(is_heard, "its agent is heard")
+
     def statuses(self) -> dict[str, str]:
         listed = self.scheduler.devices(DeviceFilter(host=HOST)).devices
         return {device.address: device.effective_status for device in listed}
@@ -122,6 +135,30 @@ def test_a_port_goes_to_a_guest_and_comes_home(fleet: Fleet) -> None:
     assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
     assert fleet.devices_in_tree().issuperset(VFS)
     assert fleet.effects() == [("attach", PF), ("detach", PF)]
+
+
+def test_a_port_is_drained_while_its_agent_serves(fleet: Fleet) -> None:
+    agent = fleet.start_agent()
+    whole = fleet.claim("pf:1").claim_id
+    fleet.wait_for(whole, "allocated")
+    assert fleet.scheduler.drain(HOST, "flapping link", PF) == 1
+    fleet.wait_for_report()
+    assert fleet.statuses() == {PF: "allocated"} | dict.fromkeys(VFS, "unavailable")
+
+    fleet.scheduler.release(whole)
+    fleet.wait_for(whole, "released")
+    assert fleet.effects() == [("attach", PF), ("detach", PF)]
+    wait_until(lambda: fleet.devices_in_tree().issuperset(VFS), "the VFs are back on the host")
+    for _ in range(2):
+        assert fleet.statuses() == dict.fromkeys([PF, *VFS], "unavailable")
+        with pytest.raises(ClaimRefused, match="drained; node-1: flapping link"):
+            fleet.claim("vf:1")
+        agent.stop()
+        agent = fleet.start_agent()  # what it finds, it reports anew
+
+    fleet.scheduler.undrain(HOST, PF)
+    assert fleet.statuses() == dict.fromkeys([PF, *VFS], "available")
+    fleet.wait_for(fleet.claim("vf:1").claim_id, "allocated")
 
 
 def test_an_attach_that_fails_frees_the_devices_and_says_why(fleet: Fleet) -> None:
