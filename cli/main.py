@@ -9,6 +9,7 @@ from cli.config_check import config
 from cli.database import db
 from cli.demo import demo
 from cli.devices import add_device_commands
+from cli.events import add_event_commands
 from cli.host import host
 from cli.maintenance import add_maintenance_commands
 from cli.moves import move
@@ -42,6 +43,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim host list                        which hosts take claims, and what they have left
     portclaim host drain HOST --reason WHY     no new claims for a host, or for one of its ports
     portclaim outbox list                      what agents have been told to do and have not done
+    portclaim events                           what becomes of claims and devices, as it happens
 
     Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 bad usage.
     """
@@ -51,6 +53,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
 add_claim_commands(main)
 add_device_commands(main)
 add_waiting_command(main)
+add_event_commands(main)
 main.add_command(config)
 main.add_command(db)
 main.add_command(demo)

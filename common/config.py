@@ -102,6 +102,12 @@ CONDUCTOR_OPTIONS = [
         help="Days after which a claim that has ended is forgotten, with its history; 0: never. "
         "`portclaim db prune` does the same by hand.",
     ),
+    cfg.BoolOpt(
+        "publish_events",
+        default=True,
+        help="Publish what becomes of claims and devices on the exchange portclaim.events. What happens "
+        "while no conductor does is published once one does again.",
+    ),
 ]
 
 SCHEDULER = cfg.OptGroup("scheduler", "Claims")

@@ -34,6 +34,10 @@ class InvalidMessage(PortclaimError):
     """A message has missing or unknown fields, or values of the wrong type; it changed nothing."""
 
 
+class UnknownSchema(PortclaimError):
+    """An event follows another version of the schema than this program reads. It is left where it is."""
+
+
 class InvalidRequest(PortclaimError):
     """A well-formed message asks for something that has no meaning here, like an unknown alias."""
 

@@ -33,9 +33,17 @@ _PRUNE = sa.text("""
            (SELECT count(*) FROM batch) AS seen, (SELECT count(*) FROM gone) AS pruned
 """)
 
+_PRUNE_DEVICE_EVENTS = sa.text("""
+    DELETE FROM device_events
+     WHERE id IN (SELECT id FROM (SELECT id, at FROM device_events ORDER BY id LIMIT :size
+                                     FOR UPDATE SKIP LOCKED) oldest
+                   WHERE at < now() - cast(:older_than AS interval))
+""")
+
 
 class Pruning:
-    """Deletes claims that ended longer ago than ``older_than``, with their events and holds.
+    """Deletes claims that ended longer ago than ``older_than``, with their events and holds, and as old
+    changes of devices.
 
     A claim's id, once forgotten, may be used anew. ``pruned`` counts what was deleted so far.
     """
@@ -48,9 +56,12 @@ class Pruning:
         self._after: UUID | None = None
 
     def work(self) -> bool:
-        """Look at one batch of claims; are there more? After the last one it begins anew."""
+        """Look at one batch of each; are there more? After the last claim it begins anew."""
         facts = {"after": self._after, "size": self._size, "older_than": self._older_than}
         batch = in_transaction(self._engine, lambda connection: connection.execute(_PRUNE, facts).one())
+        changes = in_transaction(
+            self._engine, lambda connection: connection.execute(_PRUNE_DEVICE_EVENTS, facts).rowcount
+        )
         self.pruned += batch.pruned
         self._after = batch.last if batch.seen == self._size else None
-        return self._after is not None
+        return self._after is not None or changes == self._size

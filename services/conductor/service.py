@@ -26,8 +26,10 @@ from common.rpc.messages import (
 )
 from common.rpc.transport import transport
 from services.conductor import expiry, inventory, lifecycle
+from services.conductor.publisher import Exchange, Publisher
 from services.conductor.relay import Relay
 
+_EVENTS_PAUSE = 0.5  # seconds; nobody is woken, because a NOTIFY would make claims commit one by one
 _EXPIRY_PAUSE = 60.0  # seconds, at most
 _PRUNE_PAUSE = 3600.0
 
@@ -66,7 +68,7 @@ class Conductor:
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each of what comes round.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + 3)
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 4)
         endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
@@ -80,6 +82,11 @@ class Conductor:
             pruning = Pruning(self._engine, timedelta(days=prune_after))
             self._rounds.append(Periodic("pruning", pruning.work, _PRUNE_PAUSE))
             self._rounds[-1].wake()
+        self._exchange = None
+        if conf.conductor.publish_events:
+            self._exchange = Exchange(conf)
+            publisher = Publisher(self._engine, self._exchange.publish)
+            self._rounds.append(Periodic("publisher of events", publisher.work, _EVENTS_PAUSE))
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
         for each in self._rounds:
@@ -93,6 +100,8 @@ class Conductor:
         self._doorbell.end()
         for each in self._rounds:
             each.end()
+        if self._exchange is not None:
+            self._exchange.close()
         self._bus.cleanup()
         self._engine.dispose()
 

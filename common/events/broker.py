@@ -1,0 +1,99 @@
+"""The way to the broker for events: the one that oslo.messaging is configured with, by kombu itself."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import kombu
+import oslo_messaging
+from oslo_config import cfg
+from oslo_messaging._drivers.common import ConfigOptsProxy
+from oslo_messaging._drivers.impl_rabbit import rabbit_opts
+
+from common.errors import InvalidConfiguration
+
+EXCHANGE = kombu.Exchange("portclaim.events", type="topic", durable=True, delivery_mode="persistent")
+
+CONNECT_TIMEOUT = 5.0  # seconds, for each host of the broker
+_SECTION = "oslo_messaging_rabbit"
+_PORT = 5672
+
+
+def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> kombu.Connection:
+    """A connection to the broker of ``[DEFAULT] transport_url``, not made yet; ``fake://`` is kombu's memory.
+
+    ``options`` are the transport's. Raises :class:`InvalidConfiguration` for another bus.
+    """
+    url = oslo_messaging.TransportURL.parse(conf)
+    if url.transport == "fake":
+        return kombu.Connection("memory://", transport_options={"polling_interval": 0.05})
+    if url.transport != "rabbit":
+        raise InvalidConfiguration(
+            f"events need RabbitMQ, but [DEFAULT] transport_url is for {url.transport}: "
+            "set [conductor] publish_events = false, or use rabbit://"
+        )
+    rabbit = _rabbit(conf, url)
+    hosts = url.hosts or [oslo_messaging.TransportHost("localhost", _PORT, "guest", "guest")]
+    return kombu.Connection(
+        [_amqp(host, url.virtual_host or "") for host in hosts],
+        heartbeat=rabbit.heartbeat_timeout_threshold if heartbeat else 0,
+        ssl=_ssl(rabbit, [host.hostname for host in hosts]) if rabbit.ssl else False,
+        connect_timeout=CONNECT_TIMEOUT,
+        failover_strategy=rabbit.kombu_failover_strategy,
+        transport_options=options,
+    )
+
+
+def queue_type(conf: cfg.ConfigOpts) -> str:
+    """What a queue that outlives its consumer is, as oslo.messaging's own are: ``classic`` or ``quorum``."""
+    return (
+        "quorum" if _rabbit(conf, oslo_messaging.TransportURL.parse(conf)).rabbit_quorum_queue else "classic"
+    )
+
+
+def reach(connection: kombu.Connection) -> None:
+    """Connect, if it is not connected, to the first of the broker's hosts that answers."""
+    hosts = len(connection.alt or ["the only one"])
+    connection.ensure_connection(max_retries=hosts - 1, interval_start=0, interval_step=0)
+
+
+def faults(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
+    """What is raised when the broker is away, or refuses."""
+    return (
+        kombu.exceptions.OperationalError,
+        *connection.connection_errors,
+        *connection.channel_errors,
+    )
+
+
+def _rabbit(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Any:
+    """oslo.messaging's options; those in the URL's query count more."""
+    conf.register_opts(rabbit_opts, group=_SECTION)
+    return ConfigOptsProxy(conf, url, _SECTION)[_SECTION]
+
+
+def _amqp(host: oslo_messaging.TransportHost, virtual_host: str) -> str:
+    amqp = kombu.Connection(
+        transport="pyamqp",
+        hostname=host.hostname,
+        port=host.port or _PORT,
+        userid=host.username or None,
+        password=host.password or None,
+        virtual_host=virtual_host,
+    )
+    return str(amqp.as_uri(include_password=True))
+
+
+def _ssl(rabbit: Any, hosts: list[str]) -> dict[str, Any] | bool:
+    """As oslo.messaging does it: with an authority's certificate the broker's is checked, else it is not."""
+    given = {
+        "keyfile": rabbit.ssl_key_file,
+        "certfile": rabbit.ssl_cert_file,
+        "ca_certs": rabbit.ssl_ca_file,
+    }
+    options: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if rabbit.ssl_ca_file:
+        options["cert_reqs"] = ssl.CERT_REQUIRED
+        options["server_hostname"] = hosts[0] if len(hosts) == 1 else None
+    return options or True

@@ -1,0 +1,361 @@
+"""What is recorded is published: all of it, in order, and once unless something dies."""
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common.db.history import Pruning
+from common.errors import ServiceUnavailable
+from common.events.schema import Event, read
+from common.rpc.messages import Claim
+from services.conductor.event_log import Recorded
+from services.conductor.publisher import Publisher
+from tests.support.concurrency import meanwhile, wait_until
+from tests.support.effort import short_or_long
+from tests.support.fleet import Fleet, Host, gpu, pf, port_devices, slice_of, vf
+
+
+class Reader:
+    """A publisher, and a broker that has taken what is in ``events``."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.events: list[Event] = []
+        self.is_away = False
+        self.dies_after = False
+        self.publisher = Publisher(fleet.engine, self._publish)
+
+    def _publish(self, batch: Sequence[Recorded]) -> None:
+        if self.is_away:
+            raise ServiceUnavailable("no broker")
+        self.events += [read(recorded.body) for recorded in batch]
+        if self.dies_after:
+            raise ConnectionAbortedError
+
+    def catch_up(self) -> list[Event]:
+        """All that is there now, and was not taken before."""
+        before = len(self.events)
+        while self.publisher.work():
+            continue
+        return self.events[before:]
+
+
+@pytest.fixture
+def reader(fleet: Fleet) -> Reader:
+    return Reader(fleet)
+
+
+@pytest.fixture(autouse=True)
+def host(fleet: Fleet, reader: Reader) -> Host:
+    """One port with four VFs, of which everybody has heard."""
+    host = fleet.host("h1", ports=1, vfs=4)
+    reader.catch_up()
+    return host
+
+
+def changes(events: Iterable[Event]) -> list[tuple[str | None, str, str]]:
+    return [(event.from_status, event.to_status, event.cause) for event in events]
+
+
+class TestClaims:
+    def test_every_transition_is_told_with_its_cause(self, fleet: Fleet, host: Host, reader: Reader) -> None:
+        claim = fleet.claim("nic-vf:2")
+        host.done(claim)
+        fleet.release(claim)
+        host.failed(claim, "busy")
+        host.done(claim)
+        told = reader.catch_up()
+        assert changes(told) == [
+            (None, "claimed", "claim"),
+            ("claimed", "allocated", "attach done"),
+            ("allocated", "releasing", "release"),
+            ("releasing", "releasing", "detach failed: busy"),
+            ("releasing", "released", "detach done"),
+        ]
+        for event in told:
+            assert (event.kind, event.host) == ("claim", "h1")
+            assert (event.claim_id, event.instance_id) == (claim.claim_id, claim.instance_id)
+            assert [(device.address, device.dev_type) for device in event.devices] == [
+                (device.address, device.dev_type) for device in claim.devices
+            ]
+        assert len({event.id for event in told}) == len(told)
+
+    def test_what_happened_before_is_told_once(self, fleet: Fleet, reader: Reader) -> None:
+        fleet.claim("nic-vf:1")
+        assert len(reader.catch_up()) == 1
+        assert reader.catch_up() == []
+        assert Reader(fleet).catch_up() == []
+
+    def test_a_backlog_goes_out_in_batches(self, fleet: Fleet, reader: Reader) -> None:
+        claims = [fleet.claim("nic-vf:1") for _ in range(4)]
+        assert [reader.publisher.pass_on(limit=3) for _ in range(3)] == [3, 1, 0]
+        assert [event.claim_id for event in reader.events[-4:]] == [claim.claim_id for claim in claims]
+
+    def test_a_claim_that_was_forgotten_holds_up_nothing(
+        self, fleet: Fleet, host: Host, reader: Reader
+    ) -> None:
+        host.done(fleet.release(fleet.claim("nic-vf:1")))
+        Pruning(fleet.engine, timedelta(0)).work()
+        fleet.claim("nic-vf:1")
+        assert len(reader.catch_up()) == 1
+
+
+class TestDevices:
+    def test_they_appear(self, fleet: Fleet, reader: Reader) -> None:
+        fleet.host_of("h2", [*port_devices(0, 1), gpu(3)])
+        told = reader.catch_up()
+        assert [event.devices[0].address for event in told] == [pf(0), pf(3), vf(0, 0)]
+        assert {event.kind for event in told} == {"device"}
+        assert set(changes(told)) == {(None, "available", "its host has it in order")}
+
+    def test_they_vanish_and_come_back(self, host: Host, reader: Reader) -> None:
+        host.lose(vf(0, 3))
+        host.report()
+        host.add(slice_of(0, 3))
+        host.report()
+        assert changes(reader.catch_up()) == [
+            ("available", "removed", "its host no longer lists it"),
+            ("removed", "available", "its host has it in order"),
+        ]
+
+    def test_they_fall_out_of_use_and_why(self, host: Host, reader: Reader) -> None:
+        for reason in ("no link", "too hot", None):
+            host.change(vf(0, 1), unusable_reason=reason)
+            host.report()
+        host.change(vf(0, 1), offered=False)
+        host.report()
+        assert changes(reader.catch_up()) == [
+            ("available", "unavailable", "no link"),
+            ("unavailable", "unavailable", "too hot"),
+            ("unavailable", "available", "its host has it in order"),
+            ("available", "unavailable", "no device_spec entry of its host takes it"),
+        ]
+
+    def test_a_port_is_drained_with_all_its_vfs(self, fleet: Fleet, reader: Reader) -> None:
+        fleet.scheduler.drain("h1", "flapping link", pf(0))
+        told = reader.catch_up()
+        assert len(told) == 5
+        assert set(changes(told)) == {("available", "unavailable", "port drained: flapping link")}
+        fleet.scheduler.undrain("h1", pf(0))
+        assert {event.to_status for event in reader.catch_up()} == {"available"}
+
+    def test_claims_are_none_of_their_own_doing(self, fleet: Fleet, host: Host, reader: Reader) -> None:
+        for alias in ("nic-pf:1", "nic-vf:4"):
+            claim = fleet.claim(alias)
+            host.done(claim)
+            host.report()
+            host.done(fleet.release(claim))
+        assert {event.kind for event in reader.catch_up()} == {"claim"}
+
+    def test_vfs_that_a_guest_took_along_are_away_until_they_are_seen_again(
+        self, fleet: Fleet, host: Host, reader: Reader
+    ) -> None:
+        claim = fleet.claim("nic-pf:1")
+        host.done(claim)
+        vfs = {address: device for address, device in host.devices.items() if address != pf(0)}
+        host.lose(*vfs)
+        host.report()
+        host.done(fleet.release(claim))
+        told = [event for event in reader.catch_up() if event.kind == "device"]
+        assert changes(told) == [("available", "unavailable", "its host does not list it now")] * 4
+        host.add(*vfs.values())
+        host.report()
+        told = reader.catch_up()
+        assert {event.devices[0].address for event in told} == set(vfs)
+        assert set(changes(told)) == {("unavailable", "available", "its host has it in order")}
+
+    def test_what_they_are_told_to_be_is_what_they_are(
+        self, fleet: Fleet, host: Host, reader: Reader
+    ) -> None:
+        host.change(vf(0, 0), unusable_reason="no link")
+        host.lose(vf(0, 1))
+        host.add(gpu(4))
+        host.report()
+        fleet.host("h2", ports=2, vfs=2)
+        fleet.scheduler.drain("h2", "hot", pf(1))
+        reader.catch_up()
+        told = {(event.host, event.devices[0].address): event.to_status for event in reader.events}
+        assert told == {
+            (name, address): status for name in ("h1", "h2") for address, status in fleet.status(name).items()
+        }
+
+
+class TestFaults:
+    def test_the_broker_is_away_for_a_while(self, fleet: Fleet, host: Host, reader: Reader) -> None:
+        reader.is_away = True
+        host.done(fleet.claim("nic-vf:1"))
+        assert reader.catch_up() == []
+        reader.is_away = False
+        assert [event.to_status for event in reader.catch_up()] == ["claimed", "allocated"]
+
+    def test_what_was_not_marked_comes_again_with_the_same_id(
+        self, fleet: Fleet, host: Host, reader: Reader
+    ) -> None:
+        host.done(fleet.claim("nic-vf:1"))
+        reader.dies_after = True
+        with pytest.raises(ConnectionAbortedError):
+            reader.publisher.work()
+        reader.dies_after = False
+        before = reader.events[-2:]
+        assert reader.catch_up() == before
+
+    def test_one_publishes_and_the_others_pass_by(self, fleet: Fleet) -> None:
+        fleet.claim("nic-vf:1")
+        others = Reader(fleet)
+        seen: list[int] = []
+
+        def publish(batch: Sequence[Recorded]) -> None:
+            seen.append(others.publisher.pass_on())
+
+        assert Publisher(fleet.engine, publish).pass_on() == 1
+        assert (seen, others.events) == ([0], [])
+
+    def test_operators_see_what_waits(self, fleet: Fleet, reader: Reader) -> None:
+        def backlog() -> dict[str, tuple[int, bool]]:
+            rows = fleet.sql("SELECT kind, unpublished, oldest_waits_for > interval '0' FROM event_backlog")
+            return {kind: (count, waits) for kind, count, waits in rows}
+
+        assert backlog() == {"claim": (0, None), "device": (0, None)}
+        fleet.claim("nic-vf:1")
+        fleet.claim("nic-vf:1")
+        assert backlog() == {"claim": (2, True), "device": (0, None)}
+        reader.catch_up()
+        assert backlog() == {"claim": (0, None), "device": (0, None)}
+
+
+class Writer:
+    """A transaction in which a claim could not be detached once more, and that is open until it ends."""
+
+    def __init__(self, fleet: Fleet, claim: Claim) -> None:
+        self.connection = fleet.engine.connect()
+        facts = {"id": claim.claim_id}
+        self.connection.execute(sa.text("SELECT FROM claims WHERE id = :id FOR UPDATE"), facts)
+        self.id: int = self.connection.scalar(
+            sa.text(
+                "INSERT INTO claim_events (claim_id, from_status, to_status, cause)"
+                " VALUES (:id, 'releasing', 'releasing', 'detach failed') RETURNING id"
+            ),
+            facts,
+        )
+
+    def end(self, *, well: bool) -> None:
+        if well:
+            self.connection.commit()
+        else:
+            self.connection.rollback()
+        self.connection.close()
+
+
+def gaps(fleet: Fleet) -> list[tuple[Any, ...]]:
+    return fleet.sql("SELECT kind, id FROM event_gaps ORDER BY id")
+
+
+def test_a_gap_is_filled_by_who_took_its_id(fleet: Fleet, host: Host, reader: Reader) -> None:
+    early, late = (Writer(fleet, fleet.release(fleet.claim("nic-vf:1"))) for _ in range(2))
+    reader.catch_up()
+    late.end(well=True)
+    assert [event.id for event in reader.catch_up()] == [f"claim-{late.id}"]
+    assert ("claim", early.id) in gaps(fleet)
+    assert fleet.sql("SELECT unpublished FROM event_backlog WHERE kind = 'claim'") == [(0,)]
+    early.end(well=True)
+    assert fleet.sql("SELECT unpublished FROM event_backlog WHERE kind = 'claim'") == [(1,)]
+    assert [event.id for event in reader.catch_up()] == [f"claim-{early.id}"]
+
+
+def test_a_gap_that_nobody_will_fill_is_given_up(fleet: Fleet, host: Host, reader: Reader) -> None:
+    early, late = (Writer(fleet, fleet.release(fleet.claim("nic-vf:1"))) for _ in range(2))
+    late.end(well=True)
+    reader.catch_up()
+    early.end(well=False)
+    # As soon as no transaction of the whole server is as old, those of other tests among them.
+    wait_until(lambda: not (reader.publisher.work() or gaps(fleet)), "it is given up")
+    assert f"claim-{early.id}" not in {event.id for event in reader.events}
+
+
+CLAIMS = 4
+# Whose transaction begins, or ends if it is open; how it then ends; and what the publisher does next.
+steps = st.lists(
+    st.tuples(
+        st.integers(0, CLAIMS - 1),
+        st.sampled_from(["commit", "commit", "roll back"]),
+        st.sampled_from(["publishes", "publishes", "waits", "dies"]),
+    ),
+    min_size=8,
+    max_size=24,
+)
+
+
+@settings(
+    max_examples=short_or_long(50, 1000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps=steps, limit=st.integers(1, 3))
+def test_whoever_commits_when_nothing_is_lost_and_each_claim_is_in_order(
+    fleet: Fleet, host: Host, steps: Sequence[tuple[int, str, str]], limit: int
+) -> None:
+    claims = [fleet.release(fleet.claim("nic-vf:1")) for _ in range(CLAIMS)]
+    reader = Reader(fleet)
+    reader.catch_up()
+    reader.events.clear()
+    open_: dict[int, Writer] = {}
+    committed: list[tuple[int, int]] = []
+    deaths = 0
+
+    def end(number: int, *, well: bool) -> None:
+        writer = open_.pop(number)
+        writer.end(well=well)
+        if well:
+            committed.append((number, writer.id))
+
+    for number, ending, publisher in steps:
+        if number in open_:
+            end(number, well=ending == "commit")
+        else:
+            open_[number] = Writer(fleet, claims[number])
+        if publisher == "waits":
+            continue
+        reader.dies_after = publisher == "dies"
+        try:
+            reader.publisher.pass_on(limit)
+        except ConnectionAbortedError:
+            deaths += 1
+        reader.dies_after = False
+    for number in list(open_):
+        end(number, well=True)
+    while reader.publisher.pass_on(limit):
+        continue
+
+    first_seen = list(dict.fromkeys(event.id for event in reader.events))
+    assert sorted(first_seen) == sorted(f"claim-{id}" for _, id in committed)
+    assert deaths or len(reader.events) == len(committed), "none came twice"
+    for number, claim in enumerate(claims):
+        told = [event.id for event in reader.events if event.claim_id == claim.claim_id]
+        assert list(dict.fromkeys(told)) == [f"claim-{id}" for which, id in committed if which == number]
+        host.done(claim)
+
+
+def test_a_writer_waits_for_no_publisher(fleet: Fleet, host: Host, reader: Reader) -> None:
+    fleet.claim("nic-vf:1")
+    with fleet.engine.connect() as connection:
+        connection.execute(sa.text("SELECT FROM event_cursors FOR UPDATE"))
+        stuck = meanwhile(reader.publisher.pass_on)
+        wait_until(lambda: len(reader.events) > 5, "it has published, and waits to mark that")
+        host.done(fleet.claim("nic-vf:1"))
+        host.lose(vf(0, 3))
+        host.report()
+        connection.rollback()
+    stuck.result()
+    reader.catch_up()
+    assert [event.to_status for event in reader.events[5:] if event.kind == "claim"] == [
+        "claimed",
+        "claimed",
+        "allocated",
+    ]
+    assert changes(event for event in reader.events[5:] if event.kind == "device") == [
+        ("available", "removed", "its host no longer lists it")
+    ]
