@@ -19,6 +19,7 @@ VIEWS = {
     "moves",
     "awaited_steps",
     "device_history",
+    "event_backlog",
 }
 
 

@@ -5,8 +5,8 @@ A claim's changes are in ``claim_events`` already, so that a claim writes nothin
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0014"
+down_revision = "0013"
 
 DEVICE_EVENTS = """
 CREATE TABLE device_events (
