@@ -87,7 +87,7 @@ class EventFilter(Message):
 
 def routing_key(kind: str, status: str, host: str | None) -> str:
     """``claim.released.compute-7.example``: the dots of a host's name divide words like any others."""
-    return f"{kind}.{status}.{'-' if host is None else host}"[:_LONGEST_KEY]
+    return f"{kind}.{status}.{'~' if host is None else host}"[:_LONGEST_KEY]
 
 
 def read(body: str | bytes) -> Event:
