@@ -108,8 +108,8 @@ class Exchange:
 class _Confirms:
     """Which messages the broker has not confirmed yet, by their number on the channel.
 
-    kombu waits for each one's before it sends the next: measured, a quarter of the rate. RabbitMQ confirms
-    what it can route nowhere, too. A channel in memory has none.
+    kombu alone would wait for each one's before it sends the next. RabbitMQ confirms what it can route
+    nowhere, too. A channel in memory has none.
     """
 
     def __init__(self, channel: Any) -> None:
