@@ -1,5 +1,6 @@
 """What every test run has: a directory, real servers on demand, and the truth about what was not tested."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,9 @@ from tests.support import engines
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever runs the tests in the background has them ignore what they send to what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if not hasattr(config, "workerinput"):
         engines.begin_run()
 

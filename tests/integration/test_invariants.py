@@ -6,7 +6,7 @@ from tests.support.fleet import Fleet
 from tests.support.invariants import RULES, violations
 
 # What a hand could do, if the database did not keep it from that, to a fleet with a PF allocated, a VF
-# claimed, and VFs of a third port free again.
+# claimed, VFs of a third port free again, claims that wait, and a move.
 BREAKS = {
     "a VF is held, and so is its PF": [
         "UPDATE pci_devices SET status = 'claimed', claim_id = :claimed WHERE parent_id = :whole",
@@ -100,6 +100,26 @@ BREAKS = {
         "INSERT INTO outbox (claim_id, step, action) VALUES (:allocated, 1, 'attach')",
         "UPDATE claims SET step = 2 WHERE id = :claimed",
     ],
+    "a move goes nowhere, or takes another instance's place": [
+        "UPDATE claims SET compute_node_id = (SELECT id FROM compute_nodes WHERE host = 'h1')"
+        " WHERE id = :target",
+        "UPDATE claims SET instance_id = gen_random_uuid() WHERE id = :target",
+    ],
+    "a claim is an end of two live moves": [
+        "INSERT INTO claim_moves (target_claim_id, source_claim_id) VALUES (:claimed, :target)",
+    ],
+    "a move lives on without one of its ends, or has ended with both": [
+        "UPDATE claims SET status = 'failed' WHERE id = :target",
+        "UPDATE claims SET status = 'releasing' WHERE id = :allocated",
+        "UPDATE claim_moves SET status = 'completed'",
+        "UPDATE claim_moves SET status = 'reverted'",
+    ],
+    "a source was let go of for a target that was never allocated": [
+        "UPDATE claim_events SET cause = 'moved to claim ' || :target WHERE claim_id = :allocated",
+    ],
+    "an instance has lost its devices, and nobody took them": [
+        "UPDATE claims SET status = 'released' WHERE id = :allocated",
+    ],
     "the events of a claim do not lead to its status": [
         "DELETE FROM claim_events WHERE claim_id = :claimed",
         "DELETE FROM claim_events WHERE claim_id = :ended AND to_status = 'releasing'",
@@ -121,6 +141,8 @@ def test_each_finds_it(fleet: Fleet) -> None:
     fleet.claim("nic-pf:1", hosts=["h2"])
     first, second = (fleet.claim("nic-pf:1", hosts=["h2"], wait=300) for _ in range(2))
     fleet.serve()
+    fleet.host("h3", ports=1, vfs=2)
+    target = fleet.move(whole, hosts=["h3"]).target
     ids = dict(
         fleet.sql(
             "SELECT d.address, d.id FROM pci_devices d JOIN compute_nodes n ON n.id = d.compute_node_id"
@@ -135,6 +157,7 @@ def test_each_finds_it(fleet: Fleet) -> None:
         "claimed": claimed.claim_id,
         "first": first.claim_id,
         "second": second.claim_id,
+        "target": target.claim_id,
     }
     with fleet.engine.connect() as connection:
         assert violations(connection) == []
