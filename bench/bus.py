@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.fleet import ALIASES
-from cli.keeper import keep
+from portclaim.cli.keeper import keep
 from tests.support.rabbitmq import Broker, start_rabbitmq
 from tests.support.services import as_ini
 
@@ -42,7 +42,7 @@ def services(database_url: str) -> Iterator[str]:
                 }
             )
         )
-        for name in ("services.scheduler", "services.conductor", "bench.echo"):
+        for name in ("portclaim.services.scheduler", "portclaim.services.conductor", "bench.echo"):
             kept = keep(
                 *(sys.executable, "-m", name, "--config-file", file),
                 ready=rf"portclaim-{name.partition('.')[2]} ready",

@@ -21,9 +21,9 @@ from bench.fleet import new_fleet, wanted
 from bench.limit import SCRIPTS, SEPARATELY, pgbench
 from bench.round_trips import counted
 from bench.sample import Sample, merged, ratio
-from cli.embedded import postgresql
-from common.db.transaction import connect
-from services.conductor import lifecycle
+from portclaim.cli.embedded import postgresql
+from portclaim.common.db.transaction import connect
+from portclaim.services.conductor import lifecycle
 from tests.support.straight_fleet import Size
 
 RESULTS = Path(__file__).parent / "results"

@@ -10,16 +10,16 @@ import sqlalchemy as sa
 
 from bench.crew import Do
 from bench.fleet import wanted
-from common import config
-from common.db.transaction import connect
-from common.rpc.conductor import ConductorClient
-from common.rpc.endpoint import VERSION
-from common.rpc.messages import Claim, ClaimRequest, StepResult
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
-from services.conductor import lifecycle
-from services.scheduler.claims import ClaimEngine
-from services.scheduler.packing import PACK, Packing
+from portclaim.common import config
+from portclaim.common.db.transaction import connect
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.endpoint import VERSION
+from portclaim.common.rpc.messages import Claim, ClaimRequest, StepResult
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
+from portclaim.services.conductor import lifecycle
+from portclaim.services.scheduler.claims import ClaimEngine
+from portclaim.services.scheduler.packing import PACK, Packing
 from tests.support.straight_fleet import AGENT
 
 

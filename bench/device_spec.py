@@ -11,10 +11,10 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
-from common.pci.device_spec import DeviceSpecs
-from common.pci.host import HostView
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.host import HostView
 
 MATCHES = 100_000
 ENTRIES = 20

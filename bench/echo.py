@@ -7,9 +7,9 @@ from typing import Any
 import oslo_messaging
 from oslo_config import cfg
 
-from common import service
-from common.rpc.endpoint import VERSION, Endpoint, server
-from common.rpc.transport import transport
+from portclaim.common import service
+from portclaim.common.rpc.endpoint import VERSION, Endpoint, server
+from portclaim.common.rpc.transport import transport
 
 
 class EchoEndpoint(Endpoint):

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from common.db import migrate
-from common.pci.alias import Aliases
-from common.pci.extra_specs import requests_from_extra_specs
-from services.scheduler.fleet import Wanted
+from portclaim.common.db import migrate
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.extra_specs import requests_from_extra_specs
+from portclaim.services.scheduler.fleet import Wanted
 from tests.support.straight_fleet import Size, build
 
 ALIASES = [

@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import sqlalchemy as sa
 
 from bench.sample import Sample
-from cli.embedded import PROGRAMS
-from common.db.transaction import SESSION_OPTIONS
+from portclaim.cli.embedded import PROGRAMS
+from portclaim.common.db.transaction import SESSION_OPTIONS
 from tests.support.straight_fleet import Size
 
 # Ports of an odd number are in use and have their upper half of VFs to give; the others are whole.

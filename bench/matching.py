@@ -13,7 +13,7 @@ import random
 import time
 from pathlib import Path
 
-from common.pci.assignment import assign
+from portclaim.common.pci.assignment import assign
 from tests.support.hostile_hosts import DEVICES, REQUESTS, Host, as_devices, climb, hostile, work
 
 ROOT = Path(__file__).parent.parent

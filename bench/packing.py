@@ -19,12 +19,12 @@ from typing import Any, Literal, NamedTuple
 from bench import plot
 from bench.clients import claim_engine, detached, request
 from bench.fleet import new_fleet, wanted
-from cli.embedded import postgresql
-from common.db.transaction import connect
-from common.errors import ClaimRefused
-from common.rpc.messages import Claim
-from services.conductor import lifecycle
-from services.scheduler.packing import PACK, SPREAD, Packing
+from portclaim.cli.embedded import postgresql
+from portclaim.common.db.transaction import connect
+from portclaim.common.errors import ClaimRefused
+from portclaim.common.rpc.messages import Claim
+from portclaim.services.conductor import lifecycle
+from portclaim.services.scheduler.packing import PACK, SPREAD, Packing
 from tests.support.straight_fleet import Size
 
 RESULTS = Path(__file__).parent / "results"

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common.pci.device import DeviceType
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulated_host import HostShape, build_host
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.device import DeviceType
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 SHAPE = HostShape(ports=8, vfs_per_port=256, accelerators=0)
 GOAL_SECONDS = 0.3

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from bench import clients, plot
 from bench.crew import crew
 from bench.fleet import new_fleet
-from cli.embedded import postgresql
+from portclaim.cli.embedded import postgresql
 from tests.support.straight_fleet import Size
 
 SIZE = Size(62, 4, 64)

@@ -8,10 +8,10 @@ import uuid
 
 import click
 
-from cli import render
-from cli.session import Session, command
-from cli.waiting import wait_for
-from common.rpc.messages import MAX_WAIT, ClaimRequest, ExplainRequest
+from portclaim.cli import render
+from portclaim.cli.session import Session, command
+from portclaim.cli.waiting import wait_for
+from portclaim.common.rpc.messages import MAX_WAIT, ClaimRequest, ExplainRequest
 
 _alias = click.option(
     "--alias",

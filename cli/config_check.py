@@ -12,12 +12,12 @@ from oslo_config import cfg
 from rich.markup import escape
 from rich.table import Table
 
-from cli import render
-from cli.session import command
-from common.errors import InvalidConfiguration
-from common.pci.config_check import Finding, check_aliases, check_device_spec
-from common.pci.device import PciDevice
-from common.pci.nova_options import OLD_NAMES, Setting, refusals
+from portclaim.cli import render
+from portclaim.cli.session import command
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.config_check import Finding, check_aliases, check_device_spec
+from portclaim.common.pci.device import PciDevice
+from portclaim.common.pci.nova_options import OLD_NAMES, Setting, refusals
 
 _FEW = 4  # devices that are named; of more, their number says more
 
@@ -79,8 +79,8 @@ def _settings(file: Path) -> dict[Setting, list[str]]:
 
 def _devices(sysfs_root: Path) -> Sequence[PciDevice] | None:
     """The devices of this host, or None where it has no PCI bus."""
-    from services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
-    from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree  # noqa: PLC0415
+    from portclaim.services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
+    from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree  # noqa: PLC0415
 
     if not (sysfs_root / PCI_DEVICES).is_dir():
         return None

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import click
 
-from cli.session import Session, command
-from common.errors import InvalidConfiguration
+from portclaim.cli.session import Session, command
+from portclaim.common.errors import InvalidConfiguration
 
 
 @click.group()
@@ -21,7 +21,7 @@ def db() -> None:
 def upgrade(session: Session) -> None:
     """Bring the schema to what this version needs; safe to run again, and from several places at once."""
     url = _url(session)
-    from common.db import migrate  # noqa: PLC0415 - takes longer to import than all that other commands need
+    from portclaim.common.db import migrate  # noqa: PLC0415 - takes longer to import than all that other commands need
 
     before, after = migrate.upgrade(url)
     click.echo(
@@ -57,8 +57,8 @@ def prune(session: Session, older_than: timedelta, batch: int) -> None:
     """
     from sqlalchemy.exc import ProgrammingError  # noqa: PLC0415 - as above
 
-    from common.db.history import Pruning  # noqa: PLC0415
-    from common.db.transaction import connect  # noqa: PLC0415
+    from portclaim.common.db.history import Pruning  # noqa: PLC0415
+    from portclaim.common.db.transaction import connect  # noqa: PLC0415
 
     pruning = Pruning(connect(_url(session), pool_size=1), older_than, batch)
     try:

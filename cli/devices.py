@@ -6,15 +6,15 @@ import uuid
 
 import click
 
-from cli import render
-from cli.session import Session, command
-from common.pci.device import DeviceType
-from common.pci.status import DeviceStatus
-from common.rpc.client import Client
-from common.rpc.compute_agent import ComputeAgentClient
-from common.rpc.conductor import ConductorClient
-from common.rpc.messages import DeviceFilter
-from common.rpc.scheduler import SchedulerClient
+from portclaim.cli import render
+from portclaim.cli.session import Session, command
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.status import DeviceStatus
+from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.messages import DeviceFilter
+from portclaim.common.rpc.scheduler import SchedulerClient
 
 _CLIENTS: dict[str, type[Client]] = {
     client.topic: client for client in (ConductorClient, SchedulerClient, ComputeAgentClient)

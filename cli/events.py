@@ -8,10 +8,10 @@ from typing import get_args
 import click
 from rich.text import Text
 
-from cli import render
-from cli.session import Session, command
-from common.events.schema import Event, EventFilter, Kind
-from common.rpc.messages import ClaimStatus, DeviceStatus
+from portclaim.cli import render
+from portclaim.cli.session import Session, command
+from portclaim.common.events.schema import Event, EventFilter, Kind
+from portclaim.common.rpc.messages import ClaimStatus, DeviceStatus
 
 _STATUSES = sorted({*get_args(ClaimStatus), *get_args(DeviceStatus)})
 
@@ -57,7 +57,7 @@ def add_event_commands(main: click.Group) -> None:
         however long, until a later run has printed them, or --delete drops them. A line that was printed
         may come again after an interruption, with the same id. As JSON, each line is a document.
         """
-        from common.events.stream import EventStream  # noqa: PLC0415 - the other commands need none of it
+        from portclaim.common.events.stream import EventStream  # noqa: PLC0415 - the other commands need none of it
 
         wanted = EventFilter(
             kinds=kinds,

@@ -9,13 +9,13 @@ from typing import TextIO
 import click
 from rich.table import Table
 
-from cli import render
-from cli.session import Session, command
-from common.errors import InvalidConfiguration
-from common.pci.device import PciDevice
-from common.pci.device_spec import DeviceSpecs
-from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
-from common.pci.host import HostView
+from portclaim.cli import render
+from portclaim.cli.session import Session, command
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.device import PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
+from portclaim.common.pci.host import HostView
 
 _sysfs_root = click.option(
     "--sysfs-root",
@@ -37,8 +37,8 @@ def host() -> None:
 @click.pass_obj
 def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
     """Show the devices, and which entry of [pci] device_spec takes each."""
-    from services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
-    from services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
+    from portclaim.services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
+    from portclaim.services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
 
     root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
     try:
@@ -71,8 +71,8 @@ def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
 @click.pass_obj
 def record(session: Session, sysfs_root: Path | None, identifying: bool, file: TextIO) -> None:
     """Write down what a scan reads, to FILE or standard output, for tests and bug reports."""
-    from services.compute_agent import recording  # noqa: PLC0415 - no other command needs it
-    from services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
+    from portclaim.services.compute_agent import recording  # noqa: PLC0415 - no other command needs it
+    from portclaim.services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
 
     root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
     file.write(recording.record(SysfsTree(root), identifying=identifying).as_json())

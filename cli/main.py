@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from cli.claims import add_claim_commands
-from cli.config_check import config
-from cli.database import db
-from cli.demo import demo
-from cli.devices import add_device_commands
-from cli.events import add_event_commands
-from cli.host import host
-from cli.maintenance import add_maintenance_commands
-from cli.moves import move
-from cli.outbox import outbox
-from cli.session import Session
-from cli.waiting import add_waiting_command
+from portclaim.cli.claims import add_claim_commands
+from portclaim.cli.config_check import config
+from portclaim.cli.database import db
+from portclaim.cli.demo import demo
+from portclaim.cli.devices import add_device_commands
+from portclaim.cli.events import add_event_commands
+from portclaim.cli.host import host
+from portclaim.cli.maintenance import add_maintenance_commands
+from portclaim.cli.moves import move
+from portclaim.cli.outbox import outbox
+from portclaim.cli.session import Session
+from portclaim.cli.waiting import add_waiting_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,9 +8,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from cli import render
-from cli.session import Session, command
-from common.rpc.operator_messages import HostFilter, Hosts, HostSummary
+from portclaim.cli import render
+from portclaim.cli.session import Session, command
+from portclaim.common.rpc.operator_messages import HostFilter, Hosts, HostSummary
 
 _port = click.option("--port", "address", metavar="ADDRESS", help="Only this port, by its PF's address.")
 _reason = click.option("--reason", required=True, help="Why; shown wherever somebody asks why not.")

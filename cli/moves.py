@@ -6,10 +6,10 @@ import uuid
 
 import click
 
-from cli import render
-from cli.claims import specs
-from cli.session import Session, command
-from common.rpc.move_messages import Move, MoveRequest
+from portclaim.cli import render
+from portclaim.cli.claims import specs
+from portclaim.cli.session import Session, command
+from portclaim.common.rpc.move_messages import Move, MoveRequest
 
 _to_claim = click.argument("to_claim", type=click.UUID)
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import click
 from rich.table import Table
 
-from cli import render
-from cli.session import Session, command
-from common.rpc.operator_messages import AwaitedStep, StepFilter
+from portclaim.cli import render
+from portclaim.cli.session import Session, command
+from portclaim.common.rpc.operator_messages import AwaitedStep, StepFilter
 
 _host = click.option("--host", help="Only of this host.")
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from common.rpc.messages import Claim, ClaimedDevice, Device, Explanation
-from common.rpc.move_messages import Move
+from portclaim.common.rpc.messages import Claim, ClaimedDevice, Device, Explanation
+from portclaim.common.rpc.move_messages import Move
 
 STYLES = {
     "available": "green",

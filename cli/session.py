@@ -12,11 +12,11 @@ import click
 from oslo_config import cfg
 from pydantic import ValidationError
 
-from common import config
-from common.errors import ClaimRefused, PortclaimError
-from common.rpc.client import Client
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
+from portclaim.common import config
+from portclaim.common.errors import ClaimRefused, PortclaimError
+from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
 
 C = TypeVar("C", bound=Client)
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cli import render
-from cli.session import Session, command
-from common.rpc.messages import Claim
-from common.rpc.operator_messages import WaitingClaim, WaitingFilter
-from common.rpc.scheduler import SchedulerClient
+from portclaim.cli import render
+from portclaim.cli.session import Session, command
+from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.operator_messages import WaitingClaim, WaitingFilter
+from portclaim.common.rpc.scheduler import SchedulerClient
 
 _PAUSE = 1.0  # seconds between two looks
 

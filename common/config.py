@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from oslo_config import cfg
 from oslo_log import log
 
-from common.errors import InvalidConfiguration
-from common.pci.nova_options import OLD_NAMES, refusals
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.nova_options import OLD_NAMES, refusals
 
 
 def _old_names(option: str) -> list[cfg.DeprecatedOpt]:

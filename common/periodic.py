@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from common.errors import PortclaimError
+from portclaim.common.errors import PortclaimError
 
 LOG = logging.getLogger(__name__)
 

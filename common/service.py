@@ -12,8 +12,8 @@ from cotyledon.types import WorkerId
 from oslo_config import cfg
 from oslo_log import log
 
-from common import config
-from common.errors import PortclaimError
+from portclaim.common import config
+from portclaim.common.errors import PortclaimError
 
 LOG = logging.getLogger(__name__)
 

@@ -13,6 +13,6 @@ def demo() -> None:
 
     Nothing has to be installed or configured, nothing is left behind, and no real device is touched.
     """
-    from cli.demo.runner import run  # noqa: PLC0415 - the other commands need none of it
+    from portclaim.cli.demo.runner import run  # noqa: PLC0415 - the other commands need none of it
 
     sys.exit(run())

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from cli.demo.waiting import until_status
-from common.errors import ClaimRefused
-from common.rpc.messages import Claim, ClaimRequest
-from common.rpc.scheduler import SchedulerClient
+from portclaim.cli.demo.waiting import until_status
+from portclaim.common.errors import ClaimRefused
+from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.scheduler import SchedulerClient
 
 
 @dataclass

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from oslo_config import cfg
 
-from cli.demo.waiting import DemoFailed
-from common import config
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
-from common.service import Service
-from services.compute_agent.agent import ComputeAgent
-from services.conductor.service import Conductor
-from services.scheduler.service import Scheduler
+from portclaim.cli.demo.waiting import DemoFailed
+from portclaim.common import config
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
+from portclaim.common.service import Service
+from portclaim.services.compute_agent.agent import ComputeAgent
+from portclaim.services.conductor.service import Conductor
+from portclaim.services.scheduler.service import Scheduler
 
 THIS_MACHINE = "this-machine"
 REAL_DEVICES = Path("/sys/bus/pci/devices")

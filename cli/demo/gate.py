@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.compute_agent.drivers.simulated import FAULTS
+from portclaim.services.compute_agent.drivers.simulated import FAULTS
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from cli import render
-from common.rpc.messages import Device, FilterResult
+from portclaim.cli import render
+from portclaim.common.rpc.messages import Device, FilterResult
 
 INDENT = 3
 _SQL = Syntax("", "postgresql", theme="ansi_dark", background_color="default")

@@ -19,14 +19,14 @@ from types import FrameType
 import click
 import sqlalchemy as sa
 
-from cli.demo.fleet import Fleet, forget_environment
-from cli.demo.output import Output
-from cli.demo.story import Story
-from cli.demo.waiting import DemoFailed
-from cli.embedded import postgresql
-from cli.keeper import NotStarted
-from common.db import migrate
-from common.errors import PortclaimError
+from portclaim.cli.demo.fleet import Fleet, forget_environment
+from portclaim.cli.demo.output import Output
+from portclaim.cli.demo.story import Story
+from portclaim.cli.demo.waiting import DemoFailed
+from portclaim.cli.embedded import postgresql
+from portclaim.cli.keeper import NotStarted
+from portclaim.common.db import migrate
+from portclaim.common.errors import PortclaimError
 
 LOG_TAIL = 40  # lines
 _LONGEST_STOP = 30.0  # seconds

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from rich.text import Text
 
-from cli.demo import proof
-from cli.demo.contest import Contest
-from cli.demo.fleet import REAL_DEVICES, SIMULATED, THIS_MACHINE, Fleet
-from cli.demo.gate import hypervisor_waits
-from cli.demo.output import Output
-from cli.demo.waiting import DemoFailed, check, until_status
-from common.errors import ClaimRefused
-from common.rpc.messages import Claim, ClaimRequest, Device, DeviceFilter, Explanation
+from portclaim.cli.demo import proof
+from portclaim.cli.demo.contest import Contest
+from portclaim.cli.demo.fleet import REAL_DEVICES, SIMULATED, THIS_MACHINE, Fleet
+from portclaim.cli.demo.gate import hypervisor_waits
+from portclaim.cli.demo.output import Output
+from portclaim.cli.demo.waiting import DemoFailed, check, until_status
+from portclaim.common.errors import ClaimRefused
+from portclaim.common.rpc.messages import Claim, ClaimRequest, Device, DeviceFilter, Explanation
 
 TO_SERVE = 32  # claims, before the contest is over
 REAL_SHOWN = 10  # devices of this machine, which may have hundreds

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import tenacity
 
-from common.rpc.messages import Claim
-from common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.scheduler import SchedulerClient
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from common.db.transaction import in_transaction
+from portclaim.common.db.transaction import in_transaction
 
 # Claims are passed by in the order of their ids, so that no index has to be kept for this alone. What
 # somebody has locked is left for the next time.

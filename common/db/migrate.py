@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import exc
 
-from common.errors import ServiceUnavailable
+from portclaim.common.errors import ServiceUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x706F7274  # "port": one migration at a time per database

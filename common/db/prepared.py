@@ -10,7 +10,7 @@ import psycopg2
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from common.db.transaction import persistently
+from portclaim.common.db.transaction import persistently
 
 _TYPED = re.compile(r"(?<!:):([a-z_]+)::((?:double precision|[a-z]+)(?:\[\])?)")
 _ANY = re.compile(r"(?<!:):([a-z_]+)")
@@ -39,8 +39,9 @@ class Prepared:
     def rows(self, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Execute with the parameters in ``facts``, which may hold others too.
 
-        One round trip. Done again on a passing fault, as :func:`~common.db.transaction.in_transaction`
-        does, **so only for what looks up its own outcome first**, with the same errors.
+        One round trip. Done again on a passing fault, as
+        :func:`~portclaim.common.db.transaction.in_transaction` does, **so only for what looks up its own
+        outcome first**, with the same errors.
         """
         return persistently(lambda: self._rows(engine, facts))
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import exc
 
-from common.errors import (
+from portclaim.common.errors import (
     ClaimConflict,
     ClaimNotFound,
     ClaimRefused,

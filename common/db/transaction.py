@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import tenacity
 from sqlalchemy import exc
 
-from common.errors import ServiceUnavailable
+from portclaim.common.errors import ServiceUnavailable
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")

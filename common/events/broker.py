@@ -11,7 +11,7 @@ from oslo_config import cfg
 from oslo_messaging._drivers.common import ConfigOptsProxy
 from oslo_messaging._drivers.impl_rabbit import rabbit_opts
 
-from common.errors import InvalidConfiguration
+from portclaim.common.errors import InvalidConfiguration
 
 EXCHANGE = kombu.Exchange("portclaim.events", type="topic", durable=True, delivery_mode="persistent")
 

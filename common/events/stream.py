@@ -14,9 +14,9 @@ from typing import Any, Self
 import kombu
 from oslo_config import cfg
 
-from common.errors import InvalidMessage, InvalidRequest, ServiceUnavailable
-from common.events import broker, schema
-from common.events.schema import Event, EventFilter
+from portclaim.common.errors import InvalidMessage, InvalidRequest, ServiceUnavailable
+from portclaim.common.events import broker, schema
+from portclaim.common.events.schema import Event, EventFilter
 
 LOG = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class EventStream:
         """The events, until ``end()``. The connection is made again whenever it is lost.
 
         Raises :class:`ServiceUnavailable` if it cannot be made at first, and
-        :class:`~common.errors.UnknownSchema`, which leaves the event in the queue.
+        :class:`~portclaim.common.errors.UnknownSchema`, which leaves the event in the queue.
         """
         while not self._ending.is_set():
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from common.pci.errors import InvalidPciAddress
+from portclaim.common.pci.errors import InvalidPciAddress
 
 # sysfs writes the domain with at least four digits and lets it grow to 32 bits (Linux pci_name()).
 _ADDRESS = re.compile(r"([0-9a-f]{4,8}):([0-9a-f]{2}):([0-9a-f]{2})\.([0-7])", re.ASCII)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from common.pci.address import PciAddress
-from common.pci.errors import InvalidPciAddress
-from common.pci.option_text import shown
-from common.pci.pattern import compile_pattern
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.errors import InvalidPciAddress
+from portclaim.common.pci.option_text import shown
+from portclaim.common.pci.pattern import compile_pattern
 
 ANY = "*"
 _HEX = re.compile(r"[0-9a-fA-F]+", re.ASCII)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from common.pci.device import DeviceType
-from common.pci.errors import InvalidAlias, UnknownAlias
-from common.pci.option_text import as_text, read_boolean, read_json, shown
-from common.pci.request import MAX_COUNT, NumaPolicy, PciRequest
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.errors import InvalidAlias, UnknownAlias
+from portclaim.common.pci.option_text import as_text, read_boolean, read_json, shown
+from portclaim.common.pci.request import MAX_COUNT, NumaPolicy, PciRequest
 
 MAX_NAME = 256
 DEVICE_TYPES = (DeviceType.PCI, DeviceType.PF, DeviceType.VF)

@@ -8,11 +8,11 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from common.pci.device import DeviceType
-from common.pci.hall import Subsets
-from common.pci.matching import ANYWHERE, Affinity, Kind, satisfies
-from common.pci.port_modes import OpenPorts, PortModes
-from common.pci.request import GroupPolicy, PciRequest
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.hall import Subsets
+from portclaim.common.pci.matching import ANYWHERE, Affinity, Kind, satisfies
+from portclaim.common.pci.port_modes import OpenPorts, PortModes
+from portclaim.common.pci.request import GroupPolicy, PciRequest
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -51,8 +51,8 @@ def assign(
     Time: with 8 requests and 64 devices 2 ms of CPU or so, and 10 on the hardest hosts that a long
     search for such hosts has found: 21 ports with 2 VFs each, asked for whole and split so that it
     hardly works out. There is no proof that none is harder; choosing among such ports contains exact
-    cover (see :mod:`common.pci.port_modes`). It doubles with every further request that other devices
-    do for.
+    cover (see :mod:`portclaim.common.pci.port_modes`). It doubles with every further request that other
+    devices do for.
     """
     wishes = [_ranked(request, devices, affinity) for request in requests]
     board = _Board(requests, devices, wishes, isolate=group_policy is GroupPolicy.ISOLATE)

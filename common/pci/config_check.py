@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from common.pci.alias import Aliases, read_alias
-from common.pci.device import PciDevice
-from common.pci.device_spec import DeviceSpecs, items_of
-from common.pci.device_spec_entry import DeviceSpec, read_device_spec
-from common.pci.errors import DeviceOutOfReach, InvalidAlias, InvalidDeviceSpec, InvalidOption
-from common.pci.host import HostView
-from common.pci.matching import IGNORED_KEYS
+from portclaim.common.pci.alias import Aliases, read_alias
+from portclaim.common.pci.device import PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs, items_of
+from portclaim.common.pci.device_spec_entry import DeviceSpec, read_device_spec
+from portclaim.common.pci.errors import DeviceOutOfReach, InvalidAlias, InvalidDeviceSpec, InvalidOption
+from portclaim.common.pci.host import HostView
+from portclaim.common.pci.matching import IGNORED_KEYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from common.pci.address import PciAddress
+from portclaim.common.pci.address import PciAddress
 
 
 class DeviceType(StrEnum):

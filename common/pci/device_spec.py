@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, FULL_MASK, FieldPatterns, as_number
-from common.pci.device import PciDevice
-from common.pci.device_spec_entry import DeviceSpec, read_device_spec
-from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
-from common.pci.host import HostView
-from common.pci.option_text import read_json
+from portclaim.common.pci.address_spec import ADDRESS_BITS, ANY, DOMAIN, FULL_MASK, FieldPatterns, as_number
+from portclaim.common.pci.device import PciDevice
+from portclaim.common.pci.device_spec_entry import DeviceSpec, read_device_spec
+from portclaim.common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
+from portclaim.common.pci.host import HostView
+from portclaim.common.pci.option_text import read_json
 
 _NO_HOST = HostView()
 _ID_BITS = 16

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.pci.address import PciAddress
-from common.pci.address_spec import (
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.address_spec import (
     ANY,
     ANYWHERE,
     DOMAIN,
@@ -17,10 +17,10 @@ from common.pci.address_spec import (
     parse_glob,
     parse_patterns,
 )
-from common.pci.device import DeviceType, PciDevice
-from common.pci.errors import InvalidDeviceSpec
-from common.pci.host import HostView
-from common.pci.option_text import as_text, read_boolean, shown
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.errors import InvalidDeviceSpec
+from portclaim.common.pci.host import HostView
+from portclaim.common.pci.option_text import as_text, read_boolean, shown
 
 MAX_ID = 0xFFFF
 MAX_VFS = 0xFFFF

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class PciError(ValueError):
-    """The root of everything that :mod:`common.pci` refuses."""
+    """The root of everything that :mod:`portclaim.common.pci` refuses."""
 
 
 class InvalidPciAddress(PciError):

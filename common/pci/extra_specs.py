@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from common.pci.alias import Aliases
-from common.pci.errors import InvalidAlias
-from common.pci.option_text import shown
-from common.pci.request import GroupPolicy, NumaPolicy, PciRequest
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.errors import InvalidAlias
+from portclaim.common.pci.option_text import shown
+from portclaim.common.pci.request import GroupPolicy, NumaPolicy, PciRequest
 
 ALIAS = "pci_passthrough:alias"
 NUMA_POLICY = "hw:pci_numa_affinity_policy"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
 
 
 @dataclass(frozen=True, slots=True)

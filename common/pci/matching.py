@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from common.pci.device import DeviceType
-from common.pci.option_text import read_boolean
-from common.pci.request import NumaPolicy, PciRequest
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.option_text import read_boolean
+from portclaim.common.pci.request import NumaPolicy, PciRequest
 
 IGNORED_KEYS = frozenset({"resource_class", "traits"})
 """Keys that only Placement reads: in aliases and as tags they change nothing here."""

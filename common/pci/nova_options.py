@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.pci.option_text import read_boolean
+from portclaim.common.pci.option_text import read_boolean
 
 Setting = tuple[str, str]
 """A section and an option, as in nova.conf."""

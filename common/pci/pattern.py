@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import warnings
 
-from common.pci.option_text import shown
+from portclaim.common.pci.option_text import shown
 
 FIELD_LENGTH = 4  # the domain is the longest field of an address
 MAX_LENGTH = 128

@@ -2,8 +2,8 @@
 
 A port that could be either adds one of two supplies, and choosing for many ports at once is hard in
 general (it contains exact cover). Ports that are alike are only counted, and as many kinds of them as
-bits allow are decided at once (:mod:`common.pci.ways`). Only for those beyond is there a search; where
-they are many, prices for what is scarce (:mod:`common.pci.prices`) keep it short.
+bits allow are decided at once (:mod:`portclaim.common.pci.ways`). Only for those beyond is there a
+search; where they are many, prices for what is scarce (:mod:`portclaim.common.pci.prices`) keep it short.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from common.pci.hall import Subsets
-from common.pci.prices import Prices, haggle
-from common.pci.ways import Looks, OutOfLooks, Ways
+from portclaim.common.pci.hall import Subsets
+from portclaim.common.pci.prices import Prices, haggle
+from portclaim.common.pci.ways import Looks, OutOfLooks, Ways
 
 _WAYS_AT_ONCE = 1 << 13
 """Up to so many bits, an operation on them takes little longer than Python takes to begin it."""

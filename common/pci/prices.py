@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from common.pci.hall import Subsets
+from portclaim.common.pci.hall import Subsets
 
 _ROUNDS = 60
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from common.pci.errors import InvalidRequest
+from portclaim.common.pci.errors import InvalidRequest
 
 MAX_COUNT = 256
 """The most devices that one request may ask for: as many functions as fit on one PCI bus, and more than

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from common.pci.device import DeviceType
-from common.pci.errors import InvalidTransition, WrongOwner
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.errors import InvalidTransition, WrongOwner
 
 
 class DeviceStatus(StrEnum):

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 
-from common.pci.hall import Subsets
+from portclaim.common.pci.hall import Subsets
 
 _ASKED_FIRST = 24
 """So many of the subsets that were short last are asked about before the first look."""

@@ -10,9 +10,9 @@ import tenacity
 from kombu.exceptions import OperationalError
 from oslo_config import cfg
 
-from common.errors import PortclaimError, ServiceFailed, ServiceUnavailable
-from common.rpc.endpoint import VERSION
-from common.rpc.messages import Message, Nothing
+from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable
+from portclaim.common.rpc.endpoint import VERSION
+from portclaim.common.rpc.messages import Message, Nothing
 
 A = TypeVar("A", bound=Message)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common.rpc.client import Client
-from common.rpc.messages import Step
+from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.messages import Step
 
 
 class ComputeAgentClient(Client):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from common.rpc.client import Client
-from common.rpc.messages import (
+from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.messages import (
     Holdings,
     HoldingsRequest,
     InventoryAnswer,

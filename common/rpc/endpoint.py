@@ -13,9 +13,9 @@ from oslo_messaging._drivers.amqpdriver import AMQPListener
 from oslo_messaging.rpc import ExplicitRPCAccessPolicy
 from pydantic import ValidationError
 
-from common.errors import InvalidMessage, InvalidRequest, PortclaimError, ServiceFailed
-from common.pci.errors import PciError
-from common.rpc.messages import Message, Nothing
+from portclaim.common.errors import InvalidMessage, InvalidRequest, PortclaimError, ServiceFailed
+from portclaim.common.pci.errors import PciError
+from portclaim.common.rpc.messages import Message, Nothing
 
 LOG = logging.getLogger(__name__)
 VERSION = "1.0"

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from common.pci.address import PciAddress
-from common.pci.errors import InvalidPciAddress
-from common.pci.request import MAX_COUNT
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.errors import InvalidPciAddress
+from portclaim.common.pci.request import MAX_COUNT
 
 
 def _pci_address(text: str) -> str:

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.rpc.messages import Claim, DeviceRequest, Host, Message, MoveStatus, Number, Text, Uuid
+from portclaim.common.rpc.messages import Claim, DeviceRequest, Host, Message, MoveStatus, Number, Text, Uuid
 
 
 class MoveRequest(Message):
     """Claim for the instance of an allocated claim on another host, with the id ``claim_id``.
 
     ``extra_specs`` and ``requests`` are those of the source, where they are None; a resize names others.
-    Hosts and NUMA nodes are never the source's: see :class:`~common.rpc.messages.ClaimRequest` for them.
+    Hosts and NUMA nodes are never the source's: see :class:`~portclaim.common.rpc.messages.ClaimRequest`.
     The host of the source is avoided in any case.
     """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from common.rpc.client import Client
-from common.rpc.messages import (
+from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.messages import (
     Claim,
     ClaimId,
     ClaimRequest,
@@ -15,8 +15,8 @@ from common.rpc.messages import (
     ExplainRequest,
     Explanation,
 )
-from common.rpc.move_messages import Move, MoveRequest
-from common.rpc.operator_messages import (
+from portclaim.common.rpc.move_messages import Move, MoveRequest
+from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
     Drain,
     ForcedRelease,

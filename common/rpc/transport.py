@@ -29,4 +29,4 @@ def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
     # Who could not be answered once would get no answers for a minute, although it may only have lost its
     # connection. What a caller that is really gone has left in the queues is soon used up.
     amqpdriver.ObsoleteReplyQueuesCache.TTL = 1
-    return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["common.errors"])
+    return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["portclaim.common.errors"])

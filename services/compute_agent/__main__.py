@@ -1,7 +1,7 @@
-"""``python -m services.compute_agent``."""
+"""``python -m portclaim.services.compute_agent``."""
 
-from common import service
-from services.compute_agent.agent import ComputeAgent
+from portclaim.common import service
+from portclaim.services.compute_agent.agent import ComputeAgent
 
 
 def main() -> None:

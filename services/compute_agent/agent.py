@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
-from common.errors import InvalidConfiguration, InvalidMessage
-from common.pci.address import PciAddress
-from common.pci.device_spec import DeviceSpecs
-from common.pci.errors import InvalidDeviceSpec
-from common.pci.host import HostView
-from common.rpc.compute_agent import ComputeAgentClient
-from common.rpc.conductor import ConductorClient
-from common.rpc.endpoint import Endpoint, exposed, finish, server
-from common.rpc.messages import Step
-from common.rpc.transport import transport
-from services.compute_agent.drivers.base import load_driver
-from services.compute_agent.identity import Identity
-from services.compute_agent.inventory import Inventory, take_inventory
-from services.compute_agent.ledger import Ledger
-from services.compute_agent.numa import read_numa_cells
-from services.compute_agent.outlook import Outlook
-from services.compute_agent.repair import Repair
-from services.compute_agent.reporter import Reporter
-from services.compute_agent.scanner import ScanError, Scanner
-from services.compute_agent.step_queue import Job, StepQueue
-from services.compute_agent.steps import StepRunner
-from services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
-from services.compute_agent.uevents import Uevents, Watcher
-from services.compute_agent.voice import Voice
+from portclaim.common.errors import InvalidConfiguration, InvalidMessage
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.errors import InvalidDeviceSpec
+from portclaim.common.pci.host import HostView
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.transport import transport
+from portclaim.services.compute_agent.drivers.base import load_driver
+from portclaim.services.compute_agent.identity import Identity
+from portclaim.services.compute_agent.inventory import Inventory, take_inventory
+from portclaim.services.compute_agent.ledger import Ledger
+from portclaim.services.compute_agent.numa import read_numa_cells
+from portclaim.services.compute_agent.outlook import Outlook
+from portclaim.services.compute_agent.repair import Repair
+from portclaim.services.compute_agent.reporter import Reporter
+from portclaim.services.compute_agent.scanner import ScanError, Scanner
+from portclaim.services.compute_agent.step_queue import Job, StepQueue
+from portclaim.services.compute_agent.steps import StepRunner
+from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
+from portclaim.services.compute_agent.uevents import Uevents, Watcher
+from portclaim.services.compute_agent.voice import Voice
 
 if TYPE_CHECKING:
     import oslo_messaging
@@ -44,7 +44,7 @@ LEDGER = "steps.sqlite"
 
 
 class ComputeAgentEndpoint(Endpoint):
-    """What this host is told to do; see :class:`common.rpc.compute_agent.ComputeAgentClient`."""
+    """What this host is told to do; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
 
     def __init__(self, queue: StepQueue) -> None:
         self._queue = queue

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 
-from common.pci.address import PciAddress
-from services.compute_agent.disks import host_uses
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.kernel import VFIO
-from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.disks import host_uses
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.kernel import VFIO
+from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 _BRIDGE = "0x06"
 _HARMLESS = frozenset({None, VFIO, "pci-stub"})  # kernel docs, VFIO: what leaves a group viable

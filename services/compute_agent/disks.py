@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from common.pci.address import PciAddress
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 _BLOCK = "class/block"
 _CONTROLLERS = "class/nvme-subsystem"

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from common.pci.address import PciAddress
-from common.pci.device import PciDevice
-from common.rpc.messages import Step
-from services.compute_agent.custody import check_group, check_not_the_hosts_own, group_mates
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.homecoming import Homecoming
-from services.compute_agent.kernel import VFIO, Kernel
-from services.compute_agent.netlink import default_route_interfaces
-from services.compute_agent.scanner import ScanError, Scanner
-from services.compute_agent.store import LocalStore
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import PciDevice
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.custody import check_group, check_not_the_hosts_own, group_mates
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.homecoming import Homecoming
+from portclaim.services.compute_agent.kernel import VFIO, Kernel
+from portclaim.services.compute_agent.netlink import default_route_interfaces
+from portclaim.services.compute_agent.scanner import ScanError, Scanner
+from portclaim.services.compute_agent.store import LocalStore
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 LOG = logging.getLogger(__name__)
 

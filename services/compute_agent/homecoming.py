@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
-from common.pci.device_spec import DeviceSpecs
-from common.pci.errors import DeviceOutOfReach
-from common.pci.host import HostView
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.kernel import VFIO, Kernel
-from services.compute_agent.scanner import Scanner
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.errors import DeviceOutOfReach
+from portclaim.common.pci.host import HostView
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.kernel import VFIO, Kernel
+from portclaim.services.compute_agent.scanner import Scanner
 
 
 @dataclass(frozen=True, slots=True)

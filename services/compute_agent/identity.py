@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from common.errors import InvalidConfiguration
+from portclaim.common.errors import InvalidConfiguration
 
 _FILE = "agent_id"
 

@@ -11,13 +11,13 @@ from typing import cast
 
 from pydantic import TypeAdapter
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
-from common.pci.device_spec import DeviceSpecs, Match
-from common.pci.errors import DeviceOutOfReach
-from common.pci.host import HostView
-from common.rpc.messages import DeviceReport, DevType, NumaCell
-from services.compute_agent.scanner import Scan
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs, Match
+from portclaim.common.pci.errors import DeviceOutOfReach
+from portclaim.common.pci.host import HostView
+from portclaim.common.rpc.messages import DeviceReport, DevType, NumaCell
+from portclaim.services.compute_agent.scanner import Scan
 
 LOG = logging.getLogger(__name__)
 _CONTENT = TypeAdapter(tuple[list[DeviceReport], list[NumaCell]])

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.pci.address import PciAddress
-from services.compute_agent import write_attribute
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent import write_attribute
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 LOG = logging.getLogger(__name__)
 

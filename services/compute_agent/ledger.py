@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from common.rpc.messages import Step
-from services.compute_agent.store import LocalStore
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.store import LocalStore
 
 KEEP_DAYS = 90
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from common.rpc.messages import NumaCell
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.rpc.messages import NumaCell
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 _NODES = "devices/system/node"
 _NODE = re.compile(r"node(\d+)")

@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from common.pci.address import PciAddress
-from services.compute_agent.scanner import Scan, ScanError, Scanner
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.scanner import Scan, ScanError, Scanner
 
 AUDIT_INTERVAL = 60.0
 

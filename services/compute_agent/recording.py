@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 FORMAT = 1
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import cast
 from uuid import UUID
 
-from common.errors import UnknownHost
-from common.pci.address import PciAddress
-from common.rpc.messages import DevType, Holding, Holdings, Step, StepDevice
-from services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
-from services.compute_agent.ledger import Ledger
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.step_queue import Job
+from portclaim.common.errors import UnknownHost
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import DevType, Holding, Holdings, Step, StepDevice
+from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
+from portclaim.services.compute_agent.ledger import Ledger
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.step_queue import Job
 
 LOG = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import tenacity
 
-from common.errors import (
+from portclaim.common.errors import (
     ClaimNotFound,
     HostOwnedByAnotherAgent,
     InvalidRequest,
@@ -22,13 +22,13 @@ from common.errors import (
     StaleStep,
     UnknownHost,
 )
-from common.rpc.messages import Step
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.inventory import Inventory
-from services.compute_agent.ledger import Ending
-from services.compute_agent.repair import Repair
-from services.compute_agent.scanner import ScanError
-from services.compute_agent.voice import Voice
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.inventory import Inventory
+from portclaim.services.compute_agent.ledger import Ending
+from portclaim.services.compute_agent.repair import Repair
+from portclaim.services.compute_agent.scanner import ScanError
+from portclaim.services.compute_agent.voice import Voice
 
 LOG = logging.getLogger(__name__)
 

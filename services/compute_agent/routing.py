@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.pci.address import PciAddress
+from portclaim.common.pci.address import PciAddress
 
 BUSES = 256
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
-from common.pci.errors import InvalidPciAddress
-from services.compute_agent.netlink import permanent_addresses
-from services.compute_agent.routing import vf_addresses
-from services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
-from services.compute_agent.vpd import serial_number
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.errors import InvalidPciAddress
+from portclaim.services.compute_agent.netlink import permanent_addresses
+from portclaim.services.compute_agent.routing import vf_addresses
+from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
+from portclaim.services.compute_agent.vpd import serial_number
 
 LOG = logging.getLogger(__name__)
 

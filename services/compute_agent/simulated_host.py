@@ -6,9 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.pci.address import MAX_SLOT, PciAddress
-from services.compute_agent.routing import BUSES, vf_addresses
-from services.compute_agent.simulation import (
+from portclaim.common.pci.address import MAX_SLOT, PciAddress
+from portclaim.services.compute_agent.routing import BUSES, vf_addresses
+from portclaim.services.compute_agent.simulation import (
     ACCELERATOR,
     ROOT_PORT,
     VF_OFFSET,

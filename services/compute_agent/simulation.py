@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.pci.address import PciAddress
-from services.compute_agent.routing import vf_addresses
-from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.routing import vf_addresses
+from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 MARKER = "simulation.json"  # says that this tree is simulated; holds the host's name and driver table
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from common.rpc.messages import Step
+from portclaim.common.rpc.messages import Step
 
 LOG = logging.getLogger(__name__)
 

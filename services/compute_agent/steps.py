@@ -6,12 +6,12 @@ import logging
 import time
 from uuid import UUID
 
-from common.pci.address import PciAddress
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.drivers.base import DriverError, HypervisorDriver, InstanceNotFound
-from services.compute_agent.ledger import Ending, Ledger, Overtaken
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.step_queue import Job
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.drivers.base import DriverError, HypervisorDriver, InstanceNotFound
+from portclaim.services.compute_agent.ledger import Ending, Ledger, Overtaken
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.step_queue import Job
 
 LOG = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pyudev
 
-from common.pci.address import PciAddress
-from common.pci.errors import InvalidPciAddress
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.errors import InvalidPciAddress
 
 LOG = logging.getLogger(__name__)
 

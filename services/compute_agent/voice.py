@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from common.rpc.conductor import ConductorClient
-from common.rpc.messages import Holdings, InventoryReport, Step, StepResult
-from services.compute_agent.inventory import Inventory
-from services.compute_agent.ledger import Ending
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.messages import Holdings, InventoryReport, Step, StepResult
+from portclaim.services.compute_agent.inventory import Inventory
+from portclaim.services.compute_agent.ledger import Ending
 
 
 class Voice:

@@ -1,9 +1,9 @@
-"""``python -m services.conductor``."""
+"""``python -m portclaim.services.conductor``."""
 
 from oslo_config import cfg
 
-from common import service
-from services.conductor.service import Conductor
+from portclaim.common import service
+from portclaim.services.conductor.service import Conductor
 
 WORKERS = cfg.IntOpt("workers", min=1, help="Worker processes; overrides [conductor] workers.")
 

@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from common.errors import HostOwnedByAnotherAgent
-from common.rpc.messages import InventoryAnswer, InventoryReport
-from services.conductor import tree
+from portclaim.common.errors import HostOwnedByAnotherAgent
+from portclaim.common.rpc.messages import InventoryAnswer, InventoryReport
+from portclaim.services.conductor import tree
 
 _SIGN_OF_LIFE = sa.text("""
     UPDATE compute_nodes SET last_seen = now()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from common.db.prepared import Prepared
-from common.db.states import as_errors
-from common.rpc.messages import Holding, Holdings, HoldingsRequest, StepDevice, StepResult
+from portclaim.common.db.prepared import Prepared
+from portclaim.common.db.states import as_errors
+from portclaim.common.rpc.messages import Holding, Holdings, HoldingsRequest, StepDevice, StepResult
 
 _ANSWER = Prepared(
     "answer_step",

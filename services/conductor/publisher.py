@@ -11,11 +11,11 @@ import kombu
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from common.db.transaction import in_transaction
-from common.errors import ServiceUnavailable
-from common.events import broker, schema
-from services.conductor import event_log
-from services.conductor.event_log import Recorded
+from portclaim.common.db.transaction import in_transaction
+from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.events import broker, schema
+from portclaim.services.conductor import event_log
+from portclaim.services.conductor.event_log import Recorded
 
 LOG = logging.getLogger(__name__)
 

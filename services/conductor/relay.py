@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from common.db import outbox
-from common.db.transaction import in_transaction
-from common.rpc.messages import Step
+from portclaim.common.db import outbox
+from portclaim.common.db.transaction import in_transaction
+from portclaim.common.rpc.messages import Step
 
 LOG = logging.getLogger(__name__)
 _BATCH = 100

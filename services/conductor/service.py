@@ -7,16 +7,16 @@ from datetime import timedelta
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from common.db import outbox
-from common.db.doorbell import Doorbell
-from common.db.history import Pruning
-from common.db.transaction import connect, in_transaction
-from common.errors import InvalidConfiguration
-from common.periodic import Periodic
-from common.rpc.compute_agent import ComputeAgentClient
-from common.rpc.conductor import ConductorClient
-from common.rpc.endpoint import Endpoint, exposed, finish, server
-from common.rpc.messages import (
+from portclaim.common.db import outbox
+from portclaim.common.db.doorbell import Doorbell
+from portclaim.common.db.history import Pruning
+from portclaim.common.db.transaction import connect, in_transaction
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.periodic import Periodic
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.messages import (
     Holdings,
     HoldingsRequest,
     InventoryAnswer,
@@ -24,10 +24,10 @@ from common.rpc.messages import (
     Step,
     StepResult,
 )
-from common.rpc.transport import transport
-from services.conductor import expiry, inventory, lifecycle
-from services.conductor.publisher import Exchange, Publisher
-from services.conductor.relay import Relay
+from portclaim.common.rpc.transport import transport
+from portclaim.services.conductor import expiry, inventory, lifecycle
+from portclaim.services.conductor.publisher import Exchange, Publisher
+from portclaim.services.conductor.relay import Relay
 
 _EVENTS_PAUSE = 0.5  # seconds; nobody is woken, because a NOTIFY would make claims commit one by one
 _EXPIRY_PAUSE = 60.0  # seconds, at most
@@ -35,7 +35,7 @@ _PRUNE_PAUSE = 3600.0
 
 
 class ConductorEndpoint(Endpoint):
-    """What agents call; see :class:`common.rpc.conductor.ConductorClient`."""
+    """What agents call; see :class:`portclaim.common.rpc.conductor.ConductorClient`."""
 
     def __init__(self, engine: sa.Engine, agent_down_after: float) -> None:
         self._engine = engine

@@ -1,9 +1,9 @@
-"""``python -m services.scheduler``."""
+"""``python -m portclaim.services.scheduler``."""
 
 from oslo_config import cfg
 
-from common import service
-from services.scheduler.service import Scheduler
+from portclaim.common import service
+from portclaim.services.scheduler.service import Scheduler
 
 WORKERS = cfg.IntOpt("workers", min=1, help="Worker processes; overrides [scheduler] workers.")
 

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
-from common.errors import PortclaimError
-from common.rpc.messages import Claim, Step, StepDevice
+from portclaim.common.errors import PortclaimError
+from portclaim.common.rpc.messages import Claim, Step, StepDevice
 
 LOG = logging.getLogger(__name__)
 

@@ -9,17 +9,23 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from common.db.prepared import Prepared
-from common.db.states import as_errors
-from common.db.transaction import in_transaction
-from common.errors import ClaimNotFound, ClaimRefused, InvalidRequest, MoveNotFound, ServiceUnavailable
-from common.pci.device import DeviceType
-from common.pci.matching import Kind
-from common.rpc.messages import Claim, ClaimRequest, ExplainRequest, Explanation
-from common.rpc.move_messages import Move
-from services.scheduler import explanation, fleet, statements, waiting_statements
-from services.scheduler.fleet import Free, Pools, Wanted
-from services.scheduler.packing import Packing
+from portclaim.common.db.prepared import Prepared
+from portclaim.common.db.states import as_errors
+from portclaim.common.db.transaction import in_transaction
+from portclaim.common.errors import (
+    ClaimNotFound,
+    ClaimRefused,
+    InvalidRequest,
+    MoveNotFound,
+    ServiceUnavailable,
+)
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.matching import Kind
+from portclaim.common.rpc.messages import Claim, ClaimRequest, ExplainRequest, Explanation
+from portclaim.common.rpc.move_messages import Move
+from portclaim.services.scheduler import explanation, fleet, statements, waiting_statements
+from portclaim.services.scheduler.fleet import Free, Pools, Wanted
+from portclaim.services.scheduler.packing import Packing
 
 _FEW = 8  # ports from the top of an index that a claim tries before it looks again
 _SPARE_WHOLE_PORTS = 64  # while so many are left, a claim begins a whole port rather than wait for one in use

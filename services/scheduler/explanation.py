@@ -10,9 +10,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from common.pci.matching import FILTERS
-from common.rpc.messages import Explanation, FilterResult, Miss
-from services.scheduler.fleet import Pools, Wanted
+from portclaim.common.pci.matching import FILTERS
+from portclaim.common.rpc.messages import Explanation, FilterResult, Miss
+from portclaim.services.scheduler.fleet import Pools, Wanted
 
 _COUNTS = sa.text("""
     SELECT n.host, coalesce(n.disabled_reason, d.drained_reason) AS drained_reason,

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from common.pci.assignment import FreeDevice, assign
-from common.pci.device import DeviceType
-from common.pci.matching import Affinity, Kind, satisfies
-from common.pci.request import GroupPolicy, PciRequest
-from services.scheduler import statements
+from portclaim.common.pci.assignment import FreeDevice, assign
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.matching import Affinity, Kind, satisfies
+from portclaim.common.pci.request import GroupPolicy, PciRequest
+from portclaim.services.scheduler import statements
 
 Pools = Mapping[int, Kind]
 

@@ -6,9 +6,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from common.errors import ClaimNotFound
-from common.rpc.messages import Claim, Device, DeviceFilter, Devices
-from common.rpc.operator_messages import (
+from portclaim.common.errors import ClaimNotFound
+from portclaim.common.rpc.messages import Claim, Device, DeviceFilter, Devices
+from portclaim.common.rpc.operator_messages import (
     AwaitedStep,
     AwaitedSteps,
     HostFilter,

@@ -6,8 +6,8 @@ import logging
 
 import sqlalchemy as sa
 
-from common.db.states import as_errors
-from common.rpc.operator_messages import Drain, LiveClaims, Removal
+from portclaim.common.db.states import as_errors
+from portclaim.common.rpc.operator_messages import Drain, LiveClaims, Removal
 
 LOG = logging.getLogger(__name__)
 

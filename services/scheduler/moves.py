@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from common.errors import ClaimNotFound
-from common.rpc.messages import ClaimRequest
-from common.rpc.move_messages import MoveRequest
+from portclaim.common.errors import ClaimNotFound
+from portclaim.common.rpc.messages import ClaimRequest
+from portclaim.common.rpc.move_messages import MoveRequest
 
 _SOURCE = sa.text("""
     SELECT c.instance_id, c.request, n.host

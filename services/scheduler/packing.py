@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import stevedore
 from stevedore.exception import NoMatches
 
-from common.errors import InvalidConfiguration
+from portclaim.common.errors import InvalidConfiguration
 
 NAMESPACE = "portclaim.packing"
 

@@ -7,16 +7,16 @@ import logging
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from common.db import outbox
-from common.db.doorbell import Doorbell
-from common.db.transaction import connect, in_transaction
-from common.errors import InvalidConfiguration
-from common.pci.alias import Aliases
-from common.pci.errors import PciError
-from common.periodic import Periodic
-from common.rpc.compute_agent import ComputeAgentClient
-from common.rpc.endpoint import Endpoint, exposed, finish, server
-from common.rpc.messages import (
+from portclaim.common.db import outbox
+from portclaim.common.db.doorbell import Doorbell
+from portclaim.common.db.transaction import connect, in_transaction
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.errors import PciError
+from portclaim.common.periodic import Periodic
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.messages import (
     Claim,
     ClaimId,
     ClaimRequest,
@@ -26,8 +26,8 @@ from common.rpc.messages import (
     Explanation,
     Step,
 )
-from common.rpc.move_messages import Move, MoveRequest
-from common.rpc.operator_messages import (
+from portclaim.common.rpc.move_messages import Move, MoveRequest
+from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
     Drain,
     ForcedRelease,
@@ -41,19 +41,19 @@ from common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
-from services.scheduler import lookups, maintenance, moves, packing, waiting
-from services.scheduler.casting import Send, cast
-from services.scheduler.claims import ClaimEngine
-from services.scheduler.waiting import Lines
-from services.scheduler.wish import wanted_by
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
+from portclaim.services.scheduler import lookups, maintenance, moves, packing, waiting
+from portclaim.services.scheduler.casting import Send, cast
+from portclaim.services.scheduler.claims import ClaimEngine
+from portclaim.services.scheduler.waiting import Lines
+from portclaim.services.scheduler.wish import wanted_by
 
 LOG = logging.getLogger(__name__)
 
 
 class SchedulerEndpoint(Endpoint):
-    """What an API layer calls; see :class:`common.rpc.scheduler.SchedulerClient`."""
+    """What an API layer calls; see :class:`portclaim.common.rpc.scheduler.SchedulerClient`."""
 
     def __init__(
         self,

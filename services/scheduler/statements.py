@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from common.db.prepared import Prepared
-from services.scheduler.packing import Packing
+from portclaim.common.db.prepared import Prepared
+from portclaim.services.scheduler.packing import Packing
 
 POOLS = sa.text("SELECT id, dev_type, vendor_id, product_id, tags FROM pools")
 

@@ -15,17 +15,17 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from common.db.prepared import Prepared
-from common.db.transaction import in_transaction
-from common.errors import InvalidRequest
-from common.pci.alias import Aliases
-from common.pci.errors import PciError
-from common.rpc.messages import Claim, ClaimRequest
-from services.scheduler import fleet, waiting_statements
-from services.scheduler.casting import Send, cast
-from services.scheduler.fleet import Free, Pools, Wanted
-from services.scheduler.packing import Packing
-from services.scheduler.wish import wanted_by
+from portclaim.common.db.prepared import Prepared
+from portclaim.common.db.transaction import in_transaction
+from portclaim.common.errors import InvalidRequest
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.errors import PciError
+from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.services.scheduler import fleet, waiting_statements
+from portclaim.services.scheduler.casting import Send, cast
+from portclaim.services.scheduler.fleet import Free, Pools, Wanted
+from portclaim.services.scheduler.packing import Packing
+from portclaim.services.scheduler.wish import wanted_by
 
 LOG = logging.getLogger(__name__)
 

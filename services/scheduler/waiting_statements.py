@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from common.db.prepared import Prepared
-from services.scheduler.packing import Packing
-from services.scheduler.statements import free_devices
+from portclaim.common.db.prepared import Prepared
+from portclaim.services.scheduler.packing import Packing
+from portclaim.services.scheduler.statements import free_devices
 
 WAIT = Prepared(
     "wait_in_line",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from common.errors import InvalidRequest
-from common.pci.alias import Aliases
-from common.pci.extra_specs import requests_from_extra_specs
-from common.pci.request import NumaPolicy, PciRequest
-from common.rpc.messages import ClaimRequest, ExplainRequest
-from services.scheduler.fleet import Wanted
+from portclaim.common.errors import InvalidRequest
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.extra_specs import requests_from_extra_specs
+from portclaim.common.pci.request import NumaPolicy, PciRequest
+from portclaim.common.rpc.messages import ClaimRequest, ExplainRequest
+from portclaim.services.scheduler.fleet import Wanted
 
 MAX_REQUESTS = 16
 """Of one claim: exact matching looks at every subset of them."""

@@ -10,9 +10,9 @@ from random import Random
 from typing import TypeVar
 from uuid import UUID
 
-from common.errors import ClaimRefused, ServiceUnavailable
-from common.rpc.messages import Claim, ClaimRequest
-from common.rpc.scheduler import SchedulerClient
+from portclaim.common.errors import ClaimRefused, ServiceUnavailable
+from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.scheduler import SchedulerClient
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
-from common.errors import ClaimRefused, ServiceUnavailable
-from common.rpc.messages import Claim, ClaimRequest
-from common.rpc.scheduler import SchedulerClient
+from portclaim.common.errors import ClaimRefused, ServiceUnavailable
+from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.scheduler import SchedulerClient
 
 KINDS = ("pf", "vf")
 _PAUSE = 0.05  # seconds between two looks at what nobody tells a caller about

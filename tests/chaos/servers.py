@@ -10,9 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cli.embedded import INITDB_OPTIONS, install_programs
-from cli.keeper import Kept, keep
-from common.db import migrate
+from portclaim.cli.embedded import INITDB_OPTIONS, install_programs
+from portclaim.cli.keeper import Kept, keep
+from portclaim.common.db import migrate
 from tests.chaos import network, privacy
 from tests.support.rabbitmq import PASSWORD, USER, prepare_node, start_node, start_port_mapper
 

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cli.keeper import keep
-from common import config
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
+from portclaim.cli.keeper import keep
+from portclaim.common import config
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
 from tests.chaos import privacy
 from tests.chaos.clock import Clocks, has_compiler
 from tests.chaos.cloud import ALIASES
@@ -118,7 +118,7 @@ class Site:
         file.write_text(as_ini(self._sections(own)))
         return Supervised(
             name,
-            [*before, sys.executable, "-m", f"services.{kind}", "--config-file", file],
+            [*before, sys.executable, "-m", f"portclaim.services.{kind}", "--config-file", file],
             self.clocks.environment(name) if self.clocks else {},
             self.directory,
             ready=rf"portclaim-{kind} ready",

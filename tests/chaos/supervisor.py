@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cli.keeper import Kept, NotStarted, keep
+from portclaim.cli.keeper import Kept, NotStarted, keep
 
 RESTART_PAUSE = 2.0  # seconds: RestartSec in deploy/systemd
 

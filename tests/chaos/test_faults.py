@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cli.keeper import keep
+from portclaim.cli.keeper import keep
 from tests.chaos.faults import SHARES
 from tests.support.engines import run_owner, skip_without
 from tests.support.rabbitmq import find_server

@@ -18,8 +18,8 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from common.errors import ServiceUnavailable
-from common.rpc.messages import ClaimRequest
+from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.rpc.messages import ClaimRequest
 from tests.chaos.callers import Caller
 from tests.chaos.cloud import PORTS, VFS, Cloud
 from tests.support.bus import Bus

@@ -12,11 +12,11 @@ from uuid import UUID
 
 import tenacity
 
-from common import config
-from common.errors import ServiceUnavailable
-from common.rpc.messages import DeviceFilter
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
+from portclaim.common import config
+from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.rpc.messages import DeviceFilter
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
 
 HOSTS = ("compute-node-1", "compute-node-2", "compute-node-3")
 PORTS, VFS_PER_PORT = 2, 8  # of each simulated host

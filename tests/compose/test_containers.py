@@ -5,8 +5,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
-from common.errors import ClaimRefused
-from common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.errors import ClaimRefused
+from portclaim.common.rpc.messages import Claim, ClaimRequest
 from tests.compose.containers import HOSTS, PORTS, VFS_PER_PORT, Containers, Fleet, until_true
 
 SERVICES = ("conductor", "scheduler", *HOSTS)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.pci.alias import Aliases
-from common.pci.errors import InvalidAlias
-from common.pci.extra_specs import ALIAS, NUMA_POLICY, requests_from_extra_specs
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.errors import InvalidAlias
+from portclaim.common.pci.extra_specs import ALIAS, NUMA_POLICY, requests_from_extra_specs
 from tests.conformance.outcome import Outcome, Vector, expected
 
 

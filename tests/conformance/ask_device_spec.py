@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
-from common.pci.device_spec import DeviceSpecs, Match
-from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
-from common.pci.host import HostView
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs, Match
+from portclaim.common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
+from portclaim.common.pci.host import HostView
 from tests.conformance.outcome import Outcome, Vector, expected
 
 ON_DEVICE = ("managed", "live_migratable")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.pci.device import DeviceType
-from common.pci.errors import InvalidTransition
-from common.pci.status import DeviceStatus, DeviceTree, TreeDevice
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.errors import InvalidTransition
+from portclaim.common.pci.status import DeviceStatus, DeviceTree, TreeDevice
 from tests.conformance.outcome import Outcome, Vector, expected
 
 LETTERS = {

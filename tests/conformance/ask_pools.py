@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from common.pci.address import PciAddress
-from common.pci.assignment import FreeDevice, assign
-from common.pci.device import DeviceType, PciDevice
-from common.pci.device_spec import DeviceSpecs
-from common.pci.errors import InvalidRequest
-from common.pci.host import HostView
-from common.pci.matching import Affinity, Kind
-from common.pci.request import NumaPolicy, PciRequest
-from common.pci.status import DeviceStatus, DeviceTree, TreeDevice
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.assignment import FreeDevice, assign
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.errors import InvalidRequest
+from portclaim.common.pci.host import HostView
+from portclaim.common.pci.matching import Affinity, Kind
+from portclaim.common.pci.request import NumaPolicy, PciRequest
+from portclaim.common.pci.status import DeviceStatus, DeviceTree, TreeDevice
 from tests.conformance import nova_rules
 from tests.conformance.ask_device_spec import as_text
 from tests.conformance.outcome import Outcome, Vector, expected

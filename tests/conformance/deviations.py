@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.pci.request import MAX_COUNT
+from portclaim.common.pci.request import MAX_COUNT
 from tests.conformance.outcome import Outcome, Vector
 
 FILE = Path(__file__).with_name("deviations.toml")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common import config
-from common.rpc.messages import Step
-from services.compute_agent.drivers import libvirt
-from services.compute_agent.drivers.base import load_driver
-from services.compute_agent.kernel import Kernel
+from portclaim.common import config
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers import libvirt
+from portclaim.services.compute_agent.drivers.base import load_driver
+from portclaim.services.compute_agent.kernel import Kernel
 from tests.hardware.guests import PATIENCE
 
 # From a process without threads, each of which may hold a lock that the new process would wait for.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.compute_agent.uevents import wait_until
+from portclaim.services.compute_agent.uevents import wait_until
 
 PATIENCE = 400.0
 # Neither bridge nor firewall: the agent's container is on the host's network.

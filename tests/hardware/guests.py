@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.compute_agent.uevents import wait_until
+from portclaim.services.compute_agent.uevents import wait_until
 
 PATIENCE = 400.0
 START_PAUSED = 1  # VIR_DOMAIN_START_PAUSED

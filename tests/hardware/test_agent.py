@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from common import config
-from common.rpc.compute_agent import ComputeAgentClient
-from common.rpc.endpoint import Endpoint, exposed, server
-from common.rpc.messages import (
+from portclaim.common import config
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, server
+from portclaim.common.rpc.messages import (
     Holdings,
     HoldingsRequest,
     InventoryAnswer,
@@ -19,8 +19,8 @@ from common.rpc.messages import (
     Step,
     StepResult,
 )
-from common.rpc.transport import transport
-from services.compute_agent.agent import ComputeAgent
+from portclaim.common.rpc.transport import transport
+from portclaim.services.compute_agent.agent import ComputeAgent
 from tests.hardware.conftest import PORT, driver_of, vfs_of
 from tests.support.services import as_ini
 
@@ -90,7 +90,7 @@ def conductor(conf: cfg.ConfigOpts) -> Iterator[Conductor]:
 def agent(
     conf: cfg.ConfigOpts, conductor: Conductor, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ComputeAgent]:
-    monkeypatch.setattr("services.compute_agent.reporter.REPAIR_INTERVAL", 3600.0)
+    monkeypatch.setattr("portclaim.services.compute_agent.reporter.REPAIR_INTERVAL", 3600.0)
     agent = ComputeAgent(conf)
     agent.start()
     yield agent

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from common.rpc.messages import Step
-from services.compute_agent.drivers.vfio import VfioDriver
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 from tests.hardware.conftest import NUM_VFS, PORT, VF, driver_of, vfs_of
 from tests.hardware.engine import Engine, engine
 from tests.hardware.unprivileged import WITHOUT_CAPABILITIES

@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 import pytest
 from oslo_config import cfg
 
-from common import config
-from common.rpc.messages import Claim, ClaimRequest, DeviceFilter
-from services.compute_agent.agent import ComputeAgent
-from services.compute_agent.drivers.libvirt import libvirt
-from services.compute_agent.inventory import Inventory
-from services.compute_agent.outlook import Outlook
-from services.compute_agent.voice import Voice
+from portclaim.common import config
+from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceFilter
+from portclaim.services.compute_agent.agent import ComputeAgent
+from portclaim.services.compute_agent.drivers.libvirt import libvirt
+from portclaim.services.compute_agent.inventory import Inventory
+from portclaim.services.compute_agent.outlook import Outlook
+from portclaim.services.compute_agent.voice import Voice
 from tests.hardware.conftest import DEVICES, NUM_VFS, OTHER_PORT, PORT, driver_of, vfs_of
 from tests.hardware.guests import Guest
 from tests.support.bus import Bus
@@ -189,8 +189,8 @@ def test_a_guest_that_is_gone_ends_its_claim_and_its_port_comes_home(
     make_guest: Callable[..., Guest],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("services.compute_agent.reporter.REPAIR_INTERVAL", 5.0)
-    monkeypatch.setattr("services.compute_agent.steps.GONE_AFTER", 10.0)
+    monkeypatch.setattr("portclaim.services.compute_agent.reporter.REPAIR_INTERVAL", 5.0)
+    monkeypatch.setattr("portclaim.services.compute_agent.steps.GONE_AFTER", 10.0)
     conf.set_override("report_interval", 2.0, "compute_agent")
     agent = ComputeAgent(conf)
     agent.start()

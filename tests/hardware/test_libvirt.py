@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from common.rpc.messages import Step
-from services.compute_agent.drivers.base import DriverError, InstanceNotFound
-from services.compute_agent.drivers.deadline import Deadline, NoAnswer
-from services.compute_agent.uevents import wait_until
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.base import DriverError, InstanceNotFound
+from portclaim.services.compute_agent.drivers.deadline import Deadline, NoAnswer
+from portclaim.services.compute_agent.uevents import wait_until
 from tests.hardware.conftest import OTHER_PORT, PORT, VF, driver_of, run, vfs_of
 from tests.hardware.deaths import dies_at
 from tests.hardware.guests import PATIENCE, Guest
 
 libvirt = pytest.importorskip("libvirt")
-from services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver  # noqa: E402 - only where libvirt is
+from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver  # noqa: E402 - only where libvirt is
 
 MakeStep = Callable[..., Step]
 

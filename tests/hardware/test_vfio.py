@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from common.pci.address import PciAddress
-from common.rpc.messages import Step
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.drivers.vfio import VfioDriver
-from services.compute_agent.kernel import Kernel, KernelBlocked
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.sysfs import SysfsTree
-from services.compute_agent.uevents import Uevents, Watcher, wait_until
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.drivers.vfio import VfioDriver
+from portclaim.services.compute_agent.kernel import Kernel, KernelBlocked
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.sysfs import SysfsTree
+from portclaim.services.compute_agent.uevents import Uevents, Watcher, wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, NVME, OTHER_PORT, PORT, VF, driver_of, run, vfs_of
 from tests.hardware.deaths import dies_at
 from tests.hardware.unprivileged import WITHOUT_CAPABILITIES

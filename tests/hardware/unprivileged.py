@@ -3,9 +3,9 @@
 WITHOUT_CAPABILITIES = """
 import sys
 from pathlib import Path
-from common import config
-from common.rpc.messages import Step
-from services.compute_agent.drivers.vfio import VfioDriver
+from portclaim.common import config
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 
 assert "CapEff:\\t0000000000000000" in Path("/proc/self/status").read_text()
 driver = VfioDriver(config.load([], "test"), Path(sys.argv[1]))

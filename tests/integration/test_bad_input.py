@@ -9,17 +9,17 @@ from uuid import uuid4
 import pytest
 from oslo_messaging import RemoteError
 
-from common import config
-from common.errors import (
+from portclaim.common import config
+from portclaim.common.errors import (
     HostOwnedByAnotherAgent,
     InvalidConfiguration,
     InvalidMessage,
     InvalidRequest,
     PortclaimError,
 )
-from common.rpc.messages import ClaimRequest
-from services.conductor.service import Conductor
-from services.scheduler.service import Scheduler
+from portclaim.common.rpc.messages import ClaimRequest
+from portclaim.services.conductor.service import Conductor
+from portclaim.services.scheduler.service import Scheduler
 from tests.support.bus import Bus
 from tests.support.fleet import ALIASES, Fleet, pf, port_devices, vf
 from tests.support.services import Services, as_ini
@@ -350,7 +350,7 @@ class TestConfiguration:
 
     def test_the_program_ends_with_status_1_and_one_line(self, tmp_path: Path) -> None:
         file = config_file(tmp_path, {"pci": {"report_in_placement": True}})
-        command = [sys.executable, "-m", "services.scheduler", "--config-file", str(file)]
+        command = [sys.executable, "-m", "portclaim.services.scheduler", "--config-file", str(file)]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (ended.returncode, ended.stdout) == (1, "")
         [line] = ended.stderr.splitlines()

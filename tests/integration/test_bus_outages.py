@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from oslo_messaging.rpc.server import RPCServer
 
-from common import config
-from common.errors import ServiceUnavailable
-from common.rpc.endpoint import Endpoint, finish, server
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
+from portclaim.common import config
+from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.rpc.endpoint import Endpoint, finish, server
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
 from tests.support.concurrency import wait_until
 from tests.support.rabbitmq import Broker, shared_broker
 from tests.support.services import as_ini

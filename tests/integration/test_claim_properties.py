@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from common.errors import PortclaimError
-from common.rpc.messages import ClaimRequest, DeviceReport, InventoryReport, StepResult
+from portclaim.common.errors import PortclaimError
+from portclaim.common.rpc.messages import ClaimRequest, DeviceReport, InventoryReport, StepResult
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, pf, port_devices, vf

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from common.errors import ClaimRefused
+from portclaim.common.errors import ClaimRefused
 from tests.support.concurrency import meanwhile, wait_until_blocked
 from tests.support.fleet import CONNECTX5, Fleet, pf, port_devices, vf
 from tests.support.interference import after_each_statement
@@ -128,7 +128,7 @@ def test_an_answer_and_a_report_do_not_lock_each_other_out(
     host.report()
     fleet.release(claim)
     host.add(*port_devices(0, 1), *port_devices(1, 1))
-    with caplog.at_level(logging.INFO, "common.db.transaction"):
+    with caplog.at_level(logging.INFO, "portclaim.common.db.transaction"):
         with fleet.engine.begin() as other:
             other.execute(sa.text(f"SELECT FROM pci_devices WHERE address = '{pf(1)}' FOR UPDATE"))
             answer = meanwhile(lambda: host.done(claim, step=2))

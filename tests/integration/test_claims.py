@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from common.errors import ClaimConflict, ClaimRefused
-from common.rpc.messages import Claim, Explanation
+from portclaim.common.errors import ClaimConflict, ClaimRefused
+from portclaim.common.rpc.messages import Claim, Explanation
 from tests.support.concurrency import at_once
 from tests.support.fleet import CONNECTX5, T4, X710, Fleet, gpu, pf, port_devices, vf
 from tests.support.looking import addresses

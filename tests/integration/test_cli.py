@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from cli.main import main
+from portclaim.cli.main import main
 from tests.support.fleet import ALIASES, Fleet, pf, vf
 from tests.support.rabbitmq import free_ports
 from tests.support.services import Services, as_ini

@@ -13,14 +13,14 @@ from uuid import UUID, uuid4
 import pytest
 import sqlalchemy as sa
 
-from common import config
-from common.errors import ClaimRefused, HostIsAlive
-from common.rpc.compute_agent import ComputeAgentClient
-from common.rpc.messages import Claim, ClaimRequest, DeviceFilter, Step
-from common.rpc.operator_messages import HostFilter
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
-from services.compute_agent.agent import ComputeAgent
+from portclaim.common import config
+from portclaim.common.errors import ClaimRefused, HostIsAlive
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceFilter, Step
+from portclaim.common.rpc.operator_messages import HostFilter
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
+from portclaim.services.compute_agent.agent import ComputeAgent
 from tests.support.concurrency import wait_until
 from tests.support.services import ServiceProcess, Services, as_ini
 
@@ -311,7 +311,7 @@ def test_a_second_agent_of_the_name_on_this_machine_does_not_start(fleet: Fleet,
     file = tmp_path / "second.conf"
     file.write_text(as_ini(fleet.options()))
     second = subprocess.run(
-        [sys.executable, "-m", "services.compute_agent", "--config-file", file],
+        [sys.executable, "-m", "portclaim.services.compute_agent", "--config-file", file],
         capture_output=True,
         text=True,
         check=False,

@@ -9,13 +9,13 @@ from uuid import uuid4
 import pytest
 from oslo_config import cfg
 
-from common import config
-from common.rpc.messages import ClaimRequest, DeviceFilter
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import transport
-from services.compute_agent.agent import ComputeAgent
-from services.conductor.service import Conductor
-from services.scheduler.service import Scheduler
+from portclaim.common import config
+from portclaim.common.rpc.messages import ClaimRequest, DeviceFilter
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import transport
+from portclaim.services.compute_agent.agent import ComputeAgent
+from portclaim.services.conductor.service import Conductor
+from portclaim.services.scheduler.service import Scheduler
 from tests.support.concurrency import wait_until
 from tests.support.services import as_ini
 

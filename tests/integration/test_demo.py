@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cli.demo import proof
-from cli.demo.runner import LATE
+from portclaim.cli.demo import proof
+from portclaim.cli.demo.runner import LATE
 from tests.support.readme import examples, missing
 
 DEMO = [str(Path(sys.executable).with_name("portclaim")), "demo"]

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from common.errors import ClaimRefused, HostInUse, HostIsAlive, InvalidRequest, UnknownHost
+from portclaim.common.errors import ClaimRefused, HostInUse, HostIsAlive, InvalidRequest, UnknownHost
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet, Host, pf, port_devices, slice_of, vf
 

@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.db.history import Pruning
-from common.errors import ServiceUnavailable
-from common.events.schema import Event, read
-from common.rpc.messages import Claim
-from services.conductor.event_log import Recorded
-from services.conductor.publisher import Publisher
+from portclaim.common.db.history import Pruning
+from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.events.schema import Event, read
+from portclaim.common.rpc.messages import Claim
+from portclaim.services.conductor.event_log import Recorded
+from portclaim.services.conductor.publisher import Publisher
 from tests.support.concurrency import meanwhile, wait_until
 from tests.support.effort import short_or_long
 from tests.support.fleet import Fleet, Host, gpu, pf, port_devices, slice_of, vf

@@ -17,13 +17,13 @@ import oslo_messaging
 import pytest
 import sqlalchemy as sa
 
-from common import config
-from common.errors import InvalidRequest, ServiceUnavailable, UnknownSchema
-from common.events import broker
-from common.events.schema import Event, EventFilter, read
-from common.events.stream import EventStream
-from common.rpc.messages import Claim, ClaimRequest, StepResult
-from services.conductor.publisher import Exchange, Publisher
+from portclaim.common import config
+from portclaim.common.errors import InvalidRequest, ServiceUnavailable, UnknownSchema
+from portclaim.common.events import broker
+from portclaim.common.events.schema import Event, EventFilter, read
+from portclaim.common.events.stream import EventStream
+from portclaim.common.rpc.messages import Claim, ClaimRequest, StepResult
+from portclaim.services.conductor.publisher import Exchange, Publisher
 from tests.support import engines
 from tests.support.bus import Bus
 from tests.support.concurrency import LONG, at_once, meanwhile, wait_until, wait_until_blocked

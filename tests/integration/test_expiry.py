@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 
-from common.errors import StaleStep
-from common.rpc.messages import Claim
+from portclaim.common.errors import StaleStep
+from portclaim.common.rpc.messages import Claim
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet, Host, pf, vf
 

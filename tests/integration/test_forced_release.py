@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from common.errors import ClaimNotFound, ClaimRefused, HostIsAlive, InvalidMessage, StaleStep
+from portclaim.common.errors import ClaimNotFound, ClaimRefused, HostIsAlive, InvalidMessage, StaleStep
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet, Host, pf, vf
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from common.db.history import Pruning
-from common.rpc.messages import Claim
+from portclaim.common.db.history import Pruning
+from portclaim.common.rpc.messages import Claim
 from tests.support.concurrency import at_once, wait_until
 from tests.support.fleet import Fleet, Host
 from tests.support.services import Services

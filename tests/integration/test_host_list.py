@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from common.rpc.operator_messages import HostFilter, HostSummary
+from portclaim.common.rpc.operator_messages import HostFilter, HostSummary
 from tests.support.fleet import Fleet, gpu, pf, vf
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cli.embedded import postgresql
-from cli.keeper import NotStarted, keep
+from portclaim.cli.embedded import postgresql
+from portclaim.cli.keeper import NotStarted, keep
 
 OWNER = """
 import signal, sys
 from pathlib import Path
-from cli.keeper import keep
+from portclaim.cli.keeper import keep
 directory = Path(sys.argv[1])
 server = keep("sh", "-c", "echo up; exec sleep 1000", ready="up", log=directory / "log", directory=directory)
 print(server.pid, server.keeper, flush=True)
@@ -24,7 +24,7 @@ signal.pause()
 """
 POSTGRESQL_OWNER = """
 import signal
-from cli.embedded import postgresql
+from portclaim.cli.embedded import postgresql
 with postgresql() as url:
     print(url, flush=True)
     signal.pause()

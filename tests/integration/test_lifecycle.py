@@ -6,8 +6,14 @@ from uuid import uuid4
 
 import pytest
 
-from common.errors import ClaimNotFound, HostOwnedByAnotherAgent, InvalidRequest, StaleStep, UnknownHost
-from common.rpc.messages import Claim, StepDevice
+from portclaim.common.errors import (
+    ClaimNotFound,
+    HostOwnedByAnotherAgent,
+    InvalidRequest,
+    StaleStep,
+    UnknownHost,
+)
+from portclaim.common.rpc.messages import Claim, StepDevice
 from tests.support.concurrency import at_once
 from tests.support.fleet import X710, Fleet, Host, pf, vf
 

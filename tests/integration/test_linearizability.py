@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import ClaimRefused
+from portclaim.common.errors import ClaimRefused
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, Host, pf, vf

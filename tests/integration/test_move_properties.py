@@ -18,9 +18,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from common.errors import ClaimRefused, MoveConflict, MoveNotFound, PortclaimError, ServiceFailed
-from common.rpc.messages import Claim
-from common.rpc.move_messages import Move
+from portclaim.common.errors import ClaimRefused, MoveConflict, MoveNotFound, PortclaimError, ServiceFailed
+from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.move_messages import Move
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet

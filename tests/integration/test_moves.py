@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from common.errors import (
+from portclaim.common.errors import (
     ClaimConflict,
     ClaimNotFound,
     ClaimRefused,
@@ -14,8 +14,8 @@ from common.errors import (
     MoveConflict,
     MoveNotFound,
 )
-from common.rpc.messages import Claim
-from common.rpc.move_messages import Move
+from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.move_messages import Move
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet
 from tests.support.moves import causes, instance_on_h1, standing

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from common.db.history import Pruning
-from common.errors import MoveConflict, MoveNotFound
-from common.rpc.messages import Claim
+from portclaim.common.db.history import Pruning
+from portclaim.common.errors import MoveConflict, MoveNotFound
+from portclaim.common.rpc.messages import Claim
 from tests.support.fleet import Fleet, pf
 from tests.support.moves import instance_on_h1, reason, standing
 

@@ -5,11 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from common.db import outbox
-from common.db.doorbell import Doorbell
-from common.periodic import Periodic
-from common.rpc.messages import Claim
-from common.rpc.operator_messages import AwaitedStep, StepFilter
+from portclaim.common.db import outbox
+from portclaim.common.db.doorbell import Doorbell
+from portclaim.common.periodic import Periodic
+from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.operator_messages import AwaitedStep, StepFilter
 from tests.support.concurrency import LONG, wait_until, wait_until_listening
 from tests.support.fleet import Fleet, Host
 
@@ -111,7 +111,7 @@ def test_a_relay_is_woken_at_once(fleet: Fleet) -> None:
 def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_for(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("common.db.doorbell._PAUSE", 0.01)
+    monkeypatch.setattr("portclaim.common.db.doorbell._PAUSE", 0.01)
     rung = threading.Semaphore(0)
     doorbell = Doorbell(fleet.engine, outbox.CHANNEL, rung.release)
     try:

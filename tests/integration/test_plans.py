@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from common.rpc.messages import DeviceFilter, InventoryReport, StepResult
+from portclaim.common.rpc.messages import DeviceFilter, InventoryReport, StepResult
 from tests.support import postgresql
 from tests.support.fleet import Fleet
 from tests.support.straight_fleet import AGENT, DIGEST, Size, build

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from common.db.prepared import Prepared
-from common.db.transaction import connect, in_transaction
-from common.errors import ServiceUnavailable
+from portclaim.common.db.prepared import Prepared
+from portclaim.common.db.transaction import connect, in_transaction
+from portclaim.common.errors import ServiceUnavailable
 from tests.support.concurrency import at_once
 from tests.support.postgresql import create_database, drop_database
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.main import main
-from common import config
-from services.conductor.service import Conductor
-from services.scheduler.service import Scheduler
+from portclaim.cli.main import main
+from portclaim.common import config
+from portclaim.services.conductor.service import Conductor
+from portclaim.services.scheduler.service import Scheduler
 from tests.support.readme import ROOT, Example, blocks, examples, missing, readme
 from tests.support.services import Services
 

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from common.errors import ClaimNotFound
+from portclaim.common.errors import ClaimNotFound
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet, pf
 from tests.support.looking import addresses

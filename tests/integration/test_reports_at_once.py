@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from common.errors import HostOwnedByAnotherAgent, UnknownHost
+from portclaim.common.errors import HostOwnedByAnotherAgent, UnknownHost
 from tests.support.concurrency import at_once, meanwhile, wait_until_blocked
 from tests.support.fleet import Fleet, Host, pf, port_devices, vf
 from tests.support.looking import all_are, present

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from common.errors import ClaimRefused
-from common.rpc.messages import Claim, DeviceRequest, Explanation, NumaCell
+from portclaim.common.errors import ClaimRefused
+from portclaim.common.rpc.messages import Claim, DeviceRequest, Explanation, NumaCell
 from tests.support.fleet import ALIASES, CONNECTX5, X710, Fleet, gpu, pf, port_devices, slice_of, vf
 from tests.support.looking import addresses
 

@@ -13,9 +13,9 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
-from common.rpc.messages import Claim, ClaimRequest, StepResult
-from services.scheduler.waiting import CHANNEL
+from portclaim.common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
+from portclaim.common.rpc.messages import Claim, ClaimRequest, StepResult
+from portclaim.services.scheduler.waiting import CHANNEL
 from tests.support.bus import Bus
 from tests.support.concurrency import (
     at_once,

@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 import sqlalchemy as sa
 
-from common.db.life_cycle import LIVE, MOVE_TRANSITIONS, TRANSITIONS, Transition, diagram
-from common.rpc.messages import ClaimStatus, MoveStatus
+from portclaim.common.db.life_cycle import LIVE, MOVE_TRANSITIONS, TRANSITIONS, Transition, diagram
+from portclaim.common.rpc.messages import ClaimStatus, MoveStatus
 from tests.support.fleet import CONNECTX5, Fleet
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims.md"

@@ -10,12 +10,12 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from common.db.doorbell import Doorbell
-from common.db.history import Pruning
-from common.errors import ClaimConflict, ClaimRefused, InvalidRequest
-from common.rpc.messages import Claim
-from common.rpc.operator_messages import WaitingFilter
-from services.scheduler.waiting import CHANNEL
+from portclaim.common.db.doorbell import Doorbell
+from portclaim.common.db.history import Pruning
+from portclaim.common.errors import ClaimConflict, ClaimRefused, InvalidRequest
+from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.operator_messages import WaitingFilter
+from portclaim.services.scheduler.waiting import CHANNEL
 from tests.support.concurrency import LONG, at_once, meanwhile, wait_until, wait_until_blocked
 from tests.support.fleet import ALIASES, CONNECTX5, Fleet, Host, gpu, pf, slice_of, vf
 

@@ -6,11 +6,11 @@ from typing import Any
 import kombu
 import oslo_messaging
 
-from common import config
-from common.rpc.conductor import ConductorClient
-from common.rpc.endpoint import VERSION
-from common.rpc.scheduler import SchedulerClient
-from common.rpc.transport import EXCHANGE, transport
+from portclaim.common import config
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.endpoint import VERSION
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import EXCHANGE, transport
 from tests.support.services import as_ini
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from cli.keeper import Kept, keep
+from portclaim.cli.keeper import Kept, keep
 
 RUN = "PORTCLAIM_TEST_RUN"  # the environment variable by which the controller tells its workers the directory
 MISSING = "engine missing: "

@@ -14,12 +14,12 @@ from uuid import UUID, uuid4
 import oslo_messaging
 import sqlalchemy as sa
 
-from common.db.transaction import connect, in_transaction
-from common.errors import ServiceUnavailable
-from common.pci.alias import Aliases
-from common.rpc.conductor import ConductorClient
-from common.rpc.endpoint import Endpoint
-from common.rpc.messages import (
+from portclaim.common.db.transaction import connect, in_transaction
+from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.endpoint import Endpoint
+from portclaim.common.rpc.messages import (
     Claim,
     ClaimRequest,
     DeviceReport,
@@ -34,15 +34,15 @@ from common.rpc.messages import (
     Step,
     StepResult,
 )
-from common.rpc.move_messages import Move, MoveRequest
-from common.rpc.scheduler import SchedulerClient
-from services.conductor import expiry
-from services.conductor.relay import Relay
-from services.conductor.service import ConductorEndpoint
-from services.scheduler import packing
-from services.scheduler.claims import ClaimEngine
-from services.scheduler.service import SchedulerEndpoint
-from services.scheduler.waiting import Lines
+from portclaim.common.rpc.move_messages import Move, MoveRequest
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.services.conductor import expiry
+from portclaim.services.conductor.relay import Relay
+from portclaim.services.conductor.service import ConductorEndpoint
+from portclaim.services.scheduler import packing
+from portclaim.services.scheduler.claims import ClaimEngine
+from portclaim.services.scheduler.service import SchedulerEndpoint
+from portclaim.services.scheduler.waiting import Lines
 from tests.support.invariants import violations
 
 

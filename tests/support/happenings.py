@@ -7,7 +7,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from common.rpc.messages import ClaimRequest, DeviceReport
+from portclaim.common.rpc.messages import ClaimRequest, DeviceReport
 from tests.support.fleet import CONNECTX5, X710, Card, gpu, pf, port_devices, slice_of, vf
 from tests.support.model import ALIAS, Call, Ending, Expire, Model, Release, Report
 

@@ -9,12 +9,12 @@ import random
 from typing import NamedTuple
 from unittest import mock
 
-from common.pci import port_modes
-from common.pci.assignment import FreeDevice, assign
-from common.pci.device import DeviceType
-from common.pci.matching import Kind
-from common.pci.request import PciRequest
-from common.pci.ways import Looks
+from portclaim.common.pci import port_modes
+from portclaim.common.pci.assignment import FreeDevice, assign
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.matching import Kind
+from portclaim.common.pci.request import PciRequest
+from portclaim.common.pci.ways import Looks
 
 DEVICES = 64
 REQUESTS = 8

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from common.db.prepared import Prepared
+from portclaim.common.db.prepared import Prepared
 
 
 def after_each_statement(

@@ -10,8 +10,15 @@ from itertools import combinations
 from typing import NamedTuple
 from uuid import UUID
 
-from common.errors import ClaimConflict, ClaimNotFound, ClaimRefused, InvalidRequest, StaleStep, UnknownHost
-from common.rpc.messages import Claim, ClaimRequest, DeviceReport, InventoryAnswer
+from portclaim.common.errors import (
+    ClaimConflict,
+    ClaimNotFound,
+    ClaimRefused,
+    InvalidRequest,
+    StaleStep,
+    UnknownHost,
+)
+from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceReport, InventoryAnswer
 from tests.support.model_host import Host, can_serve, wishes
 
 ALIAS = "pci_passthrough:alias"

@@ -1,7 +1,7 @@
 """Instances that move, in words for tests."""
 
-from common.rpc.messages import Claim
-from common.rpc.move_messages import Move
+from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.move_messages import Move
 from tests.support.fleet import Fleet
 
 

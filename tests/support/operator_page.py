@@ -13,9 +13,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from cli.embedded import postgresql
-from common.db import migrate
-from common.rpc.messages import Claim
+from portclaim.cli.embedded import postgresql
+from portclaim.common.db import migrate
+from portclaim.common.rpc.messages import Claim
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
 
 PAGE = Path(__file__).parents[2] / "docs" / "operator-sql.md"

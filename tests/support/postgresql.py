@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from cli.embedded import start_postgresql
-from cli.keeper import Kept
-from common.db import migrate
+from portclaim.cli.embedded import start_postgresql
+from portclaim.cli.keeper import Kept
+from portclaim.common.db import migrate
 from tests.support.engines import shared
 
 TEMPLATE = "template_portclaim"

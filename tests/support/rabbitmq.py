@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from cli.keeper import Kept, keep
+from portclaim.cli.keeper import Kept, keep
 from tests.support.engines import shared, skip_without
 
 SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server"))  # Debian's, others'

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.keeper import Kept, keep
+from portclaim.cli.keeper import Kept, keep
 from tests.support.engines import run_owner
 
 Options = Mapping[str, Mapping[str, object]]  # {section: {option: value, or a list of values}}
@@ -79,7 +79,7 @@ class Services:
         file = self.directory / f"{name}.conf"
         file.write_text(as_ini(sections))
         log = self.directory / f"{name}.log"
-        program = (sys.executable, "-m", f"services.{service}", "--config-file", file, *flags)
+        program = (sys.executable, "-m", f"portclaim.services.{service}", "--config-file", file, *flags)
         kept = keep(*program, ready=until or rf"portclaim-{service} ready", log=log, owner=run_owner())
         self.processes.append(ServiceProcess(name, kept, log))
         return self.processes[-1]

@@ -6,11 +6,11 @@ from uuid import UUID
 
 import pytest
 
-from cli.demo import contest, gate
-from common.errors import ClaimRefused
-from common.rpc.messages import Claim, ClaimRequest
-from common.rpc.scheduler import SchedulerClient
-from services.compute_agent.drivers.simulated import FAULTS
+from portclaim.cli.demo import contest, gate
+from portclaim.common.errors import ClaimRefused
+from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.services.compute_agent.drivers.simulated import FAULTS
 from tests.support.concurrency import meanwhile
 from tests.support.interruption import at_every_moment
 

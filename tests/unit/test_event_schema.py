@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.db.life_cycle import TRANSITIONS
-from common.errors import InvalidMessage, UnknownSchema
-from common.events.schema import Event, EventFilter, Kind, read, routing_key
+from portclaim.common.db.life_cycle import TRANSITIONS
+from portclaim.common.errors import InvalidMessage, UnknownSchema
+from portclaim.common.events.schema import Event, EventFilter, Kind, read, routing_key
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
 [EXAMPLE] = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]

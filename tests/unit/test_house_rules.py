@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = ("common", "services", "cli", "bench", "tests")
+OURS = ("portclaim", "bench", "tests")
 SERVICES = sorted(path.parent.name for path in ROOT.glob("services/*/__init__.py"))
 # What each package may import of ours; the longest prefix counts. Only the demo runs services in its
 # process; `portclaim host` reads the machine with its agent's own eyes.
 MAY_IMPORT = {
-    "common/": ("common",),
-    "common/pci/": ("common.pci",),
+    "common/": ("portclaim.common",),
+    "common/pci/": ("portclaim.common.pci",),
     "services/": (),
-    **{f"services/{name}/": ("common", f"services.{name}") for name in SERVICES},
-    "cli/": ("common", "cli"),
-    "cli/demo/": ("common", "cli", "services"),
-    "cli/host/": ("common", "cli", "services.compute_agent"),
-    "cli/config_check/": ("common", "cli", "services.compute_agent"),
+    **{f"services/{name}/": ("portclaim.common", f"portclaim.services.{name}") for name in SERVICES},
+    "cli/": ("portclaim.common", "portclaim.cli"),
+    "cli/demo/": ("portclaim.common", "portclaim.cli", "portclaim.services"),
+    "cli/host/": ("portclaim.common", "portclaim.cli", "portclaim.services.compute_agent"),
+    "cli/config_check/": ("portclaim.common", "portclaim.cli", "portclaim.services.compute_agent"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that :mod:`common.db.migrate` hands over."""
+"""Alembic runs the migrations on the connection that :mod:`portclaim.common.db.migrate` provides."""
 
 from alembic import context
 

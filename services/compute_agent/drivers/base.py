@@ -14,9 +14,9 @@ from oslo_config import cfg
 from stevedore import DriverManager
 from stevedore.exception import NoMatches
 
-from common.errors import InvalidConfiguration
-from common.pci.address import PciAddress
-from common.rpc.messages import Step, StepDevice
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step, StepDevice
 
 NAMESPACE = "portclaim.hypervisor"
 

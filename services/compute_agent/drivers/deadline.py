@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.drivers.base import DriverError
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.drivers.base import DriverError
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.drivers.base import DriverError
 
 
 class Fault(BaseModel):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 from xml.etree import ElementTree as ET
 
-from common.pci.address import PciAddress
+from portclaim.common.pci.address import PciAddress
 
 # libvirt keeps aliases that begin with "ua-" as they are, in the running domain and in its configuration.
 _ALIAS = re.compile(r"ua-portclaim-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9a-f-]+")

@@ -12,14 +12,14 @@ from uuid import UUID
 
 from oslo_config import cfg
 
-from common.errors import InvalidConfiguration
-from common.pci.address import PciAddress
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.drivers.base import Attachment, DriverError, InstanceNotFound
-from services.compute_agent.drivers.deadline import Deadline
-from services.compute_agent.drivers.hostdev import Hostdev, hostdevs
-from services.compute_agent.drivers.real_host import RealHostDriver
-from services.compute_agent.uevents import wait_until
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, InstanceNotFound
+from portclaim.services.compute_agent.drivers.deadline import Deadline
+from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
+from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
+from portclaim.services.compute_agent.uevents import wait_until
 
 try:
     import libvirt

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from oslo_config import cfg
 
-from common.errors import InvalidConfiguration
-from common.pci.address import PciAddress
-from services.compute_agent.drivers.base import Attachment, HypervisorDriver
-from services.compute_agent.handover import Handover
-from services.compute_agent.homecoming import Homecoming, Hook
-from services.compute_agent.kernel import Kernel
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.sysfs import SysfsTree
-from services.compute_agent.uevents import wait_until
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.drivers.base import Attachment, HypervisorDriver
+from portclaim.services.compute_agent.handover import Handover
+from portclaim.services.compute_agent.homecoming import Homecoming, Hook
+from portclaim.services.compute_agent.kernel import Kernel
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.sysfs import SysfsTree
+from portclaim.services.compute_agent.uevents import wait_until
 
 GROUP = cfg.OptGroup("handover", "How devices of a real host leave for guests and come home")
 OPTIONS = [

@@ -13,13 +13,13 @@ from uuid import UUID
 
 from oslo_config import cfg
 
-from common.pci.address import PciAddress
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
-from services.compute_agent.drivers.faults import suffer
-from services.compute_agent.simulated_host import HostShape, build_host
-from services.compute_agent.simulation import VFIO, NotSimulated, SimulatedTree
-from services.compute_agent.store import LocalStore
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
+from portclaim.services.compute_agent.drivers.faults import suffer
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.services.compute_agent.simulation import VFIO, NotSimulated, SimulatedTree
+from portclaim.services.compute_agent.store import LocalStore
 
 LOG = logging.getLogger(__name__)
 

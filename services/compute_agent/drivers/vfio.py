@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.pci.address import PciAddress
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.drivers.base import Attachment
-from services.compute_agent.drivers.real_host import RealHostDriver
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.drivers.base import Attachment
+from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 
 
 class VfioDriver(RealHostDriver):

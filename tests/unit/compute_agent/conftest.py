@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 import pytest
 from oslo_config import cfg
 
-from common import config
-from common.pci.address import PciAddress
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.drivers.simulated import SimulatedDriver
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulated_host import HostShape, build_host
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common import config
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.drivers.simulated import SimulatedDriver
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 
 @pytest.fixture

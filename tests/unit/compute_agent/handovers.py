@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.pci.address import PciAddress
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.kernel import VFIO, Kernel, KernelRefused
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.kernel import VFIO, Kernel, KernelRefused
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 
 class SimulatedKernel(Kernel):

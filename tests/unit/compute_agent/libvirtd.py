@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 from xml.etree import ElementTree as ET
 
-from common.pci.address import PciAddress
-from services.compute_agent.drivers.hostdev import Hostdev, hostdevs
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
 
 VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE = 1, 2, 2
 VIR_ERR_NO_DOMAIN, VIR_ERR_OPERATION_FAILED = 42, 9

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from common.pci.address import PciAddress
-from services.compute_agent.custody import check_group, check_not_the_hosts_own, group_mates
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.netlink import default_route_interfaces
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.custody import check_group, check_not_the_hosts_own, group_mates
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.netlink import default_route_interfaces
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 PF, VF, VF2 = (PciAddress.parse(text) for text in ("0000:01:00.0", "0000:01:10.0", "0000:01:10.2"))
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from common.pci.address import PciAddress
-from services.compute_agent.custody import check_not_the_hosts_own
-from services.compute_agent.disks import host_uses
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.custody import check_not_the_hosts_own
+from portclaim.services.compute_agent.disks import host_uses
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 NVME, OTHER = PciAddress.parse("0000:03:00.0"), PciAddress.parse("0000:04:00.0")
 ROOT = "22 1 0:21 / / rw,relatime shared:1 - overlay overlay rw"
@@ -101,7 +101,7 @@ def test_one_with_several_paths_is_its_controllers_too(machine: Machine) -> None
 def test_a_device_with_such_a_disk_does_not_leave(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.mount("30 22 259:0 / /srv rw - ext4 /dev/nvme0n1 rw")
     monkeypatch.setattr(
-        "services.compute_agent.custody.host_uses",
+        "portclaim.services.compute_agent.custody.host_uses",
         lambda tree, address: host_uses(tree, address, machine.proc),
     )
     with pytest.raises(DriverError, match=r"03:00\.0 is this host's own: nvme0n1 is mounted on /srv"):

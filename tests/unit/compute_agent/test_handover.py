@@ -8,14 +8,14 @@ from uuid import uuid4
 
 import pytest
 
-from common.pci.address import PciAddress
-from common.rpc.messages import Step
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.handover import Handover
-from services.compute_agent.homecoming import Homecoming, Hook
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.handover import Handover
+from portclaim.services.compute_agent.homecoming import Homecoming, Hook
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
 
 MakeStep = Callable[..., Step]
@@ -142,7 +142,7 @@ class TestMustNotLeave:
     ) -> None:
         (place(host, PF) / "net/enp1s0f0/ifindex").write_text("7\n")
         monkeypatch.setattr(
-            "services.compute_agent.handover.default_route_interfaces", lambda: frozenset({7})
+            "portclaim.services.compute_agent.handover.default_route_interfaces", lambda: frozenset({7})
         )
         refused(PF, "enp1s0f0 has the default route")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cli.main import main
-from services.compute_agent.recording import Recording
-from services.compute_agent.simulation import SimulatedTree
+from portclaim.cli.main import main
+from portclaim.services.compute_agent.recording import Recording
+from portclaim.services.compute_agent.simulation import SimulatedTree
 
 
 @pytest.fixture

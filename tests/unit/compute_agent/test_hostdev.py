@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.pci.address import MAX_DOMAIN, PciAddress
-from services.compute_agent.drivers.hostdev import Hostdev, hostdevs
+from portclaim.common.pci.address import MAX_DOMAIN, PciAddress
+from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
 
 CLAIM = UUID("5a3c1d70-0a61-4f7e-9d0c-2f2f6a0c9b11")
 addresses = st.builds(

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InvalidConfiguration
-from services.compute_agent.identity import Identity
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.services.compute_agent.identity import Identity
 
 HOLD = """
 import sys
 from pathlib import Path
-from services.compute_agent.identity import Identity
+from portclaim.services.compute_agent.identity import Identity
 print(Identity(Path(sys.argv[1]), "node-1").take(), flush=True)
 sys.stdin.read()
 """

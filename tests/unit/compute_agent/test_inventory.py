@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
-from common.pci.device_spec import DeviceSpecs
-from common.pci.host import HostView
-from common.rpc.messages import DeviceReport, NumaCell
-from services.compute_agent.inventory import Inventory, take_inventory
-from services.compute_agent.scanner import Scan, Scanner
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.host import HostView
+from portclaim.common.rpc.messages import DeviceReport, NumaCell
+from portclaim.services.compute_agent.inventory import Inventory, take_inventory
+from portclaim.services.compute_agent.scanner import Scan, Scanner
 
 PF = "0000:01:00.0"
 VF = "0000:01:10.0"

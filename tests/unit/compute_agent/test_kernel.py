@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.pci.address import PciAddress
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.kernel import Kernel, KernelBlocked, KernelRefused
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.kernel import Kernel, KernelBlocked, KernelRefused
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 PF = PciAddress.parse("0000:01:00.0")
 OTHER = PciAddress.parse("0000:02:00.0")

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.ledger import Ending, Ledger, Overtaken
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.ledger import Ending, Ledger, Overtaken
 
 DONE = Ending("done")
 FAILED = Ending("failed", "no such instance")

@@ -7,16 +7,16 @@ from uuid import UUID, uuid4
 import pytest
 from oslo_config import cfg
 
-from common.pci.address import PciAddress
-from common.rpc.messages import Step
-from services.compute_agent.drivers import libvirt as driver_module
-from services.compute_agent.drivers.base import DriverError, InstanceNotFound
-from services.compute_agent.drivers.deadline import Deadline, NoAnswer
-from services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver
-from services.compute_agent.ledger import Ledger
-from services.compute_agent.repair import Repair
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulation import SimulatedTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers import libvirt as driver_module
+from portclaim.services.compute_agent.drivers.base import DriverError, InstanceNotFound
+from portclaim.services.compute_agent.drivers.deadline import Deadline, NoAnswer
+from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver
+from portclaim.services.compute_agent.ledger import Ledger
+from portclaim.services.compute_agent.repair import Repair
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulation import SimulatedTree
 from tests.unit.compute_agent import libvirtd as libvirt
 from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
 from tests.unit.compute_agent.libvirtd import Domain, Libvirtd, by_another_hand
@@ -45,9 +45,9 @@ def build(
 ) -> Iterator[Callable[..., LibvirtDriver]]:
     """A driver that was started, on a simulated host, with these options."""
     monkeypatch.setattr(
-        "services.compute_agent.drivers.real_host.Kernel", lambda *_args: SimulatedKernel(host)
+        "portclaim.services.compute_agent.drivers.real_host.Kernel", lambda *_args: SimulatedKernel(host)
     )
-    monkeypatch.setattr("services.compute_agent.drivers.real_host.wait_until", at_once)
+    monkeypatch.setattr("portclaim.services.compute_agent.drivers.real_host.wait_until", at_once)
     conf.register_opts(OPTIONS, GROUP)
     started: list[LibvirtDriver] = []
 

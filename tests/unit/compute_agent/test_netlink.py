@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.compute_agent.netlink import _leaves_by, _mac, permanent_addresses
+from portclaim.services.compute_agent.netlink import _leaves_by, _mac, permanent_addresses
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.rpc.messages import NumaCell
-from services.compute_agent.numa import parse_cpulist, read_numa_cells
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
-from services.compute_agent.vpd import serial_number
+from portclaim.common.rpc.messages import NumaCell
+from portclaim.services.compute_agent.numa import parse_cpulist, read_numa_cells
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
+from portclaim.services.compute_agent.vpd import serial_number
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.pci.address import PciAddress
-from services.compute_agent.outlook import Outlook
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulated_host import HostShape, build_host
-from services.compute_agent.simulation import VFIO, Model, SimulatedTree
-from services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.outlook import Outlook
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.services.compute_agent.simulation import VFIO, Model, SimulatedTree
+from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 PORTS = [PciAddress.parse("0000:01:00.0"), PciAddress.parse("0000:02:00.0")]
 VF = PciAddress.parse("0000:01:10.0")
@@ -213,7 +213,7 @@ class TestEverythingIsReadAgain:
         assert node_of(outlook, VF) == 5
 
     def test_when_an_audit_is_due(self, outlook: Outlook, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("services.compute_agent.outlook.time.monotonic", lambda: float("inf"))
+        monkeypatch.setattr("portclaim.services.compute_agent.outlook.time.monotonic", lambda: float("inf"))
         assert node_of(outlook, VF) == 5
 
     def test_while_nobody_watches(self, outlook: Outlook) -> None:

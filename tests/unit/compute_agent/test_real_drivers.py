@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from common.errors import InvalidConfiguration
-from services.compute_agent.drivers import libvirt
-from services.compute_agent.drivers.base import load_driver
-from services.compute_agent.drivers.libvirt import LibvirtDriver
-from services.compute_agent.drivers.real_host import GROUP, OPTIONS
-from services.compute_agent.drivers.vfio import VfioDriver
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.services.compute_agent.drivers import libvirt
+from portclaim.services.compute_agent.drivers.base import load_driver
+from portclaim.services.compute_agent.drivers.libvirt import LibvirtDriver
+from portclaim.services.compute_agent.drivers.real_host import GROUP, OPTIONS
+from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 
 
 def test_vfio_is_found_by_its_name(conf: cfg.ConfigOpts, state_path: Path) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from services.compute_agent.numa import read_numa_cells
-from services.compute_agent.recording import Recording, record
-from services.compute_agent.scanner import Scan, Scanner
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.services.compute_agent.numa import read_numa_cells
+from portclaim.services.compute_agent.recording import Recording, record
+from portclaim.services.compute_agent.scanner import Scan, Scanner
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 # Linux 6.1 on a q35: two 82576 ports, the first with 4 of 7 VFs; an NVMe with 2 of 4; an e1000e.
 RECORDED = Path(__file__).parent / "recorded/igb-and-nvme.json"

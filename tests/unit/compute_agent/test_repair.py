@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from common.errors import UnknownHost
-from common.pci.address import PciAddress
-from common.rpc.messages import Holding, Holdings, Step
-from services.compute_agent.drivers.simulated import SimulatedDriver
-from services.compute_agent.ledger import Ending, Ledger, Overtaken
-from services.compute_agent.repair import Repair
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.step_queue import Job
+from portclaim.common.errors import UnknownHost
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Holding, Holdings, Step
+from portclaim.services.compute_agent.drivers.simulated import SimulatedDriver
+from portclaim.services.compute_agent.ledger import Ending, Ledger, Overtaken
+from portclaim.services.compute_agent.repair import Repair
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.step_queue import Job
 
 MakeStep = Callable[..., Step]
 PF = "0000:02:00.0"

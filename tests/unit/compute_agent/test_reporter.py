@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from common.errors import (
+from portclaim.common.errors import (
     ClaimNotFound,
     HostOwnedByAnotherAgent,
     ServiceFailed,
@@ -14,12 +14,12 @@ from common.errors import (
     StaleStep,
     UnknownHost,
 )
-from common.rpc.messages import DeviceReport, Holdings, Step, StepDevice
-from services.compute_agent.drivers.base import DriverError
-from services.compute_agent.inventory import Inventory
-from services.compute_agent.ledger import Ending
-from services.compute_agent.reporter import Reporter
-from services.compute_agent.scanner import ScanError
+from portclaim.common.rpc.messages import DeviceReport, Holdings, Step, StepDevice
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.inventory import Inventory
+from portclaim.services.compute_agent.ledger import Ending
+from portclaim.services.compute_agent.reporter import Reporter
+from portclaim.services.compute_agent.scanner import ScanError
 
 PATIENCE = 10.0  # seconds after which a test has failed
 DONE = Ending("done")
@@ -145,7 +145,7 @@ def test_repair_is_made_again_when_its_time_has_come(
     reporter.start()
     conductor.wait_for(lambda: len(conductor.published()) >= 3)
     assert conductor.heard.count(("holdings", None)) == 1
-    monkeypatch.setattr("services.compute_agent.reporter.REPAIR_INTERVAL", 0.0)
+    monkeypatch.setattr("portclaim.services.compute_agent.reporter.REPAIR_INTERVAL", 0.0)
     conductor.wait_for(lambda: conductor.heard.count(("holdings", None)) >= 3)
 
 
@@ -315,7 +315,7 @@ class TestEnd:
     def test_a_conductor_that_takes_its_time_does_not_hold_up_the_end(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("services.compute_agent.reporter.LAST_WORDS", 0.01)
+        monkeypatch.setattr("portclaim.services.compute_agent.reporter.LAST_WORDS", 0.01)
         conductor = SlowConductor()
         reporter = Reporter(conductor, Repair(), host.take_inventory, host.own, interval=0.01)
         reporter.start()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType
-from services.compute_agent.scanner import Scan, ScanError, Scanner
-from services.compute_agent.simulated_host import HostShape, build_host
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType
+from portclaim.services.compute_agent.scanner import Scan, ScanError, Scanner
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 PF = PciAddress.parse("0000:01:00.0")
 VF0 = PciAddress.parse("0000:01:10.0")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.pci.address import PciAddress
-from services.compute_agent.scanner import ATTEMPTS, Scan, ScanError, Scanner
-from services.compute_agent.simulated_host import HostShape, build_host
-from services.compute_agent.simulation import Model, SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.scanner import ATTEMPTS, Scan, ScanError, Scanner
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.services.compute_agent.simulation import Model, SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 PORTS = [PciAddress.parse("0000:01:00.0"), PciAddress.parse("0000:02:00.0")]
 ACCELERATOR = PciAddress.parse("0000:03:00.0")

@@ -11,13 +11,13 @@ from uuid import uuid4
 import pytest
 from oslo_config import cfg
 
-from common.errors import InvalidConfiguration
-from common.pci.address import PciAddress
-from common.rpc.messages import Step
-from services.compute_agent.drivers.base import Attachment, DriverError, load_driver
-from services.compute_agent.drivers.simulated import FAULTS, GROUP, OPTIONS, RECORD, SimulatedDriver
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulation import SimulatedTree
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, load_driver
+from portclaim.services.compute_agent.drivers.simulated import FAULTS, GROUP, OPTIONS, RECORD, SimulatedDriver
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulation import SimulatedTree
 
 MakeStep = Callable[..., Step]
 Restart = Callable[[], SimulatedDriver]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from common.pci.address import PciAddress
-from services.compute_agent.numa import read_numa_cells
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulated_host import HostShape, build_host
-from services.compute_agent.simulation import MARKER, NotSimulated, SimulatedTree
-from services.compute_agent.sysfs import SysfsTree
+from portclaim.common.pci.address import PciAddress
+from portclaim.services.compute_agent.numa import read_numa_cells
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.services.compute_agent.simulation import MARKER, NotSimulated, SimulatedTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 
 PF = PciAddress.parse("0000:01:00.0")
 VF = PciAddress.parse("0000:01:10.0")

@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from common.rpc.messages import Step, StepDevice
-from services.compute_agent.step_queue import Job, StepQueue
+from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.services.compute_agent.step_queue import Job, StepQueue
 
 PATIENCE = 10.0  # seconds after which a test has failed
 

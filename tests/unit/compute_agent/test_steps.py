@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from common.pci.address import PciAddress
-from common.rpc.messages import Step
-from services.compute_agent.drivers.base import InstanceNotFound
-from services.compute_agent.drivers.simulated import FAULTS, SimulatedDriver
-from services.compute_agent.ledger import Ending, Ledger
-from services.compute_agent.scanner import Scanner
-from services.compute_agent.simulation import SimulatedTree
-from services.compute_agent.step_queue import Job
-from services.compute_agent.steps import StepRunner
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.drivers.base import InstanceNotFound
+from portclaim.services.compute_agent.drivers.simulated import FAULTS, SimulatedDriver
+from portclaim.services.compute_agent.ledger import Ending, Ledger
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.simulation import SimulatedTree
+from portclaim.services.compute_agent.step_queue import Job
+from portclaim.services.compute_agent.steps import StepRunner
 
 MakeStep = Callable[..., Step]
 VFS = ["0000:01:10.0", "0000:01:10.2", "0000:02:10.0"]
@@ -178,7 +178,7 @@ class TestAgain:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         runner.run(Job(step, again=True))
-        monkeypatch.setattr("services.compute_agent.steps.GONE_AFTER", 0.0)
+        monkeypatch.setattr("portclaim.services.compute_agent.steps.GONE_AFTER", 0.0)
         reason = f"instance {step.instance_id} is not on this host"
         assert runner.run(Job(step, again=True)) == Ending("failed", reason)
         assert held(driver) == set()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.compute_agent.uevents import SUBSYSTEMS, Uevents, Watcher, wait_until
+from portclaim.services.compute_agent.uevents import SUBSYSTEMS, Uevents, Watcher, wait_until
 
 PATIENCE = 60
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.pci.address import PciAddress
-from common.pci.device import DeviceType, PciDevice
-from common.pci.host import HostView
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.host import HostView
 
 
 def at(text: str) -> PciAddress:

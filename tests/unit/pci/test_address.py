@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.pci.address import PciAddress
-from common.pci.errors import InvalidPciAddress
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.errors import InvalidPciAddress
 
 addresses = st.builds(
     PciAddress, st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFF), st.integers(0, 0x1F), st.integers(0, 7)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from common.pci.alias import Aliases
-from common.pci.errors import InvalidAlias, InvalidRequest, UnknownAlias
-from common.pci.extra_specs import requests_from_extra_specs
-from common.pci.request import MAX_COUNT, GroupPolicy, NumaPolicy, PciRequest
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.errors import InvalidAlias, InvalidRequest, UnknownAlias
+from portclaim.common.pci.extra_specs import requests_from_extra_specs
+from portclaim.common.pci.request import MAX_COUNT, GroupPolicy, NumaPolicy, PciRequest
 
 NIC = {"name": "nic", "vendor_id": "15B3", "product_id": "1018", "device_type": "type-VF"}
 QAT = {"name": "qat", "vendor_id": "8086", "product_id": "0435", "numa_policy": "required"}

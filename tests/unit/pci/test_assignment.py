@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.pci import port_modes
-from common.pci.assignment import FreeDevice, assign
-from common.pci.device import DeviceType
-from common.pci.matching import Affinity, Kind, satisfies
-from common.pci.request import GroupPolicy, NumaPolicy, PciRequest
+from portclaim.common.pci import port_modes
+from portclaim.common.pci.assignment import FreeDevice, assign
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.matching import Affinity, Kind, satisfies
+from portclaim.common.pci.request import GroupPolicy, NumaPolicy, PciRequest
 
 Device = FreeDevice[str]
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from cli.config_check import config
-from common.pci.config_check import Finding, check_aliases, check_device_spec
-from common.pci.nova_options import refusals
-from services.compute_agent.simulated_host import HostShape, build_host
+from portclaim.cli.config_check import config
+from portclaim.common.pci.config_check import Finding, check_aliases, check_device_spec
+from portclaim.common.pci.nova_options import refusals
+from portclaim.services.compute_agent.simulated_host import HostShape, build_host
 from tests.unit.pci.support import card, pf, vf
 
 HOST = [pf(), vf(), vf("0000:81:00.3"), card()]

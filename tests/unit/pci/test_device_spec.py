@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from common.pci.device import PciDevice
-from common.pci.device_spec import DeviceSpecs
-from common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
-from common.pci.host import HostView
+from portclaim.common.pci.device import PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
+from portclaim.common.pci.host import HostView
 from tests.unit.pci.support import PORT, at, card, pf, vf
 
 

@@ -9,12 +9,12 @@ from typing import TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.pci.alias import Aliases
-from common.pci.config_check import Finding, check_aliases, check_device_spec
-from common.pci.device_spec import DeviceSpecs
-from common.pci.errors import InvalidAlias, InvalidDeviceSpec, InvalidOption
-from common.pci.extra_specs import requests_from_extra_specs
-from common.pci.request import MAX_COUNT
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.config_check import Finding, check_aliases, check_device_spec
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.errors import InvalidAlias, InvalidDeviceSpec, InvalidOption
+from portclaim.common.pci.extra_specs import requests_from_extra_specs
+from portclaim.common.pci.request import MAX_COUNT
 from tests.unit.pci.support import PORT, card, pf, vf
 
 Read = TypeVar("Read")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.pci.device import DeviceType
-from common.pci.matching import FILTERS, Affinity, Kind, satisfies
-from common.pci.request import NumaPolicy, PciRequest
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.matching import FILTERS, Affinity, Kind, satisfies
+from portclaim.common.pci.request import NumaPolicy, PciRequest
 
 
 def kind(dev_type: str = "type-VF", **tags: str) -> Kind:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.pci.pattern import MAX_LENGTH, MAX_STEPS, compile_pattern
+from portclaim.common.pci.pattern import MAX_LENGTH, MAX_STEPS, compile_pattern
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.pci import port_modes
-from common.pci.assignment import assign
-from common.pci.hall import Subsets
-from common.pci.port_modes import OpenPorts, PortModes
-from common.pci.prices import haggle
+from portclaim.common.pci import port_modes
+from portclaim.common.pci.assignment import assign
+from portclaim.common.pci.hall import Subsets
+from portclaim.common.pci.port_modes import OpenPorts, PortModes
+from portclaim.common.pci.prices import haggle
 from tests.support.hostile_hosts import Host, Port, as_devices, climb, hostile, work
 
 WORK = 2_000

@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 import pytest
 
-from common.pci.address import PciAddress
-from common.pci.alias import Aliases
-from common.pci.config_check import Finding, check_aliases, check_device_spec
-from common.pci.device import DeviceType, PciDevice
-from common.pci.device_spec import DeviceSpecs
-from common.pci.errors import InvalidAlias, InvalidDeviceSpec, InvalidTransition
-from common.pci.extra_specs import ALIAS, requests_from_extra_specs
-from common.pci.host import HostView
-from common.pci.matching import Affinity
-from common.pci.request import NumaPolicy, PciRequest
-from common.pci.status import DeviceTree, TreeDevice
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.config_check import Finding, check_aliases, check_device_spec
+from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.errors import InvalidAlias, InvalidDeviceSpec, InvalidTransition
+from portclaim.common.pci.extra_specs import ALIAS, requests_from_extra_specs
+from portclaim.common.pci.host import HostView
+from portclaim.common.pci.matching import Affinity
+from portclaim.common.pci.request import NumaPolicy, PciRequest
+from portclaim.common.pci.status import DeviceTree, TreeDevice
 
 PAGES = Path(__file__).parents[3] / "docs" / "reference"
 NAMES = ("device_spec.md", "alias.md", "extra_specs.md", "device_status.md")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from common.pci.device import DeviceType
-from common.pci.errors import InvalidTransition, WrongOwner
-from common.pci.status import HELD, DeviceStatus, DeviceTree, TreeDevice
+from portclaim.common.pci.device import DeviceType
+from portclaim.common.pci.errors import InvalidTransition, WrongOwner
+from portclaim.common.pci.status import HELD, DeviceStatus, DeviceTree, TreeDevice
 
 LETTERS = {
     "available": ".",

@@ -7,7 +7,7 @@ from alembic import op
 revision = "0006"
 down_revision = "0005"
 
-life_cycle = import_module("common.db.migrations.versions.0004_claim_life_cycle")
+life_cycle = import_module("portclaim.common.db.migrations.versions.0004_claim_life_cycle")
 
 
 def upgrade() -> None:

@@ -7,9 +7,9 @@ from alembic import op
 revision = "0008"
 down_revision = "0007"
 
-engine = import_module("common.db.migrations.versions.0003_claim_engine")
-life_cycle = import_module("common.db.migrations.versions.0004_claim_life_cycle")
-views = import_module("common.db.migrations.versions.0002_operator_views")
+engine = import_module("portclaim.common.db.migrations.versions.0003_claim_engine")
+life_cycle = import_module("portclaim.common.db.migrations.versions.0004_claim_life_cycle")
+views = import_module("portclaim.common.db.migrations.versions.0002_operator_views")
 
 # On each device of the port, so that whoever frees one need not look at its PF. What is drained and free is
 # unavailable: a claim that chooses among what is available is asked to look at nothing more.

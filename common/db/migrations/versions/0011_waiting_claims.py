@@ -7,9 +7,9 @@ from alembic import op
 revision = "0011"
 down_revision = "0010"
 
-engine = import_module("common.db.migrations.versions.0003_claim_engine")
-life_cycle = import_module("common.db.migrations.versions.0004_claim_life_cycle")
-drain = import_module("common.db.migrations.versions.0008_drain")
+engine = import_module("portclaim.common.db.migrations.versions.0003_claim_engine")
+life_cycle = import_module("portclaim.common.db.migrations.versions.0004_claim_life_cycle")
+drain = import_module("portclaim.common.db.migrations.versions.0008_drain")
 
 # A claim that waits is a claim like any other, with an id that stands for it and a history; only that it has
 # no host and no devices yet, and perhaps never will.

@@ -7,7 +7,7 @@ from alembic import op
 revision = "0013"
 down_revision = "0012"
 
-drain = import_module("common.db.migrations.versions.0008_drain")
+drain = import_module("portclaim.common.db.migrations.versions.0008_drain")
 
 # A view's columns can only be added at its end.
 HOSTS = """
