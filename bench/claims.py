@@ -106,20 +106,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="for each contestant in each round")
     parser.add_argument("--only", default="", help="what has this in its name")
     parser.add_argument("--soak", type=int, metavar="N", help="instead: N claims, and how the tables grow")
-    wish = parser.parse_args()
-    if wish.soak:
-        soak.soak(wish.soak, RESULTS)
+    options = parser.parse_args()
+    if options.soak:
+        soak.soak(options.soak, RESULTS)
         return
-    pairs = [pair for pair in PAIRS if wish.only in pair.name]
+    pairs = [pair for pair in PAIRS if options.only in pair.name]
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.peer, pair.contestant)))
     with ExitStack() as stack:
         url = stack.enter_context(postgresql())
         contestants = Contestants(url, stack)
         runs = {name: contestants[name] for name in names}
         samples: dict[str, list[Sample]] = {name: [] for name in names}
-        for _ in range(wish.rounds):
+        for _ in range(options.rounds):
             for name, run in runs.items():
-                samples[name].append(run(wish.seconds))
+                samples[name].append(run(options.seconds))
         results = [result(pair, samples) for pair in pairs] + [round_trips(url)]
     for each in results:
         print(json.dumps(each))
@@ -143,14 +143,14 @@ def result(pair: Pair, samples: dict[str, list[Sample]]) -> dict[str, Any]:
 
 def round_trips(cluster_url: str) -> dict[str, Any]:
     """How often PostgreSQL answers in a claim, in a release, and in an agent's answer."""
-    wish, times = wanted(VF), 20
+    requirements, times = wanted(VF), 20
     with counted(new_fleet(cluster_url, Size(4, 4, 8))) as counter:
         engine = connect(counter.url, 1)
         claims = clients.claim_engine(engine)
 
         def cycle() -> list[int]:
             seen = [counter.trips]
-            made = claims.claim(clients.request(VF), wish)
+            made = claims.claim(clients.request(VF), requirements)
             seen.append(counter.trips)
             releasing = claims.release(made.claim_id)
             seen.append(counter.trips)

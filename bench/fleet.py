@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from portclaim.common.db import migrate
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.extra_specs import requests_from_extra_specs
-from portclaim.services.scheduler.fleet import Wanted
+from portclaim.services.scheduler.fleet import Requirements
 from tests.support.straight_fleet import Size, build
 
 ALIASES = [
@@ -32,7 +32,7 @@ def new_fleet(cluster_url: str, size: Size, *, used: bool = True) -> str:
     return url
 
 
-def wanted(alias: str) -> Wanted:
+def wanted(alias: str) -> Requirements:
     """What a flavor with this alias asks for, like ``nic-vf:1``."""
     requests = requests_from_extra_specs({"pci_passthrough:alias": alias}, Aliases.parse(ALIASES))
-    return Wanted(requests.requests)
+    return Requirements(requests.requests)

@@ -30,12 +30,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="of each climb")
     parser.add_argument("--climbs", type=int, default=4, help="from hosts made to be hard")
     parser.add_argument("--seed", type=int, default=1)
-    wish = parser.parse_args()
-    chance = random.Random(wish.seed)
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
     known = [Host.parse(line) for line in HARDEST.read_text().splitlines()]
-    starts = [max((hostile(chance) for _ in range(STARTS)), key=work) for _ in range(wish.climbs)]
+    starts = [max((hostile(chance) for _ in range(STARTS)), key=work) for _ in range(options.climbs)]
     starts.append(max(known, key=work))
-    found = [climb(start, wish.steps, chance) for start in starts]
+    found = [climb(start, options.steps, chance) for start in starts]
     worst_ms, worst = max((cpu_ms(host), host) for host in [*known, *found])
     result = {
         "name": f"matching: {DEVICES} devices, {REQUESTS} requests, the worst found",
@@ -44,7 +44,7 @@ def main() -> None:
         "cpu_ms": round(worst_ms, 2),
         "goal_ms": GOAL_MS,
         "looks": work(worst),
-        "hosts_seen": len(known) + wish.climbs * STARTS + len(found) * wish.steps,
+        "hosts_seen": len(known) + options.climbs * STARTS + len(found) * options.steps,
         "worst": str(worst),
     }
     print(json.dumps(result))

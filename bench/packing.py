@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lifetimes", type=float, default=40.0, help="of an instance on average, in all")
     parser.add_argument("--seed", type=int, default=1)
-    wish = parser.parse_args()
+    options = parser.parse_args()
     results: list[dict[str, Any]] = []
 
     def add(name: str, ratio: float, goal: float | None, **made_from: object) -> None:
@@ -162,7 +162,7 @@ def main() -> None:
 
     with postgresql() as url:
         for load in (0.7, 0.9):
-            events = trace(load, wish.lifetimes, wish.seed)
+            events = trace(load, options.lifetimes, options.seed)
             best = bound(events)
             at = f"at {load:.0%} load"
             add(f"bound {at}, PF requests served", best.PF, None, served=best._asdict(), events=len(events))

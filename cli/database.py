@@ -57,7 +57,7 @@ def prune(session: Session, older_than: timedelta, batch: int) -> None:
     """
     from sqlalchemy.exc import ProgrammingError  # noqa: PLC0415 - as above
 
-    from portclaim.common.db.history import Pruning  # noqa: PLC0415
+    from portclaim.common.db.pruning import Pruning  # noqa: PLC0415
     from portclaim.common.db.transaction import connect  # noqa: PLC0415
 
     pruning = Pruning(connect(_url(session), pool_size=1), older_than, batch)

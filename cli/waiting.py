@@ -65,13 +65,13 @@ def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
 def _where(scheduler: SchedulerClient, claim: Claim) -> str:
     found = scheduler.waiting(WaitingFilter(claim_id=claim.claim_id)).claims
     return f"claim {claim.claim_id} waits" + "".join(
-        f" at place {each.place}, for at most {max(each.ends_in, 0):.0f} s more{_ports(each)}"
+        f" at place {each.position}, for at most {max(each.expires_in, 0):.0f} s more{_ports(each)}"
         for each in found
     )
 
 
 def _ports(claim: WaitingClaim) -> str:
-    return f"; kept for it: {claim.kept_host} {', '.join(claim.kept_ports)}" if claim.kept_host else ""
+    return f"; kept for it: {claim.reserved_host} {', '.join(claim.reserved_ports)}" if claim.reserved_host else ""
 
 
 def _table(claims: Sequence[WaitingClaim]) -> Table:
@@ -83,9 +83,9 @@ def _table(claims: Sequence[WaitingClaim]) -> Table:
             str(claim.claim_id),
             str(claim.instance_id),
             claim.alias or "-",
-            str(claim.place),
-            f"{claim.waits_for:.0f} s",
-            f"{claim.ends_in:.0f} s",
-            f"{claim.kept_host} {', '.join(claim.kept_ports)}" if claim.kept_host else "-",
+            str(claim.position),
+            f"{claim.waited:.0f} s",
+            f"{claim.expires_in:.0f} s",
+            f"{claim.reserved_host} {', '.join(claim.reserved_ports)}" if claim.reserved_host else "-",
         )
     return table

@@ -1,6 +1,7 @@
-"""The lives of a claim and of a move, a table each: which status may follow which, and what makes it so.
+"""The life cycles of a claim and of a move: which status may follow which, and when.
 
-PostgreSQL refuses what is not in them (check and trigger ``is_a_transition``), and docs/claims.md draws them.
+PostgreSQL refuses any other transition (check and trigger ``is_a_transition``). docs/claims.md shows the
+diagrams.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 
 class Transition(NamedTuple):
-    """From one status (None: there was nothing) to the next, and when that happens."""
+    """From one status (None: it is new) to the next, and when that happens."""
 
     before: str | None
     after: str
@@ -19,8 +20,8 @@ class Transition(NamedTuple):
 
 TRANSITIONS = (
     Transition(None, "claimed", "claim"),
-    Transition(None, "waiting", "claim that waits"),
-    Transition("waiting", "claimed", "there is room"),
+    Transition(None, "waiting", "claim with --wait"),
+    Transition("waiting", "claimed", "served"),
     Transition("waiting", "released", "release"),
     Transition("waiting", "expired", "not served in time"),
     Transition("claimed", "allocated", "attached"),
@@ -36,7 +37,7 @@ TRANSITIONS = (
 )
 
 LIVE = frozenset({"claimed", "allocated", "releasing"})
-"""A claim of such a status holds its devices. Any other waits for some, or has ended and stays what it is."""
+"""A claim with one of these statuses holds devices. Any other claim waits, or has ended for good."""
 
 MOVE_TRANSITIONS = (
     Transition(None, "begun", "move"),
@@ -49,7 +50,7 @@ MOVE_TRANSITIONS = (
 
 
 def diagram(transitions: Sequence[Transition]) -> str:
-    """A table as a state diagram in Mermaid's language."""
+    """The transitions as a state diagram in Mermaid's language."""
     ended = sorted({each.after for each in transitions} - {each.before for each in transitions})
     lines = [f"{each.before or '[*]'} --> {each.after}: {each.when}" for each in transitions]
     lines += [f"{status} --> [*]" for status in ended]

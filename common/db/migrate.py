@@ -1,51 +1,102 @@
-"""Bring a database to the schema that this version of the code needs."""
+"""Bring a database to the schema that this version of the code needs.
+
+A new database gets the present schema from the files in ``sql/``. An existing one gets the migrations that it
+lacks, and then the same files of functions, views and roles again. All of it is one transaction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import exc
 
-from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.errors import InvalidConfiguration, ServiceUnavailable
+
+SQL = Path(__file__).parent / "sql"
+TABLES = "tables"
+REPEATABLE = (
+    "trees",
+    "claim",
+    "release",
+    "answers",
+    "inventory",
+    "waiting",
+    "moves",
+    "drain",
+    "events",
+    "views",
+    "roles",
+)
+"""The files of ``sql/`` that may be loaded again, in the order in which they need each other."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_ADVISORY_LOCK = 0x706F7274  # "port": one migration at a time per database
+_ADVISORY_LOCK = 0x706F7274  # "port": one upgrade at a time per database
+_LOCK_TIMEOUT = "10s"  # claims wait behind an upgrade that waits for a table's lock
 
 
-def upgrade(url: str, revision: str = "head") -> tuple[str | None, str | None]:
-    """Migrate the database at ``url``; answer the revisions before and after.
+def upgrade(url: str) -> tuple[str | None, str]:
+    """Upgrade the database at ``url``. Answers its revisions before and after; None: it was empty.
 
-    Safe to start from several places at once: the second waits and then finds nothing to do.
-    The connecting role must own the schema and be allowed to create roles (``portclaim_operator``).
-    Raises :class:`ServiceUnavailable` with PostgreSQL's own words; the step that failed changed nothing.
+    Safe to start from several places at once, and to run again: the second run waits for the first, then
+    loads the same functions and views again. Services may run meanwhile. The connecting role must own the
+    schema and be allowed to create roles (``portclaim_operator``).
+
+    Raises :class:`InvalidConfiguration` if a newer version has upgraded the database, and
+    :class:`ServiceUnavailable` with PostgreSQL's own words. Either way the database is unchanged.
     """
     try:
-        return _migrate(url, lambda config: command.upgrade(config, revision))
+        with _exclusive_connection(url) as connection, connection.begin():
+            before = _revision(connection)
+            _upgrade(connection, before)
+            after = _revision(connection)
     except exc.DBAPIError as error:
         raise ServiceUnavailable(f"the database could not be upgraded: {str(error.orig).strip()}") from error
+    assert after is not None  # noqa: S101 - for the type checker
+    return before, after
 
 
-def downgrade(url: str, revision: str = "base") -> tuple[str | None, str | None]:
-    """Take the schema back to ``revision``. **Everything the dropped tables held is lost.**"""
-    return _migrate(url, lambda config: command.downgrade(config, revision))
-
-
-def _migrate(url: str, run: Callable[[Config], None]) -> tuple[str | None, str | None]:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+def _upgrade(connection: sa.Connection, revision: str | None) -> None:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
+    config.attributes["connection"] = connection
+    scripts = ScriptDirectory.from_config(config)
+    connection.execute(sa.text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'"))
+    if revision is None:
+        _load(connection, TABLES)
+        command.stamp(config, "head")
+    elif revision not in {script.revision for script in scripts.walk_revisions()}:
+        raise InvalidConfiguration(
+            f"the database has schema {revision}, which this version of Portclaim does not know "
+            f"(it knows up to {scripts.get_current_head()}): use the newer version that upgraded the database"
+        )
+    else:
+        command.upgrade(config, "head")
+    for name in REPEATABLE:
+        _load(connection, name)
+
+
+def _load(connection: sa.Connection, name: str) -> None:
+    """Run a file of ``sql/``, as it is."""
+    sql = (SQL / f"{name}.sql").read_text()
+    connection.exec_driver_sql(sql, execution_options={"no_parameters": True})
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@contextmanager
+def _exclusive_connection(url: str) -> Iterator[sa.Connection]:
+    """A connection that holds the advisory lock of upgrades until it is closed."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
         connection.commit()
-        before = MigrationContext.configure(connection).get_current_revision()
-        connection.commit()
-        config.attributes["connection"] = connection
-        run(config)
-        connection.commit()
-        after = MigrationContext.configure(connection).get_current_revision()
-        return before, after
+        yield connection

@@ -1,7 +1,7 @@
-"""Steps that agents have to do, written in the transaction that wants them and kept until answered.
+"""The outbox: steps that agents have to do, each written in the transaction that needs it.
 
-The writer sends a step right after its commit; a relay sends again whatever was not answered in time,
-so that neither a crash between commit and send nor a lost message loses a step.
+The writer sends a step right after its commit. A relay sends it again until the agent answers. So no step is
+lost when a service crashes between commit and send, or when a message is lost.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ LOG = logging.getLogger(__name__)
 
 
 class AddressedStep(NamedTuple):
-    """A step and the host whose agent has to do it."""
+    """A step and the host whose agent must do it."""
 
     host: str
     step: Step
 
 
 CHANNEL = "portclaim_outbox"
-"""Notified when a step has become due that nobody sends at once."""
+"""Notified when a step is due that its writer does not send itself."""
 
-# Each silence doubles the wait for the next, up to 64 times the first. What has been sent as often as it may
-# be is parked: due at no time, until somebody says so.
+# The wait doubles with each send, up to 64 times the first wait. After the last send the step is parked: it
+# is not due again until an operator retries it.
 _TAKE_DUE = sa.text("""
     UPDATE outbox o
        SET sends = o.sends + 1,
@@ -74,22 +74,22 @@ _READ = sa.text("""
 def take_due(
     connection: sa.Connection, limit: int, resend_after: float, max_sends: int
 ) -> list[AddressedStep]:
-    """Up to ``limit`` steps that nobody has answered in time; workers that ask at once share them.
+    """Up to ``limit`` steps that are due. Workers that ask at the same time get different steps.
 
-    Those that are taken for the ``max_sends``-th time are parked.
+    A step that is taken for the ``max_sends``-th time is parked.
     """
     facts = {"limit": limit, "resend_after": resend_after, "max_sends": max_sends}
     due = connection.execute(_TAKE_DUE, facts).all()
     for row in due:
         if row.is_parked:
-            LOG.error("the step of claim %s is sent for the last time: it was sent %s times", *row[:2])
+            LOG.error("the step of claim %s is parked: it was sent %s times without an answer", *row[:2])
     return read(connection, [row.claim_id for row in due]) if due else []
 
 
 def retry(connection: sa.Connection, claim_ids: Sequence[UUID] | None, host: str | None) -> int:
-    """Have steps sent now as if for the first time; answer how many those are.
+    """Make steps due now, as if they had never been sent; answer how many.
 
-    Those of these claims; or, without any, those that are parked. ``host``: only its own.
+    ``claim_ids``: the steps of these claims; None: all parked steps. ``host``: only steps of this host.
     """
     facts = {"claim_ids": None if claim_ids is None else list(claim_ids), "host": host, "channel": CHANNEL}
     count: int = connection.scalar(_RETRY, facts) or 0
@@ -97,7 +97,7 @@ def retry(connection: sa.Connection, claim_ids: Sequence[UUID] | None, host: str
 
 
 def read(connection: sa.Connection, claim_ids: Sequence[UUID]) -> list[AddressedStep]:
-    """The steps in hand of these claims, oldest first. A claim without one is left out."""
+    """The unanswered steps of these claims, oldest first. Claims without one are left out."""
     steps: dict[UUID, AddressedStep] = {}
     for row in connection.execute(_READ, {"claim_ids": list(claim_ids)}).mappings():
         device = StepDevice.model_validate({name: row[name] for name in StepDevice.model_fields})

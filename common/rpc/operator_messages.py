@@ -45,31 +45,31 @@ class LiveClaims(Message):
 
 
 class WaitingFilter(Message):
-    """Which of the claims that wait to list; of more than ``limit``, those that came first."""
+    """Which waiting claims to list. If there are more than ``limit``, those that have waited longest."""
 
     claim_id: Uuid | None = None
     limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
 
 
 class WaitingClaim(Message):
-    """A claim that waits (view ``waiting``); times are seconds.
+    """A claim in a queue (view ``waiting``). Times are in seconds.
 
-    ``place`` is 1 for the first of those that want the same; ``kept_ports`` of ``kept_host`` are kept for it.
+    ``position`` is 1 for the head of the queue. Only this claim gets devices of ``reserved_ports``.
     """
 
     claim_id: Uuid
     instance_id: Uuid
-    place: int
+    position: int
     alias: str | None
-    wanted: dict[str, Any]
-    waits_for: float
-    ends_in: float
-    kept_host: str | None
-    kept_ports: list[str]
+    requests: dict[str, Any]
+    waited: float
+    expires_in: float
+    reserved_host: str | None
+    reserved_ports: list[str]
 
 
 class WaitingClaims(Message):
-    """Those that came first before the others; ``more``: there were more than asked for."""
+    """Waiting claims, those that have waited longest first. ``more``: there are more than ``limit``."""
 
     claims: list[WaitingClaim]
     more: bool

@@ -1,9 +1,9 @@
-"""Which events are to be published, in which order, and how far that has come.
+"""Which events must be published, in which order, and how far publishing has come.
 
-A change is recorded under the lock of its claim or device, so the ids of one claim's events are in the order
-of its changes. Those of different ones are not committed in their order: a higher id may be visible before a
-lower one is. Whoever reads past such a gap notes it, and looks there again first. A gap is given up once all
-transactions have ended that were under way when it was noted: nothing will fill it any more.
+A change is recorded while its claim or device is locked, so the ids of one claim's events are in the order of
+its changes. Ids of different claims are not committed in their order: a higher id may be visible before a
+lower one. The publisher records such a gap and reads it again first. It gives a gap up when every transaction
+has ended that was running when the gap was recorded: then nothing can fill it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 _LOCK = 0x6576656E74  # "event": one publisher at a time per database
 
-# Its transaction has no id yet when it gets the lock. `settled`: what began before this has ended.
+# The transaction has no id yet when it gets the lock. `settled`: every transaction below this id has ended.
 _BEGIN = sa.text("""
     SELECT kind, last_id, pg_snapshot_xmin(pg_current_snapshot())::text AS settled
       FROM event_cursors
@@ -33,7 +33,7 @@ _NEW = """
 
 
 def _of_new(kind: str, sql: str) -> sa.TextClause:
-    """A statement that begins with the ids of what is to be published as the table ``new``."""
+    """A statement that begins with the ids of the events to publish as the table ``new``."""
     return sa.text(_NEW.format(table=f"{kind}_events", kind=kind) + sql)
 
 
@@ -80,7 +80,7 @@ _DEVICES = _of_new(
 
 _READ = {"claim": _CLAIMS, "device": _DEVICES}
 
-# Here the transaction gets its id, which is higher than that of any that could have filled a gap by now.
+# Here the transaction gets its id. It is higher than the id of every transaction that may still fill a gap.
 _MARK = sa.text("""
     WITH moved AS (
         UPDATE event_cursors SET last_id = :newest WHERE kind = :kind AND last_id < :newest
@@ -96,7 +96,7 @@ _HAS_GAPS = sa.text("SELECT EXISTS (SELECT FROM event_gaps WHERE kind = :kind)")
 
 
 class Recorded(NamedTuple):
-    """An event to be published; ``body`` is its message."""
+    """An event to publish; ``body`` is its message."""
 
     kind: str
     id: int
@@ -106,7 +106,7 @@ class Recorded(NamedTuple):
 
 
 class Batch:
-    """What is to be published of one kind; ``mark()`` it in the same transaction, once that is done."""
+    """Events of one kind to publish. Call ``mark()`` in the same transaction after they are published."""
 
     def __init__(self, connection: sa.Connection, kind: str, last_id: int, settled: str, limit: int) -> None:
         self._connection = connection
@@ -123,9 +123,9 @@ class Batch:
 
 
 def batches(connection: sa.Connection, limit: int) -> Iterator[Batch]:
-    """What is to be published, a batch of each kind; nothing while another transaction is at it.
+    """A batch of each kind; none while another transaction publishes.
 
-    A batch has the oldest ``limit`` events beyond the last one, and whatever gaps have been filled.
+    A batch has the oldest ``limit`` events after the last published one, and every gap that has been filled.
     """
     for row in connection.execute(_BEGIN, {"lock": _LOCK}).all():
         yield Batch(connection, row.kind, row.last_id, row.settled, limit)

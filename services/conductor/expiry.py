@@ -1,7 +1,7 @@
-"""Take back what was claimed and never attached: its caller is gone, or its host is.
+"""Release claims that were not attached in time.
 
-An agent that gave no answer may have attached the devices, or may do so yet. So an expired claim is detached
-like a released one, and its devices are free when its agent has said so, however long that takes.
+An agent that has not answered may have attached the devices, or may still do so. So an expired claim is
+detached like a released one, and its devices are free only after the agent has confirmed that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ LOG = logging.getLogger(__name__)
 
 _BATCH = 100
 
-# The outbox has every claim that waits for its attach, and little else. An answer or a release that is at
-# work on a claim holds its row: it is passed over, and looked at again by the next pass.
+# The outbox has every claim whose attach is not answered. A claim whose row is locked, by an answer or a
+# release, is skipped: the next pass looks at it again.
 _EXPIRE = sa.text("""
     WITH due AS (
         SELECT c.id, c.step + 1 AS step
@@ -29,11 +29,11 @@ _EXPIRE = sa.text("""
            FOR UPDATE OF c SKIP LOCKED
     ), begun AS (
         UPDATE claims c
-           SET status = 'releasing', step = due.step, expiry = :why, reason = :why, updated_at = now()
+           SET status = 'releasing', step = due.step, expiry_reason = :why, reason = :why, updated_at = now()
           FROM due
          WHERE c.id = due.id
         RETURNING c.id, c.step
-    ), overtaken AS (
+    ), superseded AS (
         DELETE FROM outbox o USING begun WHERE o.claim_id = begun.id AND o.step < begun.step
     ), put AS (
         INSERT INTO outbox (claim_id, step, action) SELECT id, step, 'detach' FROM begun
@@ -46,9 +46,10 @@ _EXPIRE = sa.text("""
 
 
 def expire(connection: sa.Connection, after: float) -> list[UUID]:
-    """Begin to take back claims, at most one batch, that have waited for their attach for ``after`` seconds.
+    """Begin to release claims that have waited longer than ``after`` seconds for their attach, at most one
+    batch.
 
-    Their steps are due at once. Answers which claims those are; the same call again finds the next ones.
+    Their detach steps are due at once. Answers the ids of these claims.
     """
     facts = {"after": after, "limit": _BATCH, "why": f"not attached within {after:g} s"}
     expired = list(connection.scalars(_EXPIRE, facts))

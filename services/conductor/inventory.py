@@ -1,4 +1,4 @@
-"""Apply what an agent says about its host: in one transaction, a fixed number of statements."""
+"""Apply an agent's inventory report, in one transaction with a fixed number of statements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portclaim.common.errors import HostOwnedByAnotherAgent
 from portclaim.common.rpc.messages import InventoryAnswer, InventoryReport
 from portclaim.services.conductor import tree
 
-_SIGN_OF_LIFE = sa.text("""
+_HEARTBEAT = sa.text("""
     UPDATE compute_nodes SET last_seen = now()
      WHERE host = :host AND agent_id = :agent_id AND inventory_digest = :digest
     RETURNING id
@@ -25,8 +25,8 @@ _TAKE_HOST = sa.text("""
     RETURNING id
 """)
 
-# A VF cannot be below a device that is held as something else than a PF: it counts as not listed until that
-# is free, and is then looked at again.
+# A VF cannot have a parent that a claim holds as something other than a PF. Such a VF counts as not reported
+# until the parent is free: then a full report is asked for.
 _REPORTED = """
     reported AS (
         SELECT r.*
@@ -42,12 +42,12 @@ _REPORTED = """
 
 
 def _of_report(sql: str, **parts: str) -> sa.TextClause:
-    """A statement that begins with the report's devices as the table ``reported``."""
+    """A statement that begins with the reported devices as the table ``reported``."""
     statement = sa.text("WITH " + _REPORTED + sql.format(**parts))
     return statement.bindparams(sa.bindparam("devices", type_=JSONB))
 
 
-# Ordered, so that two hosts that bring the same new pools wait for each other in one direction.
+# Ordered, so that two hosts that report the same new pools cannot deadlock.
 _ADD_POOLS = _of_report("""
     INSERT INTO pools (dev_type, vendor_id, product_id, tags)
     SELECT DISTINCT dev_type, vendor_id, product_id, tags FROM reported
@@ -55,18 +55,19 @@ _ADD_POOLS = _of_report("""
         ON CONFLICT DO NOTHING
 """)
 
-# A report may turn a PF into something else and re-parent its VFs: the tree has to be right at the end.
-_TREE_AT_THE_END = sa.text("SET CONSTRAINTS parent_is_a_pf_of_the_same_host DEFERRED")
+# A report may change a PF into another type and give its VFs another parent. The tree must be right at the
+# end.
+_DEFER_TREE_RULE = sa.text("SET CONSTRAINTS parent_is_a_pf_of_the_same_host DEFERRED")
 
-# What is in use is never removed, nor are the VFs of a PF in use (they do not exist on the host
-# while a guest has it) or of one of which its agent says that it is not in order.
-_VANISH = _of_report("""
-    , vanished AS (
+# Devices that the report does not list. Held devices are never removed. Nor are the VFs of a held PF, which
+# do not exist on the host while a guest has the PF, or of a PF that its agent reports as unusable.
+_MARK_MISSING = _of_report("""
+    , missing AS (
         SELECT d.id,
                NOT d.unheld
                   OR NOT coalesce(pf.unheld, true)
                   OR (reported_pf.dev_type = 'type-PF' AND reported_pf.unusable_reason IS NOT NULL)
-                  OR EXISTS (SELECT FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld) AS kept
+                  OR EXISTS (SELECT FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld) AS stays
           FROM pci_devices d
           LEFT JOIN pci_devices pf ON pf.id = d.parent_id
           LEFT JOIN reported reported_pf ON reported_pf.address = pf.address
@@ -76,18 +77,18 @@ _VANISH = _of_report("""
     )
     UPDATE pci_devices d
        SET present = false,
-           status = CASE WHEN v.kept THEN d.status ELSE 'removed' END
-      FROM vanished v
-     WHERE d.id = v.id AND (d.present OR NOT v.kept)
+           status = CASE WHEN m.stays THEN d.status ELSE 'removed' END
+      FROM missing m
+     WHERE d.id = m.id AND (d.present OR NOT m.stays)
 """)
 
-# What a device in use is, and whose VF, does not change under its holder; what it is like does. What is
-# held then counts as not listed, so that it is looked at again, and not handed out, once it is free.
+# The parent, pool and type of a held device do not change while it is held. If the report says otherwise, the
+# device counts as not present: once it is free, it is not handed out, and a full report is asked for.
 _UPSERT = """
     INSERT INTO pci_devices AS d (compute_node_id, parent_id, pool_id, numa_node, offered, present, address,
-                                  dev_type, status, drained_reason, kept_for, unusable_reason, attributes)
+                                  dev_type, status, drained_reason, reserved_for, unusable_reason, attributes)
     SELECT :compute_node_id, pf.id, p.id, r.numa_node, r.offered, true,
-           r.address, r.dev_type, 'unavailable', pf.drained_reason, pf.kept_for, r.unusable_reason,
+           r.address, r.dev_type, 'unavailable', pf.drained_reason, pf.reserved_for, r.unusable_reason,
            r.attributes
       FROM reported r
       JOIN pools p USING (dev_type, vendor_id, product_id, tags)
@@ -103,7 +104,7 @@ _UPSERT = """
            present = {free} OR (d.parent_id, d.pool_id, d.dev_type)
                                IS NOT DISTINCT FROM (EXCLUDED.parent_id, EXCLUDED.pool_id, EXCLUDED.dev_type),
            drained_reason = {drained_reason},
-           kept_for = {kept_for},
+           reserved_for = {reserved_for},
            unusable_reason = EXCLUDED.unusable_reason,
            attributes = EXCLUDED.attributes
      WHERE d.status = 'removed'
@@ -121,15 +122,15 @@ _UPSERT_PORTS = _of_report(
     free=_FREE,
     which="r.dev_type <> 'type-VF'",
     drained_reason="d.drained_reason",
-    kept_for="d.kept_for",
+    reserved_for="d.reserved_for",
 )
-# A VF is drained, and kept, as the port is that it belongs to now.
+# A VF takes over whether the port of its new parent is drained or reserved.
 _UPSERT_VFS = _of_report(
     _UPSERT,
     free=_FREE,
     which="r.dev_type = 'type-VF'",
     drained_reason=f"CASE WHEN {_FREE} THEN EXCLUDED.drained_reason ELSE d.drained_reason END",
-    kept_for=f"CASE WHEN {_FREE} THEN EXCLUDED.kept_for ELSE d.kept_for END",
+    reserved_for=f"CASE WHEN {_FREE} THEN EXCLUDED.reserved_for ELSE d.reserved_for END",
 )
 
 _COUNT_VFS = sa.text("""
@@ -142,7 +143,7 @@ _COUNT_VFS = sa.text("""
      WHERE port.id = counted.id AND port.vfs <> counted.vfs
 """)
 
-_REMEMBER = sa.text("""
+_RECORD_REPORT = sa.text("""
     UPDATE compute_nodes
        SET inventory_digest = :digest, numa_cells = :numa_cells, inventoried_at = now()
      WHERE id = :compute_node_id
@@ -150,12 +151,12 @@ _REMEMBER = sa.text("""
 
 
 def apply(connection: sa.Connection, report: InventoryReport, agent_down_after: float) -> InventoryAnswer:
-    """Make the database say what the report says. An unchanged one writes nothing but ``last_seen``.
+    """Make the database agree with the report. An unchanged report writes nothing but ``last_seen``.
 
-    Raises :class:`HostOwnedByAnotherAgent` while the host's present agent gives signs of life.
+    Raises :class:`HostOwnedByAnotherAgent` while another agent of this host is alive.
     """
     agent = {"host": report.host, "agent_id": report.agent_id}
-    if connection.scalar(_SIGN_OF_LIFE, agent | {"digest": report.digest}) is not None:
+    if connection.scalar(_HEARTBEAT, agent | {"digest": report.digest}) is not None:
         return InventoryAnswer(resend=False)
     node_id = connection.scalar(_TAKE_HOST, agent | {"agent_down_after": agent_down_after})
     if node_id is None:
@@ -168,19 +169,20 @@ def apply(connection: sa.Connection, report: InventoryReport, agent_down_after: 
         "devices": [device.model_dump() for device in report.devices],
     }
     were_ports = tree.lock_host(connection, node_id)
-    for statement in (_ADD_POOLS, _TREE_AT_THE_END, _VANISH, _UPSERT_PORTS, _UPSERT_VFS, _COUNT_VFS):
+    for statement in (_ADD_POOLS, _DEFER_TREE_RULE, _MARK_MISSING, _UPSERT_PORTS, _UPSERT_VFS, _COUNT_VFS):
         connection.execute(statement, facts)
     are_ports = tree.lock_host(connection, node_id)
-    tree.count(connection, set(were_ports).difference(are_ports))
-    tree.settle(connection, are_ports)
+    tree.refresh_port_pools(connection, set(were_ports).difference(are_ports))
+    tree.update_statuses(connection, are_ports)
     cells = [cell.model_dump() for cell in report.numa_cells]
-    connection.execute(_REMEMBER, {"compute_node_id": node_id, "digest": report.digest, "numa_cells": cells})
+    recorded = {"compute_node_id": node_id, "digest": report.digest, "numa_cells": cells}
+    connection.execute(_RECORD_REPORT, recorded)
     return InventoryAnswer(resend=False)
 
 
 def _owned_by_another(host: str) -> HostOwnedByAnotherAgent:
     return HostOwnedByAnotherAgent(
-        f"another agent that is alive publishes for host {host}: give one of the two another [DEFAULT] host, "
-        "or stop it",
+        f"another agent that is alive reports for host {host}: "
+        "set another [DEFAULT] host for one of the two, or stop it",
         host=host,
     )

@@ -1,14 +1,14 @@
-"""A claim's life after the claim: what an agent's answer to a step changes, and what a host should hold."""
+"""A claim's life cycle: an agent's answer to a step changes it, and an agent asks which claims are live."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from portclaim.common.db.prepared import Prepared
-from portclaim.common.db.states import as_errors
+from portclaim.common.db.prepared_statement import PreparedStatement
+from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.rpc.messages import Holding, Holdings, HoldingsRequest, StepDevice, StepResult
 
-_ANSWER = Prepared(
+_ANSWER = PreparedStatement(
     "answer_step",
     """
     SELECT answer_step(:host::text, :agent_id::uuid, :claim_id::uuid, :step::integer,
@@ -34,7 +34,7 @@ _ENDED = sa.text("SELECT id FROM claims WHERE id = ANY(:found) AND NOT live ORDE
 
 
 def step_done(engine: sa.Engine, result: StepResult) -> None:
-    """Move the claim as the answer says. The same answer again changes nothing.
+    """Change the claim as the agent's answer says. The same answer again changes nothing.
 
     Raises ``ClaimNotFound``, ``StaleStep``, ``InvalidRequest`` for a step not sent yet, ``UnknownHost``,
     ``HostOwnedByAnotherAgent``.
@@ -52,13 +52,13 @@ def step_done(engine: sa.Engine, result: StepResult) -> None:
 
 
 def holdings(connection: sa.Connection, request: HoldingsRequest) -> Holdings:
-    """What the agent of a host should hold now, and what of it that it found has ended.
+    """The live claims of a host, and which of the claims that its agent found have ended.
 
     Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``.
     """
     asked = {"host": request.host, "agent_id": request.agent_id}
     with as_errors(host=request.host):
-        # The live ones first: one that ends in between is then in both answers, and not in neither.
+        # The live claims first: a claim that ends in between is then in both answers rather than in neither.
         rows = connection.execute(_HOLDINGS, asked).mappings().all()
     ended = connection.execute(_ENDED, {"found": request.found}).scalars().all()
     return Holdings(

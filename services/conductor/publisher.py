@@ -1,4 +1,4 @@
-"""Publish what has changed, and mark it when the broker has confirmed it; what is not marked comes again."""
+"""Publish events, and mark them when the broker has confirmed them. Unmarked events are published again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PATIENCE = 10.0  # seconds for the broker; less than PostgreSQL lets the transa
 
 
 class Publisher:
-    """Publishes what is recorded. Of any number, one is at work at a time, and any other may be the next."""
+    """Publishes recorded events. Any number of publishers may run: one works at a time."""
 
     def __init__(self, engine: sa.Engine, publish: Callable[[Sequence[Recorded]], None]) -> None:
         self._engine = engine
@@ -34,10 +34,10 @@ class Publisher:
     def work(self) -> bool:
         """Publish a batch; answer whether there may be more."""
         try:
-            published = self.pass_on()
+            published = self.publish_batches()
         except ServiceUnavailable as error:
             if not self._is_held_up:
-                LOG.warning("events wait: %s", error)
+                LOG.warning("events are not published for now: %s", error)
             self._is_held_up = True
             return False
         if self._is_held_up:
@@ -45,14 +45,14 @@ class Publisher:
             self._is_held_up = False
         return published > 0
 
-    def pass_on(self, limit: int = _BATCH) -> int:
+    def publish_batches(self, limit: int = _BATCH) -> int:
         """Publish at most a batch of each kind; answer how many events that were.
 
         Raises :class:`ServiceUnavailable`; then some may have been published, and none is marked.
         """
-        return in_transaction(self._engine, lambda connection: self._pass_on(connection, limit))
+        return in_transaction(self._engine, lambda connection: self._publish_batches(connection, limit))
 
-    def _pass_on(self, connection: sa.Connection, limit: int) -> int:
+    def _publish_batches(self, connection: sa.Connection, limit: int) -> int:
         published = 0
         for batch in event_log.batches(connection, limit):
             if batch.events:
@@ -63,7 +63,7 @@ class Publisher:
 
 
 class Exchange:
-    """The exchange of events, on a connection of its own, which is made when it is needed. For one thread."""
+    """The exchange of events, on a connection of its own that is opened when it is needed. For one thread."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._connection = broker.connection(conf, heartbeat=False, write_timeout=_PATIENCE)
@@ -71,7 +71,10 @@ class Exchange:
         self._channel: Any = None
 
     def publish(self, events: Sequence[Recorded]) -> None:
-        """Return once the broker has all of them. Raises :class:`ServiceUnavailable`."""
+        """Publish, and return when the broker has confirmed all events.
+
+        Raises :class:`ServiceUnavailable`.
+        """
         try:
             if self._channel is None:
                 self._open()
@@ -106,10 +109,10 @@ class Exchange:
 
 
 class _Confirms:
-    """Which messages the broker has not confirmed yet, by their number on the channel.
+    """The messages that the broker has not confirmed yet, by their number on the channel.
 
-    kombu alone would wait for each one's before it sends the next. RabbitMQ confirms what it can route
-    nowhere, too. A channel in memory has none.
+    kombu by itself waits for the confirm of each message before it sends the next. RabbitMQ also confirms
+    messages that it cannot route. The in-memory transport has no confirms.
     """
 
     def __init__(self, channel: Any) -> None:
@@ -123,13 +126,16 @@ class _Confirms:
             channel.confirm_select()
 
     def expect(self) -> None:
-        """One more was sent."""
+        """Count one more message that was sent."""
         self._sent += 1
         if self._are_given:
             self._open.add(self._sent)
 
     def wait(self, connection: kombu.Connection) -> None:
-        """Until all are confirmed. Raises TimeoutError, and kombu's OperationalError if one was refused."""
+        """Wait for all confirms.
+
+        Raises TimeoutError, and kombu's OperationalError if the broker refused a message.
+        """
         deadline = time.monotonic() + _PATIENCE
         while self._open:
             connection.drain_events(timeout=max(deadline - time.monotonic(), 0.001))

@@ -1,4 +1,4 @@
-"""Send again the steps that no agent has answered."""
+"""The relay: it sends steps again that no agent has answered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BATCH = 100
 
 
 class Relay:
-    """Sends what is due. Any number of relays share the work."""
+    """Sends the steps that are due. Any number of relays share the work."""
 
     def __init__(
         self, engine: sa.Engine, send: Callable[[str, Step], None], resend_after: float, max_sends: int
@@ -28,15 +28,17 @@ class Relay:
 
     def work(self) -> bool:
         """Send a batch; answer whether there may be more."""
-        return self.pass_on() == _BATCH
+        return self.send_due() == _BATCH
 
-    def pass_on(self) -> int:
-        """Send what is due, at most one batch; answer how many steps that were."""
+    def send_due(self) -> int:
+        """Send the steps that are due, at most one batch; answer how many."""
         due = in_transaction(
             self._engine,
             lambda connection: outbox.take_due(connection, _BATCH, self._resend_after, self._max_sends),
         )
         for host, step in due:
-            LOG.info("again to %s: step %s, %s, of claim %s", host, step.step, step.action, step.claim_id)
+            LOG.info(
+                "sending again to %s: step %s, %s, of claim %s", host, step.step, step.action, step.claim_id
+            )
             self._send(host, step)
         return len(due)

@@ -1,4 +1,4 @@
-"""The conductor as something that starts and stops."""
+"""The conductor service: its endpoint, and how a worker starts and stops."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from portclaim.common.db import outbox
-from portclaim.common.db.doorbell import Doorbell
-from portclaim.common.db.history import Pruning
+from portclaim.common.db.listener import NotificationListener
+from portclaim.common.db.pruning import Pruning
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.periodic import Periodic
@@ -29,7 +29,7 @@ from portclaim.services.conductor import expiry, inventory, lifecycle
 from portclaim.services.conductor.publisher import Exchange, Publisher
 from portclaim.services.conductor.relay import Relay
 
-_EVENTS_PAUSE = 0.5  # seconds; nobody is woken, because a NOTIFY would make claims commit one by one
+_EVENTS_PAUSE = 0.5  # seconds. There is no NOTIFY for events, because it would make claims commit one by one
 _EXPIRY_PAUSE = 60.0  # seconds, at most
 _PRUNE_PAUSE = 3600.0
 
@@ -55,7 +55,7 @@ class ConductorEndpoint(Endpoint):
 
 
 class Conductor:
-    """One worker: answers agents, sends unanswered steps again, and takes back what was never attached."""
+    """One worker: answers agents, relays unanswered steps, expires claims, prunes history, publishes events."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
@@ -67,38 +67,38 @@ class Conductor:
         conf = self._conf
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
-        # One connection for each message in hand, and one for each of what comes round.
+        # One connection for each message in hand, and one for each periodic task.
         self._engine = connect(conf.database.connection, conf.rpc.threads + 4)
         endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
         relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)
-        self._doorbell = Doorbell(self._engine, outbox.CHANNEL, self._relay.wake)
-        self._rounds = [self._relay]
+        self._listener = NotificationListener(self._engine, outbox.CHANNEL, self._relay.wake)
+        self._periodic = [self._relay]
         if expire_after:
-            self._rounds.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))
+            self._periodic.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))
         if prune_after := conf.conductor.prune_after:
             pruning = Pruning(self._engine, timedelta(days=prune_after))
-            self._rounds.append(Periodic("pruning", pruning.work, _PRUNE_PAUSE))
-            self._rounds[-1].wake()
+            self._periodic.append(Periodic("pruning", pruning.work, _PRUNE_PAUSE))
+            self._periodic[-1].wake()
         self._exchange = None
         if conf.conductor.publish_events:
             self._exchange = Exchange(conf)
             publisher = Publisher(self._engine, self._exchange.publish)
-            self._rounds.append(Periodic("publisher of events", publisher.work, _EVENTS_PAUSE))
+            self._periodic.append(Periodic("publisher of events", publisher.work, _EVENTS_PAUSE))
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
-        for each in self._rounds:
+        for each in self._periodic:
             each.start()
-        self._doorbell.start()
+        self._listener.start()
 
     def stop(self) -> None:
-        if not self._is_listening:  # it waits for the broker, and has nothing in hand
+        if not self._is_listening:  # it still waits for the broker
             return
         finish(self._server)
-        self._doorbell.end()
-        for each in self._rounds:
+        self._listener.end()
+        for each in self._periodic:
             each.end()
         if self._exchange is not None:
             self._exchange.close()

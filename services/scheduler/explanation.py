@@ -1,4 +1,4 @@
-"""Why a claim is served or not, as data first: what every filter leaves over, and what came nearest."""
+"""Why a claim would be served or refused: what each filter leaves, and which devices come closest."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import sqlalchemy as sa
 
 from portclaim.common.pci.matching import FILTERS
 from portclaim.common.rpc.messages import Explanation, FilterResult, Miss
-from portclaim.services.scheduler.fleet import Pools, Wanted
+from portclaim.services.scheduler.fleet import Pools, Requirements
 
 _COUNTS = sa.text("""
     SELECT n.host, coalesce(n.disabled_reason, d.drained_reason) AS drained_reason,
-           n.last_seen < now() - make_interval(secs => :agent_down_after) AS is_silent, d.kept_for,
+           n.last_seen < now() - make_interval(secs => :agent_down_after) AS is_silent, d.reserved_for,
            d.pool_id, d.numa_node, d.status, count(*) AS devices
       FROM pci_devices d
       JOIN compute_nodes n ON n.id = d.compute_node_id
      WHERE d.status <> 'removed'
-     GROUP BY n.id, d.drained_reason, d.kept_for, d.pool_id, d.numa_node, d.status
+     GROUP BY n.id, d.drained_reason, d.reserved_for, d.pool_id, d.numa_node, d.status
 """)
 
 _MISSES = sa.text("""
@@ -44,25 +44,25 @@ _MISSES = sa.text("""
 """)
 
 _EMPTIED = {
-    "ids": "no host has a device with such ids",
+    "ids": "no host has a device with these vendor and product ids",
     "tags": "no host has such a device with these tags",
-    "type": "no host has such a device of the wanted type",
-    "remote_managed": "no host has such a device that is managed as wanted",
-    "hosts": "none of the hosts that it may go to has such a device",
-    "avoid_hosts": "all hosts that have such a device are to be avoided",
-    "enabled": "every host or port that has such a device is drained",
-    "alive": "the agent of every host that has such a device is silent",
-    "unkept": "every port that has such a device is kept for a claim that waits",
+    "type": "no host has such a device of the requested type",
+    "remote_managed": "no host has such a device with the requested remote_managed",
+    "hosts": "none of the requested hosts has such a device",
+    "avoid_hosts": "every host with such a device is excluded by avoid_hosts",
+    "enabled": "every host or port with such a device is drained",
+    "alive": "the agent of every host with such a device is silent",
+    "unreserved": "every port with such a device is reserved for a waiting claim",
 }
 
 
 class _Count(NamedTuple):
-    """So many devices of one pool on one NUMA node of one host, in one status."""
+    """The number of devices of one pool on one NUMA node of one host in one status."""
 
     host: str
     drained_reason: str | None
     is_silent: bool
-    kept_for: UUID | None
+    reserved_for: UUID | None
     pool_id: int
     numa_node: int | None
     status: str
@@ -70,9 +70,17 @@ class _Count(NamedTuple):
 
 
 def explain(
-    connection: sa.Connection, wanted: Wanted, pools: Pools, agent_down_after: float, *, served: bool
+    connection: sa.Connection,
+    requirements: Requirements,
+    pools: Pools,
+    agent_down_after: float,
+    *,
+    served: bool,
 ) -> Explanation:
-    """What every filter leaves over for the claim, of which it is known whether it can be served now."""
+    """What each filter leaves for the claim.
+
+    ``served``: the caller knows whether the claim can be served now.
+    """
     facts: dict[str, Any] = {"agent_down_after": agent_down_after}
     counts = [_Count._make(row) for row in connection.execute(_COUNTS, facts)]
     filters: list[FilterResult] = []
@@ -84,7 +92,7 @@ def explain(
         filters.append(FilterResult(filter=name, hosts=len(hosts), devices=devices))
         return list(counts)
 
-    passed = {pool_id: list(wanted.requests) for pool_id in pools}
+    passed = {pool_id: list(requirements.requests) for pool_id in pools}
     for name, does in FILTERS.items():
         passed = {
             pool_id: [request for request in requests if does(request, pools[pool_id])]
@@ -92,23 +100,27 @@ def explain(
         }
         wanted_pools = {pool_id for pool_id, requests in passed.items() if requests}
         leave(name, partial(_is_of, wanted_pools))
-    leave("hosts", lambda c: wanted.hosts is None or c.host in wanted.hosts)
-    leave("avoid_hosts", lambda c: c.host not in wanted.avoid_hosts)
+    leave("hosts", lambda c: requirements.hosts is None or c.host in requirements.hosts)
+    leave("avoid_hosts", lambda c: c.host not in requirements.avoid_hosts)
     drained = [f"{c.host}: {c.drained_reason}" for c in counts if c.drained_reason is not None]
     leave("enabled", lambda c: c.drained_reason is None)
     reachable = leave("alive", lambda c: not c.is_silent)
-    kept = [f"{c.host}: kept for waiting claim {c.kept_for}" for c in counts if c.kept_for is not None]
-    leave("unkept", lambda c: c.kept_for is None)
+    reserved = [
+        f"{c.host}: reserved for waiting claim {c.reserved_for}" for c in counts if c.reserved_for is not None
+    ]
+    leave("unreserved", lambda c: c.reserved_for is None)
     leave("available", lambda c: c.status == "available")
     leave("together", lambda _: served)
     if served:
         return Explanation(served=True, filters=filters)
-    misses = _misses(connection, wanted, pools, reachable)
+    misses = _misses(connection, requirements, pools, reachable)
     return Explanation(
         served=False,
         filters=filters,
         misses=misses,
-        nearest_miss=_in_words(wanted, filters, reachable, misses, {"enabled": drained, "unkept": kept}),
+        nearest_miss=_in_words(
+            requirements, filters, reachable, misses, {"enabled": drained, "unreserved": reserved}
+        ),
     )
 
 
@@ -117,52 +129,58 @@ def _is_of(pool_ids: Set[int], count: _Count) -> bool:
 
 
 def _misses(
-    connection: sa.Connection, wanted: Wanted, pools: Pools, reachable: Sequence[_Count]
+    connection: sa.Connection, requirements: Requirements, pools: Pools, reachable: Sequence[_Count]
 ) -> list[Miss]:
     facts = {
-        "pool_ids": list(wanted.suitable(pools)),
+        "pool_ids": list(requirements.suitable(pools)),
         "hosts": sorted({count.host for count in reachable}),
     }
     return [Miss.model_validate(dict(row)) for row in connection.execute(_MISSES, facts).mappings()]
 
 
 def _in_words(
-    wanted: Wanted,
+    requirements: Requirements,
     filters: Sequence[FilterResult],
     reachable: Sequence[_Count],
     misses: Sequence[Miss],
     details: Mapping[str, Sequence[str]],
 ) -> str:
-    """The filter that left nothing; or else how many one host has free, and who holds the nearest others."""
+    """The filter that left nothing; or else how many devices are free, and who holds the closest others."""
     for result in filters:
         if result.devices == 0 and result.filter in _EMPTIED:
             why = _EMPTIED[result.filter]
-            return f"{why}; {min(details[result.filter])}" if result.filter in details else why
+            return f"{why}: {min(details[result.filter])}" if result.filter in details else why
     free: Counter[str] = Counter()
     for count in reachable:
         free[count.host] += count.devices if count.status == "available" else 0
     host, most = free.most_common(1)[0]
-    have = f"{host} has {most} of such devices free" if most else "none of such devices is free"
-    words = f"{wanted.device_count} wanted on one host, {have}"
-    return f"{words}; {_about(misses)}" if misses else words
+    needed = requirements.device_count
+    if most:
+        why = f"no host has enough free devices for this request ({needed} needed, {host} has {most})"
+    else:
+        why = f"no host has a free device for this request ({needed} needed)"
+    return f"{why}. Closest: {_closest(misses)}" if misses else why
 
 
-def _about(misses: Sequence[Miss]) -> str:
-    """The devices that the fewest instances keep back, as one phrase about all hosts that have such."""
+def _closest(misses: Sequence[Miss]) -> str:
+    """The devices that the fewest instances block, as one phrase about all hosts that have such devices."""
     first = misses[0]
     alike = [miss for miss in misses if _obstacle(miss) == _obstacle(first)]
-    hosts = len({miss.host for miss in alike})
+    others = len({miss.host for miss in alike}) - 1
+    where = f"host {first.host}" + (
+        f" (and on {others} more host{'s' if others > 1 else ''})" if others else ""
+    )
     instances = list(dict.fromkeys(str(instance) for miss in alike for instance in miss.held_by))
-    by = f"instance {instances[0]}" + (f" and {len(instances) - 1} others" if len(instances) > 1 else "")
-    what = first.dev_type.removeprefix("type-")
-    return f"{hosts} host{'s have' if hosts > 1 else ' has'} such a {what}, {_obstacle(first)} by {by}"
+    by = f"instance {instances[0]}" + (f" and {len(instances) - 1} more" if len(instances) > 1 else "")
+    return f"a {first.dev_type.removeprefix('type-')} on {where} {_obstacle(first)} by {by}"
 
 
 def _obstacle(miss: Miss) -> str:
     match miss.status:
         case "claimed" | "allocated":
-            return miss.status
+            return "is held"
         case _ if miss.vfs_held:
-            return f"each with {miss.vfs_held} VF{'s' if miss.vfs_held > 1 else ''} in use"
+            held = f"{miss.vfs_held} of its VFs are held" if miss.vfs_held > 1 else "one of its VFs is held"
+            return f"is blocked because {held}"
         case _:
-            return "its PF in use"
+            return "is blocked because its PF is held"

@@ -1,4 +1,4 @@
-"""What the fleet has free for a request, and which of it a claim would take."""
+"""What the fleet has free for a claim, and which of these devices the claim would take."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Pools = Mapping[int, Kind]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A claim's PCI requests, and the hosts it may go to (None: all of them)."""
+class Requirements:
+    """A claim's PCI requests, and the hosts that may serve it (None: any host)."""
 
     requests: tuple[PciRequest, ...]
     group_policy: GroupPolicy = GroupPolicy.NONE
@@ -33,12 +33,12 @@ class Wanted:
 
     @property
     def is_particular(self) -> bool:
-        """More is asked for than that devices are of some kind and on one host."""
+        """Do the requests say more than which kind of devices, on one host?"""
         isolated = self.group_policy is GroupPolicy.ISOLATE and self.device_count > 1
         return isolated or bool(self.numa_cells)
 
     def suitable(self, pools: Pools) -> dict[int, Kind]:
-        """The pools of which some request could take a device. A fleet has few pools."""
+        """The pools from which some request could take a device. A fleet has few pools."""
         return {
             pool_id: kind
             for pool_id, kind in pools.items()
@@ -46,7 +46,7 @@ class Wanted:
         }
 
     def as_facts(self) -> dict[str, Any]:
-        """The hosts, as the statements take them."""
+        """The limits on hosts, as parameters of the statements."""
         return {
             "hosts": None if self.hosts is None else list(self.hosts),
             "avoid_hosts": list(self.avoid_hosts) or None,
@@ -54,7 +54,7 @@ class Wanted:
 
 
 class Free(NamedTuple):
-    """A device that could be taken."""
+    """A free device."""
 
     compute_node_id: int
     id: int
@@ -68,7 +68,7 @@ class Free(NamedTuple):
 class Placement(NamedTuple):
     """The devices that a claim takes: ``device_ids[i]`` serves the request ``request_indexes[i]``.
 
-    They may be taken as long as they are of the pools and on the ports that they were chosen for.
+    Each was in the pool ``pool_ids[i]`` and on the port ``port_ids[i]`` when it was chosen.
     """
 
     device_ids: list[int]
@@ -85,14 +85,18 @@ def read_pools(connection: sa.Connection) -> Pools:
     }
 
 
-def choose(wanted: Wanted, pools: Pools, free: Sequence[Free], busy: Collection[int]) -> Placement | None:
-    """The first placement in the order of ``free``, on no port in ``busy``; None if there is none."""
+def choose(
+    requirements: Requirements, pools: Pools, free: Sequence[Free], busy: Collection[int]
+) -> Placement | None:
+    """The first placement in the order of ``free`` that takes nothing of a port in ``busy``; None: there is
+    none.
+    """
     by_host: dict[int, list[Free]] = {}
     for device in free:
         if device.port_id not in busy:
             by_host.setdefault(device.compute_node_id, []).append(device)
     for devices in by_host.values():
-        affinity = Affinity(wanted.numa_cells, _sockets(devices[0].numa_cells))
+        affinity = Affinity(requirements.numa_cells, _sockets(devices[0].numa_cells))
         candidates = [
             FreeDevice(
                 key=device.id,
@@ -102,7 +106,7 @@ def choose(wanted: Wanted, pools: Pools, free: Sequence[Free], busy: Collection[
             )
             for device in devices
         ]
-        assigned = assign(wanted.requests, candidates, affinity, wanted.group_policy)
+        assigned = assign(requirements.requests, candidates, affinity, requirements.group_policy)
         if assigned is not None:
             by_id = {device.id: device for device in devices}
             chosen = [(by_id[each.key], index) for index, served in enumerate(assigned) for each in served]

@@ -1,4 +1,4 @@
-"""Read what callers ask for: one claim, or devices, hosts and steps as operators see them."""
+"""Read one claim, or devices, hosts, queues and steps as operators see them."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ _AWAITED_STEPS = sa.text("""
 
 
 _WAITING = sa.text("""
-    SELECT claim_id, instance_id, place, alias, wanted,
-           cast(extract(epoch FROM waits_for) AS double precision) AS waits_for,
-           cast(extract(epoch FROM ends_in) AS double precision) AS ends_in,
-           kept_host, coalesce(kept_ports, '{}') AS kept_ports
+    SELECT claim_id, instance_id, position, alias, requests,
+           cast(extract(epoch FROM waited) AS double precision) AS waited,
+           cast(extract(epoch FROM expires_in) AS double precision) AS expires_in,
+           reserved_host, coalesce(reserved_ports, '{}') AS reserved_ports
       FROM waiting
      WHERE (cast(:claim_id AS uuid) IS NULL OR claim_id = :claim_id)
-     ORDER BY waits_for DESC, place, claim_id
+     ORDER BY waited DESC, position, claim_id
      LIMIT :limit + 1
 """)
 

@@ -1,4 +1,4 @@
-"""Take hosts and ports out of use and back; what the functions do is in the migration ``0008_drain``."""
+"""Drain, undrain and remove hosts and ports. The functions are in common/db/sql/drain.sql."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import sqlalchemy as sa
 
-from portclaim.common.db.states import as_errors
+from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.rpc.operator_messages import Drain, LiveClaims, Removal
 
 LOG = logging.getLogger(__name__)
@@ -19,14 +19,14 @@ _REMOVE_HOST = sa.text("SELECT remove_host(:host, :agent_down_after, :reason, :f
 
 
 def forced(who: str, reason: str) -> str:
-    """The cause that a claim's history gives for its end by force."""
+    """The cause of a release by force, as a claim's history states it."""
     return f"released by force, by {who}: {reason}"
 
 
 def drain(connection: sa.Connection, wanted: Drain) -> LiveClaims:
-    """Let a host or a port have no new claims, or have them again; answer how many are there and stay.
+    """Drain a host or a port, or undrain it; answer how many live claims it has, which stay.
 
-    Raises ``UnknownHost``, ``InvalidRequest`` if there is no such port.
+    Raises ``UnknownHost``, and ``InvalidRequest`` for an unknown port.
     """
     statement = _DRAIN_HOST if wanted.address is None else _DRAIN_PORT
     with as_errors(host=wanted.host):
@@ -34,7 +34,7 @@ def drain(connection: sa.Connection, wanted: Drain) -> LiveClaims:
 
 
 def remove_host(connection: sa.Connection, wanted: Removal, agent_down_after: float) -> LiveClaims:
-    """Take a silent host out for good; answer how many live claims were ended by force.
+    """Remove a silent host; answer how many live claims were ended by force.
 
     Raises ``UnknownHost``, ``HostIsAlive``, ``HostInUse``.
     """

@@ -1,4 +1,6 @@
-"""What the target of a move asks for: what its source did, but elsewhere, if its caller says nothing else."""
+"""What the target of a move asks for: the same as its source, on another host, unless the caller says
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _SOURCE = sa.text("""
 
 
 def target(connection: sa.Connection, request: MoveRequest) -> ClaimRequest:
-    """The claim that the move makes. The same move asks for the same: what it reads never changes.
+    """The claim request for the target. The same move always gives the same request.
 
     Raises :class:`ClaimNotFound` if there is no such source.
     """

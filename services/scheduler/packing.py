@@ -1,4 +1,4 @@
-"""Which of the devices that would do is taken first: the packing policies, as plug-ins."""
+"""Packing policies: which of the suitable devices a claim takes first. They are plug-ins."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ NAMESPACE = "portclaim.packing"
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """A policy, as PostgreSQL sorts by it; the first is taken first.
+    """A policy as ORDER BY clauses of PostgreSQL. A claim takes the first.
 
-    ``ports`` orders the ports that have VFs to give, over the columns ``whole`` (no VF held), ``free``,
-    ``held``, ``last_of_cell`` (this claim would take the last such VFs near that memory while others
-    are left elsewhere), ``cell_free`` and ``port_id``. ``within`` orders ports that are all whole or
-    all not, over ``free``, ``held`` and ``port_id``, and is best an index's order. ``devices`` and
-    ``devices_within`` do the same for whole devices, over ``vfs`` (those it would take along),
-    ``last_of_cell``, ``cell_free`` and ``id``.
-    ``keeps_ports_whole``: rather wait for a port in use than begin a whole one, while these are few.
+    ``ports`` orders ports with free VFs by the columns ``whole`` (no VF is held), ``free``, ``held``,
+    ``last_of_cell`` (the claim would take the last such VFs of this NUMA node while others have some),
+    ``cell_free`` (free VFs of this NUMA node) and ``port_id``. ``within`` orders ports that are all whole, or
+    all in use, by ``free``, ``held`` and ``port_id``; it should be the order of an index. ``devices`` and
+    ``devices_within`` do the same for PFs and for devices without a tree, by ``vfs`` (VFs that the claim
+    would make unclaimable), ``last_of_cell``, ``cell_free`` and ``id``. ``keeps_ports_whole``: while few
+    whole ports are left, a claim waits for the lock of a port in use rather than take VFs of a whole port.
     """
 
     name: str
@@ -41,7 +41,7 @@ PACK = Packing(
     devices_within="vfs, id",
     keeps_ports_whole=True,
 )
-"""Keep whole ports whole: VFs from the fullest port with room, and the PF whose loss costs the fewest VFs."""
+"""Keep ports whole: take VFs from the fullest port that has enough, and the PF that has the fewest VFs."""
 
 SPREAD = Packing(
     "spread",
@@ -50,16 +50,18 @@ SPREAD = Packing(
     devices="last_of_cell, vfs DESC, cell_free DESC, id DESC",
     devices_within="vfs DESC, id DESC",
 )
-"""Use as many ports as there are, for the most bandwidth each."""
+"""Use as many ports as possible, so that each VF has more bandwidth."""
 
 
 def load(name: str) -> Packing:
-    """The policy of this name. Raises :class:`InvalidConfiguration` with the names there are."""
+    """The policy of this name. Raises :class:`InvalidConfiguration` with the known names."""
     try:
         found: object = stevedore.DriverManager(NAMESPACE, name).driver
     except NoMatches as error:
         known = ", ".join(sorted(stevedore.ExtensionManager(NAMESPACE).names())) or "none"
-        raise InvalidConfiguration(f"[scheduler] packing = {name} is unknown; there is {known}") from error
+        raise InvalidConfiguration(
+            f"[scheduler] packing = {name} is unknown: choose one of {known}"
+        ) from error
     if not isinstance(found, Packing):
-        raise InvalidConfiguration(f"[scheduler] packing = {name}: the plug-in is no Packing")
+        raise InvalidConfiguration(f"[scheduler] packing = {name}: the entry point is not a Packing")
     return found

@@ -1,4 +1,4 @@
-"""The scheduler as something that starts and stops."""
+"""The scheduler service: its endpoint, and how a worker starts and stops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from portclaim.common.db import outbox
-from portclaim.common.db.doorbell import Doorbell
+from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.alias import Aliases
@@ -43,11 +43,11 @@ from portclaim.common.rpc.operator_messages import (
 )
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
-from portclaim.services.scheduler import lookups, maintenance, moves, packing, waiting
-from portclaim.services.scheduler.casting import Send, cast
+from portclaim.services.scheduler import lookups, maintenance, moves, packing, queues
 from portclaim.services.scheduler.claims import ClaimEngine
-from portclaim.services.scheduler.waiting import Lines
-from portclaim.services.scheduler.wish import wanted_by
+from portclaim.services.scheduler.dispatch import Send, dispatch_step
+from portclaim.services.scheduler.queues import WaitingQueues
+from portclaim.services.scheduler.requirements import requirements_of
 
 LOG = logging.getLogger(__name__)
 
@@ -71,33 +71,33 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
-        made = self._claims.claim(request, wanted_by(request, self._aliases))
-        cast(made, self._send)
+        made = self._claims.claim(request, requirements_of(request, self._aliases))
+        dispatch_step(made, self._send)
         return made
 
     @exposed(ClaimId)
     def release(self, which: ClaimId) -> Claim:
         released = self._claims.release(which.claim_id)
-        cast(released, self._send)
+        dispatch_step(released, self._send)
         return released
 
     @exposed(MoveRequest)
     def move(self, request: MoveRequest) -> Move:
         target = in_transaction(self._engine, lambda c: moves.target(c, request))
-        begun = self._claims.move(request.source_claim_id, target, wanted_by(target, self._aliases))
-        cast(begun.target, self._send)
+        begun = self._claims.move(request.source_claim_id, target, requirements_of(target, self._aliases))
+        dispatch_step(begun.target, self._send)
         return begun
 
     @exposed(ClaimId)
     def complete_move(self, to: ClaimId) -> Move:
         completed = self._claims.complete_move(to.claim_id)
-        cast(completed.source, self._send)
+        dispatch_step(completed.source, self._send)
         return completed
 
     @exposed(ClaimId)
     def revert_move(self, to: ClaimId) -> Move:
         reverted = self._claims.revert_move(to.claim_id)
-        cast(reverted.target, self._send)
+        dispatch_step(reverted.target, self._send)
         return reverted
 
     @exposed(ForcedRelease)
@@ -113,7 +113,7 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ExplainRequest)
     def explain(self, request: ExplainRequest) -> Explanation:
-        return self._claims.explain(request, wanted_by(request, self._aliases))
+        return self._claims.explain(request, requirements_of(request, self._aliases))
 
     @exposed(WaitingFilter)
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
@@ -149,7 +149,7 @@ class SchedulerEndpoint(Endpoint):
 
 
 class Scheduler:
-    """One worker: answers callers, and serves those who wait."""
+    """One worker: answers callers, and serves the waiting queues."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
@@ -166,7 +166,7 @@ class Scheduler:
         conf = self._conf
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
-        # One connection for each message in hand, and one for the lines.
+        # One connection for each message in hand, and one for the queues.
         self._engine = connect(conf.database.connection, conf.rpc.threads + 1)
         claims = ClaimEngine(
             self._engine,
@@ -178,7 +178,7 @@ class Scheduler:
         endpoint = SchedulerEndpoint(
             self._engine, claims, self._aliases, self._send, conf.conductor.agent_down_after
         )
-        lines = Lines(
+        waiting = WaitingQueues(
             self._engine,
             self._packing,
             self._aliases,
@@ -186,20 +186,20 @@ class Scheduler:
             resend_after=conf.conductor.resend_after,
             agent_down_after=conf.conductor.agent_down_after,
         )
-        self._lines = Periodic("round of the lines", lines.work, conf.scheduler.serve_interval)
-        self._doorbell = Doorbell(self._engine, waiting.CHANNEL, self._lines.wake)
+        self._queues = Periodic("waiting queues", waiting.work, conf.scheduler.serve_interval)
+        self._listener = NotificationListener(self._engine, queues.CHANNEL, self._queues.wake)
         self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
-        self._lines.start()
-        self._doorbell.start()
+        self._queues.start()
+        self._listener.start()
 
     def stop(self) -> None:
-        if not self._is_listening:  # it waits for the broker, and has nothing in hand
+        if not self._is_listening:  # it still waits for the broker
             return
         finish(self._server)
-        self._doorbell.end()
-        self._lines.end()
+        self._listener.end()
+        self._queues.end()
         self._bus.cleanup()
         self._engine.dispose()
 

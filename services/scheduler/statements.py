@@ -1,62 +1,67 @@
-"""The SQL of a claim. What its functions do is in the migrations, ``0003_claim_engine`` and later ones."""
+"""The statements of claims, moves and releases.
+
+The functions are in common/db/sql: claim.sql, moves.sql, release.sql.
+"""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
-from portclaim.common.db.prepared import Prepared
+from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.services.scheduler.packing import Packing
 
 POOLS = sa.text("SELECT id, dev_type, vendor_id, product_id, tags FROM pools")
 
-CLAIM_MADE = Prepared("claim_made", "SELECT claim_made(:claim_id::uuid, :request::jsonb)::text")
+EXISTING_CLAIM = PreparedStatement(
+    "existing_claim", "SELECT existing_claim(:claim_id::uuid, :request::jsonb)::text"
+)
 
 
-# Nobody is served who came later than somebody who wants the same and waits for it.
-_UNLESS_OTHERS_WAIT = """
+# A claim is not served while claims with the same requests wait in a queue.
+_UNLESS_QUEUED = """
     SELECT CASE
-        WHEN EXISTS (SELECT FROM waiting_claims WHERE wish = :request::jsonb - 'instance_id')
-        THEN claim_in_line(:claim_id::uuid, :request)
+        WHEN EXISTS (SELECT FROM waiting_claims WHERE requests = :request::jsonb - 'instance_id')
+        THEN refuse_behind_queue(:claim_id::uuid, :request)
         ELSE {claim} END::text
 """
 
 
-CLAIM_DEVICES = Prepared(
+CLAIM_CHOSEN_DEVICES = PreparedStatement(
     "claim_devices",
-    _UNLESS_OTHERS_WAIT.format(
-        claim="""claim_devices_exactly(
+    _UNLESS_QUEUED.format(
+        claim="""claim_chosen_devices(
             :claim_id, :instance_id::uuid, :request, :resend_after::double precision,
             :device_ids::bigint[], :request_indexes::integer[], :pool_ids::integer[], :port_ids::bigint[],
             :wait::boolean)"""
     ),
 )
 
-BEGIN_RELEASE = Prepared(
+BEGIN_RELEASE = PreparedStatement(
     "begin_release", "SELECT begin_release(:claim_id::uuid, :resend_after::double precision)::text"
 )
 
-FORCE_RELEASE = Prepared(
+FORCE_RELEASE = PreparedStatement(
     "force_release",
     "SELECT force_release(:claim_id::uuid, :agent_down_after::double precision, :cause::text)::text",
 )
 
-_CLAIM_ON_ONE_PORT = _UNLESS_OTHERS_WAIT.format(
+_CLAIM_ON_ONE_PORT = _UNLESS_QUEUED.format(
     claim="""claim_on_one_port(
             :claim_id, :instance_id::uuid, :request, :resend_after::double precision,
             :count::integer, :pool_ids::integer[], ARRAY({ports}), :wait::boolean)"""
 )
 
-_CLAIM_ON_LOCKED_PORT = _UNLESS_OTHERS_WAIT.format(
+_CLAIM_ON_LOCKED_PORT = _UNLESS_QUEUED.format(
     claim="""claim_on_locked_port(
             :claim_id, :instance_id::uuid, :request, :resend_after::double precision,
             :count::integer, :pool_ids::integer[], ({port}))"""
 )
 
-MOVE_MADE = Prepared(
-    "move_made", "SELECT move_made(:source_claim_id::uuid, :claim_id::uuid, :request::jsonb)::text"
+EXISTING_MOVE = PreparedStatement(
+    "existing_move", "SELECT existing_move(:source_claim_id::uuid, :claim_id::uuid, :request::jsonb)::text"
 )
 
-MOVE_CLAIM = Prepared(
+MOVE_CLAIM = PreparedStatement(
     "move_claim",
     """
     SELECT move_claim(
@@ -66,16 +71,16 @@ MOVE_CLAIM = Prepared(
     """,
 )
 
-COMPLETE_MOVE = Prepared(
+COMPLETE_MOVE = PreparedStatement(
     "complete_move", "SELECT complete_move(:claim_id::uuid, :resend_after::double precision)::text"
 )
 
-REVERT_MOVE = Prepared(
+REVERT_MOVE = PreparedStatement(
     "revert_move", "SELECT revert_move(:claim_id::uuid, :resend_after::double precision)::text"
 )
 
-# A host takes claims unless an operator took it out or its agent is silent. Looked up row by row: a
-# join might read all hosts.
+# A host takes claims unless an operator drained it or its agent is silent. This is a subquery per row,
+# because a join might read all hosts.
 OPEN_HOST = """
     (SELECT n.disabled_reason IS NULL
         AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
@@ -83,8 +88,8 @@ OPEN_HOST = """
        FROM compute_nodes n WHERE n.id = {of}.compute_node_id)
 """
 
-# The rows of the named hosts, whose ports are few. OFFSET 0 has PostgreSQL begin there: left to itself it
-# walks down the index of the whole fleet until it meets one of them.
+# The rows of the named hosts. OFFSET 0 makes PostgreSQL begin with these hosts. Without it, PostgreSQL reads
+# the index of the whole fleet until it finds one of them.
 _OF_NAMED_HOSTS = """
     (SELECT of_host.*
        FROM (SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[]) OFFSET 0) named
@@ -93,7 +98,7 @@ _OF_NAMED_HOSTS = """
              WHERE compute_node_id = named.id AND pool_id = pool.id AND {free} OFFSET 0) of_host)
 """
 
-# A few from the top of each pool's index, and only of those what sorting them finely needs.
+# A few ports from the top of each pool's index, and only for these what the exact order needs.
 # spare_whole_ports: begin a whole port only if at least so many are left (0: always).
 _PORTS_WITH_ROOM = """
     SELECT port_id
@@ -156,8 +161,9 @@ _WHOLE_DEVICES = """
 """
 
 
-# What nearly all claims come to: the first port in use that nobody is at work on, found and locked by one
-# step down an index. A port whose last VFs near some memory would go is passed over: for that, look closer.
+# The most frequent case: the best port in use that no other transaction has locked, found by one step in an
+# index. A port is skipped if the claim would take the last VFs of its NUMA node: then the other statements
+# choose.
 _PORT_IN_USE = """
     SELECT port.id
       FROM port_pools pp
@@ -176,13 +182,13 @@ _PORT_IN_USE = """
 """
 
 
-def claim_beside(packing: Packing) -> Prepared:
+def claim_on_port_in_use(packing: Packing) -> PreparedStatement:
     """Claim VFs of one pool from a port in use."""
     port = _PORT_IN_USE.format(within=packing.within, open_host=OPEN_HOST.format(of="pp"))
-    return Prepared(f"claim_beside_{packing.name}", _CLAIM_ON_LOCKED_PORT.format(port=port))
+    return PreparedStatement(f"claim_beside_{packing.name}", _CLAIM_ON_LOCKED_PORT.format(port=port))
 
 
-def claim_vfs(packing: Packing, *, on_hosts: bool) -> Prepared:
+def claim_vfs(packing: Packing, *, on_hosts: bool) -> PreparedStatement:
     """Claim VFs of one port: on the hosts named ``hosts``, or on any."""
     ports = _PORTS_WITH_ROOM.format(
         port_pools=_of_hosts("port_pools", "free > 0", on_hosts=on_hosts),
@@ -191,10 +197,10 @@ def claim_vfs(packing: Packing, *, on_hosts: bool) -> Prepared:
         ports=packing.ports,
     )
     name = f"claim_vfs_{'on_hosts_' if on_hosts else ''}{packing.name}"
-    return Prepared(name, _CLAIM_ON_ONE_PORT.format(ports=ports))
+    return PreparedStatement(name, _CLAIM_ON_ONE_PORT.format(ports=ports))
 
 
-def claim_whole(packing: Packing, *, on_hosts: bool) -> Prepared:
+def claim_whole(packing: Packing, *, on_hosts: bool) -> PreparedStatement:
     """Claim one PF, or one device without a tree: on the hosts named ``hosts``, or on any."""
     devices = _WHOLE_DEVICES.format(
         pci_devices=_of_hosts("pci_devices", "status = 'available'", on_hosts=on_hosts),
@@ -203,15 +209,15 @@ def claim_whole(packing: Packing, *, on_hosts: bool) -> Prepared:
         devices=packing.devices,
     )
     name = f"claim_whole_{'on_hosts_' if on_hosts else ''}{packing.name}"
-    return Prepared(name, _CLAIM_ON_ONE_PORT.format(ports=devices))
+    return PreparedStatement(name, _CLAIM_ON_ONE_PORT.format(ports=devices))
 
 
 def _of_hosts(table: str, free: str, *, on_hosts: bool) -> str:
     return _OF_NAMED_HOSTS.format(table=table, free=free) if on_hosts else table
 
 
-# The long way begins on the hosts of the best ports and devices of each pool: reading all that a large
-# fleet has free is for claims that they cannot serve.
+# The exact path begins with the hosts of the best ports and devices of each pool. Only a claim that these
+# cannot serve reads everything that the fleet has free.
 _NEAR_HOSTS = """
     SELECT DISTINCT near.compute_node_id
       FROM unnest(:pool_ids::integer[]) AS pool (id)
@@ -228,8 +234,8 @@ _NEAR_HOSTS = """
            ) near
 """
 
-# All that a claim could take, as it was at one moment, in the policy's order. Of devices that are
-# alike (one port, one pool) only as many as the claim wants.
+# Every device that a claim could take, at one moment, in the order of the policy. Of devices that are alike
+# (one port, one pool), only as many as the claim needs.
 _FREE_DEVICES = """
     WITH free AS (
         SELECT d.*, coalesce(d.parent_id, d.id) AS port_id,
@@ -261,13 +267,13 @@ _FREE_DEVICES = """
 """
 
 
-def near_hosts(packing: Packing) -> Prepared:
-    """The hosts that the policy would look at first."""
+def near_hosts(packing: Packing) -> PreparedStatement:
+    """The hosts of the devices that the policy prefers."""
     sql = _NEAR_HOSTS.format(within=packing.within, devices_within=packing.devices_within)
-    return Prepared(f"near_hosts_{packing.name}", sql)
+    return PreparedStatement(f"near_hosts_{packing.name}", sql)
 
 
-# Looked up by the statement itself: a host may appear at any moment, and all is to be read as it was at one.
+# The statement looks the hosts up itself, because it must read everything as it was at one moment.
 WHERE = {
     "on hosts": "d.compute_node_id = ANY(:node_ids::bigint[])",
     "on named hosts": """d.compute_node_id = ANY(ARRAY(
@@ -279,7 +285,9 @@ WHERE = {
 FREE = "(SELECT * FROM pci_devices WHERE status = 'available')"
 
 
-def free_devices(packing: Packing, where: str, free: str = FREE, name: str = "free_devices") -> Prepared:
+def free_devices(
+    packing: Packing, where: str, free: str = FREE, name: str = "free_devices"
+) -> PreparedStatement:
     """Read what is free for a claim: on the hosts ``node_ids``, on those named ``hosts``, or on all."""
     sql = _FREE_DEVICES.format(
         devices=packing.devices,
@@ -288,4 +296,4 @@ def free_devices(packing: Packing, where: str, free: str = FREE, name: str = "fr
         free=free,
         open_host=OPEN_HOST.format(of="d"),
     )
-    return Prepared(f"{name}_{where.replace(' ', '_')}_{packing.name}", sql)
+    return PreparedStatement(f"{name}_{where.replace(' ', '_')}_{packing.name}", sql)

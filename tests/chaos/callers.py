@@ -16,7 +16,7 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 
 T = TypeVar("T")
 
-WISHES = ("vf:1", "vf:1", "vf:2", "pf:1", "pf:1,vf:1")
+ALIAS_SPECS = ("vf:1", "vf:1", "vf:2", "pf:1", "pf:1,vf:1")
 PAUSE = 0.05  # seconds between two looks at what nobody tells a caller about
 PATIENCE = 120.0  # seconds after which a call that is made again and again has failed
 
@@ -39,7 +39,7 @@ class Caller:
         """Come and go until ``enough``; the id of the claim that is kept."""
         while not enough.is_set():
             try:
-                claim = self._claim(self.random.choice(WISHES), enough)
+                claim = self._claim(self.random.choice(ALIAS_SPECS), enough)
             except ClaimRefused:
                 break
             if self.random.random() < 0.5:
@@ -47,13 +47,13 @@ class Caller:
             self._insist(partial(self.scheduler.release, claim.claim_id))
         return self._claim("vf:1").claim_id
 
-    def _claim(self, wish: str, enough: threading.Event | None = None) -> Claim:
+    def _claim(self, alias_spec: str, enough: threading.Event | None = None) -> Claim:
         """Call until there is a claim. Raises ClaimRefused once it is ``enough``: from then on others keep
         VFs, and there may never be a whole port again."""
         request = ClaimRequest(
             claim_id=UUID(int=self.random.getrandbits(128)),
             instance_id=UUID(int=self.random.getrandbits(128)),
-            extra_specs={"pci_passthrough:alias": wish},
+            extra_specs={"pci_passthrough:alias": alias_spec},
         )
         for _ in range(self.random.choice([1, 1, 2])):  # some ask for what they have already
             claim = self._insist(partial(self._call, request, enough))

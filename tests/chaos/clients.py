@@ -18,7 +18,7 @@ _ORDER = ("claimed", "allocated", "releasing", "released")
 
 @dataclass
 class Cycle:
-    """One claim from the wish to the end of it, call by call.
+    """One claim from the alias_spec to the end of it, call by call.
 
     ``devices`` is what the client was told that it has; ``wrong`` what it was told that cannot be.
     """

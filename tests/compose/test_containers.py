@@ -49,9 +49,9 @@ def test_a_scheduler_is_killed_while_clients_fight_for_the_last_ports(
         claims: list[Claim] = []
         while True:
             specs = {"pci_passthrough:alias": alias}
-            wish = ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs=specs)
+            alias_spec = ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs=specs)
             try:
-                claims.append(fleet.scheduler.claim(wish))
+                claims.append(fleet.scheduler.claim(alias_spec))
             except ClaimRefused:
                 return claims
             if len(claims) == 2 and not killed.is_set():
@@ -59,8 +59,8 @@ def test_a_scheduler_is_killed_while_clients_fight_for_the_last_ports(
                 subprocess.run(["docker", "kill", victim], check=True, capture_output=True)
 
     with ThreadPoolExecutor(8) as clients:
-        wishes = ["nic-vf:1", "nic-vf:3", "nic-pf:1", "nic-vf:2"] * 2
-        claims = [claim for made in clients.map(take_all_there_is, wishes) for claim in made]
+        alias_specs = ["nic-vf:1", "nic-vf:3", "nic-pf:1", "nic-vf:2"] * 2
+        claims = [claim for made in clients.map(take_all_there_is, alias_specs) for claim in made]
 
     assert killed.is_set()
     held = [(claim.host, device.address) for claim in claims for device in claim.devices]

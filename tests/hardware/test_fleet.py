@@ -35,12 +35,12 @@ class Fleet:
         self._host = host
 
     def claim(self, alias: str, instance_id: UUID | None = None) -> Claim:
-        wish = {"pci_passthrough:alias": f"{alias}:1"}
+        extra_specs = {"pci_passthrough:alias": f"{alias}:1"}
         return self._bus.scheduler.claim(
             ClaimRequest(
                 claim_id=uuid4(),
                 instance_id=instance_id or uuid4(),
-                extra_specs=wish,
+                extra_specs=extra_specs,
                 hosts=[self._host],
             )
         )

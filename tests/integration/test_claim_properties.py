@@ -28,7 +28,7 @@ from tests.support.happenings import (
     limits,
     names,
     some,
-    wishes,
+    alias_specs,
 )
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, legal_order
@@ -98,13 +98,13 @@ class Life(RuleBasedStateMachine):
         drain = Drain(host, vf(0, 0) if port is None else pf(port), is_drained)
         self.world.model.take(drain, self.answer(drain))
 
-    @rule(wish=wishes, hosts=limits)
-    def everybody_looks(self, wish: str, hosts: Sequence[str] | None) -> None:
-        assert self.fleet.explain(wish, hosts).served == self.world.model.can_serve(wish, hosts)
+    @rule(alias_spec=alias_specs, hosts=limits)
+    def everybody_looks(self, alias_spec: str, hosts: Sequence[str] | None) -> None:
+        assert self.fleet.explain(alias_spec, hosts).served == self.world.model.can_serve(alias_spec, hosts)
         claims = self.world.model.claims.items()
         self.fleet.sql("UPDATE outbox SET send_after = now()")
         self.fleet.sent.clear()
-        self.fleet.relay().pass_on()
+        self.fleet.relay().send_due()
         assert sorted(
             (host, step.claim_id, step.action, step.step, sorted(device.address for device in step.devices))
             for host, step in self.fleet.sent

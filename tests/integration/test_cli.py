@@ -166,7 +166,7 @@ class TestWithServices:
     def test_a_forced_release_says_how_dangerous_it_is(self, portclaim: Run, fleet: Fleet) -> None:
         claim = done_in_json(portclaim("claim", "--alias", "nic-pf:1", "--output", "json"))
         force = "release", claim["claim_id"], "--force", "--reason", "h1 has burnt down", "--who", "ann"
-        assert_failed(portclaim(*force), 1, "host h1 gives signs of life")
+        assert_failed(portclaim(*force), 1, "host host h1 is alive")
         fleet.falls_silent("h1")
         forced = portclaim(*force, "--output", "json")
         assert (forced.returncode, json.loads(forced.stdout)["status"]) == (0, "released")

@@ -64,9 +64,9 @@ class Fleet:
     def start_agent(self) -> ServiceProcess:
         return self._services("compute_agent", self.options())
 
-    def claim(self, wish: str) -> Claim:
+    def claim(self, alias_spec: str) -> Claim:
         request = ClaimRequest(
-            claim_id=uuid4(), instance_id=uuid4(), extra_specs={"pci_passthrough:alias": wish}
+            claim_id=uuid4(), instance_id=uuid4(), extra_specs={"pci_passthrough:alias": alias_spec}
         )
         return self.scheduler.claim(request)
 

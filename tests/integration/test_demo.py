@@ -112,7 +112,7 @@ def test_a_port_claimed_whole_makes_its_vfs_unclaimable(shown: str) -> None:
 
 def test_a_vf_of_that_port_is_refused_with_the_reason(shown: str) -> None:
     refusal = step(shown, "Ask for one VF")
-    assert re.search(r"Refused: no host can serve .* tenant A\.", refusal)
+    assert re.search(r"Refused: no host has .* tenant A\.", refusal)
     assert re.search(r"^ +available +0 +0$", refusal, re.MULTILINE)
 
 

@@ -23,10 +23,10 @@ class TestHost:
     def test_a_drained_one_gets_no_claims_and_explain_says_why(self, fleet: Fleet, host: Host) -> None:
         stays = fleet.claim("nic-vf:1")
         assert fleet.scheduler.drain("h1", "new fan") == 1
-        with pytest.raises(ClaimRefused, match="drained; h1: new fan"):
+        with pytest.raises(ClaimRefused, match="drained: h1: new fan"):
             fleet.claim("nic-vf:1")
         assert fleet.explain("nic-pf:1").nearest_miss == (
-            "every host or port that has such a device is drained; h1: new fan"
+            "every host or port with such a device is drained: h1: new fan"
         )
         assert reasons(fleet)[pf(1)] == "host drained: new fan"
         host.done(stays)
@@ -49,7 +49,7 @@ class TestHost:
     def test_a_silent_one_gets_no_claims_until_it_is_heard_of(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         fleet.falls_silent("h1")
-        with pytest.raises(ClaimRefused, match="the agent of every host that has such a device is silent"):
+        with pytest.raises(ClaimRefused, match="the agent of every host with such a device is silent"):
             fleet.claim("nic-vf:1")
         assert fleet.show(claim).status == "claimed", "nothing is freed by itself"
         host.sign_of_life()
@@ -65,7 +65,7 @@ class TestHost:
         ):
             with pytest.raises(UnknownHost, match="there is no host h9"):
                 call()
-        with pytest.raises(InvalidRequest, match="host h1 has no port"):
+        with pytest.raises(InvalidRequest, match="host h1 has no device"):
             fleet.scheduler.drain("h1", "flapping", pf(7))
         with pytest.raises(InvalidRequest, match=f"is a VF.*{pf(0)}"):
             fleet.scheduler.drain("h1", "flapping", vf(0, 1))
@@ -89,12 +89,14 @@ class TestPort:
         for port in (0, 1):
             fleet.scheduler.drain("h1", "flapping", pf(port))
         assert fleet.explain("nic-vf:1").nearest_miss == (
-            "every host or port that has such a device is drained; h1: flapping"
+            "every host or port with such a device is drained: h1: flapping"
         )
 
-    @pytest.mark.parametrize("wish", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
-    def test_what_is_held_stays_held_and_is_not_given_on(self, fleet: Fleet, host: Host, wish: str) -> None:
-        claim, other = fleet.claim(wish), fleet.claim("nic-pf:1")
+    @pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
+    def test_what_is_held_stays_held_and_is_not_given_on(
+        self, fleet: Fleet, host: Host, alias_spec: str
+    ) -> None:
+        claim, other = fleet.claim(alias_spec), fleet.claim("nic-pf:1")
         host.done(claim)
         port = claim.devices[0].parent_address or claim.devices[0].address
         assert fleet.scheduler.drain("h1", "flapping", port) == 1

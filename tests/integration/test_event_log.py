@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portclaim.common.db.history import Pruning
+from portclaim.common.db.pruning import Pruning
 from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.events.schema import Event, read
 from portclaim.common.rpc.messages import Claim
@@ -92,7 +92,7 @@ class TestClaims:
 
     def test_a_backlog_goes_out_in_batches(self, fleet: Fleet, reader: Reader) -> None:
         claims = [fleet.claim("nic-vf:1") for _ in range(4)]
-        assert [reader.publisher.pass_on(limit=3) for _ in range(3)] == [3, 1, 0]
+        assert [reader.publisher.publish_batches(limit=3) for _ in range(3)] == [3, 1, 0]
         assert [event.claim_id for event in reader.events[-4:]] == [claim.claim_id for claim in claims]
 
     def test_a_claim_that_was_forgotten_holds_up_nothing(
@@ -110,7 +110,7 @@ class TestDevices:
         told = reader.catch_up()
         assert [event.devices[0].address for event in told] == [pf(0), pf(3), vf(0, 0)]
         assert {event.kind for event in told} == {"device"}
-        assert set(changes(told)) == {(None, "available", "its host has it in order")}
+        assert set(changes(told)) == {(None, "available", "its host reports it as usable")}
 
     def test_they_vanish_and_come_back(self, host: Host, reader: Reader) -> None:
         host.lose(vf(0, 3))
@@ -118,8 +118,8 @@ class TestDevices:
         host.add(slice_of(0, 3))
         host.report()
         assert changes(reader.catch_up()) == [
-            ("available", "removed", "its host no longer lists it"),
-            ("removed", "available", "its host has it in order"),
+            ("available", "removed", "its host no longer reports it"),
+            ("removed", "available", "its host reports it as usable"),
         ]
 
     def test_they_fall_out_of_use_and_why(self, host: Host, reader: Reader) -> None:
@@ -131,8 +131,8 @@ class TestDevices:
         assert changes(reader.catch_up()) == [
             ("available", "unavailable", "no link"),
             ("unavailable", "unavailable", "too hot"),
-            ("unavailable", "available", "its host has it in order"),
-            ("available", "unavailable", "no device_spec entry of its host takes it"),
+            ("unavailable", "available", "its host reports it as usable"),
+            ("available", "unavailable", "no device_spec entry of its host matches it"),
         ]
 
     def test_a_port_is_drained_with_all_its_vfs(self, fleet: Fleet, reader: Reader) -> None:
@@ -161,12 +161,12 @@ class TestDevices:
         host.report()
         host.done(fleet.release(claim))
         told = [event for event in reader.catch_up() if event.kind == "device"]
-        assert changes(told) == [("available", "unavailable", "its host does not list it now")] * 4
+        assert changes(told) == [("available", "unavailable", "its host does not report it now")] * 4
         host.add(*vfs.values())
         host.report()
         told = reader.catch_up()
         assert {event.devices[0].address for event in told} == set(vfs)
-        assert set(changes(told)) == {("unavailable", "available", "its host has it in order")}
+        assert set(changes(told)) == {("unavailable", "available", "its host reports it as usable")}
 
     def test_what_they_are_told_to_be_is_what_they_are(
         self, fleet: Fleet, host: Host, reader: Reader
@@ -209,9 +209,9 @@ class TestFaults:
         seen: list[int] = []
 
         def publish(batch: Sequence[Recorded]) -> None:
-            seen.append(others.publisher.pass_on())
+            seen.append(others.publisher.publish_batches())
 
-        assert Publisher(fleet.engine, publish).pass_on() == 1
+        assert Publisher(fleet.engine, publish).publish_batches() == 1
         assert (seen, others.events) == ([0], [])
 
     def test_operators_see_what_waits(self, fleet: Fleet, reader: Reader) -> None:
@@ -321,13 +321,13 @@ def test_whoever_commits_when_nothing_is_lost_and_each_claim_is_in_order(
             continue
         reader.dies_after = publisher == "dies"
         try:
-            reader.publisher.pass_on(limit)
+            reader.publisher.publish_batches(limit)
         except ConnectionAbortedError:
             deaths += 1
         reader.dies_after = False
     for number in list(open_):
         end(number, well=True)
-    while reader.publisher.pass_on(limit):
+    while reader.publisher.publish_batches(limit):
         continue
 
     first_seen = list(dict.fromkeys(event.id for event in reader.events))
@@ -343,7 +343,7 @@ def test_a_writer_waits_for_no_publisher(fleet: Fleet, host: Host, reader: Reade
     fleet.claim("nic-vf:1")
     with fleet.engine.connect() as connection:
         connection.execute(sa.text("SELECT FROM event_cursors FOR UPDATE"))
-        stuck = meanwhile(reader.publisher.pass_on)
+        stuck = meanwhile(reader.publisher.publish_batches)
         wait_until(lambda: len(reader.events) > 5, "it has published, and waits to mark that")
         host.done(fleet.claim("nic-vf:1"))
         host.lose(vf(0, 3))
@@ -357,5 +357,5 @@ def test_a_writer_waits_for_no_publisher(fleet: Fleet, host: Host, reader: Reade
         "allocated",
     ]
     assert changes(event for event in reader.events[5:] if event.kind == "device") == [
-        ("available", "removed", "its host no longer lists it")
+        ("available", "removed", "its host no longer reports it")
     ]

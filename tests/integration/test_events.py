@@ -95,7 +95,7 @@ def follow(rabbit_url: str) -> Iterator[Follow]:
 def publish(fleet: Fleet, rabbit_url: str) -> Iterator[Callable[[], int]]:
     """Publishes what is there, as a conductor does."""
     exchange = Exchange(configured(rabbit_url))
-    yield Publisher(fleet.engine, exchange.publish).pass_on
+    yield Publisher(fleet.engine, exchange.publish).publish_batches
     exchange.close()
 
 
@@ -322,7 +322,7 @@ class TestStream:
         publish()
         here = fleet.claim("nic-vf:1", hosts=["h1"])
         there = fleet.claim("nic-vf:1", hosts=["h1.rack-2.example"])
-        wishes = {
+        alias_specs = {
             EventFilter(): {here.claim_id, there.claim_id, None},
             EventFilter(kinds=("device",)): {None},
             EventFilter(kinds=("claim",), hosts=("h1.rack-2.example",)): {there.claim_id},
@@ -332,14 +332,14 @@ class TestStream:
             EventFilter(instance_ids=(there.instance_id,)): {there.claim_id},
             EventFilter(claim_ids=(here.claim_id,), hosts=("h1.rack-2.example",)): set(),
         }
-        followers = {wanted: follow(wanted, name=None) for wanted in wishes}
+        followers = {wanted: follow(wanted, name=None) for wanted in alias_specs}
         host.lose("0000:81:02.7")
         host.report()
         publish()
-        for wanted, expected in wishes.items():
+        for wanted, expected in alias_specs.items():
             heard = followers[wanted]
             wait_until(lambda: len(heard.events) == len(expected), f"{wanted} is served")  # noqa: B023
-        for wanted, expected in wishes.items():
+        for wanted, expected in alias_specs.items():
             assert {event.claim_id for event in followers[wanted].events} == expected
 
     def test_another_version_is_refused_and_left_where_it_is(self, rabbit_url: str) -> None:
@@ -392,7 +392,7 @@ class TestInMemory:
         heard = follow(url="fake://", name=None)
         claim = fleet.claim("nic-vf:1")
         exchange = Exchange(configured("fake://"))
-        Publisher(fleet.engine, exchange.publish).pass_on()
+        Publisher(fleet.engine, exchange.publish).publish_batches()
         heard.hears("claimed", claim.claim_id)
         exchange.close()
 

@@ -16,8 +16,8 @@ def host(fleet: Fleet) -> Host:
     return fleet.host("h1", ports=1, vfs=2)
 
 
-def claimed_an_hour_ago(fleet: Fleet, wish: str = "nic-vf:1") -> Claim:
-    claim = fleet.claim(wish)
+def claimed_an_hour_ago(fleet: Fleet, alias_spec: str = "nic-vf:1") -> Claim:
+    claim = fleet.claim(alias_spec)
     fleet.sql("UPDATE claims SET created_at = now() - interval '1 hour' WHERE id = :id", id=claim.claim_id)
     return claim
 
@@ -31,7 +31,7 @@ def events(fleet: Fleet, claim: Claim) -> list[tuple[str, str]]:
 def test_one_that_was_never_attached_is_detached_and_has_then_expired(fleet: Fleet, host: Host) -> None:
     claim = claimed_an_hour_ago(fleet)
     assert fleet.expire(after=1800) == [claim.claim_id]
-    fleet.relay().pass_on()
+    fleet.relay().send_due()
     assert [(step.action, step.step) for _, step in fleet.sent] == [("attach", 1), ("detach", 2)]
 
     host.done(claim)

@@ -18,10 +18,10 @@ def host(fleet: Fleet) -> Host:
 CAUSE = "released by force, by ann: h1 has burnt down"
 
 
-@pytest.mark.parametrize("wish", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
+@pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
 @pytest.mark.parametrize("status", ["claimed", "allocated", "releasing"])
-def test_a_claim_of_a_silent_host_is_over_at_once(fleet: Fleet, host: Host, wish: str, status: str) -> None:
-    claim = fleet.claim(wish)
+def test_a_claim_of_a_silent_host_is_over_at_once(fleet: Fleet, host: Host, alias_spec: str, status: str) -> None:
+    claim = fleet.claim(alias_spec)
     if status != "claimed":
         host.done(claim)
     if status == "releasing":
@@ -41,7 +41,7 @@ def test_a_claim_of_a_silent_host_is_over_at_once(fleet: Fleet, host: Host, wish
 def test_while_the_agent_gives_signs_of_life_it_is_refused(fleet: Fleet) -> None:
     claim = fleet.claim("nic-vf:1")
     before = fleet.contents()
-    with pytest.raises(HostIsAlive, match="h1 gives signs of life"):
+    with pytest.raises(HostIsAlive, match="host h1 is alive"):
         fleet.force(claim)
     assert fleet.contents() == before
 
@@ -58,9 +58,9 @@ def test_an_unknown_claim_and_a_force_without_a_reason_are_refused(fleet: Fleet)
     assert fleet.contents() == before
 
 
-@pytest.mark.parametrize("wish", ["nic-pf:1", "nic-vf:1"])
-def test_nothing_is_offered_before_the_host_has_reported_anew(fleet: Fleet, host: Host, wish: str) -> None:
-    claim = fleet.claim(wish)
+@pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1"])
+def test_nothing_is_offered_before_the_host_has_reported_anew(fleet: Fleet, host: Host, alias_spec: str) -> None:
+    claim = fleet.claim(alias_spec)
     host.done(claim)
     fleet.falls_silent("h1")
     fleet.force(claim)

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from portclaim.common.db.history import Pruning
+from portclaim.common.db.pruning import Pruning
 from portclaim.common.rpc.messages import Claim
 from tests.support.concurrency import at_once, wait_until
 from tests.support.fleet import Fleet, Host

@@ -57,22 +57,22 @@ BREAKS = {
         "UPDATE pci_devices SET drained_reason = 'its link flaps' WHERE id = :free",
     ],
     "a VF is kept as its port is not": [
-        "UPDATE pci_devices SET kept_for = NULL WHERE parent_id = (SELECT id FROM pci_devices"
-        " WHERE kept_for IS NOT NULL AND parent_id IS NULL)",
-        "UPDATE pci_devices SET kept_for = :first WHERE id = :free",
+        "UPDATE pci_devices SET reserved_for = NULL WHERE parent_id = (SELECT id FROM pci_devices"
+        " WHERE reserved_for IS NOT NULL AND parent_id IS NULL)",
+        "UPDATE pci_devices SET reserved_for = :first WHERE id = :free",
     ],
     "a port is kept for a claim that is not the first that wants this": [
-        "UPDATE pci_devices SET kept_for = :second WHERE kept_for IS NOT NULL",
-        "UPDATE pci_devices SET kept_for = :claimed WHERE kept_for IS NOT NULL",
-        "UPDATE waiting_claims SET place = place - 10 WHERE id = :second",
+        "UPDATE pci_devices SET reserved_for = :second WHERE reserved_for IS NOT NULL",
+        "UPDATE pci_devices SET reserved_for = :claimed WHERE reserved_for IS NOT NULL",
+        "UPDATE waiting_claims SET position = position - 10 WHERE id = :second",
     ],
     "ports of several hosts are kept for one claim": [
-        "UPDATE pci_devices SET kept_for = :first WHERE parent_id IS NULL",
+        "UPDATE pci_devices SET reserved_for = :first WHERE parent_id IS NULL",
     ],
     "a claim waits and is in no line, or is in one and does not wait": [
         "DELETE FROM waiting_claims WHERE id = :second",
         "UPDATE claims SET status = 'released' WHERE id = :second",
-        """UPDATE waiting_claims SET wish = '{}' WHERE id = :second""",
+        """UPDATE waiting_claims SET alias_spec = '{}' WHERE id = :second""",
     ],
     "a claim was served and has no host, or the other way round": [
         "UPDATE claims SET compute_node_id = NULL WHERE id = :ended",
@@ -168,6 +168,6 @@ def test_each_finds_it(fleet: Fleet) -> None:
                 for check in ("held_names_its_claim", "only_a_vf_has_a_parent"):
                     connection.execute(sa.text(f"ALTER TABLE pci_devices DROP CONSTRAINT {check}"))
                 connection.execute(sa.text("ALTER TABLE claims DROP CONSTRAINT has_a_host_once_it_is_served"))
-                connection.execute(sa.text("ALTER TABLE waiting_claims ALTER place DROP IDENTITY"))
+                connection.execute(sa.text("ALTER TABLE waiting_claims ALTER position DROP IDENTITY"))
                 connection.execute(sa.text(statement), facts)
                 assert rule in {broken for broken, _ in violations(connection)}, statement

@@ -131,7 +131,7 @@ class TestDetach:
         assert (held.status, held.reason) == ("releasing", "the guest does not let go")
         assert fleet.status("h1")[pf(0)] == "allocated"
         time_passes(fleet)
-        fleet.relay().pass_on()
+        fleet.relay().send_due()
         assert steps(fleet)[-2:] == [("h1", "detach", 2)] * 2
         host.done(claim)
         released = fleet.show(claim)
@@ -247,32 +247,32 @@ class TestOutbox:
         assert (claim.status, fleet.sent) == ("claimed", [])
         fleet.bus_is_down = False
         time_passes(fleet)
-        assert fleet.relay().pass_on() == 1
+        assert fleet.relay().send_due() == 1
         [(to, step)] = fleet.sent
         assert (to, step.claim_id, step.action, step.step) == ("h1", claim.claim_id, "attach", 1)
 
     def test_the_relay_sends_what_the_claim_sent(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:2")
         time_passes(fleet)
-        fleet.relay().pass_on()
+        fleet.relay().send_due()
         assert fleet.sent[0] == fleet.sent[1]
 
     def test_what_is_answered_is_not_sent_again(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         host.done(claim)
         assert outbox(fleet) == []
-        assert fleet.relay().pass_on() == 0
+        assert fleet.relay().send_due() == 0
 
     def test_what_is_not_due_is_not_sent_again(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:1")
-        assert fleet.relay().pass_on() == 0
+        assert fleet.relay().send_due() == 0
 
     def test_each_silence_doubles_the_wait_for_the_next(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:1")
         waits = []
         for _ in range(8):
             fleet.sql("UPDATE outbox SET send_after = now()")
-            fleet.relay(resend_after=5.0).pass_on()
+            fleet.relay(resend_after=5.0).send_due()
             # The clock of a transaction stands still, so this is exact if it is asked relative to that.
             [(wait,)] = fleet.sql("SELECT date_trunc('second', send_after - now() + '0.5 s') FROM outbox")
             waits.append(wait)
@@ -284,7 +284,7 @@ class TestOutbox:
             fleet.claim("nic-vf:1")
         fleet.sent.clear()
         time_passes(fleet)
-        assert sum(at_once([fleet.relay().pass_on for _ in range(4)])) == 32
+        assert sum(at_once([fleet.relay().send_due for _ in range(4)])) == 32
         assert len({step.claim_id for _, step in fleet.sent}) == len(fleet.sent) == 32
 
     def test_what_could_not_be_sent_comes_later(self, fleet: Fleet) -> None:
@@ -293,10 +293,10 @@ class TestOutbox:
         time_passes(fleet)
         fleet.bus_is_down = True
         with pytest.raises(Exception, match="the bus is down"):
-            fleet.relay().pass_on()
+            fleet.relay().send_due()
         fleet.bus_is_down = False
         time_passes(fleet)
-        fleet.relay().pass_on()
+        fleet.relay().send_due()
         assert steps(fleet) == [("h1", "attach", 1)]
 
 

@@ -21,7 +21,7 @@ from tests.support.model_host import ALIASES, Free
 THREADS = 32
 CLAIMS = short_or_long(10, 100)  # of each thread
 SEEDS = range(short_or_long(2, 20))
-WISHES = ["nic-vf:1", "nic-vf:1", "nic-vf:2", "nic-pf:1", "nic-pf:1", "nic-pf:1,nic-vf:1"]
+ALIAS_SPECS = ["nic-vf:1", "nic-vf:1", "nic-vf:2", "nic-pf:1", "nic-pf:1", "nic-pf:1,nic-vf:1"]
 PORTS, VFS = 2, 3
 
 
@@ -55,7 +55,7 @@ def live(fleet: Fleet, hosts: dict[str, Host], random: Random) -> list[Event]:
     """Claim and give back by turns; what was answered, and when."""
     events: list[Event] = []
     for _ in range(CLAIMS):
-        alias = random.choice(WISHES)
+        alias = random.choice(ALIAS_SPECS)
         called = time.perf_counter_ns()
         try:
             claim = fleet.claim(alias)

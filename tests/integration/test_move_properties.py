@@ -26,12 +26,12 @@ from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet
 
 HOSTS = ("h1", "h2", "h3")
-WISHES = ("nic-vf:1", "nic-vf:2", "nic-pf:1", "nic-pf:1,nic-vf:1")
+ALIAS_SPECS = ("nic-vf:1", "nic-vf:2", "nic-pf:1", "nic-pf:1,nic-vf:1")
 
 some = st.integers(0, 7)
 targets = st.sampled_from([*HOSTS, None])
 others = st.sampled_from(["done", "done", "done", "failed", "release", "force", "expire"])
-resizes = st.sampled_from([None, None, *WISHES])
+resizes = st.sampled_from([None, None, *ALIAS_SPECS])
 
 
 def has_claims(machine: "Migration") -> bool:
@@ -51,9 +51,9 @@ class Migration(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.fleet.close()
 
-    @rule(wish=st.sampled_from(WISHES))
-    def an_instance_gets_devices(self, wish: str) -> None:
-        claim = self.answer(partial(self.fleet.claim, wish))
+    @rule(alias_spec=st.sampled_from(ALIAS_SPECS))
+    def an_instance_gets_devices(self, alias_spec: str) -> None:
+        claim = self.answer(partial(self.fleet.claim, alias_spec))
         if isinstance(claim, Claim):
             self.claims.append(claim)
             self.answer(partial(self.hosts[claim.host].done, claim))

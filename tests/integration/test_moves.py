@@ -47,7 +47,7 @@ class TestBegin:
         assert fleet.move(source).target.host in {"h2", "h3"}
 
     def test_where_it_is_now_is_no_other_host(self, fleet: Fleet, source: Claim) -> None:
-        with pytest.raises(ClaimRefused, match="all hosts that have such a device are to be avoided"):
+        with pytest.raises(ClaimRefused, match="every host with such a device is excluded by avoid_hosts"):
             fleet.move(source, hosts=["h1"])
         fleet.scheduler.drain("h2", "new fan")
         fleet.scheduler.drain("h3", "new fan")
@@ -56,10 +56,10 @@ class TestBegin:
             fleet.move(source)
         assert fleet.contents() == before
 
-    @pytest.mark.parametrize("wish", ["nic-vf:2", "nic-pf:1,nic-vf:1"])
+    @pytest.mark.parametrize("alias_spec", ["nic-vf:2", "nic-pf:1,nic-vf:1"])
     @pytest.mark.usefixtures("source")
-    def test_again_it_is_the_same_move(self, fleet: Fleet, wish: str) -> None:
-        source = fleet.attached(fleet.claim(wish))
+    def test_again_it_is_the_same_move(self, fleet: Fleet, alias_spec: str) -> None:
+        source = fleet.attached(fleet.claim(alias_spec))
         move = fleet.move(source)
         before = fleet.contents()
         assert fleet.move(source, move.target.claim_id) == move
@@ -101,7 +101,7 @@ class TestBegin:
     @pytest.mark.usefixtures("source")
     def test_only_what_is_attached_can_be_moved(self, fleet: Fleet) -> None:
         claim = fleet.claim("nic-vf:1")
-        with pytest.raises(MoveConflict, match="is claimed: only an allocated one can be moved"):
+        with pytest.raises(MoveConflict, match="is claimed: only an allocated claim can be moved"):
             fleet.move(claim)
         fleet.attached(claim)
         fleet.release(claim)
@@ -114,7 +114,7 @@ class TestBegin:
         move = fleet.move(source)
         fleet.attached(move.target)
         for end in (move.source, move.target):
-            with pytest.raises(MoveConflict, match="complete or revert that first"):
+            with pytest.raises(MoveConflict, match="complete or revert that move first"):
                 fleet.move(end)
         fleet.complete(move)
         assert fleet.move(move.target).source.claim_id == move.target.claim_id
@@ -154,7 +154,7 @@ class TestComplete:
         fleet.sent.clear()
         fleet.hosts[move.target.host].done(move.target)
         assert standing(fleet, move) == ("completed", "releasing", "allocated")
-        fleet.relay().pass_on()
+        fleet.relay().send_due()
         assert [(host, step.action, step.claim_id) for host, step in fleet.sent] == [
             ("h1", "detach", source.claim_id)
         ]

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from portclaim.common.db.history import Pruning
+from portclaim.common.db.pruning import Pruning
 from portclaim.common.errors import MoveConflict, MoveNotFound
 from portclaim.common.rpc.messages import Claim
 from tests.support.fleet import Fleet, pf

@@ -136,7 +136,7 @@ def test_a_bus_that_takes_no_step(fleet: Fleet, source: Claim) -> None:
     fleet.bus_is_down = False
     fleet.sql("UPDATE outbox SET send_after = now()")
     fleet.sent.clear()
-    fleet.relay().pass_on()
+    fleet.relay().send_due()
     assert [(host, step.action) for host, step in fleet.sent] == [("h1", "detach")]
 
 

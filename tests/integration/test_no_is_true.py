@@ -30,7 +30,7 @@ class Plenty(NamedTuple):
 
     hosts: int
     devices: Sequence[DeviceReport]
-    wishes: Sequence[Wish]
+    alias_specs: Sequence[Wish]
 
 
 def ports(number: int, vfs: int) -> list[DeviceReport]:
@@ -68,12 +68,12 @@ def plenty(request: pytest.FixtureRequest) -> Plenty:
     return JUST_ENOUGH[request.param]
 
 
-def claimants(fleet: Fleet, hosts: Mapping[str, Host], wishes: Sequence[Wish]) -> list[partial[Claim]]:
-    """The calls of all claimants, those with different wishes in turn."""
+def claimants(fleet: Fleet, hosts: Mapping[str, Host], alias_specs: Sequence[Wish]) -> list[partial[Claim]]:
+    """The calls of all claimants, those with different alias_specs in turn."""
     by_turn = [
-        (number, partial(fleet.claim, wish.alias, hosts=[list(hosts)[number]] if wish.one_per_host else None))
-        for wish in wishes
-        for number in range(wish.claimants)
+        (number, partial(fleet.claim, alias_spec.alias, hosts=[list(hosts)[number]] if alias_spec.one_per_host else None))
+        for alias_spec in alias_specs
+        for number in range(alias_spec.claimants)
     ]
     return [call for _, call in sorted(by_turn, key=lambda each: each[0])]
 
@@ -96,7 +96,7 @@ def broken_rules(fleet: Fleet) -> list[tuple[str, str]]:
 def test_everyone_is_served_in_every_round(fleet: Fleet, plenty: Plenty) -> None:
     hosts = {f"h{n}": fleet.host_of(f"h{n}", plenty.devices) for n in range(plenty.hosts)}
     for _ in range(ROUNDS):
-        answers = at_once(claimants(fleet, hosts, plenty.wishes))
+        answers = at_once(claimants(fleet, hosts, plenty.alias_specs))
         assert refused(answers) == []
         assert broken_rules(fleet) == []
         claims = [answer for answer in answers if isinstance(answer, Claim)]
@@ -105,7 +105,7 @@ def test_everyone_is_served_in_every_round(fleet: Fleet, plenty: Plenty) -> None
 
 def test_everyone_waits_for_whoever_has_the_locks(fleet: Fleet, plenty: Plenty) -> None:
     hosts = {f"h{n}": fleet.host_of(f"h{n}", plenty.devices) for n in range(plenty.hosts)}
-    calls = claimants(fleet, hosts, plenty.wishes)
+    calls = claimants(fleet, hosts, plenty.alias_specs)
     with fleet.engine.begin() as other:
         other.execute(sa.text("SELECT FROM pci_devices WHERE parent_id IS NULL FOR UPDATE"))
         answers = meanwhile(partial(at_once, calls))

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from portclaim.common.db import outbox
-from portclaim.common.db.doorbell import Doorbell
+from portclaim.common.db.listener import NotificationListener
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.messages import Claim
 from portclaim.common.rpc.operator_messages import AwaitedStep, StepFilter
@@ -24,7 +24,7 @@ def pass_by(fleet: Fleet, times: int, max_sends: int = 3) -> None:
     """Let everything that is not parked be due, and a relay pass by, so many times."""
     for _ in range(times):
         fleet.sql("UPDATE outbox SET send_after = now() WHERE send_after < 'infinity'")
-        fleet.relay(max_sends=max_sends).pass_on()
+        fleet.relay(max_sends=max_sends).send_due()
 
 
 def awaited(fleet: Fleet, *, parked: bool = False, host: str | None = None) -> list[AwaitedStep]:
@@ -72,7 +72,7 @@ def test_a_parked_one_can_be_answered_released_and_found_by_its_agent(fleet: Fle
 def test_said_again_it_is_sent_as_if_for_the_first_time(fleet: Fleet) -> None:
     claim, other = parked_claim(fleet), parked_claim(fleet)
     assert fleet.scheduler.retry([claim.claim_id]) == 1
-    fleet.relay(max_sends=3).pass_on()
+    fleet.relay(max_sends=3).send_due()
     assert [step.claim_id for _, step in fleet.sent] == [claim.claim_id]
     assert [step.claim_id for step in awaited(fleet, parked=True)] == [other.claim_id]
     pass_by(fleet, 5)
@@ -95,7 +95,7 @@ def test_all_that_are_parked_can_be_sent_again_of_one_host_or_of_all(fleet: Flee
 def test_a_relay_is_woken_at_once(fleet: Fleet) -> None:
     claim = parked_claim(fleet)
     relay = Periodic("relay", fleet.relay().work, pause=LONG * 10)
-    doorbell = Doorbell(fleet.engine, outbox.CHANNEL, relay.wake)
+    doorbell = NotificationListener(fleet.engine, outbox.CHANNEL, relay.wake)
     try:
         relay.start()
         doorbell.start()
@@ -111,9 +111,9 @@ def test_a_relay_is_woken_at_once(fleet: Fleet) -> None:
 def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_for(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("portclaim.common.db.doorbell._PAUSE", 0.01)
+    monkeypatch.setattr("portclaim.common.db.listener._PAUSE", 0.01)
     rung = threading.Semaphore(0)
-    doorbell = Doorbell(fleet.engine, outbox.CHANNEL, rung.release)
+    doorbell = NotificationListener(fleet.engine, outbox.CHANNEL, rung.release)
     try:
         doorbell.start()
         assert rung.acquire(timeout=LONG)

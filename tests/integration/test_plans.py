@@ -98,7 +98,7 @@ def poll_of_the_relay(fleet: Fleet) -> Call:
     fleet.sql(
         "UPDATE outbox SET send_after = now() + interval '1 day' WHERE send_after < now() + interval '1 hour'"
     )
-    return fleet.relay().pass_on
+    return fleet.relay().send_due
 
 
 def look_at_the_lines(fleet: Fleet) -> Call:
@@ -108,7 +108,7 @@ def look_at_the_lines(fleet: Fleet) -> Call:
 def step_sent_again(fleet: Fleet) -> Call:
     claim = fleet.claim("nic-vf:1")
     fleet.sql("UPDATE outbox SET send_after = now() WHERE claim_id = :id", id=claim.claim_id)
-    return fleet.relay().pass_on
+    return fleet.relay().send_due
 
 
 def look_at_a_claim(fleet: Fleet) -> Call:

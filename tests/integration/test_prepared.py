@@ -1,4 +1,4 @@
-"""Prepared statements: each a transaction of its own, done again when its connection turns out to be dead."""
+"""PreparedStatement statements: each a transaction of its own, done again when its connection turns out to be dead."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,15 +8,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from portclaim.common.db.prepared import Prepared
+from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import ServiceUnavailable
 from tests.support.concurrency import at_once
 from tests.support.postgresql import create_database, drop_database
 
-SUM = Prepared("sum", "SELECT :a::integer + :b::integer + :a")
-SESSION = Prepared("session", "SELECT pg_backend_pid()")
-ENDING = Prepared("ending", "SELECT pg_terminate_backend(pg_backend_pid())")
+SUM = PreparedStatement("sum", "SELECT :a::integer + :b::integer + :a")
+SESSION = PreparedStatement("session", "SELECT pg_backend_pid()")
+ENDING = PreparedStatement("ending", "SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_it_is_prepared_once_in_each_session(engine: sa.Engine) -> None:
 
 
 def test_it_is_a_transaction_of_its_own(engine: sa.Engine) -> None:
-    transaction = Prepared("transaction", "SELECT pg_current_xact_id()")
+    transaction = PreparedStatement("transaction", "SELECT pg_current_xact_id()")
     assert transaction.value(engine, {}) != transaction.value(engine, {})
     with engine.begin() as connection:  # and others on the same sessions are not
         first = connection.execute(sa.text("SELECT pg_current_xact_id()")).scalar_one()
@@ -114,7 +114,7 @@ def test_a_full_disk_is_said_to_be_one_and_the_session_kept(engine: sa.Engine) -
             """)
         )
     with pytest.raises(ServiceUnavailable, match="no space left on device"):
-        Prepared("write_much", "SELECT write_much()").value(engine, {})
+        PreparedStatement("write_much", "SELECT write_much()").value(engine, {})
     with pytest.raises(ServiceUnavailable, match="no space left on device"):
         in_transaction(engine, lambda connection: connection.execute(sa.text("SELECT write_much()")))
     assert SESSION.value(engine, {}) == session

@@ -85,7 +85,7 @@ class TestFilters:
         fleet.host("h1")
         fleet.sql("UPDATE compute_nodes SET disabled_reason = 'new fan' WHERE host = 'h1'")
         why = refusal(fleet, "nic-vf:1")
-        assert why.nearest_miss == "every host or port that has such a device is drained; h1: new fan"
+        assert why.nearest_miss == "every host or port with such a device is drained: h1: new fan"
         fleet.host("h2")
         assert fleet.claim("nic-vf:1").host == "h2"
 
@@ -93,7 +93,7 @@ class TestFilters:
         silent = fleet.host("h1")
         fleet.sql("UPDATE compute_nodes SET last_seen = now() - interval '1 hour' WHERE host = 'h1'")
         why = refusal(fleet, "nic-pf:1")
-        assert why.nearest_miss == "the agent of every host that has such a device is silent"
+        assert why.nearest_miss == "the agent of every host with such a device is silent"
         silent.sign_of_life()
         assert fleet.claim("nic-pf:1").host == "h1"
 
@@ -246,8 +246,9 @@ class TestExplanation:
         holders = [fleet.claim("nic-vf:1", hosts=[name]) for name in ("h1", "h2")]
         why = refusal(fleet, "nic-pf:1")
         assert why.nearest_miss == (
-            "1 wanted on one host, none of such devices is free; 2 hosts have such a PF, "
-            f"each with 1 VF in use by instance {holders[0].instance_id} and 1 others"
+            "no host has a free device for this request (1 needed). "
+            "Closest: a PF on host h1 (and on 1 more host) "
+            f"is blocked because one of its VFs is held by instance {holders[0].instance_id} and 1 more"
         )
         assert [(miss.host, miss.address, miss.held_by, miss.vfs_held) for miss in why.misses] == [
             (name, pf(0), [holder.instance_id], 1) for name, holder in zip(("h1", "h2"), holders, strict=True)
@@ -257,7 +258,7 @@ class TestExplanation:
         fleet.host("h1", ports=1, vfs=4)
         holder = fleet.claim("nic-pf:1")
         why = refusal(fleet, "nic-vf:1")
-        assert f"1 host has such a VF, its PF in use by instance {holder.instance_id}" in str(
+        assert f"a VF on host h1 is blocked because its PF is held by instance {holder.instance_id}" in str(
             why.nearest_miss
         )
 
@@ -265,7 +266,8 @@ class TestExplanation:
         fleet.host("h1", ports=1, vfs=4)
         fleet.host("h2", ports=1, vfs=2)
         assert (
-            refusal(fleet, "nic-vf:5").nearest_miss == "5 wanted on one host, h1 has 4 of such devices free"
+            refusal(fleet, "nic-vf:5").nearest_miss
+            == "no host has enough free devices for this request (5 needed, h1 has 4)"
         )
 
     def test_a_dry_run_says_the_same_and_takes_nothing(self, fleet: Fleet) -> None:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from portclaim.common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
 from portclaim.common.rpc.messages import Claim, ClaimRequest, StepResult
-from portclaim.services.scheduler.waiting import CHANNEL
+from portclaim.services.scheduler.queues import CHANNEL
 from tests.support.bus import Bus
 from tests.support.concurrency import (
     at_once,
@@ -141,13 +141,13 @@ def test_a_claim_survives_the_scheduler_that_makes_it(
     fleet.host("h1", ports=1, vfs=8)
     impatient = Bus(rabbit_url, tmp_path, timeout=2.0, attempts=20)
     first = service_process("scheduler", OPTIONS["scheduler"])
-    wish = request("nic-vf:1")
+    claim_request = request("nic-vf:1")
     with all_trees_locked(fleet):
-        claim = meanwhile(partial(impatient.scheduler.claim, wish))
+        claim = meanwhile(partial(impatient.scheduler.claim, claim_request))
         wait_until_blocked(fleet.engine)
         first.kill()
     service_process("scheduler", OPTIONS["scheduler"])
-    assert claim.result().claim_id == wish.claim_id
+    assert claim.result().claim_id == claim_request.claim_id
     assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
     assert list(fleet.status("h1").values()).count("claimed") == 1
     assert fleet.faults() == []
@@ -186,7 +186,7 @@ class TestWaitingClaim:
         self, bus: Bus, fleet: Fleet, waits: tuple[ServiceProcess, Claim, Claim]
     ) -> None:
         _, holder, claim = waits
-        wait_until(lambda: fleet.sql("SELECT kept_host FROM waiting") == [("h1",)], "a port is kept for it")
+        wait_until(lambda: fleet.sql("SELECT reserved_host FROM waiting") == [("h1",)], "a port is kept for it")
         self.leave(bus, fleet, holder)
         wait_until(lambda: bus.scheduler.show(claim.claim_id).status == "claimed", "it is served")
         assert fleet.sql("SELECT action FROM outbox WHERE claim_id = :id", id=claim.claim_id) == [("attach",)]
@@ -217,19 +217,19 @@ class TestOneScheduler:
         return service_process("scheduler", OPTIONS["scheduler"] | {"rpc": {"timeout": 1}})
 
     def test_a_claim_id_stands_for_one_claim_over_the_bus_too(self, bus: Bus, fleet: Fleet) -> None:
-        wish = request("nic-vf:2")
-        answers = at_once([partial(bus.scheduler.claim, wish)] * 8)
+        claim_request = request("nic-vf:2")
+        answers = at_once([partial(bus.scheduler.claim, claim_request)] * 8)
         assert all(isinstance(answer, Claim) and answer == answers[0] for answer in answers), answers
-        assert bus.scheduler.claim(wish) == bus.scheduler.show(wish.claim_id) == answers[0]
+        assert bus.scheduler.claim(claim_request) == bus.scheduler.show(claim_request.claim_id) == answers[0]
         assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
 
     def test_errors_arrive_as_what_they_are(self, bus: Bus) -> None:
-        wish = request("nic-vf:2")
-        bus.scheduler.claim(wish)
+        claim_request = request("nic-vf:2")
+        bus.scheduler.claim(claim_request)
         with pytest.raises(ClaimConflict) as conflict:
-            bus.scheduler.claim(wish.model_copy(update={"instance_id": uuid4()}))
+            bus.scheduler.claim(claim_request.model_copy(update={"instance_id": uuid4()}))
         assert type(conflict.value) is ClaimConflict
-        assert conflict.value.kwargs == {"claim_id": str(wish.claim_id)}
+        assert conflict.value.kwargs == {"claim_id": str(claim_request.claim_id)}
         with pytest.raises(ClaimRefused) as refused:
             bus.scheduler.claim(request("gpu:1"))
         assert refused.value.kwargs["explanation"]["served"] is False

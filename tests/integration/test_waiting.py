@@ -10,12 +10,12 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from portclaim.common.db.doorbell import Doorbell
-from portclaim.common.db.history import Pruning
+from portclaim.common.db.listener import NotificationListener
+from portclaim.common.db.pruning import Pruning
 from portclaim.common.errors import ClaimConflict, ClaimRefused, InvalidRequest
 from portclaim.common.rpc.messages import Claim
 from portclaim.common.rpc.operator_messages import WaitingFilter
-from portclaim.services.scheduler.waiting import CHANNEL
+from portclaim.services.scheduler.queues import CHANNEL
 from tests.support.concurrency import LONG, at_once, meanwhile, wait_until, wait_until_blocked
 from tests.support.fleet import ALIASES, CONNECTX5, Fleet, Host, gpu, pf, slice_of, vf
 
@@ -26,11 +26,11 @@ def host(fleet: Fleet) -> Host:
     return fleet.host("h1", ports=2, vfs=2)
 
 
-def fill(fleet: Fleet, wish: str = "nic-vf:1") -> list[Claim]:
+def fill(fleet: Fleet, alias_spec: str = "nic-vf:1") -> list[Claim]:
     """Claims until nothing is left."""
     claims = []
-    while fleet.explain(wish).served:
-        claims.append(fleet.claim(wish))
+    while fleet.explain(alias_spec).served:
+        claims.append(fleet.claim(alias_spec))
     return claims
 
 
@@ -38,14 +38,14 @@ def statuses(fleet: Fleet, *claims: Claim) -> list[str]:
     return [fleet.show(claim).status for claim in claims]
 
 
-def wait(fleet: Fleet, wish: str = "nic-vf:1", **facts: object) -> Claim:
-    claim = fleet.claim(wish, wait=300, **facts)  # type: ignore[arg-type]
+def wait(fleet: Fleet, alias_spec: str = "nic-vf:1", **facts: object) -> Claim:
+    claim = fleet.claim(alias_spec, wait=300, **facts)  # type: ignore[arg-type]
     assert (claim.status, claim.host, claim.devices) == ("waiting", None, [])
     return claim
 
 
 def kept(fleet: Fleet) -> dict[str, object]:
-    return dict(fleet.sql("SELECT address, kept_for FROM pci_devices WHERE kept_for IS NOT NULL"))
+    return dict(fleet.sql("SELECT address, reserved_for FROM pci_devices WHERE reserved_for IS NOT NULL"))
 
 
 class TestInLine:
@@ -69,7 +69,9 @@ class TestInLine:
         waits = wait(fleet)
         for holder in (first, *others):
             fleet.leave(holder)
-        with pytest.raises(ClaimRefused, match="others that want the same wait already: 1") as refused:
+        with pytest.raises(
+            ClaimRefused, match="claims with the same requests are waiting in a queue: 1"
+        ) as refused:
             fleet.claim("nic-vf:1")
         assert refused.value.kwargs["explanation"]["served"] is False
         assert not fleet.explain("nic-vf:1").served
@@ -89,15 +91,15 @@ class TestInLine:
         line = [wait(fleet, "nic-pf:1"), wait(fleet, "nic-pf:1"), wait(fleet, "nic-vf:2")]
         fleet.serve()
         shown = fleet.scheduler.waiting(WaitingFilter()).claims
-        assert [(each.claim_id, each.place, each.alias, each.kept_host) for each in shown] == [
+        assert [(each.claim_id, each.position, each.alias, each.reserved_host) for each in shown] == [
             (line[0].claim_id, 1, "nic-pf:1", "h1"),
             (line[1].claim_id, 2, "nic-pf:1", None),
             (line[2].claim_id, 1, "nic-vf:2", "h1"),
         ]
-        assert {port for each in shown for port in each.kept_ports} == {pf(0), pf(1)}
-        assert 299 < shown[0].ends_in <= 300
+        assert {port for each in shown for port in each.reserved_ports} == {pf(0), pf(1)}
+        assert 299 < shown[0].expires_in <= 300
         [one] = fleet.scheduler.waiting(WaitingFilter(claim_id=line[1].claim_id)).claims
-        assert one.place == 2
+        assert one.position == 2
         assert fleet.scheduler.waiting(WaitingFilter(limit=2)).more
 
     def test_calling_again_is_safe(self, fleet: Fleet) -> None:
@@ -218,7 +220,7 @@ def test_whatever_makes_room_rings_and_serves(fleet: Fleet, host: Host, make_roo
     fleet.serve()
     assert statuses(fleet, waits) == ["waiting"]
     rung = threading.Semaphore(0)
-    doorbell = Doorbell(fleet.engine, CHANNEL, rung.release)
+    doorbell = NotificationListener(fleet.engine, CHANNEL, rung.release)
     doorbell.start()
     try:
         assert rung.acquire(timeout=LONG), "it listens"
@@ -368,9 +370,9 @@ class TestKeptPort:
         assert set(kept(fleet)) == {pf(1), vf(1, 0), vf(1, 1)}, "the port with the fewest holders"
         with pytest.raises(ClaimRefused) as refused:
             fleet.claim("nic-vf:1")
-        assert f"h1: kept for waiting claim {waits.claim_id}" not in refused.value.message
+        assert f"h1: reserved for waiting claim {waits.claim_id}" not in refused.value.message
         reasons = dict(fleet.sql("SELECT address, reason FROM pf_vf_tree"))
-        assert reasons[vf(1, 1)] == reasons[pf(1)] == f"kept for waiting claim {waits.claim_id}"
+        assert reasons[vf(1, 1)] == reasons[pf(1)] == f"reserved for waiting claim {waits.claim_id}"
         fleet.leave(other)
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-vf:1")
@@ -385,8 +387,8 @@ class TestKeptPort:
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
         assert fleet.explain("nic-vf:1").nearest_miss == (
-            "every port that has such a device is kept for a claim that waits; "
-            f"h1: kept for waiting claim {waits.claim_id}"
+            "every port with such a device is reserved for a waiting claim: "
+            f"h1: reserved for waiting claim {waits.claim_id}"
         )
 
     def test_served_elsewhere_it_gives_its_port_up(self, fleet: Fleet) -> None:
@@ -405,10 +407,10 @@ class TestKeptPort:
         waits = wait(fleet, "nic-pf:2")
         fleet.serve()
         [hosts] = fleet.sql(
-            "SELECT count(DISTINCT compute_node_id), count(*) FROM pci_devices WHERE kept_for IS NOT NULL"
+            "SELECT count(DISTINCT compute_node_id), count(*) FROM pci_devices WHERE reserved_for IS NOT NULL"
         )
         assert hosts == (1, 6)
-        [(name,)] = fleet.sql("SELECT kept_host FROM waiting")
+        [(name,)] = fleet.sql("SELECT reserved_host FROM waiting")
         for claim in claims:
             if claim.host == name:
                 fleet.leave(claim)
@@ -425,7 +427,7 @@ class TestKeptPort:
         on_other = fill(fleet)
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
-        assert fleet.sql("SELECT kept_host FROM waiting") == [("h1",)]
+        assert fleet.sql("SELECT reserved_host FROM waiting") == [("h1",)]
         match trouble:
             case "port drained":
                 fleet.scheduler.drain("h1", "flapping", pf(0))
@@ -442,7 +444,7 @@ class TestKeptPort:
                 fleet.falls_silent("h1")
                 fleet.scheduler.remove_host("h1", "ann", "burnt down", force=True)
         fleet.serve()
-        assert fleet.sql("SELECT kept_host FROM waiting") == [("h2",)]
+        assert fleet.sql("SELECT reserved_host FROM waiting") == [("h2",)]
         assert fleet.faults() == []
         for claim in on_other:
             fleet.leave(claim)
@@ -453,10 +455,10 @@ class TestKeptPort:
         fill(fleet)
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
-        [([port],)] = fleet.sql("SELECT kept_ports FROM waiting")
+        [([port],)] = fleet.sql("SELECT reserved_ports FROM waiting")
         fleet.scheduler.drain("h1", "flapping", port)
         fleet.serve()
-        [([another],)] = fleet.sql("SELECT kept_ports FROM waiting")
+        [([another],)] = fleet.sql("SELECT reserved_ports FROM waiting")
         assert another != port
         fleet.release(waits)
         assert dict(fleet.sql("SELECT address, reason FROM pf_vf_tree"))[port] == "port drained: flapping"
@@ -465,7 +467,7 @@ class TestKeptPort:
         holders = fill(fleet)
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
-        [([port],)] = fleet.sql("SELECT kept_ports FROM waiting")
+        [([port],)] = fleet.sql("SELECT reserved_ports FROM waiting")
         number = 0 if port == pf(0) else 1
         host.add(slice_of(number, 5), slice_of(1 - number, 5))
         host.report()
@@ -484,7 +486,7 @@ class TestKeptPort:
         host.report()
         waits = wait(fleet, "nic-vf:2")
         fleet.serve()
-        [([port],)] = fleet.sql("SELECT kept_ports FROM waiting")
+        [([port],)] = fleet.sql("SELECT reserved_ports FROM waiting")
         number = 0 if port == pf(0) else 1
         host.done(fleet.release(next(c for c in whole if c.devices[0].address == port)))
         fleet.serve()

@@ -20,7 +20,7 @@ from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, pf
 
 VF_WISHES = ("nic-vf:1", "nic-vf:2", "any-vf:1")
-WISHES = (*VF_WISHES, "nic-pf:1", "nic-pf:1", "nic-pf:2", "any-pf:1", "nic-pf:1,nic-vf:1")
+ALIAS_SPECS = (*VF_WISHES, "nic-pf:1", "nic-pf:1", "nic-pf:2", "any-pf:1", "nic-pf:1,nic-vf:1")
 PORTS = (2, 2, 1)
 some = st.integers(0, 1000)
 
@@ -29,7 +29,7 @@ some = st.integers(0, 1000)
 class Place:
     """A claim in line. ``holders``: who held the ports that are kept for it, when they were."""
 
-    wish: str
+    alias_spec: str
     kept: frozenset[str] = frozenset()
     holders: set[UUID] = field(default_factory=set)
 
@@ -53,24 +53,24 @@ class Waiting(RuleBasedStateMachine):
         finally:
             self.fleet.close()
 
-    @initialize(wishes=st.lists(st.sampled_from(VF_WISHES), min_size=8, max_size=8))
-    def the_fleet_is_busy(self, wishes: Sequence[str]) -> None:
-        for wish in wishes:
-            self.somebody_claims(wish)
+    @initialize(alias_specs=st.lists(st.sampled_from(VF_WISHES), min_size=8, max_size=8))
+    def the_fleet_is_busy(self, alias_specs: Sequence[str]) -> None:
+        for alias_spec in alias_specs:
+            self.somebody_claims(alias_spec)
 
-    @rule(wish=st.sampled_from(WISHES))
-    def somebody_claims(self, wish: str) -> None:
+    @rule(alias_spec=st.sampled_from(ALIAS_SPECS))
+    def somebody_claims(self, alias_spec: str) -> None:
         try:
-            self.held.append(self.fleet.claim(wish))
+            self.held.append(self.fleet.claim(alias_spec))
         except ClaimRefused:
             return
-        assert not any(place.wish == wish for place in self.places.values()), "it overtook"
+        assert not any(place.alias_spec == alias_spec for place in self.places.values()), "it overtook"
 
-    @rule(wish=st.sampled_from(WISHES))
-    def somebody_waits(self, wish: str) -> None:
-        claim = self.fleet.claim(wish, wait=86_400)
+    @rule(alias_spec=st.sampled_from(ALIAS_SPECS))
+    def somebody_waits(self, alias_spec: str) -> None:
+        claim = self.fleet.claim(alias_spec, wait=86_400)
         if claim.status == "waiting":
-            self.places[claim.claim_id] = Place(wish)
+            self.places[claim.claim_id] = Place(alias_spec)
         else:
             self.held.append(claim)
         self.the_lines_are_served()
@@ -90,11 +90,11 @@ class Waiting(RuleBasedStateMachine):
             del self.places[claim_id]
         self.the_lines_are_served()
 
-    @rule(wishes=st.lists(st.sampled_from(WISHES), min_size=1, max_size=3), which=some)
-    def all_of_that_at_once(self, wishes: Sequence[str], which: int) -> None:
+    @rule(alias_specs=st.lists(st.sampled_from(ALIAS_SPECS), min_size=1, max_size=3), which=some)
+    def all_of_that_at_once(self, alias_specs: Sequence[str], which: int) -> None:
         """Claims come, one leaves, one waits no more, and two workers serve."""
         calls: list[Callable[[], object]] = [self.fleet.serve, self.fleet.serve]
-        calls += [partial(self.fleet.claim, wish) for wish in wishes]
+        calls += [partial(self.fleet.claim, alias_spec) for alias_spec in alias_specs]
         if self.held:
             calls.append(partial(self.fleet.leave, self.held.pop(which % len(self.held))))
         if self.places:
@@ -135,17 +135,17 @@ class Waiting(RuleBasedStateMachine):
         """Serve, and see that it was in the order of arrival, and that kept ports only become emptier."""
         self.fleet.serve()
         now = dict(self.fleet.sql("SELECT id, status FROM claims"))
-        for wish in WISHES:
-            line = [claim_id for claim_id, place in self.places.items() if place.wish == wish]
+        for alias_spec in ALIAS_SPECS:
+            line = [claim_id for claim_id, place in self.places.items() if place.alias_spec == alias_spec]
             served = [now[claim_id] != "waiting" for claim_id in line]
             assert served == sorted(served, reverse=True), "one overtook another of its line"
         for claim_id in [each for each in self.places if now[each] != "waiting"]:
             del self.places[claim_id]
             self.held.append(self.fleet.scheduler.show(claim_id))
         for claim_id, ports, holders in self.fleet.sql("""
-            SELECT kept_for, array_agg(DISTINCT coalesce(parent_id, id)),
+            SELECT reserved_for, array_agg(DISTINCT coalesce(parent_id, id)),
                    array_remove(array_agg(DISTINCT claim_id), NULL)
-              FROM pci_devices WHERE kept_for IS NOT NULL GROUP BY kept_for
+              FROM pci_devices WHERE reserved_for IS NOT NULL GROUP BY reserved_for
         """):
             place = self.places[claim_id]
             if place.kept == frozenset(ports):
@@ -164,8 +164,8 @@ class Waiting(RuleBasedStateMachine):
             if not self.places:
                 return
             self.fleet.leave(self.held.pop(0))
-            for wish in VF_WISHES * 2:
-                self.somebody_claims(wish)
+            for alias_spec in VF_WISHES * 2:
+                self.somebody_claims(alias_spec)
             self.the_lines_are_served()
         raise AssertionError(f"{self.places} still wait")
 

@@ -42,7 +42,7 @@ from portclaim.services.conductor.service import ConductorEndpoint
 from portclaim.services.scheduler import packing
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.service import SchedulerEndpoint
-from portclaim.services.scheduler.waiting import Lines
+from portclaim.services.scheduler.queues import WaitingQueues
 from tests.support.invariants import violations
 
 
@@ -196,7 +196,7 @@ class Fleet:
             self.engine, packing.load(packing_policy), resend_after=5.0, patience=30.0, agent_down_after=60.0
         )
         known = Aliases.parse(aliases)
-        self.lines = Lines(
+        self.lines = WaitingQueues(
             self.engine,
             packing.load(packing_policy),
             known,
@@ -314,7 +314,7 @@ class Fleet:
         return self.scheduler.show(claim.claim_id)
 
     def relay(self, resend_after: float = 5.0, max_sends: int = 100) -> Relay:
-        """A conductor's relay, not running: ``pass_on()`` does one pass."""
+        """A conductor's relay, not running: ``send_due()`` does one pass."""
         return Relay(self.engine, self._send, resend_after, max_sends)
 
     def expire(self, after: float = 1800.0) -> list[UUID]:

@@ -12,7 +12,7 @@ from tests.support.fleet import CONNECTX5, X710, Card, gpu, pf, port_devices, sl
 from tests.support.model import ALIAS, Call, Ending, Expire, Model, Release, Report
 
 PORTS, VFS = range(2), range(3)
-WISHES = (
+ALIAS_SPECS = (
     "nic-vf:1",
     "nic-vf:2",
     "nic-pf:1",
@@ -52,7 +52,7 @@ class World:
 class Claims:
     """Somebody wants devices. ``which``: with the id of an earlier request."""
 
-    wish: str
+    alias_spec: str
     hosts: tuple[str, ...] | None
     avoid_hosts: tuple[str, ...]
     which: int | None
@@ -63,7 +63,7 @@ class Claims:
         request = ClaimRequest(
             claim_id=UUID(int=number) if earlier is None else earlier.claim_id,
             instance_id=UUID(int=number << 64),
-            extra_specs={ALIAS: self.wish},
+            extra_specs={ALIAS: self.alias_spec},
             hosts=None if self.hosts is None else list(self.hosts),
             avoid_hosts=list(self.avoid_hosts),
         )
@@ -168,11 +168,11 @@ def inventories(draw: st.DrawFn) -> Sequence[DeviceReport]:
 
 names = st.sampled_from(["h1", "h2"])
 some = st.integers(0, 30)
-wishes = st.sampled_from(WISHES)
+alias_specs = st.sampled_from(ALIAS_SPECS)
 limits = st.none() | st.sampled_from([("h1",), ("h2",), ("h1", "h2")])
 avoided = st.sampled_from([(), (), (), ("h1",), ("h2",)])
-claims = st.builds(Claims, wishes, st.none(), st.just(()), st.none())
-particular_claims = st.builds(Claims, wishes, limits, avoided, st.sampled_from([None, None, 0, 1, 5]))
+claims = st.builds(Claims, alias_specs, st.none(), st.just(()), st.none())
+particular_claims = st.builds(Claims, alias_specs, limits, avoided, st.sampled_from([None, None, 0, 1, 5]))
 endings = st.builds(Ends, some, st.just(True), st.just(0), st.just(False))
 odd_endings = st.builds(Ends, some, st.booleans(), st.sampled_from([-1, -1, 0, 0, 1]), st.booleans())
 reports = st.builds(Reports, names, inventories() | st.none())

@@ -6,7 +6,7 @@ from functools import lru_cache, partial
 from itertools import combinations
 
 from tests.support.linearizability import Operation, legal_order
-from tests.support.model_host import Free, can_serve, wishes
+from tests.support.model_host import Free, can_serve, kinds_requested
 
 Device = tuple[str, str]  # host and address
 Holding = frozenset[Device]
@@ -108,7 +108,7 @@ class Holds:
         )
 
     def _look_for(self, alias: str, held: Holding) -> bool:
-        wanted = [kinds for _, kinds in wishes(alias)]
+        wanted = [kinds for _, kinds in kinds_requested(alias)]
         return any(
             can_serve([d for d in devices if not self._touch({(host, d.address)}, held)], wanted)
             for host, devices in self._fleet.items()

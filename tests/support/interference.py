@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from portclaim.common.db.prepared import Prepared
+from portclaim.common.db.prepared_statement import PreparedStatement
 
 
 def after_each_statement(
@@ -30,11 +30,11 @@ def after_each_statement(
     def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         happen(statement)
 
-    def rows(statement: Prepared, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def rows(statement: PreparedStatement, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         answer = read(statement, engine, facts)
         happen(statement.name)
         return answer
 
-    read = Prepared.rows
-    monkeypatch.setattr(Prepared, "rows", rows)
+    read = PreparedStatement.rows
+    monkeypatch.setattr(PreparedStatement, "rows", rows)
     sa.event.listen(engine, "after_cursor_execute", executed)

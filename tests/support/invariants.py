@@ -58,7 +58,7 @@ RULES = {
                     WHEN bool_or(p.status = 'allocated') THEN '{{unavailable}}'
                     WHEN bool_or(p.status = 'claimed') THEN '{{unclaimable, unavailable}}'
                     WHEN d.unusable_reason IS NOT NULL OR d.drained_reason IS NOT NULL OR NOT d.present
-                         OR d.kept_for IS NOT NULL
+                         OR d.reserved_for IS NOT NULL
                     THEN '{{unavailable}}'
                     ELSE '{{available}}' END :: text[])
     """,
@@ -77,26 +77,26 @@ RULES = {
     """,
     "a VF is kept as its port is not": """
         SELECT d.address FROM pci_devices d JOIN pci_devices pf ON pf.id = d.parent_id
-         WHERE d.status <> 'removed' AND d.kept_for IS DISTINCT FROM pf.kept_for
+         WHERE d.status <> 'removed' AND d.reserved_for IS DISTINCT FROM pf.reserved_for
     """,
     "a port is kept for a claim that is not the first that wants this": """
         SELECT d.address
           FROM pci_devices d
-          LEFT JOIN waiting_claims w ON w.id = d.kept_for
-         WHERE d.kept_for IS NOT NULL
+          LEFT JOIN waiting_claims w ON w.id = d.reserved_for
+         WHERE d.reserved_for IS NOT NULL
            AND (w.id IS NULL
                 OR EXISTS (SELECT FROM waiting_claims before
-                            WHERE before.wish = w.wish AND before.place < w.place))
+                            WHERE before.requests = w.requests AND before.position < w.position))
     """,
     "ports of several hosts are kept for one claim": """
-        SELECT kept_for::text FROM pci_devices WHERE kept_for IS NOT NULL
-         GROUP BY kept_for HAVING count(DISTINCT compute_node_id) > 1
+        SELECT reserved_for::text FROM pci_devices WHERE reserved_for IS NOT NULL
+         GROUP BY reserved_for HAVING count(DISTINCT compute_node_id) > 1
     """,
     "a claim waits and is in no line, or is in one and does not wait": """
         SELECT coalesce(c.id, w.id)::text
           FROM (SELECT * FROM claims WHERE status = 'waiting') c
           FULL JOIN waiting_claims w ON w.id = c.id
-         WHERE c.id IS NULL OR w.id IS NULL OR c.request - 'instance_id' <> w.wish
+         WHERE c.id IS NULL OR w.id IS NULL OR c.request - 'instance_id' <> w.requests
     """,
     "a claim was served and has no host, or the other way round": """
         SELECT c.id::text FROM claims c

@@ -19,7 +19,7 @@ from portclaim.common.errors import (
     UnknownHost,
 )
 from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceReport, InventoryAnswer
-from tests.support.model_host import Host, can_serve, wishes
+from tests.support.model_host import Host, can_serve, kinds_requested
 
 ALIAS = "pci_passthrough:alias"
 
@@ -162,7 +162,7 @@ class Model:
         self, alias: str, hosts: Collection[str] | None = None, avoid_hosts: Collection[str] = ()
     ) -> bool:
         """Is there a host that has all that is asked for?"""
-        wanted = [kinds for _, kinds in wishes(alias)]
+        wanted = [kinds for _, kinds in kinds_requested(alias)]
         return any(
             can_serve(host.free().values(), wanted)
             for name, host in self.hosts.items()
@@ -197,7 +197,7 @@ class Model:
         host = self.hosts.get(claim.host, Host())
         is_allowed = request.hosts is None or claim.host in request.hosts
         expect(is_allowed and claim.host not in request.avoid_hosts, f"on a wrong host: {claim}")
-        free, wanted = host.free(), wishes(request.extra_specs[ALIAS])
+        free, wanted = host.free(), kinds_requested(request.extra_specs[ALIAS])
         expect(all(each.address in free for each in claim.devices), f"has what was not free: {claim}")
         taken = [free[each.address] for each in claim.devices]
         expect(not any(one.excludes(two) for one, two in combinations(taken, 2)), f"has a PF twice: {claim}")

@@ -43,14 +43,14 @@ class Free(NamedTuple):
         return self.address in {other.address, other.parent} or self.parent == other.address
 
 
-def wishes(alias: str) -> list[tuple[int, Collection[Kind]]]:
+def kinds_requested(alias: str) -> list[tuple[int, Collection[Kind]]]:
     """For each device that is asked for, the index of its request and the kinds that would do."""
     requests = [part.split(":") for part in alias.split(",")]
     return [(index, ALIASES[name]) for index, (name, count) in enumerate(requests) for _ in range(int(count))]
 
 
 def can_serve(free: Collection[Free], wanted: Sequence[Collection[Kind]]) -> bool:
-    """Is there a device of its own for each wish, and no PF beside a VF of it? Tries all there is."""
+    """Is there a device of its own for each alias_spec, and no PF beside a VF of it? Tries all there is."""
     if not wanted:
         return True
     tried = set()

@@ -82,7 +82,7 @@ _CLOCK = (
     " held_until = CASE WHEN held_until IS NOT NULL THEN c.created_at + interval '5 min' END"
     " FROM claims c WHERE c.id = cd.claim_id",
     "UPDATE outbox SET created_at = now() - interval '30 s', sends = 2",
-    "UPDATE waiting_claims SET since = now() - interval '3 min 30 s',"
+    "UPDATE waiting_claims SET queued_at = now() - interval '3 min 30 s',"
     " deadline = now() + interval '6 min 30 s'",
     "UPDATE outbox SET created_at = now() - interval '11 min 30 s', sends = 8 WHERE claim_id = :waiting",
 )

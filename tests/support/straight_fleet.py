@@ -78,7 +78,7 @@ INSERT INTO outbox (claim_id, step, action, sends, send_after)
 SELECT id, 1, 'attach', 1, now() + interval '1 day' FROM claims WHERE status = 'claimed'
 """
 
-_COUNT = "SELECT count_ports(array_agg(id)) FROM pci_devices WHERE dev_type = 'type-PF'"
+_COUNT = "SELECT refresh_port_pools(array_agg(id)) FROM pci_devices WHERE dev_type = 'type-PF'"
 
 
 def build(engine: sa.Engine, size: Size, *, used: bool = True) -> None:

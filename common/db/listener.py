@@ -1,4 +1,7 @@
-"""Hear at once that there is work, by PostgreSQL's LISTEN; the pace of whoever does it is the net below."""
+"""Wait for NOTIFY on a PostgreSQL channel.
+
+A notification may be lost, so its user also works at intervals.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ LOG = logging.getLogger(__name__)
 _PAUSE = 5.0  # seconds from a lost connection to the next
 
 
-class Doorbell(threading.Thread):
-    """Has ``ring`` called for each notification on a channel, and whenever some may have been missed."""
+class NotificationListener(threading.Thread):
+    """Calls ``on_notify`` for each notification on a channel, and whenever one may have been missed."""
 
-    def __init__(self, engine: sa.Engine, channel: str, ring: Callable[[], None]) -> None:
-        super().__init__(name=f"doorbell {channel}", daemon=True)
+    def __init__(self, engine: sa.Engine, channel: str, on_notify: Callable[[], None]) -> None:
+        super().__init__(name=f"listener {channel}", daemon=True)
         self._engine = engine
         self._channel = channel
-        self._ring = ring
+        self._on_notify = on_notify
         self._ending = threading.Event()
         self._end_is_read, self._end_is_written = os.pipe()
 
@@ -33,11 +36,13 @@ class Doorbell(threading.Thread):
             try:
                 self._listen()
             except (psycopg2.Error, sa.exc.SQLAlchemyError) as error:
-                LOG.info("listens again in %s s: %s", _PAUSE, error)
+                LOG.info(
+                    "LISTEN %s was interrupted and starts again in %s s: %s", self._channel, _PAUSE, error
+                )
                 self._ending.wait(_PAUSE)
 
     def end(self) -> None:
-        """Listen no more, and return."""
+        """Stop listening, and return when the thread has ended."""
         self._ending.set()
         os.write(self._end_is_written, b".")
         if self.is_alive():
@@ -46,19 +51,19 @@ class Doorbell(threading.Thread):
         os.close(self._end_is_read)
 
     def _listen(self) -> None:
-        lent = self._engine.raw_connection()
-        driver: Any = lent.dbapi_connection
-        lent.detach()  # it is busy for ever, and no other's
+        connection = self._engine.raw_connection()
+        driver: Any = connection.dbapi_connection
+        connection.detach()  # this thread keeps it: the pool may open another
         try:
             driver.autocommit = True
             with driver.cursor() as cursor:
                 cursor.execute(f"LISTEN {self._channel}")
-            self._ring()
+            self._on_notify()
             while not self._ending.is_set():
                 select.select([driver, self._end_is_read], [], [])
                 driver.poll()
                 if driver.notifies:
                     driver.notifies.clear()
-                    self._ring()
+                    self._on_notify()
         finally:
-            lent.close()
+            connection.close()

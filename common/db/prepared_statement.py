@@ -1,4 +1,4 @@
-"""Statements that PostgreSQL parses and plans once per connection, each a transaction of its own."""
+"""Statements that PostgreSQL parses and plans once per connection. Each runs in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TYPED = re.compile(r"(?<!:):([a-z_]+)::((?:double precision|[a-z]+)(?:\[\])?)")
 _ANY = re.compile(r"(?<!:):([a-z_]+)")
 
 
-class Prepared:
+class PreparedStatement:
     """A named statement with typed parameters, written ``:name::type`` at each one's first mention.
 
-    psycopg2 has no prepared statements of its own, so this speaks PREPARE and EXECUTE. A parameter
-    is mentioned with its type once, and without it anywhere else.
+    psycopg2 has no prepared statements, so this class sends PREPARE and EXECUTE. A parameter has its type at
+    its first mention only.
 
-    SQLAlchemy lends the connection, and the statement goes straight to the driver: its layers above
-    cost ten times what the driver does, and a claim little more than that in all (docs/performance.md).
+    The connection comes from SQLAlchemy's pool, and the statement goes straight to the driver: SQLAlchemy's
+    other layers take ten times as long as the driver (docs/performance.md).
     """
 
     def __init__(self, name: str, sql: str) -> None:
@@ -46,20 +46,20 @@ class Prepared:
         return persistently(lambda: self._rows(engine, facts))
 
     def value(self, engine: sa.Engine, facts: Mapping[str, Any]) -> Any:
-        """The same, of a statement whose answer is one row of one column."""
+        """The value of a statement that answers one row with one column."""
         [(value,)] = self.rows(engine, facts)
         return value
 
     def _rows(self, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         try:
-            lent = engine.raw_connection()
+            connection = engine.raw_connection()
         except psycopg2.Error as error:
             raise self._failed(error, lost=True) from error
-        driver: Any = lent.dbapi_connection
+        driver: Any = connection.dbapi_connection
         try:
             driver.autocommit = True
             with driver.cursor() as cursor:
-                known = lent.info.setdefault("prepared", set())
+                known = connection.info.setdefault("prepared", set())
                 if self.name not in known:
                     cursor.execute(self._prepare, {})
                     known.add(self.name)
@@ -68,13 +68,13 @@ class Prepared:
             driver.autocommit = False
         except psycopg2.Error as error:
             if driver.closed or _comes_from_no_server(error):
-                lent.invalidate(error)
-                engine.dispose()  # what one connection has met, the others will
+                connection.invalidate(error)
+                engine.dispose()  # the other connections are lost too
                 raise self._failed(error, lost=True) from error
             driver.autocommit = False
             raise self._failed(error, lost=False) from error
         finally:
-            lent.close()
+            connection.close()
         return rows
 
     def _failed(self, error: psycopg2.Error, *, lost: bool) -> BaseException:
@@ -85,5 +85,8 @@ class Prepared:
 
 
 def _comes_from_no_server(error: psycopg2.Error) -> bool:
-    """What a server has to say has a code. That the connection is lost psycopg2 may not have noticed yet."""
+    """Errors of the server have an SQLSTATE.
+
+    Without one, the connection is lost, even if psycopg2 says otherwise.
+    """
     return error.pgcode is None and type(error) in {psycopg2.DatabaseError, psycopg2.OperationalError}

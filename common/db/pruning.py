@@ -1,4 +1,4 @@
-"""Forget what ended long ago: a batch at a time, so that nobody waits for a lock."""
+"""Delete claims and events that ended long ago, in batches, so that no other transaction waits for a lock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from portclaim.common.db.transaction import in_transaction
 
-# Claims are passed by in the order of their ids, so that no index has to be kept for this alone. What
-# somebody has locked is left for the next time.
+# Claims are read in the order of their ids, so that this needs no index of its own. Locked rows are left for
+# the next time.
 _PRUNE = sa.text("""
     WITH batch AS (
         SELECT id, live, status, updated_at FROM claims
@@ -42,10 +42,9 @@ _PRUNE_DEVICE_EVENTS = sa.text("""
 
 
 class Pruning:
-    """Deletes claims that ended longer ago than ``older_than``, with their events and holds, and as old
-    changes of devices.
+    """Deletes claims that ended longer ago than ``older_than`` with their history, and device events as old.
 
-    A claim's id, once forgotten, may be used anew. ``pruned`` counts what was deleted so far.
+    The id of a deleted claim may be used again. ``pruned`` counts the deleted claims.
     """
 
     def __init__(self, engine: sa.Engine, older_than: timedelta, size: int = 1000) -> None:
@@ -56,7 +55,10 @@ class Pruning:
         self._after: UUID | None = None
 
     def work(self) -> bool:
-        """Look at one batch of each; are there more? After the last claim it begins anew."""
+        """Prune one batch of each; answer whether there are more.
+
+        After the last claim it starts at the first again.
+        """
         facts = {"after": self._after, "size": self._size, "older_than": self._older_than}
         batch = in_transaction(self._engine, lambda connection: connection.execute(_PRUNE, facts).one())
         changes = in_transaction(

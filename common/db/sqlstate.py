@@ -1,4 +1,4 @@
-"""The SQL states that the functions in the database raise, and the errors that they mean."""
+"""The SQLSTATEs that the functions in the database raise, and the errors that they stand for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ERRORS: dict[str, type[PortclaimError]] = {
 
 @contextmanager
 def as_errors(**facts: object) -> Iterator[None]:
-    """Turn what a function raises into the error it means, with PostgreSQL's message and these facts."""
+    """Raise the error that a function's SQLSTATE stands for, with PostgreSQL's message and these facts."""
     try:
         yield
     except exc.DBAPIError as error:

@@ -1,4 +1,4 @@
-"""Send the step that a claim waits for, right after the commit that wrote it."""
+"""Send a claim's step to its agent, right after the commit that wrote the step."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LOG = logging.getLogger(__name__)
 
 Send = Callable[[str, Step], None]
 
-_AWAITED: dict[str, Literal["attach", "detach"]] = {"claimed": "attach", "releasing": "detach"}
+_STEP_OF_STATUS: dict[str, Literal["attach", "detach"]] = {"claimed": "attach", "releasing": "detach"}
 _STEP_FIELDS = set(StepDevice.model_fields)
 
 
-def cast(claim: Claim, send: Send) -> None:
-    """Send it to the claim's host, if there is one. If that fails, the relay sends it later."""
-    action = _AWAITED.get(claim.status)
+def dispatch_step(claim: Claim, send: Send) -> None:
+    """Send the step that the claim's status calls for. If that fails, a conductor's relay sends it later."""
+    action = _STEP_OF_STATUS.get(claim.status)
     if action is None or claim.host is None:
         return
     step = Step(
@@ -32,4 +32,6 @@ def cast(claim: Claim, send: Send) -> None:
     try:
         send(claim.host, step)
     except PortclaimError as error:
-        LOG.warning("step %s of claim %s will be sent later: %s", claim.step, claim.claim_id, error)
+        LOG.warning(
+            "step %s of claim %s was not sent and will be sent again: %s", claim.step, claim.claim_id, error
+        )

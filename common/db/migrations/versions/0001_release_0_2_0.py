@@ -1,0 +1,13 @@
+"""The schema of release 0.2.0, the first one.
+
+A database gets it from ``common/db/sql``, not by this migration: :mod:`portclaim.common.db.migrate` loads
+these files into a new database and stamps it with the newest revision. So this revision only marks where
+later migrations begin.
+"""
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    raise RuntimeError("a new database is made from common/db/sql: call portclaim.common.db.migrate.upgrade")

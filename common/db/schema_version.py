@@ -1,0 +1,7 @@
+"""The schema that this version of the code needs.
+
+Imports nothing, so that ``portclaim --version`` is quick.
+"""
+
+HEAD = "0001"
+"""The newest revision in ``migrations/versions``; a test compares the two."""

@@ -1,0 +1,28 @@
+-- Who may do what in the database. The role that runs the migrations owns everything, and the services use it.
+
+-- Roles belong to the whole server: a migration of another database may create the role at the same moment.
+DO $$ BEGIN
+    CREATE ROLE portclaim_operator NOLOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$;
+
+-- Operators read the views and nothing else.
+GRANT USAGE ON SCHEMA public TO portclaim_operator;
+GRANT SELECT ON
+    pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog
+    TO portclaim_operator;
+
+-- PostgreSQL lets everybody execute a new function. Only the owner executes ours.
+DO $$
+DECLARE
+    _function regprocedure;
+BEGIN
+    FOR _function IN
+        SELECT p.oid::regprocedure
+          FROM pg_proc p
+         WHERE p.pronamespace = 'public'::regnamespace AND pg_get_userbyid(p.proowner) = current_user
+           AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', _function);
+    END LOOP;
+END $$;

@@ -1,0 +1,145 @@
+"""Serve the waiting claims: the head of each queue, with ports that are reserved for it.
+
+Claims with the same requests form a queue. The head of a queue is served as soon as enough devices are free.
+Until then the ports of one host are reserved for it: those that can serve it once their present claims are
+released. No other claim gets devices of a reserved port. So the head is served when these claims are
+released, whatever else is claimed meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from portclaim.common.db.prepared_statement import PreparedStatement
+from portclaim.common.db.transaction import in_transaction
+from portclaim.common.errors import InvalidRequest
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.errors import PciError
+from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.services.scheduler import fleet, queue_statements
+from portclaim.services.scheduler.dispatch import Send, dispatch_step
+from portclaim.services.scheduler.fleet import Free, Pools, Requirements
+from portclaim.services.scheduler.packing import Packing
+from portclaim.services.scheduler.requirements import requirements_of
+
+LOG = logging.getLogger(__name__)
+
+CHANNEL = "portclaim_waiting"
+"""Notified when a waiting claim may be served now."""
+
+_TRIES = 3  # to claim devices that were free a moment ago
+
+
+class _Head(NamedTuple):
+    """The head of a queue, with what it asks for."""
+
+    claim_id: UUID
+    requirements: Requirements
+
+
+@dataclass(frozen=True)
+class WaitingQueues:
+    """All queues. Any number of workers serve them: each passes over claims that another one has locked."""
+
+    engine: sa.Engine
+    packing: Packing
+    aliases: Aliases
+    send: Send
+    resend_after: float
+    agent_down_after: float
+
+    def work(self) -> bool:
+        """Serve each queue once, in the order of arrival. Answer whether a claim was served: then its queue
+        has a new head.
+
+        Claims past their deadline expire. Each head that cannot be served gets ports reserved.
+        """
+        for (claim_id,) in queue_statements.OVERDUE.rows(self.engine, {}):
+            queue_statements.EXPIRE_WAITING.value(self.engine, {"claim_id": claim_id})
+        heads = self._heads()
+        if not heads:
+            return False
+        pools = in_transaction(self.engine, fleet.read_pools)
+        unserved = [head for head in heads if not self._serve(head, pools)]
+        self._reserve_ports(unserved, pools)
+        return len(unserved) < len(heads)
+
+    def _heads(self) -> list[_Head]:
+        found = []
+        for claim_id, request in queue_statements.QUEUE_HEADS.rows(self.engine, {}):
+            try:
+                requirements = requirements_of(ClaimRequest(claim_id=claim_id, **request), self.aliases)
+            except (InvalidRequest, PciError) as error:
+                LOG.warning("claim %s and its queue cannot be served: %s", claim_id, error)
+            else:
+                found.append(_Head(UUID(claim_id), requirements))
+        return found
+
+    def _serve(self, head: _Head, pools: Pools) -> bool:
+        """Claim free devices for it, those of its reserved ports included.
+
+        Try again if another claim was faster.
+        """
+        facts = self._facts(head, pools)
+        free = queue_statements.free_for(self.packing, on_named_hosts=head.requirements.hosts is not None)
+        for _ in range(_TRIES):
+            placement = fleet.choose(head.requirements, pools, self._read(free, facts), ())
+            if placement is None:
+                return False
+            made = queue_statements.SERVE_WAITING.value(self.engine, {**facts, **placement._asdict()})
+            if made is not None:
+                claim = Claim.model_validate_json(made)
+                LOG.info("waiting claim %s is served on host %s", claim.claim_id, claim.host)
+                dispatch_step(claim, self.send)
+                return True
+        return False
+
+    def _reserve_ports(self, heads: list[_Head], pools: Pools) -> None:
+        """Reserve for each head the ports that can serve it.
+
+        A head that finds no such ports, because others have reserved them, comes before all later heads: none
+        of them gets a port that could serve it. So it gets its ports when the heads before it are served.
+        """
+        reserved: dict[UUID, set[int]] = {}
+        for claim_id, port_id in queue_statements.RESERVED_PORTS.rows(self.engine, {}):
+            reserved.setdefault(UUID(claim_id), set()).add(port_id)
+        reservable_by_kind: dict[str, list[Free]] = {}  # many queues ask for the same kind of devices
+        wanted_by_earlier: set[int] = set()
+        for head in heads:
+            facts = self._facts(head, pools)
+            own = reserved.get(head.claim_id, set())
+            if own and fleet.choose(
+                head.requirements, pools, self._read(queue_statements.RESERVED, facts), ()
+            ):
+                continue
+            kind = str([facts[name] for name in ("pool_ids", "count", "hosts", "avoid_hosts")])
+            if kind not in reservable_by_kind:
+                reservable_by_kind[kind] = self._read(queue_statements.RESERVABLE, facts)
+            reservable = reservable_by_kind[kind]
+            others = set().union(*(ports for of, ports in reserved.items() if of != head.claim_id))
+            placement = fleet.choose(head.requirements, pools, reservable, others | wanted_by_earlier)
+            ports = set() if placement is None else set(placement.port_ids)
+            if placement is None and fleet.choose(head.requirements, pools, reservable, ()):
+                wanted_by_earlier |= {device.port_id for device in reservable}
+            if ports != own:
+                queue_statements.RESERVE_PORTS.value(self.engine, {**facts, "port_ids": sorted(ports)})
+                reserved[head.claim_id] = ports
+
+    def _read(self, statement: PreparedStatement, facts: Mapping[str, Any]) -> list[Free]:
+        return [Free._make(row) for row in statement.rows(self.engine, facts)]
+
+    def _facts(self, head: _Head, pools: Pools) -> dict[str, Any]:
+        return {
+            "claim_id": str(head.claim_id),
+            "pool_ids": list(head.requirements.suitable(pools)),
+            "count": head.requirements.device_count,
+            "resend_after": self.resend_after,
+            "agent_down_after": self.agent_down_after,
+            **head.requirements.as_facts(),
+        }
