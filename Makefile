@@ -9,7 +9,7 @@ READY := .venv/ready
 BENCH_READY := .venv/bench-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hardware bench chaos up down lint types format lock rabbitmq clean
+.PHONY: help setup demo test test-hardware bench chaos up down lint types format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -35,7 +35,7 @@ help:
 demo: $(READY)
 	@$(BIN)/portclaim demo
 
-test: $(READY) rabbitmq
+test: $(READY) servers
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --timeout 300 $(TESTS)
 
 # Exits with 77 where there is no lab. One of them at a time: it takes a core and some minutes.
@@ -43,7 +43,7 @@ test-hardware: $(READY)
 	@tests/hardware/run
 
 # On a quiet machine; a quarter of an hour. Results and pictures are in bench/results/, see docs/performance.md.
-bench: $(BENCH_READY) rabbitmq
+bench: $(BENCH_READY) servers
 	$(BIN)/python -m bench.claims
 	$(BIN)/python -m bench.packing
 	$(BIN)/python -m bench.matching
@@ -52,7 +52,7 @@ bench: $(BENCH_READY) rabbitmq
 FAULTS ?= 1000
 SEED ?= 1
 MINUTES ?= 60
-chaos: $(READY) rabbitmq
+chaos: $(READY) servers
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --minutes $(MINUTES) \
 		--results bench/results/chaos.json
 	@PORTCLAIM_CHAOS=long $(BIN)/python -m pytest --timeout 3600 -rA tests/chaos/test_scheduler_kills.py
@@ -96,9 +96,9 @@ $(BENCH_READY): requirements-bench.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# The tests start a node of their own from the installed programs; without them they say what they left out.
-rabbitmq:
-	@tests/support/install-rabbitmq
+# The tests start servers of their own from the installed programs. Without these they say what they left out.
+servers:
+	@tests/support/install-servers
 
 COMPILE = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host

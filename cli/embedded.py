@@ -30,16 +30,20 @@ SETTINGS = [
 ]
 
 
-def start_postgresql(owner: int | None = None) -> tuple[Kept, str]:
+def start_postgresql(owner: int | None = None, programs: Path | None = None) -> tuple[Kept, str]:
     """Start a new, empty cluster that lives as long as the process `owner` (default: this one).
 
-    Returns the running server and the SQLAlchemy URL of its database `postgres`. Takes about a second.
-    Raises `NotStarted`.
+    `programs`: the folder of another PostgreSQL's programs. Returns the running server and the SQLAlchemy URL
+    of its database `postgres`. Takes about a second. Raises `NotStarted`.
     """
     user = "nobody" if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="portclaim-pg-"))
     try:
-        data, programs = directory / "data", install_programs(directory, user)
+        data = directory / "data"
+        if programs is None:
+            programs = install_programs(directory, user)
+        elif user is not None:
+            shutil.chown(directory, user)
         initdb = [programs / "initdb", f"--pgdata={data}", *INITDB_OPTIONS]
         postgres = [programs / "postgres", "-D", data, "-k", directory, *SETTINGS]
         server = keep(

@@ -72,7 +72,7 @@ BREAKS = {
     "a claim waits and is in no line, or is in one and does not wait": [
         "DELETE FROM waiting_claims WHERE id = :second",
         "UPDATE claims SET status = 'released' WHERE id = :second",
-        """UPDATE waiting_claims SET alias_spec = '{}' WHERE id = :second""",
+        """UPDATE waiting_claims SET requests = '{}' WHERE id = :second""",
     ],
     "a claim was served and has no host, or the other way round": [
         "UPDATE claims SET compute_node_id = NULL WHERE id = :ended",
