@@ -41,8 +41,8 @@ from portclaim.services.conductor.relay import Relay
 from portclaim.services.conductor.service import ConductorEndpoint
 from portclaim.services.scheduler import packing
 from portclaim.services.scheduler.claims import ClaimEngine
-from portclaim.services.scheduler.service import SchedulerEndpoint
 from portclaim.services.scheduler.queues import WaitingQueues
+from portclaim.services.scheduler.service import SchedulerEndpoint
 from tests.support.invariants import violations
 
 

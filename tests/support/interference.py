@@ -30,7 +30,9 @@ def after_each_statement(
     def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         happen(statement)
 
-    def rows(statement: PreparedStatement, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def rows(
+        statement: PreparedStatement, engine: sa.Engine, facts: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
         answer = read(statement, engine, facts)
         happen(statement.name)
         return answer

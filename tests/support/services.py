@@ -48,10 +48,16 @@ class ServiceProcess:
 
 
 class Services:
-    """Starts services that share a bus and, where they may have one, a database."""
+    """Starts services that share a bus and, where they may have one, a database.
 
-    def __init__(self, directory: Path, transport_url: str, database_url: str) -> None:
+    ``tree``: the root of the tree whose code they run. By default it is this one.
+    """
+
+    def __init__(
+        self, directory: Path, transport_url: str, database_url: str, tree: Path | None = None
+    ) -> None:
         self.directory = directory
+        self.tree = tree
         self.transport_url = transport_url
         self.database_url = database_url
         self.processes: list[ServiceProcess] = []
@@ -59,7 +65,7 @@ class Services:
     def __call__(
         self, service: str, options: Options | None = None, *flags: str, until: str | None = None
     ) -> ServiceProcess:
-        """Start `python -m services.<service> <flags>` and return when it is ready to work.
+        """Start `python -m portclaim.services.<service> <flags>` and return when it is ready to work.
 
         Or when a line of its log matches the regular expression `until`.
 
@@ -79,7 +85,9 @@ class Services:
         file = self.directory / f"{name}.conf"
         file.write_text(as_ini(sections))
         log = self.directory / f"{name}.log"
-        program = (sys.executable, "-m", f"portclaim.services.{service}", "--config-file", file, *flags)
+        program = [sys.executable, "-m", f"portclaim.services.{service}", "--config-file", file, *flags]
+        if self.tree is not None:
+            program = ["env", f"--chdir={self.tree}", *program]
         kept = keep(*program, ready=until or rf"portclaim-{service} ready", log=log, owner=run_owner())
         self.processes.append(ServiceProcess(name, kept, log))
         return self.processes[-1]

@@ -1,0 +1,200 @@
+"""An upgrade from the last release, while services of both versions run and claims are under way."""
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+
+from portclaim.common.db import migrate
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.rpc.messages import ClaimRequest, DeviceFilter
+from portclaim.common.rpc.move_messages import MoveRequest
+from portclaim.common.rpc.operator_messages import HostFilter
+from tests.support.bus import Bus
+from tests.support.concurrency import wait_until
+from tests.support.dump import schema_of
+from tests.support.invariants import violations
+from tests.support.services import ServiceProcess, Services
+from tests.upgrade.releases import UPGRADE, releases, run_in
+
+ALIASES = [
+    '{"name": "pf", "vendor_id": "8086", "product_id": "1572", "device_type": "type-PF"}',
+    '{"name": "vf", "vendor_id": "8086", "product_id": "154c", "device_type": "type-VF"}',
+]
+HOSTS = ("node-1", "node-2", "node-3")
+TABLES = sa.text("""
+    SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' ORDER BY 1
+""")
+
+
+class Site:
+    """A fleet of three simulated hosts, whose services each run the code of one version."""
+
+    def __init__(self, old: Services, new: Services, bus: Bus, engine: sa.Engine, directory: Path) -> None:
+        self.old = old
+        self.new = new
+        self.scheduler = bus.scheduler
+        self.bus = bus
+        self.engine = engine
+        self._directory = directory
+
+    def start(self, version: Services, service: str) -> ServiceProcess:
+        return version(service, {"pci": {"alias": ALIASES}})
+
+    def start_agent(self, version: Services, host: str) -> ServiceProcess:
+        state = self._directory / host
+        state.mkdir(exist_ok=True)
+        options: dict[str, dict[str, object]] = {
+            "DEFAULT": {"host": host, "state_path": state},
+            "pci": {"device_spec": json.dumps({"vendor_id": "8086"})},
+            "compute_agent": {"sysfs_root": state / "sys"},
+            "simulated": {"ports": 2, "vfs_per_port": 4, "accelerators": 0},
+        }
+        return version("compute_agent", options)
+
+    def request(self, alias: str, host: str, wait: int | None = None) -> ClaimRequest:
+        specs = {"pci_passthrough:alias": alias}
+        return ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs=specs, hosts=[host], wait=wait)
+
+    def claim(self, alias: str, host: str, status: str, wait: int | None = None) -> UUID:
+        claim_id = self.scheduler.claim(self.request(alias, host, wait)).claim_id
+        self.until(claim_id, status)
+        return claim_id
+
+    def until(self, claim_id: UUID, status: str) -> None:
+        wait_until(lambda: self.scheduler.show(claim_id).status == status, f"the claim is {status}")
+
+    def rows(self) -> dict[str, int]:
+        with self.engine.connect() as connection:
+            return {
+                table: connection.scalar(sa.text(f"SELECT count(*) FROM {table}"))
+                for table in connection.scalars(TABLES).all()
+            }
+
+
+class Load(threading.Thread):
+    """Claims, waits until the agent has attached, releases, waits until it is detached; again and again."""
+
+    def __init__(self, site: Site, host: str) -> None:
+        super().__init__(daemon=True)
+        self.site = site
+        self.host = host
+        self.cycles = 0
+        self.error: BaseException | None = None
+        self.ending = threading.Event()
+
+    def run(self) -> None:
+        try:
+            while not self.ending.is_set():
+                claim_id = self.site.claim("vf:1", self.host, "allocated")
+                self.site.scheduler.release(claim_id)
+                self.site.until(claim_id, "released")
+                self.cycles += 1
+        except BaseException as error:
+            self.error = error
+
+    def go_on(self, cycles: int = 3) -> None:
+        """Return after so many more cycles."""
+        goal = self.cycles + cycles
+        wait_until(lambda: self.cycles >= goal or self.error, f"{self.host} gets more claims")
+        assert self.error is None, self.error
+
+    def end(self) -> None:
+        self.ending.set()
+        self.join()
+        assert self.error is None, self.error
+
+
+@pytest.fixture
+def site(tmp_path: Path, rabbit_url: str, empty_database_url: str, bus: Bus) -> Iterator[Site]:
+    tree = releases()[-1].unpack(tmp_path)
+    run_in(tree, UPGRADE, empty_database_url)
+    for version in ("old", "new"):
+        (tmp_path / f"{version}-services").mkdir()
+    old = Services(tmp_path / "old-services", rabbit_url, empty_database_url, tree)
+    new = Services(tmp_path / "new-services", rabbit_url, empty_database_url)
+    engine = sa.create_engine(empty_database_url)
+    try:
+        yield Site(old, new, bus, engine, tmp_path)
+    finally:
+        new.end()
+        old.end()
+        engine.dispose()
+
+
+def test_claims_go_on_and_the_schema_becomes_that_of_a_new_database(site: Site, database_url: str) -> None:
+    conductor, scheduler = site.start(site.old, "conductor"), site.start(site.old, "scheduler")
+    agents = {host: site.start_agent(site.old, host) for host in HOSTS}
+    wait_until(lambda: len(site.scheduler.hosts(HostFilter()).hosts) == len(HOSTS), "all hosts have reported")
+    wait_until(lambda: len(site.scheduler.devices(DeviceFilter()).devices) == 30, "their devices are known")
+
+    # One claim in each state, so that every table has rows.
+    held = [site.claim("pf:1", "node-1", "allocated") for _ in range(2)]
+    waiting = site.claim("pf:1", "node-1", "waiting", wait=600)
+    source = site.claim("vf:1", "node-3", "allocated")
+    target = uuid4()
+    site.scheduler.move(MoveRequest(source_claim_id=source, claim_id=target, hosts=["node-2"]))
+    site.until(target, "allocated")
+    agents.pop("node-3").stop()
+    unanswered = site.claim("vf:1", "node-3", "claimed")
+    with site.engine.connect() as open_transaction:
+        make_a_gap(site, open_transaction)
+        before = site.rows()
+        assert [table for table, rows in before.items() if rows == 0] == []
+
+        load = Load(site, "node-2")
+        load.start()
+        load.go_on()
+        migrate.upgrade(site.engine.url.render_as_string(hide_password=False))
+        load.go_on()
+        after = site.rows()
+        assert {table: rows for table, rows in before.items() if after[table] < rows} == {}
+
+    new_conductor, new_scheduler = site.start(site.new, "conductor"), site.start(site.new, "scheduler")
+    load.go_on(10)  # with both versions of each
+    scheduler.stop()
+    conductor.stop()
+    load.go_on()
+    agents.pop("node-2").stop()
+    site.start_agent(site.new, "node-2")
+    load.go_on()
+    load.end()
+
+    # What was under way goes on.
+    site.start_agent(site.new, "node-3")
+    site.until(unanswered, "allocated")
+    site.scheduler.complete_move(target)
+    site.until(source, "released")
+    site.scheduler.release(held[0])
+    site.until(waiting, "allocated")
+
+    with site.engine.connect() as connection:
+        assert violations(connection) == []
+    upgraded, fresh = Counter(schema_of(str(site.engine.url))), Counter(schema_of(database_url))
+    assert upgraded - fresh == Counter()
+    assert fresh - upgraded == Counter()
+    assert new_conductor.running
+    assert new_scheduler.running
+
+
+def make_a_gap(site: Site, open_transaction: sa.Connection) -> None:
+    """Use up an id of an event, and have the gap stay: a transaction from before it was found is open."""
+    open_transaction.execute(sa.text("SELECT pg_current_xact_id()"))
+    with site.engine.begin() as connection:
+        connection.execute(sa.text("SELECT nextval('claim_events_id_seq')"))
+    site.claim("vf:1", "node-2", "allocated")
+    wait_until(lambda: site.rows()["event_gaps"], "the publisher has found the gap")
+
+
+def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(InvalidConfiguration, match=r"schema 9999, which this version .* does not know"):
+        migrate.upgrade(database_url)
+    engine.dispose()
