@@ -13,7 +13,7 @@ import random
 import time
 from pathlib import Path
 
-from portclaim.common.pci.assignment import assign
+from portclaim.common.pci.matching import assign
 from tests.support.hostile_hosts import DEVICES, REQUESTS, Host, as_devices, climb, hostile, work
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def main() -> None:
         "goal": 1.0,
         "cpu_ms": round(worst_ms, 2),
         "goal_ms": GOAL_MS,
-        "looks": work(worst),
+        "steps": work(worst),
         "hosts_seen": len(known) + options.climbs * STARTS + len(found) * options.steps,
         "worst": str(worst),
     }

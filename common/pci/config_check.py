@@ -10,8 +10,8 @@ from portclaim.common.pci.device import PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, items_of
 from portclaim.common.pci.device_spec_entry import DeviceSpec, read_device_spec
 from portclaim.common.pci.errors import DeviceOutOfReach, InvalidAlias, InvalidDeviceSpec, InvalidOption
+from portclaim.common.pci.filters import IGNORED_KEYS
 from portclaim.common.pci.host import HostView
-from portclaim.common.pci.matching import IGNORED_KEYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.pci.assignment import FreeDevice, assign
 from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidRequest
+from portclaim.common.pci.filters import Affinity, Kind
 from portclaim.common.pci.host import HostView
-from portclaim.common.pci.matching import Affinity, Kind
+from portclaim.common.pci.matching import FreeDevice, assign
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 from portclaim.common.pci.status import DeviceStatus, DeviceTree, TreeDevice
 from tests.conformance import nova_rules

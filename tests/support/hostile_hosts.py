@@ -9,12 +9,11 @@ import random
 from typing import NamedTuple
 from unittest import mock
 
-from portclaim.common.pci import port_modes
-from portclaim.common.pci.assignment import FreeDevice, assign
 from portclaim.common.pci.device import DeviceType
-from portclaim.common.pci.matching import Kind
+from portclaim.common.pci.filters import Kind
+from portclaim.common.pci.matching import FreeDevice, assign, port_modes
+from portclaim.common.pci.matching.search import SearchBudget
 from portclaim.common.pci.request import PciRequest
-from portclaim.common.pci.ways import Looks
 
 DEVICES = 64
 REQUESTS = 8
@@ -82,17 +81,17 @@ def as_devices(host: Host) -> tuple[list[PciRequest], list[FreeDevice[str]]]:
 
 
 def work(host: Host) -> int:
-    """How many looks it takes to assign the devices of the host, some microseconds each."""
-    counted: list[Looks] = []
+    """How many steps the assignment of the host's devices takes, some microseconds each."""
+    counted: list[SearchBudget] = []
 
-    class Counted(Looks):
+    class Counted(SearchBudget):
         def __init__(self) -> None:
             super().__init__()
             counted.append(self)
 
-    with mock.patch.object(port_modes, "Looks", Counted):
+    with mock.patch.object(port_modes, "SearchBudget", Counted):
         assign(*as_devices(host))
-    return sum(looks.taken for looks in counted)
+    return sum(budget.taken for budget in counted)
 
 
 def hostile(chance: random.Random) -> Host:

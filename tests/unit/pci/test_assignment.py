@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portclaim.common.pci import port_modes
-from portclaim.common.pci.assignment import FreeDevice, assign
 from portclaim.common.pci.device import DeviceType
-from portclaim.common.pci.matching import Affinity, Kind, satisfies
+from portclaim.common.pci.filters import Affinity, Kind, satisfies
+from portclaim.common.pci.matching import FreeDevice, assign, port_modes
 from portclaim.common.pci.request import GroupPolicy, NumaPolicy, PciRequest
 
 Device = FreeDevice[str]
@@ -105,16 +104,18 @@ def problems(draw: st.DrawFn) -> tuple[list[PciRequest], list[Device], Affinity,
     )
 
 
-@given(problem=problems(), looks=st.sampled_from([0, 1, 300]), ways_at_once=st.sampled_from([1, 4, 1 << 13]))
+@given(
+    problem=problems(), steps=st.sampled_from([0, 1, 300]), choices_at_once=st.sampled_from([1, 4, 1 << 13])
+)
 @settings(max_examples=250, deadline=None)
 def test_whatever_can_be_served_is_served_and_rightly(
-    problem: tuple[list[PciRequest], list[Device], Affinity, GroupPolicy], looks: int, ways_at_once: int
+    problem: tuple[list[PciRequest], list[Device], Affinity, GroupPolicy], steps: int, choices_at_once: int
 ) -> None:
     """However little time there is to look for the devices that a request would rather have."""
     requests, devices, affinity, group_policy = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(port_modes, "_LOOKS_FOR_WISHES", looks)
-        patch.setattr(port_modes, "_WAYS_AT_ONCE", ways_at_once)
+        patch.setattr(port_modes, "_STEPS_FOR_PREFERENCES", steps)
+        patch.setattr(port_modes, "_CHOICES_AT_ONCE", choices_at_once)
         found = assign(requests, devices, affinity, group_policy)
     if found is None:
         assert next(every_assignment(requests, devices, affinity, group_policy), None) is None

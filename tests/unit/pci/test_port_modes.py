@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portclaim.common.pci import port_modes
-from portclaim.common.pci.assignment import assign
-from portclaim.common.pci.hall import Subsets
-from portclaim.common.pci.port_modes import OpenPorts, PortModes
-from portclaim.common.pci.prices import haggle
+from portclaim.common.pci.matching import assign, port_modes
+from portclaim.common.pci.matching.lagrangian import raise_multipliers
+from portclaim.common.pci.matching.port_modes import OpenPorts, PortModes
+from portclaim.common.pci.matching.subsets import Subsets
 from tests.support.hostile_hosts import Host, Port, as_devices, climb, hostile, work
 
 WORK = 2_000
-"""The most looks that 64 devices and 8 requests may take. Where a determined search for hard hosts ended,
+"""The most steps that 64 devices and 8 requests may take. Where a determined search for hard hosts ended,
 it was 1,674 of them and 10 ms of CPU, 2 ms of that for all else: :data:`HARDEST` has its hosts, and those
 of searches against earlier ways to choose. ``python -m bench.matching`` goes on from there.
 """
@@ -56,13 +55,13 @@ some_counts = st.lists(st.integers(0, 4), min_size=4, max_size=4)
 @given(some_ports, some_counts, st.sampled_from([1, 4, 16, 1 << 13]), st.sampled_from([0, 2, 8]))
 @settings(max_examples=400, deadline=None)
 def test_a_choice_is_found_if_there_is_any(
-    ports: list[Port], counts: list[int], ways_at_once: int, without_prices: int
+    ports: list[Port], counts: list[int], choices_at_once: int, without_bound: int
 ) -> None:
-    """However many of the ports are decided at once, and whether prices are found for the others or not."""
+    """However many of the ports are decided at once, and whether multipliers are found for the others or not."""
     subsets, surpluses, kinds = opened(ports, counts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(port_modes, "_WAYS_AT_ONCE", ways_at_once)
-        patch.setattr(port_modes, "_SEARCHED_WITHOUT_PRICES", without_prices)
+        patch.setattr(port_modes, "_CHOICES_AT_ONCE", choices_at_once)
+        patch.setattr(port_modes, "_SEARCHED_WITHOUT_BOUND", without_bound)
         modes = PortModes(subsets, kinds)
         assert modes.is_possible(surpluses) == any_choice(subsets, surpluses, kinds)
 
@@ -89,19 +88,19 @@ def test_a_choice_is_narrowed_only_as_far_as_one_is_left(
 
 @given(some_ports, some_counts)
 @settings(max_examples=200, deadline=None)
-def test_what_can_be_chosen_can_be_paid_for(ports: list[Port], counts: list[int]) -> None:
+def test_a_choice_costs_at_most_the_capacity(ports: list[Port], counts: list[int]) -> None:
     subsets, surpluses, kinds = opened(ports, counts)
     options, allowed = [kind.losses() for kind in kinds], [kind.allowed for kind in kinds]
-    prices, choice = haggle(subsets, surpluses, options, allowed)
+    multipliers, choice = raise_multipliers(subsets, surpluses, options, allowed)
     if choice is not None:
         taken = sum(losses[split] for losses, split in zip(options, choice, strict=True))
         assert subsets.none_short(surpluses - taken)
     elif any_choice(subsets, surpluses, kinds):
-        assert prices.least_costs(allowed)[0] <= prices.money(subsets, surpluses)
+        assert multipliers.least_costs(allowed)[0] <= multipliers.capacity(subsets, surpluses)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_prices_tell_that_many_ports_cannot_be_both_whole_and_split(seed: int) -> None:
+def test_multipliers_prove_that_many_ports_cannot_be_both_whole_and_split(seed: int) -> None:
     """60 ports with 2 VFs, of which no two do for the same requests: 30 are asked for whole, and 61 VFs."""
     chance = random.Random(seed)
     ports = [Port(1, (chance.randrange(2, 256, 2), chance.randrange(2, 256, 2))) for _ in range(60)]
@@ -109,12 +108,12 @@ def test_prices_tell_that_many_ports_cannot_be_both_whole_and_split(seed: int) -
     assert work(Host(tuple(ports), counts)) == 1
 
 
-def test_wishes_end_the_search_after_so_many_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preferences_end_the_search_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked for is served all the same."""
     hosts = [host for host in map(Host.parse, HARDEST) if assign(*as_devices(host))]
     assert hosts
     for host in hosts:
-        monkeypatch.setattr(port_modes, "_LOOKS_FOR_WISHES", 0)
+        monkeypatch.setattr(port_modes, "_STEPS_FOR_PREFERENCES", 0)
         found = assign(*as_devices(host))
         assert found is not None
         assert tuple(map(len, found)) == host.counts

@@ -17,8 +17,8 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidAlias, InvalidDeviceSpec, InvalidTransition
 from portclaim.common.pci.extra_specs import ALIAS, requests_from_extra_specs
+from portclaim.common.pci.filters import Affinity
 from portclaim.common.pci.host import HostView
-from portclaim.common.pci.matching import Affinity
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 from portclaim.common.pci.status import DeviceTree, TreeDevice
 

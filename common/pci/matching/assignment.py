@@ -1,4 +1,4 @@
-"""Which devices of a host serve which request? Exact: if there is any assignment, one is found."""
+"""Assign free devices of a host to requests, device by device, by what each request prefers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from portclaim.common.pci.device import DeviceType
-from portclaim.common.pci.hall import Subsets
-from portclaim.common.pci.matching import ANYWHERE, Affinity, Kind, satisfies
-from portclaim.common.pci.port_modes import OpenPorts, PortModes
+from portclaim.common.pci.filters import ANYWHERE, Affinity, Kind, satisfies
+from portclaim.common.pci.matching.port_modes import OpenPorts, PortModes
+from portclaim.common.pci.matching.subsets import Subsets
 from portclaim.common.pci.request import GroupPolicy, PciRequest
 
 Key = TypeVar("Key", bound=Hashable)
@@ -19,10 +19,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class FreeDevice(Generic[Key]):
-    """A device that could be taken. ``port`` is the key of its PF: its own for a PF, None without one.
+    """A free device. ``port`` is the key of its PF: its own key for a PF, None for a device without a PF.
 
-    Only the devices of a port that can really be taken belong among the candidates: its PF only
-    while none of its VFs is held.
+    A PF is free only while none of its VFs is held.
     """
 
     key: Key
@@ -37,38 +36,36 @@ def assign(
     affinity: Affinity = ANYWHERE,
     group_policy: GroupPolicy = GroupPolicy.NONE,
 ) -> list[list[FreeDevice[Key]]] | None:
-    """For each request its devices, or None if the free ``devices`` of the host cannot serve them all.
+    """The devices of each request, or None if the free ``devices`` of the host cannot serve all requests.
 
-    No device serves twice; a PF and a VF of its own are never both taken; under ``isolate`` no two
-    devices come from one port. ``devices`` are in the order in which a packing policy would rather
-    give them. Request by request, in order, each gets the devices that it would rather have, as far
-    as the later ones can then still be served: near ones first (NUMA), then those with fewer tags
-    (a plain request should leave special devices alone), then the packing policy's.
+    A device serves one request. A PF and one of its VFs are never both taken. Under ``isolate``, two devices
+    never come from one port. ``devices`` are in the order of the packing policy. Each request in turn gets
+    the devices that it prefers, as far as the later requests can still be served: near devices first (NUMA),
+    then those with fewer tags (so that a plain request leaves special devices alone), then the packing
+    policy's first.
 
-    If there is an assignment, one is found. What a request would rather have is looked for in a bounded
-    number of steps, after which it takes what goes with an assignment that is known.
+    If there is an assignment, one is found. The search for preferred devices has a bounded number of steps.
+    After these, a request takes what a known assignment gives it.
 
-    Time: with 8 requests and 64 devices 2 ms of CPU or so, and 10 on the hardest hosts that a long
-    search for such hosts has found: 21 ports with 2 VFs each, asked for whole and split so that it
-    hardly works out. There is no proof that none is harder; choosing among such ports contains exact
-    cover (see :mod:`portclaim.common.pci.port_modes`). It doubles with every further request that other
-    devices do for.
+    Time: about 2 ms of CPU for 8 requests and 64 devices, and 10 ms on the hardest hosts that a long search
+    found: 21 ports with 2 VFs each, requested whole and in VFs so that it just works out. There is no proof
+    that no host is harder. The time doubles with every further request that needs other devices.
     """
-    wishes = [_ranked(request, devices, affinity) for request in requests]
-    board = _Board(requests, devices, wishes, isolate=group_policy is GroupPolicy.ISOLATE)
+    rankings = [_ranked(request, devices, affinity) for request in requests]
+    board = _Board(requests, devices, rankings, isolate=group_policy is GroupPolicy.ISOLATE)
     if not board.is_solvable():
         return None
     return [
-        [devices[place] for place in board.take_for(number, request.count, wish)]
-        for number, (request, wish) in enumerate(zip(requests, wishes, strict=True))
+        [devices[position] for position in board.take_for(number, request.count, ranking)]
+        for number, (request, ranking) in enumerate(zip(requests, rankings, strict=True))
     ]
 
 
 def _ranked(request: PciRequest, devices: Sequence[FreeDevice[Key]], affinity: Affinity) -> list[int]:
-    """The places of the devices that would do for the request, best first."""
+    """The positions of the devices that satisfy the request, best first."""
     keys_of: dict[int, int | None] = {}
     ranks: list[tuple[int, int, int]] = []
-    for place, device in enumerate(devices):
+    for position, device in enumerate(devices):
         distance = affinity.distance(request.numa_policy, device.numa_node)
         if distance is None:
             continue
@@ -77,17 +74,17 @@ def _ranked(request: PciRequest, devices: Sequence[FreeDevice[Key]], affinity: A
             keys_of[id(kind)] = kind.keys if satisfies(request, kind) else None
         keys = keys_of[id(kind)]
         if keys is not None:
-            ranks.append((distance, keys, place))
-    return [place for _, _, place in sorted(ranks)]
+            ranks.append((distance, keys, position))
+    return [position for _, _, position in sorted(ranks)]
 
 
 @dataclass(slots=True)
 class _Port:
-    """A port during the assignment, of those that cannot give all their devices at once.
+    """A port during the assignment, if it cannot give all its devices at once.
 
-    ``supply`` is what it adds at its best, ``whole_loss`` what goes of that with its PF. ``one``: it
-    gives one device, whichever is taken. ``open`` are the ports that it is one of while it could
-    be needed either way.
+    ``supply`` is what it adds at its best, ``whole_loss`` what is lost of that when its PF is taken. ``one``:
+    it gives only one device. ``open`` is its group of ports while it may still be given whole or split into
+    VFs.
     """
 
     supply: int
@@ -101,26 +98,27 @@ class _Port:
 class _Board(Generic[Key]):
     """All requests, devices and ports, and what was taken so far.
 
-    Requests for which the same devices do, in the same order, are one group; a mask of requests is
-    one of groups. ``_surpluses`` says for each subset of them how many devices are left beyond what
-    it still asks for, every open port counted at its best; ``_modes`` knows how to go on from there.
+    Requests that are satisfied by the same devices in the same order form one group; a mask has one bit per
+    group. ``_surpluses`` says for each subset of groups how many suitable devices are left beyond what it
+    still asks for, with every open port counted at its best. ``_modes`` decides whether ports can be chosen
+    so that this suffices.
     """
 
     def __init__(
         self,
         requests: Sequence[PciRequest],
         devices: Sequence[FreeDevice[Key]],
-        wishes: Sequence[Sequence[int]],
+        rankings: Sequence[Sequence[int]],
         *,
         isolate: bool,
     ) -> None:
         self._devices = devices
         groups: dict[tuple[int, ...], int] = {}
-        self._group_of = [groups.setdefault(tuple(wish), len(groups)) for wish in wishes]
+        self._group_of = [groups.setdefault(tuple(ranking), len(groups)) for ranking in rankings]
         self._masks = [0] * len(devices)
-        for wish, group in groups.items():
-            for place in wish:
-                self._masks[place] |= 1 << group
+        for ranking, group in groups.items():
+            for position in ranking:
+                self._masks[position] |= 1 << group
         self._taken: set[int] = set()
         counts = [0] * len(groups)
         for request, group in zip(requests, self._group_of, strict=True):
@@ -135,29 +133,30 @@ class _Board(Generic[Key]):
                 self._surpluses += self._subsets.supply(mask)
 
     def is_solvable(self) -> bool:
-        """Can all that is asked for be served? This takes as long as it must."""
+        """Can all requests be served? This is not bounded in time."""
         return self._modes.is_possible(self._surpluses)
 
-    def take_for(self, request: int, count: int, wish: Sequence[int]) -> list[int]:
-        """The first ``count`` places of ``wish`` that can be taken so that all else can still be served.
+    def take_for(self, request: int, count: int, ranking: Sequence[int]) -> list[int]:
+        """The first ``count`` devices of ``ranking`` that can be taken while all other requests can still be
+        served.
 
-        What was refused once is refused to the end: devices and ports only become fewer.
+        A device that was refused once stays refused, because devices and ports only become fewer.
         """
-        places: list[int] = []
+        positions: list[int] = []
         refused: set[tuple[int, OpenPorts | None, bool]] = set()
-        for place in wish:
-            if len(places) == count:
-                return places
-            if place not in self._taken and self._take(place, self._group_of[request], refused):
-                places.append(place)
-        if len(places) < count:
-            raise RuntimeError(f"request {request} can be served, but nothing is left in {wish}")
-        return places
+        for position in ranking:
+            if len(positions) == count:
+                return positions
+            if position not in self._taken and self._take(position, self._group_of[request], refused):
+                positions.append(position)
+        if len(positions) < count:
+            raise RuntimeError(f"request {request} can be served, but no device of {ranking} is left")
+        return positions
 
     def _find_ports(self, *, isolate: bool) -> tuple[dict[Key, _Port], list[OpenPorts]]:
-        """The ports that cannot give all their devices at once, and those of them to choose for.
+        """The ports that cannot give all their devices at once, and the groups of ports to choose for.
 
-        A port whose PF does for nobody but requests that its VFs do for is never needed whole.
+        A port is never needed whole if its VFs satisfy every request that its PF satisfies.
         """
         subsets, ports = self._subsets, {}
         alike: dict[tuple[int, ...], OpenPorts] = {}
@@ -178,7 +177,7 @@ class _Board(Generic[Key]):
         return ports, [either for either in alike.values() if either.count]
 
     def _useful_by_port(self) -> dict[Key, tuple[int, list[int]]]:
-        """For each port the requests that its PF does for, and those of each of its useful VFs."""
+        """For each port the requests that its PF satisfies, and those that each of its useful VFs satisfies."""
         ports: dict[Key, tuple[int, list[int]]] = {}
         for device, mask in zip(self._devices, self._masks, strict=True):
             if device.port is None or not mask:
@@ -191,14 +190,16 @@ class _Board(Generic[Key]):
             ports[device.port] = pf, vfs
         return ports
 
-    def _take(self, place: int, group: int, refused: set[tuple[int, OpenPorts | None, bool]]) -> bool:
-        """Take a device for a request of the group, unless something could then not be served."""
-        device = self._devices[place]
+    def _take(self, position: int, group: int, refused: set[tuple[int, OpenPorts | None, bool]]) -> bool:
+        """Take a device for a request of the group, unless some request could then not be served."""
+        device = self._devices[position]
         whole = device.kind.dev_type is DeviceType.PF
         port = None if device.port is None else self._ports.get(device.port)
         if port and (port.closed or (whole and port.split)):
             return False
-        loss = port.whole_loss if port and (whole or port.one) else self._subsets.supply(self._masks[place])
+        loss = (
+            port.whole_loss if port and (whole or port.one) else self._subsets.supply(self._masks[position])
+        )
         either = port.open if port and not port.split else None
         alike = loss, either, whole and either is not None
         if alike in refused:
@@ -208,7 +209,7 @@ class _Board(Generic[Key]):
             refused.add(alike)
             return False
         self._surpluses = left
-        self._taken.add(place)
+        self._taken.add(position)
         if port:
             port.split = True
             port.closed = whole or port.one

@@ -1,10 +1,9 @@
-"""Hall's theorem in one integer: can every request be served, whichever of them one looks at?
+"""Hall's condition for all subsets of requests, in one integer.
 
-Requests can all be served from a supply of devices if and only if every subset of them has at least
-as many devices that do for one of its members as it asks for. There are 2^R subsets of R requests;
-their surpluses lie side by side in the bits of one Python integer, so that one addition moves them
-all and one comparison asks about them all. Each field has a guard bit on top, set while the
-surplus is 0 or more.
+All requests can be served if and only if every subset of them has at least as many suitable devices as it
+asks for (P. Hall, 1935). R requests have 2^R subsets. Their surpluses are fields of one Python integer, so
+that one addition changes all of them and one comparison tests all of them. Each field has a guard bit on top,
+which is set while the surplus is 0 or more.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from functools import cached_property
 
 
 class Subsets:
-    """Arithmetic with one number per subset of ``requests`` requests, none of them beyond ``limit``.
+    """Arithmetic with one number for each subset of ``requests`` requests. No number exceeds ``limit``.
 
-    A set of requests is a mask with a bit for each; the field of a subset is the one its mask counts.
+    A set of requests is a mask with one bit per request. The mask is also the number of the subset's field.
     """
 
     def __init__(self, requests: int, limit: int) -> None:
@@ -25,7 +24,7 @@ class Subsets:
         self._known: dict[int, int] = {}
 
     @property
-    def everyone(self) -> int:
+    def all_requests(self) -> int:
         """The subset of all requests."""
         return (1 << self.requests) - 1
 
@@ -40,11 +39,11 @@ class Subsets:
         return self.ones << (self._width - 1)
 
     def demand(self, counts: Sequence[int]) -> int:
-        """How many devices each subset asks for, if request ``i`` asks for ``counts[i]``."""
+        """How many devices each subset asks for, if request ``i`` asks for ``counts[i]`` devices."""
         return self._double(0, counts)
 
     def supply(self, mask: int) -> int:
-        """1 for each subset with a member in ``mask``: what one device adds that does for these."""
+        """1 for each subset with a member in ``mask``: what one device adds that satisfies these requests."""
         known = self._known.get(mask)
         if known is None:
             known = self._known[mask] = self._meeting(mask)
@@ -63,7 +62,7 @@ class Subsets:
         return surpluses & self.guards == self.guards
 
     def shortest(self, surpluses: int) -> int | None:
-        """The subset that is shortest of devices, the largest of several; None if none is short."""
+        """The subset that lacks the most devices, the largest of several; None if no subset lacks any."""
         short = self.guards & ~surpluses
         if not short:
             return None
@@ -84,7 +83,7 @@ class Subsets:
         return self.none_short(ceiling - (surpluses ^ self.guards))
 
     def _double(self, first: int, steps: Sequence[int]) -> int:
-        """From the empty subset on, each request doubles the subsets; those with it have ``step`` more."""
+        """Begin with the empty subset. Each request doubles the subsets; those with it have ``step`` more."""
         numbers, ones, width = first, 1, self._width
         for step in steps:
             numbers |= (numbers + step * ones) << width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from portclaim.common.pci.device import DeviceType
-from portclaim.common.pci.matching import FILTERS, Affinity, Kind, satisfies
+from portclaim.common.pci.filters import FILTERS, Affinity, Kind, satisfies
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 
 

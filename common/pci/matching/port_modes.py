@@ -1,9 +1,8 @@
-"""Which ports are given whole and which in VFs, so that all requests can be served?
+"""Decide which ports are given whole and which in VFs, so that all requests can be served.
 
-A port that could be either adds one of two supplies, and choosing for many ports at once is hard in
-general (it contains exact cover). Ports that are alike are only counted, and as many kinds of them as
-bits allow are decided at once (:mod:`portclaim.common.pci.ways`). Only for those beyond is there a
-search; where they are many, prices for what is scarce (:mod:`portclaim.common.pci.prices`) keep it short.
+Ports that are alike are only counted. As many kinds of ports as fit into one integer are decided at once
+(:mod:`.search`). For the other kinds there is a depth-first search, which Lagrangian bounds
+(:mod:`.lagrangian`) keep short where the kinds are many.
 """
 
 from __future__ import annotations
@@ -12,26 +11,27 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from portclaim.common.pci.hall import Subsets
-from portclaim.common.pci.prices import Prices, haggle
-from portclaim.common.pci.ways import Looks, OutOfLooks, Ways
+from portclaim.common.pci.matching.lagrangian import Multipliers, raise_multipliers
+from portclaim.common.pci.matching.search import BudgetExhausted, ChoiceSearch, SearchBudget
+from portclaim.common.pci.matching.subsets import Subsets
 
-_WAYS_AT_ONCE = 1 << 13
-"""Up to so many bits, an operation on them takes little longer than Python takes to begin it."""
+_CHOICES_AT_ONCE = 1 << 13
+"""Up to so many bits, an operation on an integer takes little longer than Python's overhead for it."""
 
-_SEARCHED_WITHOUT_PRICES = 8
-"""A search among so few kinds of ports ends sooner than prices are found."""
+_SEARCHED_WITHOUT_BOUND = 8
+"""A search among so few kinds of ports ends before Lagrange multipliers are found."""
 
-_LOOKS_FOR_WISHES = 300
-"""How often to look for other ways, so that requests get the devices that they would rather have."""
+_STEPS_FOR_PREFERENCES = 300
+"""Steps of the search for other choices, by which requests get the devices that they prefer."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenPorts:
-    """Ports before the choice that are alike. Of ``count``, from ``least`` to ``most`` can still be split.
+    """Ports that are alike and not decided yet. Of ``count`` ports, from ``least`` to ``most`` can still be
+    split.
 
-    ``best`` is the larger of the two supplies of one, subset by subset; ``split_loss`` and
-    ``whole_loss`` are what is missing from it once the port is given in VFs, or whole.
+    ``best`` is the larger of a port's two supplies, subset by subset. ``split_loss`` and ``whole_loss`` are
+    what is missing from it when the port is given in VFs, or whole.
     """
 
     best: int
@@ -43,7 +43,7 @@ class OpenPorts:
 
     @classmethod
     def of(cls, subsets: Subsets, pf_mask: int, vf_masks: Sequence[int]) -> OpenPorts:
-        """Ports whose PF does for the requests in ``pf_mask``, and each VF for those in its own mask."""
+        """Ports whose PF satisfies the requests in ``pf_mask``, and each VF those in its own mask."""
         vf_mask = 0
         for mask in vf_masks:
             vf_mask |= mask
@@ -63,7 +63,7 @@ class OpenPorts:
         return range(self.least, self.most + 1)
 
     def losses(self) -> list[int]:
-        """What is missing from the best of all if none is split, if one is, and so on."""
+        """What is missing from the best supply of all ports if none is split, if one is split, and so on."""
         return [
             split * self.split_loss + (self.count - split) * self.whole_loss
             for split in range(self.count + 1)
@@ -71,33 +71,35 @@ class OpenPorts:
 
 
 class PortModes:
-    """The choice for all open ports of a host, which every device that is taken narrows.
+    """The choice for all open ports of a host. Every device that is taken narrows it.
 
-    It knows one way that leaves nobody short: how many of each kind of ``ports`` are split in it.
+    It keeps one known choice that leaves no subset short: how many ports of each kind are split.
     """
 
     def __init__(self, subsets: Subsets, ports: Iterable[OpenPorts]) -> None:
         self._subsets = subsets
-        # Those for which PFs do alike come together: whichever of them are split, the same is left.
+        # Kinds with the same split loss come together: whichever of them are split, the same surplus is left.
         self._ports = sorted(ports, key=lambda alike: (alike.split_loss, alike.whole_loss))
         self._losses = [alike.losses() for alike in self._ports]
         self._known: Sequence[int] = [alike.most for alike in self._ports]
         self._known_loss = self._loss_of(self._known)
         sizes = (math.prod(map(len, self._losses[place:])) for place in range(len(self._ports) + 1))
-        self._searched = sum(size > _WAYS_AT_ONCE for size in sizes)
-        self._looks = Looks()
-        self._ways = Ways(subsets, self._losses[self._searched :], self._looks)
-        self._prices = Prices.none(self._losses)
+        self._searched = sum(size > _CHOICES_AT_ONCE for size in sizes)
+        self._budget = SearchBudget()
+        self._search = ChoiceSearch(subsets, self._losses[self._searched :], self._budget)
+        self._multipliers = Multipliers.none(self._losses)
 
     def is_possible(self, surpluses: int) -> bool:
-        """Is there a way that leaves no subset short? ``surpluses`` counts each of the ports at its best.
+        """Is there a choice that leaves no subset short? ``surpluses`` counts each port at its best.
 
-        This takes as many looks as it must.
+        The number of steps is not bounded.
         """
         if self._fits(surpluses):
             return True
-        if self._searched > _SEARCHED_WITHOUT_PRICES:
-            self._prices, choice = haggle(self._subsets, surpluses, self._losses, self._allowed())
+        if self._searched > _SEARCHED_WITHOUT_BOUND:
+            self._multipliers, choice = raise_multipliers(
+                self._subsets, surpluses, self._losses, self._allowed()
+            )
             if choice is not None:
                 return self._keep(choice)
         return self._find(surpluses)
@@ -105,18 +107,18 @@ class PortModes:
     def narrow(self, surpluses: int, ports: OpenPorts | None, *, whole: bool) -> bool:
         """The same with one of ``ports`` given ``whole``, or split. If that is not possible, nothing changes.
 
-        For all these wishes together there are only so many looks; then no way but the known is tried.
+        All these calls together have a bounded number of steps. After these, only the known choice is tried.
         """
         before = (ports.least, ports.most) if ports else None
         if ports and whole:
             ports.most -= 1
         elif ports:
             ports.least += 1
-        if self._looks.limit is None:
-            self._looks.limit = self._looks.taken + _LOOKS_FOR_WISHES
+        if self._budget.limit is None:
+            self._budget.limit = self._budget.taken + _STEPS_FOR_PREFERENCES
         try:
             possible = self._fits(surpluses) or self._find(surpluses)
-        except OutOfLooks:
+        except BudgetExhausted:
             possible = False
         if not possible and ports and before:
             ports.least, ports.most = before
@@ -126,7 +128,7 @@ class PortModes:
         return [alike.allowed for alike in self._ports]
 
     def _fits(self, surpluses: int) -> bool:
-        """Is the way that is known one still?"""
+        """Does the known choice still leave no subset short?"""
         return self._subsets.none_short(surpluses - self._known_loss) and all(
             split in alike.allowed for split, alike in zip(self._known, self._ports, strict=True)
         )
@@ -139,30 +141,30 @@ class PortModes:
         return sum(losses[split] for losses, split in zip(self._losses, choice, strict=True))
 
     def _find(self, surpluses: int) -> bool:
-        """Look for a way, and keep it. Raises :class:`OutOfLooks`."""
+        """Search for a choice, and keep it. Raises :class:`BudgetExhausted`."""
         if not self._subsets.none_short(surpluses):
             return False
         allowed = self._allowed()
         if not all(allowed):
             return False
-        self._ways.allow(allowed[self._searched :])
-        least_costs = self._prices.least_costs(allowed)
+        self._search.allow(allowed[self._searched :])
+        least_costs = self._multipliers.least_costs(allowed)
 
-        def follow(place: int, surpluses: int, money: int) -> list[int] | None:
+        def follow(place: int, surpluses: int, capacity: int) -> list[int] | None:
             """The choice from ``place`` on, cheap options first."""
             if not self._subsets.none_short(surpluses):
                 return None
             if place == self._searched:
-                return self._ways.find(surpluses)
-            self._looks.count()
-            costs = self._prices.costs[place]
+                return self._search.find(surpluses)
+            self._budget.count()
+            costs = self._multipliers.costs[place]
             for split in sorted(allowed[place], key=lambda split: (costs[split], -split)):
-                if costs[split] + least_costs[place + 1] > money:
+                if costs[split] + least_costs[place + 1] > capacity:
                     break
-                rest = follow(place + 1, surpluses - self._losses[place][split], money - costs[split])
+                rest = follow(place + 1, surpluses - self._losses[place][split], capacity - costs[split])
                 if rest is not None:
                     return [split, *rest]
             return None
 
-        choice = follow(0, surpluses, self._prices.money(self._subsets, surpluses))
+        choice = follow(0, surpluses, self._multipliers.capacity(self._subsets, surpluses))
         return choice is not None and self._keep(choice)

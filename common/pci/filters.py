@@ -1,4 +1,4 @@
-"""Does a device do for a request? Nova's rules, one filter at a time."""
+"""Does a device satisfy a request? Nova's rules, one filter at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from portclaim.common.pci.option_text import read_boolean
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 
 IGNORED_KEYS = frozenset({"resource_class", "traits"})
-"""Keys that only Placement reads: in aliases and as tags they change nothing here."""
+"""Keys that only Placement reads: here they have no effect, in aliases and as tags."""
 
 REMOTE_MANAGED = "remote_managed"
 _OWN_KEYS = frozenset({"vendor_id", "product_id", "dev_type"})
@@ -18,7 +18,7 @@ _OWN_KEYS = frozenset({"vendor_id", "product_id", "dev_type"})
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What devices have in common that are alike for requests: a pool."""
+    """The properties of a pool: what its devices have in common."""
 
     dev_type: DeviceType
     vendor_id: str
@@ -27,12 +27,12 @@ class Kind:
 
     @property
     def keys(self) -> int:
-        """How many things beyond ids and type can be asked of it: Nova uses the plainest pools first."""
+        """The number of its properties beyond ids and type. Nova prefers pools with fewer."""
         names = self.tags.keys() - IGNORED_KEYS
         return len(names if self.dev_type is DeviceType.PCI else names | {REMOTE_MANAGED})
 
     def value(self, key: str) -> str | None:
-        """What the device says to one key of a request. SR-IOV devices are not remote-managed by default."""
+        """The value for one key of a request. SR-IOV devices are not remote-managed by default."""
         match key:
             case "dev_type":
                 return self.dev_type
@@ -45,24 +45,24 @@ class Kind:
 
 
 def has_ids(request: PciRequest, kind: Kind) -> bool:
-    """Vendor, product and type are those of an alternative."""
+    """Do vendor, product and type agree with one alternative of the request?"""
     return any(_agree(alternative, kind, _OWN_KEYS & alternative.keys()) for alternative in request.spec)
 
 
 def has_tags(request: PciRequest, kind: Kind) -> bool:
-    """An alternative agrees in everything that it names, tags included; case does not matter."""
+    """Does one alternative agree in every key that it names, tags included? Case does not matter."""
     return any(_agree(alternative, kind, alternative.keys() - IGNORED_KEYS) for alternative in request.spec)
 
 
-def is_wanted_type(request: PciRequest, kind: Kind) -> bool:
-    """PFs and vDPA devices go only to who asks for them by type."""
+def has_requested_type(request: PciRequest, kind: Kind) -> bool:
+    """PFs and vDPA devices satisfy only requests that name their type."""
     return kind.dev_type in (DeviceType.PCI, DeviceType.VF) or any(
         alternative.get("dev_type") == kind.dev_type for alternative in request.spec
     )
 
 
-def is_managed_as_wanted(request: PciRequest, kind: Kind) -> bool:
-    """What a DPU manages goes only to who asks for that."""
+def has_requested_management(request: PciRequest, kind: Kind) -> bool:
+    """Remote-managed devices (of a DPU) satisfy only requests that ask for remote_managed."""
     return not read_boolean(kind.value(REMOTE_MANAGED)) or any(
         read_boolean(alternative.get(REMOTE_MANAGED)) for alternative in request.spec
     )
@@ -71,15 +71,19 @@ def is_managed_as_wanted(request: PciRequest, kind: Kind) -> bool:
 FILTERS: Mapping[str, Callable[[PciRequest, Kind], bool]] = {
     "ids": has_ids,
     "tags": has_tags,
-    "type": is_wanted_type,
-    "remote_managed": is_managed_as_wanted,
+    "type": has_requested_type,
+    "remote_managed": has_requested_management,
 }
-"""The filters by name, in the order in which they are best reported."""
+"""The filters by name, in the order in which explanations report them."""
 
 
 def satisfies(request: PciRequest, kind: Kind) -> bool:
-    """Does a device of this kind do, as far as ids, type and tags go?"""
-    return has_tags(request, kind) and is_wanted_type(request, kind) and is_managed_as_wanted(request, kind)
+    """Does a device of this kind satisfy the request, apart from NUMA?"""
+    return (
+        has_tags(request, kind)
+        and has_requested_type(request, kind)
+        and has_requested_management(request, kind)
+    )
 
 
 def _agree(alternative: Mapping[str, str | None], kind: Kind, keys: Collection[str]) -> bool:
@@ -94,7 +98,7 @@ def _same(wanted: str | None, found: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Affinity:
-    """Where an instance's memory is. ``cells`` are host NUMA nodes; empty: it has no NUMA topology.
+    """Where an instance runs. ``cells`` are host NUMA nodes; empty: it has no NUMA topology.
 
     ``sockets`` gives the socket of each of the host's NUMA nodes, None where the host does not say.
     """
@@ -103,7 +107,7 @@ class Affinity:
     sockets: Mapping[int, int | None] = field(default_factory=dict)
 
     def distance(self, policy: NumaPolicy, node: int | None) -> int | None:
-        """How far a device at ``node`` is: 0 is best, None is not allowed under the policy."""
+        """How far a device at ``node`` is: 0 is best; None: the policy does not allow it."""
         if not self.cells or node in self.cells:
             return 0
         match policy:
