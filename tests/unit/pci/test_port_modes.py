@@ -30,14 +30,14 @@ HARDEST = (Path(__file__).parent / "hardest_hosts.txt").read_text().splitlines()
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.lists(st.integers(0, 31), max_size=12))
 def test_numbers_of_all_subsets_are_counted_at_once(counts: list[int], masks: list[int]) -> None:
     subsets = Subsets(len(counts), sum(counts) + len(masks))
-    masks = [mask & subsets.everyone for mask in masks]
+    masks = [mask & subsets.all_requests for mask in masks]
     surpluses = subsets.guards - subsets.demand(counts) + sum(subsets.supply(mask) for mask in masks)
     expected = [
         sum(bool(mask & subset) for mask in masks)
         - sum(count for number, count in enumerate(counts) if subset >> number & 1)
-        for subset in range(subsets.everyone + 1)
+        for subset in range(subsets.all_requests + 1)
     ]
-    assert [subsets.surplus(surpluses, subset) for subset in range(subsets.everyone + 1)] == expected
+    assert [subsets.surplus(surpluses, subset) for subset in range(subsets.all_requests + 1)] == expected
     assert subsets.none_short(surpluses) == all(number >= 0 for number in expected)
     shortest = subsets.shortest(surpluses)
     if min(expected) >= 0:
