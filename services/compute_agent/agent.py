@@ -1,4 +1,4 @@
-"""The compute agent of one host, as something that starts and stops."""
+"""The compute agent of one host: its endpoint, and how it starts and stops."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.messages import Step
 from portclaim.common.rpc.transport import transport
+from portclaim.services.compute_agent.cached_scanner import CachedScanner
+from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.base import load_driver
 from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
-from portclaim.services.compute_agent.outlook import Outlook
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.reporter import Reporter
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
@@ -33,7 +34,6 @@ from portclaim.services.compute_agent.step_queue import Job, StepQueue
 from portclaim.services.compute_agent.steps import StepRunner
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
 from portclaim.services.compute_agent.uevents import Uevents, Watcher
-from portclaim.services.compute_agent.voice import Voice
 
 if TYPE_CHECKING:
     import oslo_messaging
@@ -44,7 +44,7 @@ LEDGER = "steps.sqlite"
 
 
 class ComputeAgentEndpoint(Endpoint):
-    """What this host is told to do; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
+    """What services call on this host; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
 
     def __init__(self, queue: StepQueue) -> None:
         self._queue = queue
@@ -64,21 +64,21 @@ class ComputeAgentEndpoint(Endpoint):
 
 
 class ComputeAgent:
-    """One host: publishes its devices, moves them to guests and back, repairs what was interrupted.
+    """Reports the devices of one host, attaches and detaches them, and repairs what was interrupted.
 
-    Everything it has to remember lies in ``<state_path>/<host>``. Steps are listened for only while
-    the conductor takes this agent for the host's: of two agents of one name, one works.
+    Its state is in ``<state_path>/<host>``. It takes steps only while the conductor accepts it as the agent
+    of this host. So only one of two agents with the same host name works.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        """Check the configuration. Raises :class:`InvalidConfiguration`; nothing is running yet."""
+        """Check the configuration, start nothing. Raises :class:`InvalidConfiguration`."""
         self._conf = conf
         self._identity = Identity(Path(conf.state_path), conf.host)
         self._identity.check()
         self._driver = load_driver(conf.compute_agent.driver, conf, self._identity.path)
         self._tree = SysfsTree(conf.compute_agent.sysfs_root)
         self._scanner = Scanner(self._tree)
-        self._outlook = Outlook(self._scanner)
+        self._cached_scanner = CachedScanner(self._scanner)
         self._specs = self._read_device_spec()
         self._out_of_reach: set[PciAddress] = set()
         self._lifecycle = threading.Lock()
@@ -89,9 +89,9 @@ class ComputeAgent:
         self._stopping = False
 
     def start(self) -> None:
-        """Return once the conductor has taken this host's inventory and its steps are listened for.
+        """Return when the conductor has accepted this host's inventory and the agent takes steps.
 
-        Where no conductor answers, that is when one does; :meth:`stop` ends the wait.
+        While no conductor answers, this waits. :meth:`stop` ends the wait.
         """
         conf = self._conf
         with self._lifecycle, ExitStack() as opened:
@@ -109,7 +109,7 @@ class ComputeAgent:
             self._queue = StepQueue(lambda job: self._work(runner, job), conf.rpc.threads)
             self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
             self._reporter = Reporter(
-                Voice(ConductorClient(self._bus, conf), conf.host, agent_id),
+                ConductorLink(ConductorClient(self._bus, conf), conf.host, agent_id),
                 self._repair,
                 self._take_inventory,
                 self._own,
@@ -124,14 +124,14 @@ class ComputeAgent:
         self._ready.wait()
 
     def stop(self) -> None:
-        """Take no more steps, finish those in hand, tell how they ended, and return."""
+        """Take no more steps, finish those in hand, answer them, and return."""
         self._stopping = True
         self._ready.set()
         with self._lifecycle:
             self._running.close()
 
     def _read_device_spec(self) -> DeviceSpecs:
-        """Understand it once, with what can be known before a driver may have built the host."""
+        """Parse device_spec once, before the driver may have built the host."""
         is_there = (self._tree.root / PCI_DEVICES).is_dir()
         try:
             host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
@@ -142,38 +142,38 @@ class ComputeAgent:
             raise InvalidConfiguration(f"[compute_agent] sysfs_root: {error}") from error
 
     def _take_inventory(self) -> Inventory:
-        scan = self._outlook.scan()
-        held_back = {**self._repair.held_back(), **self._driver.troubles()}
+        scan = self._cached_scanner.scan()
+        held_back = {**self._repair.held_back(), **self._driver.problems()}
         cells = read_numa_cells(self._tree)
         return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
 
     def _watch(self, opened: ExitStack) -> None:
-        """Have changes of a real host published as they happen; other trees send no events."""
+        """Report changes of a real host as they happen. Other trees send no events."""
         if self._tree.root != KERNELS_OWN:
             return
         try:
             watcher = Watcher(Uevents(), self._see)
         except (OSError, ImportError) as error:
-            LOG.warning("changes of this host are seen only every report_interval: %s", error)
+            LOG.warning("changes of this host are reported only every report_interval: %s", error)
             return
         watcher.start()
         opened.callback(watcher.end)
-        self._outlook.is_watched = watcher.is_alive
-        self._see(None)  # what happened before somebody watched
+        self._cached_scanner.is_watched = watcher.is_alive
+        self._see(None)  # what changed before the watcher started
 
     def _see(self, changed: frozenset[PciAddress] | None) -> None:
-        self._outlook.note(changed)
+        self._cached_scanner.invalidate(changed)
         self._reporter.wake()
 
     def _work(self, runner: StepRunner, job: Job) -> None:
         ending = runner.run(job)
-        # Before the kernel's own word, so that the inventory that precedes the answer shows it.
-        self._outlook.note(PciAddress.parse(device.address) for device in job.step.devices)
+        # Before the kernel's event comes, so that the inventory before the answer shows the change.
+        self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
         if ending is not None:
             self._reporter.answer(job.step, ending)
 
     def _own(self, is_ours: bool) -> None:
-        """Listen for steps, or stop listening."""
+        """Take steps, or stop taking them."""
         with self._listening:
             if not is_ours and self._server is not None:
                 finish(self._server)

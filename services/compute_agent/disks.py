@@ -1,4 +1,4 @@
-"""What of a host's own lies on the disks of a device: file systems, swap, volumes."""
+"""Does the host use the disks of a device: for file systems, swap, volumes?"""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _CONTROLLER = re.compile(r"nvme\d+")
 
 
 def host_uses(tree: SysfsTree, address: PciAddress, proc: Path = Path("/proc")) -> str | None:
-    """A disk of this device that the host uses, and for what; None where there is no such.
+    """A disk of this device that the host uses, and for what; None: it uses none.
 
-    It does if a disk or a partition is mounted or swapped to (proc(5): ``mountinfo``, ``swaps``), or
-    if something stands on it: a RAID, a volume group, an encryption (kernel ABI, ``holders``). Mounts
-    are those of this process and, where it is to be seen, of process 1. What a process reads and
-    writes without any of these is not seen, and neither is ZFS.
+    The host uses a disk if it or a partition of it is mounted or used as swap (proc(5): ``mountinfo``,
+    ``swaps``), or if a RAID, a volume group or an encryption is built on it (kernel ABI, ``holders``). Mounts
+    are those of this process and, if they are visible, of process 1. Other use by a process, and ZFS, is not
+    detected.
     """
     uses = _uses(proc)
     for name in sorted(_disks_of(tree, address)):
         holders = sorted(tree.names(f"{_BLOCK}/{name}/holders") or ())
         if holders:
-            return f"{', '.join(holders)} stands on {name}"
+            return f"{', '.join(holders)} is built on {name}"
         for key in (name, tree.text(f"{_BLOCK}/{name}/dev") or ""):
             if key in uses:
                 return f"{name} is {uses[key]}"
@@ -35,7 +35,10 @@ def host_uses(tree: SysfsTree, address: PciAddress, proc: Path = Path("/proc")) 
 
 
 def _disks_of(tree: SysfsTree, address: PciAddress) -> Iterator[str]:
-    """Its disks and their partitions. Of NVMe with several paths, the disk belongs to the subsystem."""
+    """The disks of the device and their partitions.
+
+    An NVMe disk with several paths belongs to its subsystem.
+    """
     marks = {str(address)}
     for subsystem in tree.names(_CONTROLLERS) or ():
         entries = tree.names(f"{_CONTROLLERS}/{subsystem}") or ()

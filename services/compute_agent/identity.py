@@ -1,4 +1,4 @@
-"""Who an agent is: a UUID that outlives restarts, and a lock that lets nobody else be it meanwhile."""
+"""The identity of an agent: a UUID that survives restarts, and a lock against a second agent with it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Identity:
         self._file: int | None = None
 
     def take(self) -> UUID:
-        """Be the agent of this host until :meth:`give_back`.
+        """Become the agent of this host until :meth:`give_back`.
 
-        Raises :class:`InvalidConfiguration` where another process or thread is it already, or where
-        the directory cannot be written.
+        Raises :class:`InvalidConfiguration` if another process or thread already is, or if the directory
+        cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class Identity:
         return agent_id
 
     def give_back(self) -> None:
-        """Let another agent be this one."""
+        """Give up the identity."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

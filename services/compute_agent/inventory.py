@@ -1,4 +1,4 @@
-"""What a host reports: its devices as device_spec takes them, and a digest that names the content."""
+"""The inventory that a host reports: the devices that device_spec matches, and a digest of the content."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _CONTENT = TypeAdapter(tuple[list[DeviceReport], list[NumaCell]])
 
 @dataclass(frozen=True)
 class Inventory:
-    """What is published of a host, in order of address."""
+    """The inventory of a host, in order of address."""
 
     devices: list[DeviceReport]
     numa_cells: list[NumaCell]
 
     @cached_property
     def digest(self) -> str:
-        """The same for the same content, on every machine and in every run (SHA-256)."""
+        """SHA-256 of the content: the same for the same content on every machine and in every run."""
         return hashlib.sha256(_CONTENT.dump_json((self.devices, self.numa_cells))).hexdigest()
 
 
@@ -43,12 +43,12 @@ def take_inventory(
     held_back: Mapping[PciAddress, str],
     out_of_reach: set[PciAddress],
 ) -> Inventory:
-    """Apply ``[pci] device_spec``, as it was understood at the start, to what was scanned.
+    """Apply ``[pci] device_spec``, as it was parsed at the start, to a scan.
 
-    Reported is what an entry takes, and the PF of a VF that one takes, though not offered where no
-    entry takes it too. ``held_back`` says which devices are not usable now, and why, beyond what
-    the scan itself found. A device that no entry can name is warned of once: ``out_of_reach``
-    remembers these.
+    The inventory has the devices that an entry matches, and the PF of each such VF. A PF that no entry
+    matches is reported as not offered. ``held_back`` are devices that are not usable now, with the reason,
+    beyond those that the scan found. ``out_of_reach`` are devices that no entry can name: each gets one
+    warning.
     """
     host = HostView.of(scan.devices)
     specs = specs.seen_from(host)
@@ -72,7 +72,7 @@ def _match(
         return specs.match(device, host)
     except DeviceOutOfReach as error:
         if device.address not in out_of_reach:
-            LOG.warning("not offered: %s", error)
+            LOG.warning("a device is not offered: %s", error)
             out_of_reach.add(device.address)
         return None
 

@@ -1,4 +1,4 @@
-"""What the kernel is asked to do with a device, through sysfs and without ever waiting for it for ever."""
+"""Writes to sysfs that bind drivers, make VFs and reset devices. Each write has a deadline."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class KernelRefused(DriverError):
 
 
 class KernelBlocked(DriverError):
-    """The kernel has not answered a write in time, and may not until a guest lets go of something."""
+    """The kernel has not answered a write in time. It may answer only after a guest has released a device."""
 
 
 class Kernel:
-    """Moves devices between drivers and makes VFs. All methods may be called again at any point.
+    """Binds devices to drivers and makes VFs. All methods may be called again at any point.
 
-    Each write is made by a helper process. One that does not end in ``timeout`` seconds is left
-    alone, and until it ends its device is ``blocked``: nothing more is written to it.
+    A helper process makes each write. If it does not end within ``timeout`` seconds, its device is
+    ``blocked`` until it ends: nothing more is written to the device.
     """
 
     def __init__(self, tree: SysfsTree, timeout: float, vfio: Path = Path("/dev/vfio")) -> None:
@@ -46,26 +46,26 @@ class Kernel:
         self._waiting: dict[PciAddress, tuple[subprocess.Popen[bytes], str]] = {}
 
     def blocked(self) -> Mapping[PciAddress, str]:
-        """The devices about which a write has not returned, and what was written."""
+        """The devices whose last write has not returned, with the reason."""
         with self._lock:
             for address in [key for key, (helper, _) in self._waiting.items() if helper.poll() is not None]:
-                LOG.warning("the kernel has let go of %s", address)
+                LOG.warning("the kernel has answered the write to %s", address)
                 del self._waiting[address]
             return {
-                address: f"stuck in the kernel, which has not answered a write to {path}"
+                address: f"blocked: the kernel has not answered a write to {path}"
                 for address, (_, path) in self._waiting.items()
             }
 
     def driver(self, address: PciAddress) -> str | None:
-        """The driver that has the device now."""
+        """The driver of the device now."""
         return self._tree.link(f"{PCI_DEVICES}/{address}/driver")
 
     def override(self, address: PciAddress) -> str | None:
-        """The driver that somebody named for the device (``driver_override``)."""
+        """The ``driver_override`` of the device."""
         text = self._tree.text(f"{PCI_DEVICES}/{address}/driver_override")
         return None if text in {None, "", _NO_OVERRIDE} else text
 
-    def lend(self, address: PciAddress) -> None:
+    def bind_to_vfio(self, address: PciAddress) -> None:
         """Bind the device to vfio-pci. Raises :class:`DriverError`."""
         if self.driver(address) == VFIO:
             return
@@ -75,13 +75,13 @@ class Kernel:
         self._write(address, "bus/pci/drivers_probe", str(address))
         if self.driver(address) != VFIO:
             raise DriverError(
-                f"{address} did not go to {VFIO}: load that module, and look in the kernel's log"
+                f"{address} was not bound to {VFIO}: load that module, and see the kernel's log"
             )
 
-    def give_back(self, address: PciAddress, override: str | None) -> None:
-        """Let the kernel choose the driver again, or the one that ``override`` names.
+    def return_to_driver(self, address: PciAddress, override: str | None) -> None:
+        """Let the kernel choose the driver, or bind the one that ``override`` names.
 
-        Blocks, and so raises :class:`KernelBlocked`, while a guest has the device open.
+        Raises :class:`KernelBlocked` while a guest has the device open.
         """
         path = f"{PCI_DEVICES}/{address}"
         self._write(address, f"{path}/driver_override", override or "\n")
@@ -95,9 +95,9 @@ class Kernel:
         self._write(pf, f"{PCI_DEVICES}/{pf}/sriov_numvfs", str(count))
 
     def reset(self, address: PciAddress) -> bool:
-        """Reset this one function, where it can be reset without its neighbours. Was it?
+        """Reset this function if that does not reset other functions too. Answers whether it was reset.
 
-        Kernels before 5.15 do not say how they would (``reset_method``): the function is then left alone.
+        Kernels before 5.15 do not show ``reset_method``: then the function is not reset.
         """
         methods = (self._tree.text(f"{PCI_DEVICES}/{address}/reset_method") or "").split()
         if _FUNCTION_LEVEL.isdisjoint(methods):
@@ -106,9 +106,9 @@ class Kernel:
         return True
 
     def in_use(self, address: PciAddress) -> bool:
-        """Has a process, a guest most likely, the device open through vfio?
+        """Does a process, usually a guest, have the device open through vfio?
 
-        A vfio group can be open only once, so that opening it tells. Raises :class:`DriverError`.
+        A vfio group can be open only once, so this tries to open it. Raises :class:`DriverError`.
         """
         group = self._tree.link(f"{PCI_DEVICES}/{address}/iommu_group")
         if group is None or self.driver(address) != VFIO:
@@ -131,13 +131,13 @@ class Kernel:
         try:
             code = helper.wait(self._timeout)
         except subprocess.TimeoutExpired:
-            helper.kill()  # heeded when the kernel lets go, and not before: it is not waited for
+            helper.kill()  # takes effect when the kernel answers; nothing waits for that
             with self._lock:
                 self._waiting[address] = helper, path
             LOG.error("the kernel does not answer: %s to %s", text, path)  # noqa: TRY400 - nothing failed here
             raise KernelBlocked(
-                f"{address} is stuck in the kernel, which has not answered a write to {path} "
-                f"in {self._timeout:g} s: look for a guest that still holds it or one of its VFs"
+                f"{address} is blocked: the kernel has not answered a write to {path} "
+                f"in {self._timeout:g} s: look for a guest that still has it or one of its VFs"
             ) from None
         if code:
             raise KernelRefused(f"{address}: the kernel refused {text.strip()!r} for {path}: {_reason(code)}")

@@ -1,4 +1,4 @@
-"""What became of each claim's latest step here, so that no step is done twice or after a later one."""
+"""The ledger: how each claim's latest step ended here, so that no step is done twice or after a later one."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Ending:
         return self.outcome if self.reason is None else f"{self.outcome}: {self.reason}"
 
 
-class Overtaken(Exception):
-    """A later step of the claim was begun here already; this one is to be dropped."""
+class Superseded(Exception):
+    """A later step of the claim has begun on this host: drop this one."""
 
 
 class Ledger:
-    """One row per claim, its highest step. Written before a step begins and after it ended."""
+    """One row per claim, for its highest step. Written before the step begins and after it has ended."""
 
     def __init__(self, path: Path) -> None:
-        """Open the ledger and forget claims that were last heard of more than ``KEEP_DAYS`` ago and ended."""
+        """Open the ledger and delete ended claims whose last change is more than ``KEEP_DAYS`` ago."""
         self._store = LocalStore(path, _SCHEMA)
         with self._store.transaction() as sql:
             sql.execute(
@@ -51,16 +51,18 @@ class Ledger:
             )
 
     def begin(self, step: Step, again: bool = False) -> Ending | None:
-        """Note that the step begins and answer None; or answer how it ended, if it is not to be done.
+        """Record that the step begins and answer None; or answer how it ended, if it must not be done again.
 
-        A failed attach is final: the claim's devices may be another's by now. A failed detach is
-        tried again. ``again`` has a step done that was done before. Raises :class:`Overtaken`.
+        A failed attach is final: another claim may hold the devices now. A failed detach is tried again.
+        ``again``: do the step even if it was done before. Raises :class:`Superseded`.
         """
         claim = str(step.claim_id)
         with self._store.transaction() as sql:
             row = sql.execute("SELECT * FROM steps WHERE claim_id = ?", (claim,)).fetchone()
             if row is not None and row["step"] > step.step:
-                raise Overtaken(f"claim {claim}: step {step.step} was overtaken by step {row['step']}")
+                raise Superseded(
+                    f"claim {claim}: step {step.step} is stale: it was sent before step {row['step']}"
+                )
             if row is not None and row["step"] == step.step:
                 is_final = {"done": not again, "failed": step.action == "attach", None: False}
                 if is_final[row["outcome"]]:
@@ -72,7 +74,7 @@ class Ledger:
         return None
 
     def finish(self, step: Step, ending: Ending) -> None:
-        """Note how a step ended that was begun."""
+        """Record how a step ended."""
         with self._store.transaction() as sql:
             sql.execute(
                 "UPDATE steps SET outcome = ?, reason = ?, changed_at = unixepoch()"
@@ -81,13 +83,13 @@ class Ledger:
             )
 
     def latest(self, claim_id: UUID) -> int:
-        """The highest step seen of a claim; 0 for a claim never seen."""
+        """The highest step of a claim; 0 for an unknown claim."""
         with self._store.transaction() as sql:
             row = sql.execute("SELECT step FROM steps WHERE claim_id = ?", (str(claim_id),)).fetchone()
         return row["step"] if row else 0
 
     def not_attached(self) -> AbstractSet[UUID]:
-        """The claims whose attach failed: whatever a guest has for them was left behind."""
+        """The claims whose attach failed. A device that a guest still has for one of them is a leftover."""
         with self._store.transaction() as sql:
             rows = sql.execute(
                 "SELECT claim_id FROM steps WHERE action = 'attach' AND outcome = 'failed'"

@@ -1,4 +1,4 @@
-"""What sysfs does not tell of network interfaces: default routes, permanent MACs. Asked over rtnetlink(7)."""
+"""What sysfs does not show of network interfaces: default routes and permanent MACs, from rtnetlink(7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scan reads of a machine's sysfs, written down, so that the machine can be tested with elsewhere."""
+"""A recording of what a scan reads from a machine's sysfs, for tests on another machine."""
 
 from __future__ import annotations
 

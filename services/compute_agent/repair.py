@@ -1,4 +1,6 @@
-"""Compare what the conductor says this host should hold with what its guests have, and heal."""
+"""Repair: compare the conductor's live claims of this host with what its guests have, and correct the
+difference.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ LOG = logging.getLogger(__name__)
 
 
 class Repair:
-    """Gives back to guests what they lost, and takes back what claims that have ended left behind.
+    """Attaches again what guests have lost, and detaches what ended claims have left in guests.
 
-    Nothing is detached but for a claim that the conductor knows to have ended. What Portclaim did
-    not attach is held back from being offered; so is what it attached for a claim that has ended, until
-    it is detached, and for one of which nothing is known, be it not yet or, after an old backup of the
-    database was restored, no longer.
+    It detaches devices only of claims that the conductor knows to have ended. Three kinds of devices are held
+    back, that is reported as unusable: those that Portclaim did not attach; those of an ended claim until
+    they are detached; and those of a claim that the conductor does not know, for example after an old backup
+    of the database was restored.
     """
 
     def __init__(
@@ -39,47 +41,54 @@ class Repair:
         self._held_back: Mapping[PciAddress, str] = {}
 
     def run(self, ask: Callable[[Collection[UUID]], Holdings]) -> None:
-        """Ask the conductor about the claims found here, and put right what differs.
+        """Ask the conductor about the claims found on this host, and correct the difference.
 
-        Asked after a look at what guests have. Steps that arrive meanwhile are newer, and win by number.
+        It asks after it has read what guests have. Steps that arrive meanwhile have higher numbers and win.
         """
         attached = self._driver.attachments()
-        away = {*attached, *self._driver.lent()}
-        found = {held.claim_id for held in away if held.claim_id is not None}
+        outside = {*attached, *self._driver.handed_over()}
+        found = {held.claim_id for held in outside if held.claim_id is not None}
         try:
             answer = ask(found)
         except UnknownHost:
             self._unconfirmed = frozenset(found)
             raise
         for holding in answer.holdings:
-            self._mend(holding, {str(held.address) for held in attached if held.claim_id == holding.claim_id})
+            self._reattach(
+                holding, {str(held.address) for held in attached if held.claim_id == holding.claim_id}
+            )
         self._ended = frozenset(answer.ended)
         for claim_id in answer.ended:
-            self._clear(claim_id, [held for held in away if held.claim_id == claim_id])
+            self._detach_leftovers(claim_id, [held for held in outside if held.claim_id == claim_id])
         unknown = found - {holding.claim_id for holding in answer.holdings} - set(answer.ended)
         for claim_id in unknown - self._unconfirmed:
-            LOG.error("claim %s, whose devices stay where they are, is not known to the conductor", claim_id)
+            LOG.error(
+                "the conductor does not know claim %s: its devices stay where they are and are not offered",
+                claim_id,
+            )
         self._unconfirmed = frozenset(unknown)
 
     def held_back(self) -> Mapping[PciAddress, str]:
-        """Devices that guests have without right, and in whose guest each is.
+        """Devices that guests have without a live claim, and in which guest each is.
 
-        As it was, where the hypervisor does not say now.
+        If the hypervisor does not answer, this is what it said last.
         """
-        doubtful = self._unconfirmed | self._ended | self._ledger.not_attached() | {None}
+        without_claim = self._unconfirmed | self._ended | self._ledger.not_attached() | {None}
         try:
-            away = {*self._driver.attachments(), *self._driver.lent()}
+            outside = {*self._driver.attachments(), *self._driver.handed_over()}
         except DriverError as error:
-            LOG.warning("who has which device is as it was last known: %s", error)
+            LOG.warning(
+                "the hypervisor does not say which guest has which device, its last answer counts: %s", error
+            )
             return self._held_back
         self._held_back = {
             held.address: f"in instance {held.instance_id}, {_on_whose_behalf(held.claim_id)}"
-            for held in away
-            if held.claim_id in doubtful
+            for held in outside
+            if held.claim_id in without_claim
         }
         return self._held_back
 
-    def _mend(self, holding: Holding, attached: set[str]) -> None:
+    def _reattach(self, holding: Holding, attached: set[str]) -> None:
         missing = {device.address for device in holding.devices} - attached
         if holding.status == "allocated" and not missing:
             return
@@ -99,11 +108,11 @@ class Repair:
         )
         self._put(Job(step, again=holding.status == "allocated"))
 
-    def _clear(self, claim_id: UUID, leftovers: Sequence[Attachment]) -> None:
+    def _detach_leftovers(self, claim_id: UUID, leftovers: Sequence[Attachment]) -> None:
         addresses = sorted({held.address for held in leftovers})
         devices = [device for address in addresses if (device := self._look(address)) is not None]
         LOG.warning(
-            "claim %s has ended: taking back %s", claim_id, ", ".join(device.address for device in devices)
+            "claim %s has ended: detaching %s", claim_id, ", ".join(device.address for device in devices)
         )
         if devices:
             step = Step(

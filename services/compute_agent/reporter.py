@@ -1,4 +1,4 @@
-"""The agent's one voice: inventory first, then the answers to steps, in this order and never two at once."""
+"""Reports to the conductor, from one thread: first the inventory, then the answers to steps."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from portclaim.common.errors import (
     UnknownHost,
 )
 from portclaim.common.rpc.messages import Step
+from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.inventory import Inventory
 from portclaim.services.compute_agent.ledger import Ending
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.scanner import ScanError
-from portclaim.services.compute_agent.voice import Voice
 
 LOG = logging.getLogger(__name__)
 
 REPAIR_INTERVAL = 60.0
-LAST_WORDS = 5.0  # seconds
+LAST_REPORT = 5.0  # seconds
 
 _NOT_WANTED = (StaleStep, ClaimNotFound, InvalidRequest, HostOwnedByAnotherAgent)
 
@@ -44,28 +44,28 @@ class _Answer(NamedTuple):
 
 
 class Reporter(threading.Thread):
-    """Publishes every ``interval`` seconds, and at once when woken or given an answer.
+    """Reports every ``interval`` seconds, and at once when woken or given an answer.
 
-    An answer is told only after an inventory that was taken later than the step's end, so that the
-    conductor knows the VFs of a port before it hears that the port is back. While the conductor
-    does not answer, a round is made again and again, and no answer is forgotten.
+    An answer is sent after an inventory that was taken after the step's end. So the conductor knows the VFs
+    of a port before it hears that the port is back. While the conductor does not answer, rounds are repeated
+    and no answer is lost.
 
-    Repair comes first in the first round, and then again after ``REPAIR_INTERVAL`` seconds, and whenever
-    the conductor has forgotten the inventory or refuses an attach that was done.
-    ``take_inventory`` scans the host. ``own`` is called with True once the conductor takes this
-    agent for the host's, and with False once it takes another for it.
+    The first round begins with a repair. A repair also comes every ``REPAIR_INTERVAL`` seconds, and when the
+    conductor asks for a full inventory or refuses a successful attach. ``take_inventory`` scans the host.
+    ``own`` is called with True when the conductor accepts this agent as the host's, and with False when it
+    accepts another agent.
     """
 
     def __init__(
         self,
-        voice: Voice,
+        conductor: ConductorLink,
         repair: Repair,
         take_inventory: Callable[[], Inventory],
         own: Callable[[bool], None],
         interval: float,
     ) -> None:
-        super().__init__(name=f"reporter of {voice.host}", daemon=True)
-        self._voice = voice
+        super().__init__(name=f"reporter of {conductor.host}", daemon=True)
+        self._conductor = conductor
         self._repair = repair
         self._take_inventory = take_inventory
         self._own = own
@@ -79,27 +79,27 @@ class Reporter(threading.Thread):
         self._ending = threading.Event()
 
     def answer(self, step: Step, ending: Ending) -> None:
-        """Tell the conductor how a step ended, as soon as it can be told."""
+        """Send the answer to a step as soon as possible."""
         with self._lock:
             self._answers[step.claim_id] = _Answer(step, ending)
         self.wake()
 
     def wake(self) -> None:
-        """Have a look at the host now."""
+        """Report now."""
         self._woken.set()
 
     def end(self) -> None:
-        """Tell what is still to be told, if the conductor can be reached soon, and return.
+        """Send the answers that are left, if the conductor answers soon, and return.
 
-        An answer that it does not hear now it asks for again, and the ledger has it.
+        The conductor sends the step again if it gets no answer, and the ledger has the answer.
         """
         self._ending.set()
         self.wake()
         if self.is_alive():
-            self.join(LAST_WORDS)
+            self.join(LAST_REPORT)
 
     def run(self) -> None:
-        """Rounds without end; no fault of one ends the next."""
+        """Rounds until the end. An error in one round does not prevent the next."""
         told = True
         while not self._ending.is_set():
             self._woken.clear()
@@ -109,7 +109,7 @@ class Reporter(threading.Thread):
             self._round_until_told()
 
     def _round_until_told(self) -> bool:
-        """Was everything told? Not so only when the end came first."""
+        """Was everything sent? False if the agent was stopped first."""
         again = tenacity.Retrying(
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=self._interval),
             stop=tenacity.stop_when_event_set(self._ending),
@@ -132,32 +132,32 @@ class Reporter(threading.Thread):
             return
         self._repaired_at = time.monotonic()
         try:
-            self._repair.run(self._voice.holdings)
+            self._repair.run(self._conductor.holdings)
             self._repaired = True
         except UnknownHost:
-            self._repaired = True  # a host without a past
+            self._repaired = True  # a host that the conductor does not know
         except ServiceUnavailable:
-            self._repaired_at = -math.inf  # who knows what is decided meanwhile
+            self._repaired_at = -math.inf  # claims may change before the next try
             raise
         except DriverError as error:
-            LOG.warning("not repaired yet: %s", error)
-            self._repaired, self._repaired_at = True, -math.inf  # in the next round, but that in its time
+            LOG.warning("the repair failed and is tried again: %s", error)
+            self._repaired, self._repaired_at = True, -math.inf  # again in the next regular round
         except HostOwnedByAnotherAgent:
-            pass  # this one's report may take the host over, if that other is silent
+            pass  # the report takes the host over if the other agent is silent
 
     def _publish(self) -> bool:
-        """Is this host ours?"""
+        """Does the conductor accept this agent as the host's?"""
         inventory = self._take_inventory()
         try:
-            if inventory.digest == self._published and self._voice.publish(inventory, in_full=False):
-                # Claims may have been ended there unasked: what they have left here is not to be offered.
+            if inventory.digest == self._published and self._conductor.publish(inventory, in_full=False):
+                # Claims may have been ended by force: their devices here must not be offered.
                 self._published, self._repaired_at = None, -math.inf
                 self._repair_once()
                 inventory = self._take_inventory()
             if inventory.digest != self._published:
-                self._voice.publish(inventory, in_full=True)
+                self._conductor.publish(inventory, in_full=True)
         except HostOwnedByAnotherAgent as error:
-            LOG.error("no steps are taken: %s", error)  # noqa: TRY400 - the message says it all
+            LOG.error("this agent takes no steps: %s", error)  # noqa: TRY400 - the message says it all
             self._published, self._repaired = None, False
             self._own(False)
             return False
@@ -171,13 +171,13 @@ class Reporter(threading.Thread):
         failure: ServiceFailed | None = None
         for answer in answers:
             try:
-                self._voice.answer(answer.step, answer.ending)
+                self._conductor.answer(answer.step, answer.ending)
             except _NOT_WANTED as error:
-                LOG.info("an answer is not wanted: %s", error)
+                LOG.info("the conductor does not want an answer: %s", error)
                 if (answer.step.action, answer.ending.outcome) == ("attach", "done"):
                     self._repaired_at = -math.inf
                     self.wake()
-            except ServiceFailed as error:  # of this answer perhaps: the others are not to wait for it
+            except ServiceFailed as error:  # perhaps only for this answer: go on with the others
                 failure = error
                 continue
             with self._lock:
@@ -190,6 +190,6 @@ class Reporter(threading.Thread):
 def _log_failure(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if isinstance(error, PortclaimError | ScanError):
-        LOG.warning("the conductor is told later: %s", error)
+        LOG.warning("reporting to the conductor failed and is tried again: %s", error)
     else:
-        LOG.error("the conductor is told later", exc_info=error)
+        LOG.error("reporting to the conductor failed and is tried again", exc_info=error)

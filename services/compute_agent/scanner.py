@@ -22,12 +22,15 @@ _BRIDGE = "06"  # base class of host bridges, root ports and switches (PCI Code 
 
 
 class ScanError(RuntimeError):
-    """The tree could not be read as a whole: it is no sysfs, or it moved during every attempt."""
+    """The tree could not be read consistently: it is not a sysfs tree, or it changed during every attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a host has, in order of address. ``problems`` says which of it is not usable now, and why."""
+    """The devices of a host, in order of address.
+
+    ``problems``: those that are not usable now, with the reason.
+    """
 
     devices: tuple[PciDevice, ...]
     problems: Mapping[PciAddress, str] = field(default_factory=dict)
@@ -36,8 +39,8 @@ class Scan:
 @dataclass(frozen=True, slots=True)
 class _Function:
     device: PciDevice
-    vfs: frozenset[PciAddress] = frozenset()  # where the virtfn* links lead
-    vf_range: frozenset[PciAddress] = frozenset()  # where VFs of this PF can be, by arithmetic
+    vfs: frozenset[PciAddress] = frozenset()  # the targets of the virtfn* links
+    vf_range: frozenset[PciAddress] = frozenset()  # possible addresses of VFs of this PF
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +48,23 @@ class _Reading:
     functions: Mapping[PciAddress, _Function]
     names: Mapping[str, PciAddress]  # of these functions
     bridges: frozenset[str]
-    broken: frozenset[str]  # names without ids: on their way in or out, or never complete
-    moved: bool  # the list of devices changed while they were read
+    broken: frozenset[str]  # names without ids: appearing, disappearing, or never complete
+    moved: bool  # the list of devices changed while it was read
 
 
 _NOTHING = _Reading({}, {}, frozenset(), frozenset(), moved=False)
 
 
 class Scanner:
-    """Reads one tree again and again, all of it or what has changed; VPD, slow to read, only once.
+    """Reads one tree, completely or only what has changed. It reads VPD only once, because that is slow.
 
     The type is decided as Nova's libvirt driver does: a VF has ``physfn``; a PF has VFs or a
-    ``sriov_totalvfs`` above 0. ``sriov_numvfs`` is never read: the kernel answers it under the
-    device's lock, so that its reader hangs while a blocked unbind holds that lock. The ``virtfn*``
-    links tell the same without a lock.
+    ``sriov_totalvfs`` above 0. ``sriov_numvfs`` is never read: the kernel takes the device's lock for it, so
+    a reader hangs while a blocked unbind holds that lock. The ``virtfn*`` links give the same without a lock.
     """
 
     def __init__(self, tree: SysfsTree, macs: Callable[[], Mapping[str, str]] | None = None) -> None:
-        """``macs`` tells the MACs that sysfs does not show; for the kernel's own tree, rtnetlink does."""
+        """``macs`` gives the MACs that sysfs does not show; for the kernel's own tree, rtnetlink gives them."""
         self._tree = tree
         self._macs = macs or (permanent_addresses if tree.root == KERNELS_OWN else dict)
         self._serials: dict[tuple[PciAddress, int | None], str | None] = {}
@@ -70,11 +72,11 @@ class Scanner:
         self._last: _Reading | None = None
 
     def scan(self) -> Scan:
-        """Read all functions but bridges.
+        """Read all functions except bridges.
 
-        A pass during which something came, went or was half linked is thrown away and made again,
-        unless the next pass finds the very same: then it is no movement but the state of the host,
-        and what does not fit is in ``problems``. Raises :class:`ScanError`.
+        If a function came, went or was only half linked during a pass, the pass is repeated. If the next pass
+        finds the same, this is the state of the host, and what is inconsistent is in ``problems``. Raises
+        :class:`ScanError`.
         """
         before: tuple[Scan, frozenset[str]] | None = None
         for _ in range(ATTEMPTS):
@@ -92,11 +94,11 @@ class Scanner:
         )
 
     def rescan(self, changed: Collection[PciAddress]) -> Scan:
-        """What :meth:`scan` would find, if nothing but ``changed`` is other than it was at the last one.
+        """What :meth:`scan` would find if only ``changed`` devices have changed since the last scan.
 
-        Read again are these, their partners in a PF's tree, and what has come; then, while things
-        move, what came meanwhile or does not fit; and everything, if that does not end. What changes
-        during the look is seen at the next, as events tell of it. Raises :class:`ScanError`.
+        It reads these again, their tree partners and new devices. While the tree changes, it reads again what
+        came meanwhile or is inconsistent, and in the end everything. Later changes have events of their own.
+        Raises :class:`ScanError`.
         """
         last = self._last
         if last is None:
@@ -112,22 +114,24 @@ class Scanner:
         return self.scan()
 
     def look(self, address: PciAddress) -> PciDevice | None:
-        """One function as it is now, whatever stands beside it; None where it is not."""
+        """One function as it is now, without regard to others; None if it does not exist."""
         path = f"{PCI_DEVICES}/{address}/"
         function = self._read(address, path, self._tree.text(path + "class"))
         return None if function is None else function.device
 
     def vfs(self, pf: PciAddress) -> tuple[PciAddress, ...]:
-        """The VFs that a port lists now, in order of address; none of what is no port."""
+        """The VFs that a port lists now, in order of address; empty for any other device."""
         path = f"{PCI_DEVICES}/{pf}/"
         targets = (self._tree.link(path + name) for name in self._virtfns(path))
         return tuple(sorted(PciAddress.parse(target) for target in targets if target is not None))
 
     def _read_all(self, last: _Reading = _NOTHING, stale: AbstractSet[PciAddress] = frozenset()) -> _Reading:
-        """Read what is there, without what ``last`` has of it and is not ``stale``."""
+        """Read all functions, except those that ``last`` has and that are not ``stale``."""
         names = self._tree.names(PCI_DEVICES)
         if names is None:
-            raise ScanError(f"{self._tree.root / PCI_DEVICES} is not there: this is the root of no sysfs")
+            raise ScanError(
+                f"{self._tree.root / PCI_DEVICES} does not exist: this is not the root of a sysfs tree"
+            )
         known = {
             name: address
             for name in names
@@ -152,7 +156,7 @@ class Scanner:
                 continue
             functions[address], read[name] = function, address
             parent = function.device.parent
-            if parent is not None and str(parent) in known:  # of a VF that came: it lists one more now
+            if parent is not None and str(parent) in known:  # of a new VF: it lists one more now
                 del known[str(parent)]
                 unread.append(str(parent))
         moved = set(self._tree.names(PCI_DEVICES) or ()) != set(names)
@@ -164,11 +168,11 @@ class Scanner:
         except InvalidPciAddress as error:
             if name not in self._unreadable:
                 self._unreadable.add(name)
-                LOG.warning("a PCI device is left out: %s", error)
+                LOG.warning("a PCI device is ignored: %s", error)
             return None
 
     def _read(self, address: PciAddress, path: str, class_id: str | None) -> _Function | None:
-        """One function, or None where it shows no ids."""
+        """One function, or None if it shows no ids."""
         tree = self._tree
         vendor, product = tree.text(path + "vendor"), tree.text(path + "device")
         if vendor is None or product is None:
@@ -200,7 +204,7 @@ class Scanner:
         links = self._virtfns(path)
         targets = [tree.link(path + name) for name in links]
         if not total and not links:
-            return _Function(device)  # its driver allows no VF: Nova takes it for a plain device
+            return _Function(device)  # its driver allows no VFs: for Nova it is a plain device
         pf = replace(
             device,
             dev_type=DeviceType.PF,
@@ -221,18 +225,18 @@ class Scanner:
         return [name for name in self._tree.names(path) or () if name.startswith("virtfn")]
 
     def _netdev(self, path: str) -> str | None:
-        """The function's network interface; the first port's, where several ports share one function."""
+        """The function's network interface; the first port's, if several ports share the function."""
         names = self._tree.names(path + "net")
         if not names:
             return None
         return min(names, key=lambda name: (self._tree.number(f"{path}net/{name}/dev_port") or 0, name))
 
     def _mac(self, path: str, netdev: str | None) -> str | None:
-        """The MAC that the card was made with.
+        """The permanent MAC of the card.
 
-        sysfs shows the current one and how it came about: 0 is the card's own (kernel ABI,
-        ``addr_assign_type``). A bond keeps what its members had before in ``perm_hwaddr``.
-        Where somebody set another, rtnetlink knows.
+        sysfs shows the current MAC and its origin: 0 is the card's own (kernel ABI, ``addr_assign_type``). A
+        bond keeps the MACs of its members in ``perm_hwaddr``. If another MAC was set, rtnetlink has the
+        permanent one.
         """
         if netdev is None:
             return None
@@ -243,7 +247,7 @@ class Scanner:
         return kept or self._macs().get(netdev)
 
     def _serial(self, address: PciAddress, path: str) -> str | None:
-        """Read once per device: the kernel fetches VPD four bytes at a time, by polling the card."""
+        """Read once per device, because the kernel reads VPD in steps of four bytes and polls the card."""
         key = address, self._tree.identity(path)
         if key not in self._serials:
             vpd = self._tree.binary(path + "vpd")
@@ -263,10 +267,10 @@ def _partners(function: _Function | None) -> Iterable[PciAddress]:
 
 
 def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
-    """Sort the functions and find what contradicts itself.
+    """Sort the functions and find inconsistencies.
 
-    A blocked unbind leaves PFs and VFs half linked for as long as it lasts; a VF that lost its
-    ``physfn`` must not pass for a plain device, which could be handed out.
+    A blocked unbind leaves PFs and VFs half linked while it lasts. A VF without its ``physfn`` must not be
+    taken for a plain device, which could be handed out.
     """
     parents = {vf: pf for pf, function in functions.items() for vf in function.vf_range | function.vfs}
     devices: list[PciDevice] = []
@@ -278,7 +282,7 @@ def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
             device = replace(device, dev_type=DeviceType.VF, parent=parents[address])
             problems[address] = f"the kernel shows no physfn of this VF of {device.parent}"
         elif device.parent is not None and not _is_pf(functions.get(device.parent)):
-            LOG.warning("VF %s is left out: %s is no PF", address, device.parent)
+            LOG.warning("VF %s is ignored: %s is not a PF", address, device.parent)
             continue
         elif device.parent is not None and address not in functions[device.parent].vfs:
             problems[address] = f"PF {device.parent} does not list this VF"

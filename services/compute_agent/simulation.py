@@ -1,8 +1,8 @@
-"""A host that does not exist: a real directory tree with sysfs's layout, and a kernel's hand on it.
+"""A simulated host: a directory tree with sysfs's layout, and the changes that a kernel would make to it.
 
-The tree holds everything there is to know, so that any process may open it and go on. What the
-kernel itself would do when asked through sysfs (create VFs, bind drivers) is done here with the
-kernel's own order of steps and its own refusals.
+The tree holds the whole state, so that any process may open it and continue. This module does what the kernel
+does when it is asked through sysfs (create VFs, bind drivers), in the kernel's order and with the kernel's
+errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MARKER = "simulation.json"  # says that this tree is simulated; holds the host's
 
 
 class NotSimulated(RuntimeError):
-    """A tree that was not built here: to act on it would be to write into somebody's real ``/sys``."""
+    """The tree is not a simulated one: changing it could change a real ``/sys``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Steps that wait for their turn: one at a time per claim and per PF/VF tree, else as they come."""
+"""A queue of steps.
+
+Steps of one claim, or of one PF/VF tree, run one after another; others run at the same time.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,23 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A step to be done; ``again`` even if it was done once, because its effect was lost."""
+    """A step to do. ``again``: do it even if it was done before, because its effect was lost."""
 
     step: Step
     again: bool = False
 
     @property
     def keys(self) -> frozenset[str]:
-        """What nobody else may work on meanwhile: the claim, and the ports whose trees it touches."""
+        """What the step locks: its claim, and the ports whose trees it changes."""
         ports = {device.parent_address or device.address for device in self.step.devices}
         return frozenset(ports | {str(self.step.claim_id)})
 
 
 class StepQueue:
-    """Takes steps without ever holding their sender up, and has ``work`` called for each.
+    """Takes steps without blocking their sender, and calls ``work`` for each.
 
-    A repetition of a step in hand is dropped, and so is a waiting step when a later one of its claim
-    arrives: whoever wanted them sends again what is not answered.
+    A step that is already running or waiting is dropped. So is a waiting step when a later step of its claim
+    arrives. The conductor sends unanswered steps again.
     """
 
     def __init__(self, work: Callable[[Job], None], threads: int) -> None:
@@ -43,18 +46,18 @@ class StepQueue:
         self._stopped = False
 
     def put(self, job: Job) -> None:
-        """Have the step done as soon as its claim and its trees are free."""
+        """Do the step as soon as no other step locks its claim or trees."""
         claim_id, number = job.step.claim_id, job.step.step
         with self._lock:
-            mates = [mate for mate in self._waiting + self._running if mate.step.claim_id == claim_id]
-            if self._stopped or any(mate.step.step >= number for mate in mates):
+            members = [member for member in self._waiting + self._running if member.step.claim_id == claim_id]
+            if self._stopped or any(member.step.step >= number for member in members):
                 return
-            self._waiting = [mate for mate in self._waiting if mate.step.claim_id != claim_id]
+            self._waiting = [member for member in self._waiting if member.step.claim_id != claim_id]
             self._waiting.append(job)
             self._start_what_can()
 
     def stop(self) -> None:
-        """Finish the steps in hand and return; those that wait are forgotten."""
+        """Finish the running steps and return. Waiting steps are dropped."""
         with self._lock:
             self._stopped = True
             self._waiting.clear()
@@ -67,7 +70,7 @@ class StepQueue:
                 self._waiting.remove(job)
                 self._running.append(job)
                 self._pool.submit(self._run, job)
-            taken |= job.keys  # also of one that waits: nobody overtakes on the same tree
+            taken |= job.keys  # also of a waiting step, so that steps of one tree keep their order
 
     def _run(self, job: Job) -> None:
         try:

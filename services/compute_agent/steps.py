@@ -1,4 +1,4 @@
-"""Do one step: check its devices, have the driver move them, and know how it ended."""
+"""Do one step: check its devices, call the driver, and record how the step ended."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from uuid import UUID
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import DriverError, HypervisorDriver, InstanceNotFound
-from portclaim.services.compute_agent.ledger import Ending, Ledger, Overtaken
+from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.step_queue import Job
 
 LOG = logging.getLogger(__name__)
 
-GONE_AFTER = 45.0  # seconds: a hypervisor that defines an instance anew has none for a moment
+GONE_AFTER = 45.0  # seconds: while a hypervisor redefines an instance, it does not list it
 
 
 class StepRunner:
-    """Does steps, each once in effect and never after a later one of its claim."""
+    """Does steps. Each takes effect once, and never after a later step of its claim."""
 
     def __init__(self, driver: HypervisorDriver, scanner: Scanner, ledger: Ledger) -> None:
         self._driver = driver
@@ -28,19 +28,19 @@ class StepRunner:
         self._gone_since: dict[UUID, float] = {}
 
     def run(self, job: Job) -> Ending | None:
-        """Do the step unless it was done; answer how it ended.
+        """Do the step unless it was done before; answer how it ended.
 
-        None: there is nothing to tell, because the step was overtaken, or because what an instance
-        has lost could not be given again yet.
+        None: there is no answer to send. The step is stale, or a device that the instance has lost could not
+        be attached again yet.
         """
         step = job.step
         try:
             ending = self._ledger.begin(step, job.again)
-        except Overtaken as overtaken:
-            LOG.info("dropped: %s", overtaken)
+        except Superseded as superseded:
+            LOG.info("step dropped: %s", superseded)
             return None
         if ending is None:
-            ending = self._heal(step) if job.again else self._do(step)
+            ending = self._reattach(step) if job.again else self._do(step)
             if ending is None:
                 return None
             self._ledger.finish(step, ending)
@@ -58,25 +58,25 @@ class StepRunner:
             return Ending("failed", str(error))
         except Exception as error:
             LOG.exception("claim %s: step %s, %s", step.claim_id, step.step, step.action)
-            return Ending("failed", f"a fault of the agent, whose log says more: {error!r}")
+            return Ending("failed", f"an error in the agent, see its log: {error!r}")
         return Ending("done")
 
     def _attach(self, step: Step) -> None:
-        """All devices or none: what was given is taken back before the failure is told."""
+        """Attach all devices or none: on a failure, detach the others before it is reported."""
         try:
-            self._give(step)
+            self._attach_all(step)
         except BaseException:
             self._undo(step)
             raise
 
-    def _heal(self, step: Step) -> Ending | None:
-        """Give an instance again what it has lost.
+    def _reattach(self, step: Step) -> Ending | None:
+        """Attach again what an instance has lost.
 
-        What it still has it keeps, and another repair tries again, unless the instance itself is gone
-        from this host, and was so ``GONE_AFTER`` seconds ago.
+        On a failure the instance keeps its other devices, and the next repair tries again. But if the
+        instance has been gone from this host for ``GONE_AFTER`` seconds, the step fails.
         """
         try:
-            self._give(step)
+            self._attach_all(step)
         except InstanceNotFound as error:
             since = self._gone_since.setdefault(step.claim_id, time.monotonic())
             if time.monotonic() - since < GONE_AFTER:
@@ -85,14 +85,14 @@ class StepRunner:
             self._undo(step)
             ending = Ending("failed", str(error))
         except DriverError as error:
-            LOG.error("claim %s: not given again: %s", step.claim_id, error)  # noqa: TRY400 - says it all
+            LOG.error("claim %s: attaching again failed: %s", step.claim_id, error)  # noqa: TRY400 - says it all
             return None
         else:
             ending = Ending("done")
         self._gone_since.pop(step.claim_id, None)
         return ending
 
-    def _give(self, step: Step) -> None:
+    def _attach_all(self, step: Step) -> None:
         for device in step.devices:
             self._check(device)
             self._driver.attach(step, device)
@@ -103,11 +103,13 @@ class StepRunner:
                 self._driver.detach(step, device)
             except Exception:
                 LOG.exception(
-                    "%s stays in instance %s after a failed attach", device.address, step.instance_id
+                    "%s could not be detached from instance %s after a failed attach",
+                    device.address,
+                    step.instance_id,
                 )
 
     def _detach(self, step: Step) -> None:
-        """All devices that can be, so that one that resists does not keep the others."""
+        """Detach every device that can be detached, also when one of them cannot."""
         reasons = []
         for device in step.devices:
             try:
@@ -125,4 +127,6 @@ class StepRunner:
         wanted = device.dev_type, device.vendor_id, device.product_id
         seen = found.dev_type, found.vendor_id, found.product_id
         if seen != wanted:
-            raise DriverError(f"{device.address} is a {' '.join(seen)} now, and not a {' '.join(wanted)}")
+            raise DriverError(
+                f"{device.address} is now {' '.join(seen)}, but was claimed as {' '.join(wanted)}"
+            )

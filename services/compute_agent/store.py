@@ -1,4 +1,4 @@
-"""A small durable memory of this host's own: SQLite, written through to the disk at every commit."""
+"""A small durable store on this host: SQLite, written to the disk at every commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LocalStore:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
         self._connection.row_factory = sqlite3.Row
-        # With a write-ahead log, one flush per commit makes it durable; readers are not held up.
+        # With a write-ahead log, one flush per commit makes it durable; readers are not blocked.
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.executescript(schema)

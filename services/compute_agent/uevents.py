@@ -1,4 +1,4 @@
-"""The kernel's own word that a device came, went or changed (udev's netlink socket, by pyudev)."""
+"""The kernel's events for devices that come, go or change (udev's netlink socket, through pyudev)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LOG = logging.getLogger(__name__)
 SUBSYSTEMS = ("pci", "net")
 QUIET = 0.1  # seconds without an event that end a burst: 64 VFs are some hundred events
 LONGEST_BURST = 0.5
-_LOOK_ANYWAY = 1.0  # seconds: links change a moment after their event, and not all have one
+_CHECK_ANYWAY = 1.0  # seconds: links change a moment after their event, and some have no event
 
 
 class Uevents:
-    """A subscription that lasts as long as this object. Not to be shared between threads.
+    """A subscription that lasts as long as this object. For one thread.
 
-    An event of a device, or of something on it like its network interface, names the device by its
-    place below ``/sys/devices`` (kernel ABI); one of a bridge or a bond names none.
+    An event of a device, or of its network interface, names the device by its path below ``/sys/devices``
+    (kernel ABI). An event of a bridge or a bond names no device.
     """
 
     def __init__(self) -> None:
-        """Raises OSError or ImportError where there is no such socket or no libudev."""
+        """Raises OSError or ImportError if there is no such socket or no libudev."""
         self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
         for subsystem in SUBSYSTEMS:
             self._monitor.filter_by(subsystem)
@@ -38,13 +38,13 @@ class Uevents:
         self._were_lost = False
 
     def wait(self, timeout: float) -> bool:
-        """Did anything happen before ``timeout`` seconds were over? Lost events count as one."""
+        """Did an event come within ``timeout`` seconds? Lost events count as one."""
         try:
             event = self._monitor.poll(max(timeout, 0.0))
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            LOG.warning("events of the kernel were lost: looking at everything")
+            LOG.warning("events of the kernel were lost: scanning the whole host")
             self._were_lost = True
             return True
         if event is None:
@@ -53,14 +53,14 @@ class Uevents:
         return True
 
     def take(self) -> frozenset[PciAddress] | None:
-        """The devices that were named since this was asked last; None if events were lost."""
+        """The devices that events have named since the last call; None if events were lost."""
         named = None if self._were_lost else frozenset(self._named)
         self._named.clear()
         self._were_lost = False
         return named
 
     def settle(self) -> None:
-        """Let a burst end."""
+        """Wait for the end of a burst of events."""
         end = time.monotonic() + LONGEST_BURST
         while time.monotonic() < end and self.wait(QUIET):
             pass
@@ -76,21 +76,21 @@ def _device_at(place: str) -> Iterator[PciAddress]:
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
-    """Did the condition come true in ``timeout`` seconds? Asked at each event, and now and then anyway."""
+    """Did the condition become true in ``timeout`` seconds? It is tested at each event, and every second."""
     end = time.monotonic() + timeout
     events = Uevents()
     while not condition():
         left = end - time.monotonic()
         if left <= 0:
             return False
-        events.wait(min(left, _LOOK_ANYWAY))
+        events.wait(min(left, _CHECK_ANYWAY))
     return True
 
 
 class Watcher(threading.Thread):
     """Calls ``changed`` once after each burst of events, until :meth:`end`.
 
-    It is told which devices they named, or None if some were lost.
+    Its argument is the devices that the events named, or None if events were lost.
     """
 
     def __init__(self, events: Uevents, changed: Callable[[frozenset[PciAddress] | None], None]) -> None:
@@ -100,18 +100,18 @@ class Watcher(threading.Thread):
         self._ending = threading.Event()
 
     def run(self) -> None:
-        """Watch; a fault ends it loudly, and the periodic look at the host remains."""
+        """Watch. An error ends the thread with a message in the log; the periodic scans go on."""
         try:
             while not self._ending.is_set():
-                if self._events.wait(_LOOK_ANYWAY):
+                if self._events.wait(_CHECK_ANYWAY):
                     self._events.settle()
                     named = self._events.take()
                     if named is None or named:
                         self._changed(named)
         except Exception:
-            LOG.exception("changes of this host are seen only periodically from now on")
+            LOG.exception("from now on, changes of this host are seen only by the periodic scans")
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._ending.set()
         self.join()

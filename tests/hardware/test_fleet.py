@@ -14,10 +14,10 @@ from oslo_config import cfg
 from portclaim.common import config
 from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceFilter
 from portclaim.services.compute_agent.agent import ComputeAgent
+from portclaim.services.compute_agent.cached_scanner import CachedScanner
+from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.libvirt import libvirt
 from portclaim.services.compute_agent.inventory import Inventory
-from portclaim.services.compute_agent.outlook import Outlook
-from portclaim.services.compute_agent.voice import Voice
 from tests.hardware.conftest import DEVICES, NUM_VFS, OTHER_PORT, PORT, driver_of, vfs_of
 from tests.hardware.guests import Guest
 from tests.support.bus import Bus
@@ -106,19 +106,19 @@ class Chronicle:
         self.start = time.monotonic()
         self.entries: list[tuple[float, str]] = []
         self.published = -1
-        scan, note, publish = Outlook.scan, Outlook.note, Voice.publish
+        scan, note, publish = CachedScanner.scan, CachedScanner.note, ConductorLink.publish
 
-        def scanned(outlook: Outlook) -> Any:
+        def scanned(cached_scanner: CachedScanner) -> Any:
             self.add("scan")
-            found = scan(outlook)
+            found = scan(cached_scanner)
             self.add("scanned")
             return found
 
-        def noted(outlook: Outlook, changed: Any) -> None:
+        def noted(cached_scanner: CachedScanner, changed: Any) -> None:
             self.add(f"told of {'all' if changed is None else len(list(changed))}")
-            note(outlook, changed)
+            note(cached_scanner, changed)
 
-        def told(voice: Voice, inventory: Inventory, *, in_full: bool) -> bool:
+        def told(voice: ConductorLink, inventory: Inventory, *, in_full: bool) -> bool:
             vfs = sum(device.parent_address == OTHER_PORT for device in inventory.devices)
             self.add(f"publish {vfs}")
             resend = publish(voice, inventory, in_full=in_full)
@@ -127,9 +127,9 @@ class Chronicle:
                 self.published = vfs
             return resend
 
-        monkeypatch.setattr(Outlook, "scan", scanned)
-        monkeypatch.setattr(Outlook, "note", noted)
-        monkeypatch.setattr(Voice, "publish", told)
+        monkeypatch.setattr(CachedScanner, "scan", scanned)
+        monkeypatch.setattr(CachedScanner, "note", noted)
+        monkeypatch.setattr(ConductorLink, "publish", told)
 
     def add(self, what: str) -> None:
         self.entries.append((time.monotonic() - self.start, what))

@@ -56,7 +56,7 @@ def test_a_vf_and_then_the_whole_port_go_to_a_running_guest_and_come_home(
         assert guest.says("GUEST sees 1")
         driver.detach(step, step.devices[0])
         assert guest.says("GUEST sees 0")
-        assert (driver_of(address), driver.attachments(), driver.troubles()) == (own_driver, [], {})
+        assert (driver_of(address), driver.attachments(), driver.problems()) == (own_driver, [], {})
         assert vfs_of(PORT) == before
 
 
@@ -74,7 +74,7 @@ def test_what_libvirt_gave_by_another_hand_is_neither_taken_nor_given_again(
         (VF, other.uuid, None)
     ]
     step = make_step("attach", VF, instance_id=other.uuid)
-    with pytest.raises(DriverError, match=f"{VF} is in instance {other.uuid} already"):
+    with pytest.raises(DriverError, match=f"{VF} is already in instance {other.uuid}"):
         driver.attach(step, step.devices[0])
     with pytest.raises(DriverError, match=f"{VF} is in instance"):
         driver.attach(make_step("attach", PORT, instance_id=other.uuid), make_step("attach", PORT).devices[0])
@@ -119,7 +119,7 @@ def test_a_device_that_libvirt_does_not_manage_stays_lent_until_it_is_taken_back
     guest.domain.destroy()
     assert driver_of(VF) == "vfio-pci"
     driver.detach(step, step.devices[0])
-    assert (driver_of(VF), driver.attachments(), driver.lent()) == ("igbvf", [], [])
+    assert (driver_of(VF), driver.attachments(), driver.handed_over()) == ("igbvf", [], [])
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_libvirtd_that_hangs_is_given_up_and_heard_again_when_it_goes_on(drive
     driver._libvirtd = Deadline("libvirt", 3.0)
     os.kill(pid, signal.SIGSTOP)
     try:
-        with pytest.raises(NoAnswer, match="has not answered in 3 s"):
+        with pytest.raises(NoAnswer, match="did not answer in 3 s"):
             driver.attachments()
         with pytest.raises(NoAnswer, match="has not answered yet"):
             driver.attachments()
@@ -157,7 +157,7 @@ def test_an_agent_killed_between_any_two_steps_finishes_or_undoes(
         deaths += 1
         successor = LibvirtDriver(conf, tmp_path)
         successor.start()
-        known = {held.claim_id for held in [*successor.attachments(), *successor.lent()]}
+        known = {held.claim_id for held in [*successor.attachments(), *successor.handed_over()]}
         assert known <= {step.claim_id}
         if deaths % 2:
             successor.attach(step, device)
@@ -167,7 +167,7 @@ def test_an_agent_killed_between_any_two_steps_finishes_or_undoes(
         for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
             assert "<hostdev" not in guest.domain.XMLDesc(flags)
         assert (driver_of(address), vfs_of(address)) == before
-        assert (successor.attachments(), successor.lent(), successor.troubles()) == ([], [], {})
+        assert (successor.attachments(), successor.handed_over(), successor.problems()) == ([], [], {})
         successor.stop()
     assert deaths >= 9
     assert (driver_of(address), vfs_of(address)) == before

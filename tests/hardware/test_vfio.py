@@ -39,8 +39,8 @@ def driver(conf: cfg.ConfigOpts, state_path: Path) -> Iterator[VfioDriver]:
     driver = VfioDriver(conf, state_path)
     driver.start()
     yield driver
-    for row in driver.handover.away():
-        driver.handover.bring_home(row.address)
+    for row in driver.handover.handed_over():
+        driver.handover.take_back(row.address)
     driver.stop()
 
 
@@ -88,7 +88,7 @@ def test_a_vf_goes_to_vfio_and_comes_home(driver: VfioDriver, make_step: MakeSte
     detach(driver, step)
     assert driver_of(VF) == "igbvf"
     assert driver.attachments() == []
-    assert driver.troubles() == {}
+    assert driver.problems() == {}
 
 
 @pytest.mark.parametrize(("port", "own_driver"), [(PORT, "igb"), (NVME, "nvme")])
@@ -102,7 +102,7 @@ def test_a_port_goes_and_comes_home_with_its_vfs(
     detach(driver, step)
     assert (driver_of(port), vfs_of(port)) == (own_driver, before)
     assert len(before) == NUM_VFS[port]
-    assert driver.troubles() == {}
+    assert driver.problems() == {}
 
 
 def test_a_port_comes_home_with_as_many_vfs_as_device_spec_asks_for(
@@ -135,7 +135,7 @@ class TestMustNotLeave:
         run("ip", "link", "add", "br0", "type", "bridge")
         run("ip", "link", "set", "enp2s0", "master", "br0")
         try:
-            with pytest.raises(DriverError, match="br0 stands on enp2s0"):
+            with pytest.raises(DriverError, match="br0 is built on enp2s0"):
                 attach(driver, make_step("attach", OTHER_PORT))
         finally:
             run("ip", "link", "del", "br0")
@@ -163,17 +163,17 @@ class TestMustNotLeave:
     def test_a_port_whose_vf_an_instance_has(self, driver: VfioDriver, make_step: MakeStep) -> None:
         step = make_step("attach", VF)
         attach(driver, step)
-        with pytest.raises(DriverError, match=f"{VF} is in instance {step.instance_id} already"):
+        with pytest.raises(DriverError, match=f"{VF} is already in instance {step.instance_id}"):
             attach(driver, make_step("attach", PORT))
         assert (driver_of(PORT), driver_of(VF)) == ("igb", "vfio-pci")
 
     def test_a_port_whose_vf_some_process_has_open(self, driver: VfioDriver, make_step: MakeStep) -> None:
         address = PciAddress.parse(VF)
-        driver.kernel.lend(address)
+        driver.kernel.bind_to_vfio(address)
         with open_device(VF), pytest.raises(DriverError, match=f"{VF} is in use by a process"):
             attach(driver, make_step("attach", PORT))
         assert driver_of(PORT) == "igb"
-        driver.kernel.give_back(address, None)
+        driver.kernel.return_to_driver(address, None)
 
     def test_a_function_whose_group_cannot_go(self, driver: VfioDriver, make_step: MakeStep) -> None:
         with pytest.raises(DriverError, match=r"0000:00:1f\.2 shares its IOMMU group with 0000:00:1f"):
@@ -199,7 +199,7 @@ def test_a_write_that_waits_for_a_guest_holds_nobody_up(
     """The kernel's hard case: VFs are switched off under a guest that has one and does not let go."""
     port, vf = PciAddress.parse(PORT), PciAddress.parse(VF)
     kernel = Kernel(SysfsTree(), timeout=5.0)
-    kernel.lend(vf)
+    kernel.bind_to_vfio(vf)
     with open_device(VF):
         with pytest.raises(KernelBlocked, match="sriov_numvfs"):
             kernel.set_num_vfs(port, 0)
@@ -229,7 +229,7 @@ def test_an_agent_killed_between_any_two_writes_finishes_or_undoes(
             assert driver_of(address) == "vfio-pci"
             detach(successor, step)
         assert (driver_of(address), vfs_of(address)) == before
-        assert successor.troubles() == {}
+        assert successor.problems() == {}
         successor.stop()
     assert deaths >= 6
     assert (driver_of(address), vfs_of(address)) == before

@@ -14,6 +14,6 @@ step = Step.model_validate_json(sys.argv[2])
 driver.attach(step, step.devices[0])
 assert Path("/sys/bus/pci/devices", step.devices[0].address, "driver").readlink().name == "vfio-pci"
 driver.detach(step, step.devices[0])
-assert not driver.troubles(), driver.troubles()
+assert not driver.problems(), driver.problems()
 driver.stop()
 """

@@ -151,7 +151,7 @@ def test_a_port_is_drained_while_its_agent_serves(fleet: Fleet) -> None:
     wait_until(lambda: fleet.devices_in_tree().issuperset(VFS), "the VFs are back on the host")
     for _ in range(2):
         assert fleet.statuses() == dict.fromkeys([PF, *VFS], "unavailable")
-        with pytest.raises(ClaimRefused, match="drained; node-1: flapping link"):
+        with pytest.raises(ClaimRefused, match="drained: node-1: flapping link"):
             fleet.claim("vf:1")
         agent.stop()
         agent = fleet.start_agent()  # what it finds, it reports anew

@@ -1,1 +1,1 @@
-"""How devices reach a guest and come back: one driver per hypervisor, loaded by entry point."""
+"""Hypervisor drivers: how devices are attached to guests and detached. Each is loaded by its entry point."""

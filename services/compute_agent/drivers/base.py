@@ -1,4 +1,4 @@
-"""What a hypervisor driver has to do, and how one is found."""
+"""The interface of hypervisor drivers, and how a driver is loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMESPACE = "portclaim.hypervisor"
 
 
 class DriverError(Exception):
-    """A device could not be given or taken back. The message is the reason that operators read."""
+    """A device could not be attached or detached. Operators read the message as the reason."""
 
 
 class InstanceNotFound(DriverError):
@@ -31,7 +31,7 @@ class InstanceNotFound(DriverError):
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A device that a guest has. ``claim_id`` is None where not Portclaim gave it."""
+    """A device that a guest has. ``claim_id`` is None if Portclaim did not attach it."""
 
     address: PciAddress
     instance_id: UUID
@@ -39,62 +39,61 @@ class Attachment:
 
 
 class HypervisorDriver(ABC):
-    """Gives devices of this host to guests and takes them back.
+    """Attaches devices of this host to guests and detaches them.
 
-    The agent calls :meth:`attach` and :meth:`detach` from several threads, but never for two
-    devices of one PF's tree at a time, nor twice for one claim. A driver must know after any crash
-    what it did, from the hypervisor itself or from a record of its own: the same call again has no
-    further effect.
+    The agent calls :meth:`attach` and :meth:`detach` from several threads, but never at the same time for two
+    devices of one PF's tree or twice for one claim. After a crash a driver must know what it did, from the
+    hypervisor or from a record of its own. The same call again has no further effect.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
-        """Check the configuration, touch nothing. Raises :class:`InvalidConfiguration`.
+        """Check the configuration, change nothing. Raises :class:`InvalidConfiguration`.
 
-        ``state_path`` is the agent's own directory, which is there when :meth:`start` is called.
+        ``state_path`` is the agent's own directory. It exists when :meth:`start` is called.
         """
         self.conf = conf
         self.state_path = state_path
 
     @abstractmethod
     def start(self) -> None:
-        """Make ready; finish what a predecessor that was killed had begun."""
+        """Get ready, and finish what a killed agent has left unfinished."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Let go of what :meth:`start` opened. No other call comes after this one."""
+        """Close what :meth:`start` opened. This is the last call."""
 
     @abstractmethod
     def attachments(self) -> Sequence[Attachment]:
-        """What guests have now, whoever gave it to them."""
+        """The devices that guests have now, whoever attached them."""
 
-    def lent(self) -> Sequence[Attachment]:
-        """What left the host for a claim, whether or not the guest has it (yet, or any more)."""
+    def handed_over(self) -> Sequence[Attachment]:
+        """The devices that were handed over for a claim, whether or not the guest has them now."""
         return [held for held in self.attachments() if held.claim_id is not None]
 
-    def troubles(self) -> Mapping[PciAddress, str]:
-        """Devices that are not usable now, and why, beyond what a scan can see."""
+    def problems(self) -> Mapping[PciAddress, str]:
+        """Devices that are not usable now, with the reason, beyond what a scan shows."""
         return {}
 
     @abstractmethod
     def attach(self, step: Step, device: StepDevice) -> None:
-        """Give the device to the step's instance, on behalf of the step's claim.
+        """Attach the device to the step's instance, for the step's claim.
 
-        Taking a PF away from the host takes its VFs with it. Raises :class:`DriverError`; then the
-        caller detaches all devices of the step, also this one.
+        A PF that is handed over loses its VFs. Raises :class:`DriverError`: then the caller detaches all
+        devices of the step, this one included.
         """
 
     @abstractmethod
     def detach(self, step: Step, device: StepDevice) -> None:
-        """Take the device back, if it is the step's claim that holds it; otherwise do nothing.
+        """Detach the device if the step's claim holds it; otherwise do nothing.
 
-        Returns once the host has it again, a PF with as many VFs as before, or once that is the
-        driver's own trouble: one of :meth:`troubles`, and tried again. Raises :class:`DriverError`
-        where the guest still has it; then it is to be called again.
+        Returns when the host has the device again, a PF with as many VFs as before; or when restoring it has
+        failed: then it is one of :meth:`problems`, and the driver tries again. Raises :class:`DriverError` if
+        the guest still has the device: then the caller calls again.
         """
 
 
 def load_driver(name: str, conf: cfg.ConfigOpts, state_path: Path) -> HypervisorDriver:
-    """The driver of this name. Raises :class:`InvalidConfiguration`, also on behalf of the driver."""
+    """The driver of this name. Raises :class:`InvalidConfiguration`, also if the driver does."""
     try:
         found: DriverManager[HypervisorDriver] = DriverManager(
             NAMESPACE, name, on_missing_entrypoints_callback=None
@@ -102,6 +101,6 @@ def load_driver(name: str, conf: cfg.ConfigOpts, state_path: Path) -> Hypervisor
     except NoMatches as error:
         known = ", ".join(sorted(entry_points(group=NAMESPACE).names))
         raise InvalidConfiguration(
-            f"[compute_agent] driver {name!r} is not installed; there are: {known}"
+            f"[compute_agent] driver {name!r} is not installed: choose one of {known}"
         ) from error
     return cast(type[HypervisorDriver], found.driver)(conf, state_path)

@@ -1,4 +1,4 @@
-"""Ask what may never answer, and wait only so long."""
+"""Call functions that may never return, and wait for them only for a limited time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 class NoAnswer(DriverError):
-    """The time was over. The question may be answered, or take effect, at any moment after."""
+    """The function did not return in time. It may still return, or take effect, later."""
 
 
 class Deadline:
-    """Puts each question in a thread of its own, which is left behind when ``timeout`` seconds are over.
+    """Runs each question in a thread of its own, which is abandoned after ``timeout`` seconds.
 
-    ``whom`` is asked, for the message.
+    ``whom`` names in messages who is asked.
     """
 
     def __init__(self, whom: str, timeout: float) -> None:
@@ -28,13 +28,13 @@ class Deadline:
         self._late: Future[Any] | None = None
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Answer or raise what ``question`` does; raise :class:`NoAnswer` where it does neither in time."""
+        """Return or raise what ``question`` does. Raises :class:`NoAnswer` if it does neither in time."""
         return self._wait(self._put(question))
 
     def ask_one_at_a_time(self, question: Callable[[], T]) -> T:
-        """Do not even ask, and raise :class:`NoAnswer`, while one that was asked so is late."""
+        """The same, but raise :class:`NoAnswer` at once while an earlier question is unanswered."""
         if self._late is not None and not self._late.done():
-            raise NoAnswer(f"{self._whom} has not answered yet what it was asked before")
+            raise NoAnswer(f"{self._whom} has not answered an earlier question yet")
         answer = self._put(question)
         try:
             return self._wait(answer)
@@ -53,7 +53,7 @@ class Deadline:
         except TimeoutError:
             if answer.done():  # it is the question's own
                 return answer.result()
-            raise NoAnswer(f"{self._whom} has not answered in {self._timeout:g} s") from None
+            raise NoAnswer(f"{self._whom} did not answer in {self._timeout:g} s") from None
 
 
 def _answer(question: Callable[[], T], answer: Future[T]) -> None:

@@ -1,4 +1,4 @@
-"""Troubles that the simulated hypervisor is told to have: a file that tests and operators write."""
+"""Faults of the simulated hypervisor, from a file that tests and operators write."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from portclaim.services.compute_agent.drivers.base import DriverError
 
 
 class Fault(BaseModel):
-    """One trouble, for every call that it fits: None fits any.
+    """One fault, for every call that it matches; None matches any.
 
-    ``delay`` is in seconds and comes first; then ``error``, if given, is why the call fails.
+    First the call takes ``delay`` seconds longer. Then, if ``error`` is given, it fails with this reason.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -28,7 +28,7 @@ class Fault(BaseModel):
     error: str | None = None
 
     def fits(self, action: str, step: Step, device: StepDevice) -> bool:
-        """Is this call to be troubled?"""
+        """Does this call have the fault?"""
         return (
             self.action in {None, action}
             and self.instance_id in {None, step.instance_id}
@@ -40,13 +40,16 @@ _FAULTS = TypeAdapter(list[Fault])
 
 
 def suffer(file: Path, action: str, step: Step, device: StepDevice) -> None:
-    """Let the faults in ``file`` happen, as far as they fit; no file is no fault. Raises DriverError."""
+    """Apply the faults in ``file`` that match the call. Without the file there are none.
+
+    Raises DriverError.
+    """
     try:
         faults = _FAULTS.validate_json(file.read_bytes())
     except FileNotFoundError:
         return
     except ValidationError as error:
-        raise DriverError(f"{file} holds no list of faults: {error}") from error
+        raise DriverError(f"{file} is not a list of faults: {error}") from error
     for fault in faults:
         if fault.fits(action, step, device):
             time.sleep(fault.delay)

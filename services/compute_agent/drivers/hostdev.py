@@ -1,4 +1,7 @@
-"""``<hostdev>``: how libvirt's domain XML says that a guest has a PCI device, and for which claim."""
+"""``<hostdev>``: the element of libvirt's domain XML for a PCI device of a guest.
+
+Its alias names the claim.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _ALIAS = re.compile(r"ua-portclaim-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})
 
 @dataclass(frozen=True, slots=True)
 class Hostdev:
-    """A PCI device of a domain; ``claim_id`` is None where not Portclaim attached it."""
+    """A PCI device of a domain. ``claim_id`` is None if Portclaim did not attach it."""
 
     address: PciAddress
     claim_id: UUID | None

@@ -1,4 +1,4 @@
-"""Guests of libvirt. What a guest has, and for which claim, libvirt itself remembers."""
+"""Guests of libvirt. libvirt itself knows which devices a guest has, and for which claim."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from portclaim.services.compute_agent.uevents import wait_until
 
 try:
     import libvirt
-except ImportError:  # an extra: only hosts of libvirt have it
+except ImportError:  # an extra: only hosts with libvirt have it
     libvirt = None
 
 LOG = logging.getLogger(__name__)
@@ -34,16 +34,18 @@ OPTIONS = [
     cfg.BoolOpt(
         "managed",
         default=True,
-        help="Let libvirt, too, take a device from its driver and give it back, so that a guest that is "
-        "started after a reboot finds its devices even if this agent is not there yet.",
+        help="Let libvirt detach a device from its driver too (managed='yes'), so that a guest that starts "
+        "after a reboot gets its devices even if this agent does not run yet.",
     ),
     cfg.FloatOpt(
         "timeout",
         default=20.0,
         min=1.0,
-        help="Seconds for one answer of libvirtd. Reports go on without it, with what it last said.",
+        help="Seconds for one answer of libvirtd. While it does not answer, reports use its last answer.",
     ),
-    cfg.FloatOpt("detach_timeout", default=60.0, min=1.0, help="Seconds for a guest to let go of a device."),
+    cfg.FloatOpt(
+        "detach_timeout", default=60.0, min=1.0, help="Seconds until a guest must have released a device."
+    ),
 ]
 
 
@@ -55,9 +57,9 @@ def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
 class LibvirtDriver(RealHostDriver):
     """Attaches and detaches ``<hostdev>``, in the running guest and in its configuration.
 
-    A device goes to vfio-pci before libvirt hears of it, and home after libvirt has let go, so that
-    libvirt never waits in the kernel. The claim is in the alias of the ``<hostdev>``. A libvirtd that
-    hangs is given up after ``timeout`` seconds: what it does later is seen, and mended, by a repair.
+    A device is bound to vfio-pci before libvirt gets it, and restored after libvirt has released it, so that
+    libvirt never waits in the kernel. The alias of the ``<hostdev>`` names the claim. A call to a libvirtd
+    that hangs ends after ``timeout`` seconds: a repair corrects what libvirtd does later.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
@@ -74,20 +76,24 @@ class LibvirtDriver(RealHostDriver):
         self._open: Any = None
 
     def start(self) -> None:
-        """Connect; go on where a predecessor was interrupted. Raises DriverError without libvirtd."""
-        libvirt.registerErrorHandler(_say_nothing, None)  # it would print what is raised as well
+        """Connect, and finish what a killed agent has left unfinished.
+
+        Raises DriverError without libvirtd.
+        """
+        libvirt.registerErrorHandler(_say_nothing, None)  # it would also print every error that is raised
         self._libvirtd.ask(self._connection)
         super().start()
 
     def stop(self) -> None:
-        """Let go of libvirtd."""
+        """Close the connection."""
         super().stop()
         self._libvirtd.ask(self._close)
 
     def attachments(self) -> Sequence[Attachment]:
-        """What the domains of this host have, running or not. Raises :class:`DriverError`.
+        """The devices of all domains of this host, running or not. Raises :class:`DriverError`.
 
-        Of what a claim attached to a running domain, the domain's configuration alone does not count.
+        For a running domain, a claim's device counts only if the domain has it now, not only in its
+        configuration.
         """
         return self._libvirtd.ask_one_at_a_time(self._attachments)
 
@@ -103,24 +109,24 @@ class LibvirtDriver(RealHostDriver):
         return sorted(found, key=lambda held: held.address)
 
     def attach(self, step: Step, device: StepDevice) -> None:
-        """Take the device from the host, then have libvirt give it to the domain of the instance's UUID."""
+        """Hand the device over, then attach it to the domain with the instance's UUID."""
         hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
         if domain is None:
             raise InstanceNotFound(f"instance {step.instance_id} is not on this host")
         self._check_holders(step, device)
-        self.handover.lend(step, hostdev.address)
+        self.handover.hand_over(step, hostdev.address)
         self._libvirtd.ask(lambda: self._plug(domain, hostdev))
 
     def detach(self, step: Step, device: StepDevice) -> None:
-        """Have the domain let go of what it has for this claim; then bring the device home."""
+        """Detach the claim's device from the domain, then restore it."""
         hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
         if domain is not None:
             self._unplug(domain, hostdev)
         row = self.handover.find(hostdev.address)
         if row is not None and row.claim_id in {None, step.claim_id}:
-            self.handover.bring_home(hostdev.address)
+            self.handover.take_back(hostdev.address)
 
     def _plug(self, domain: Any, hostdev: Hostdev) -> None:
         xml = hostdev.to_xml(managed=self._options.managed)
@@ -139,8 +145,8 @@ class LibvirtDriver(RealHostDriver):
 
         if not wait_until(lambda: self._libvirtd.ask(is_out), self._options.detach_timeout):
             raise DriverError(
-                f"instance {domain.UUIDString()} does not let go of {hostdev.address}: is it paused, or "
-                "its system without support for unplugging?"
+                f"instance {domain.UUIDString()} does not release {hostdev.address}: "
+                "check whether it is paused, and whether its system supports unplugging"
             )
 
     def _begin_unplugging(self, domain: Any, hostdev: Hostdev) -> None:
@@ -153,11 +159,11 @@ class LibvirtDriver(RealHostDriver):
             try:
                 domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
             except libvirt.libvirtError as error:
-                # Asked before, and the guest has not answered yet: what counts is whether it does.
+                # It was asked before and has not answered yet: only its answer counts.
                 LOG.info("%s: %s", hostdev.address, error)
 
     def _check_holders(self, step: Step, device: StepDevice) -> None:
-        """Has another domain the device, its PF or a VF of it? Raises :class:`DriverError` then."""
+        """Raise :class:`DriverError` if another domain has the device, its PF or one of its VFs."""
         address = PciAddress.parse(device.address)
         kin = {str(address), device.parent_address, *map(str, self.handover.vfs(address))}
         for held in self.attachments():
@@ -167,7 +173,7 @@ class LibvirtDriver(RealHostDriver):
                 step.instance_id,
             )
             if str(held.address) in kin and not is_this:
-                raise DriverError(f"{held.address} is in instance {held.instance_id} already")
+                raise DriverError(f"{held.address} is already in instance {held.instance_id}")
 
     def _domain(self, instance_id: UUID) -> Any:
         """The domain of this UUID; None if there is none."""
@@ -179,7 +185,7 @@ class LibvirtDriver(RealHostDriver):
             raise DriverError(f"libvirt: {error}") from error
 
     def _connection(self) -> Any:
-        """The connection, made anew where libvirtd was started anew."""
+        """The connection, opened again if libvirtd was restarted."""
         with self._lock, _as_driver_error():
             if self._open is None or not self._open.isAlive():
                 self._open = libvirt.open(self._options.connection_uri)
@@ -217,7 +223,7 @@ def _live(domain: Any) -> set[Hostdev]:
 
 
 def _configured(domain: Any) -> set[Hostdev]:
-    """What it will have when it is started next, if it can be."""
+    """What the domain will have when it is started next, if it is persistent."""
     if not domain.isPersistent():
         return set()
     return set(hostdevs(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))

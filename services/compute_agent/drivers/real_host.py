@@ -1,4 +1,4 @@
-"""What the drivers of real hosts have in common: the way out of the host and home, and its options."""
+"""The common part of the drivers of real hosts: handover, restore, and their options."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent.drivers.base import Attachment, HypervisorDriver
 from portclaim.services.compute_agent.handover import Handover
-from portclaim.services.compute_agent.homecoming import Homecoming, Hook
 from portclaim.services.compute_agent.kernel import Kernel
+from portclaim.services.compute_agent.restore import Hook, Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.uevents import wait_until
 
-GROUP = cfg.OptGroup("handover", "How devices of a real host leave for guests and come home")
+GROUP = cfg.OptGroup("handover", "How devices of a real host are handed over to guests and restored")
 OPTIONS = [
     cfg.FloatOpt(
         "write_timeout",
         default=30.0,
         min=1.0,
-        help="Seconds for one write to sysfs. A device whose write takes longer is stuck: it is reported "
-        "and left alone until the kernel answers.",
+        help="Seconds for one write to sysfs. If a write takes longer, its device is reported as blocked, "
+        "and nothing more is written to it until the kernel answers.",
     ),
     cfg.FloatOpt(
         "home_timeout",
         default=30.0,
         min=1.0,
-        help="Seconds for a device to show its driver, and a port its VFs, once the kernel was asked.",
+        help="Seconds until a device must show its driver, and a port its VFs, after the write that asks "
+        "for it.",
     ),
     cfg.StrOpt(
         "hook",
-        help="Program to run for each port that is back on its driver with its VFs. It finds "
-        "PORTCLAIM_ADDRESS, PORTCLAIM_NUM_VFS and PORTCLAIM_NETDEV in its environment.",
+        help="Program to run for each port that was restored to its driver with its VFs. Its environment has "
+        "PORTCLAIM_ADDRESS, PORTCLAIM_NUM_VFS and PORTCLAIM_NETDEV.",
     ),
-    cfg.FloatOpt("hook_timeout", default=30.0, min=0.1, help="Seconds for the hook."),
+    cfg.FloatOpt("hook_timeout", default=30.0, min=0.1, help="Seconds until the hook must have ended."),
 ]
 
 
@@ -47,7 +48,7 @@ def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
 
 
 class RealHostDriver(HypervisorDriver):
-    """Knows which devices left the host and brings them home; what a guest is, its subclasses know."""
+    """Knows which devices were handed over, and restores them. Its subclasses know the guests."""
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
         super().__init__(conf, state_path)
@@ -58,7 +59,7 @@ class RealHostDriver(HypervisorDriver):
         tree = SysfsTree(conf.compute_agent.sysfs_root)
         scanner = Scanner(tree)
         self.kernel = Kernel(tree, options.write_timeout)
-        homecoming = Homecoming(
+        restorer = Restorer(
             self.kernel,
             scanner,
             conf.pci.device_spec,
@@ -66,24 +67,24 @@ class RealHostDriver(HypervisorDriver):
             options.home_timeout,
             wait_until,
         )
-        self.handover = Handover(tree, scanner, self.kernel, homecoming)
+        self.handover = Handover(tree, scanner, self.kernel, restorer)
 
     def start(self) -> None:
-        """Go on where a predecessor was interrupted."""
+        """Finish what a killed agent has left unfinished."""
         self.handover.start(self.state_path)
 
     def stop(self) -> None:
         """Close the record."""
         self.handover.stop()
 
-    def lent(self) -> Sequence[Attachment]:
-        """What the record says: it is written before a device leaves, and before any guest has it."""
+    def handed_over(self) -> Sequence[Attachment]:
+        """What the record says. It is written before a device is handed over."""
         return [
             Attachment(row.address, row.instance_id, row.claim_id)
-            for row in self.handover.away()
+            for row in self.handover.handed_over()
             if row.instance_id is not None
         ]
 
-    def troubles(self) -> Mapping[PciAddress, str]:
-        """What is stuck, and what has not come home."""
-        return self.handover.troubles()
+    def problems(self) -> Mapping[PciAddress, str]:
+        """Devices that are blocked in the kernel or not restored."""
+        return self.handover.problems()

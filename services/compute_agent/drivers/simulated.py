@@ -1,6 +1,6 @@
-"""A hypervisor that does not exist, on a simulated host: it acts on the host's tree and keeps a record.
+"""A simulated hypervisor on a simulated host. It changes the host's tree and keeps a record.
 
-Configured by the ``[simulated]`` section; a host that is not there yet is built at the start.
+The section ``[simulated]`` configures it. At the start it builds the host if there is none yet.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 GROUP = cfg.OptGroup("simulated", "The host that driver `simulated` builds where sysfs_root is missing")
 OPTIONS = [
     cfg.IntOpt("ports", default=2, min=0, max=64, help="SR-IOV ports (PFs)."),
-    cfg.IntOpt("vfs_per_port", default=8, min=0, max=256, help="VFs of each port, all of them on."),
+    cfg.IntOpt("vfs_per_port", default=8, min=0, max=256, help="VFs of each port, all enabled."),
     cfg.IntOpt("accelerators", default=1, min=0, max=64, help="Devices without SR-IOV."),
     cfg.IntOpt("numa_nodes", default=1, min=1, max=8, help="NUMA nodes, with one socket each."),
 ]
@@ -37,7 +37,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attachments (        -- what guests have
     address TEXT PRIMARY KEY, parent_address TEXT, claim_id TEXT, instance_id TEXT NOT NULL,
     num_vfs INTEGER NOT NULL);                  -- how many VFs the host had on it before
-CREATE TABLE IF NOT EXISTS homecoming (         -- taken from a guest, not yet the host's again
+CREATE TABLE IF NOT EXISTS restorer (         -- taken from a guest, not yet the host's again
     address TEXT PRIMARY KEY, num_vfs INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS effects (            -- every change there ever was, in order
     id INTEGER PRIMARY KEY, claim_id TEXT NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL,
@@ -52,9 +52,9 @@ def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
 
 
 class SimulatedDriver(HypervisorDriver):
-    """Keeps in ``hypervisor.sqlite`` who has what, and every effect it ever had (table ``effects``).
+    """Keeps in ``hypervisor.sqlite`` which instance has which device, and every effect (table ``effects``).
 
-    The record is changed first, then the tree is made to agree with it, at once or after a crash.
+    It changes the record first, then the tree: at once, or after a crash.
     ``faults.json`` beside it makes calls slow or fail; see :class:`~.faults.Fault`.
     """
 
@@ -69,20 +69,20 @@ class SimulatedDriver(HypervisorDriver):
         self._shape = HostShape(shape.ports, shape.vfs_per_port, None, shape.accelerators, shape.numa_nodes)
 
     def start(self) -> None:
-        """Open or build the host; make its tree agree with the record."""
+        """Open or build the host, and make its tree agree with the record."""
         if not self._root.exists():
             LOG.info("building a simulated host at %s: %s", self._root, self._shape)
             build_host(self._root, self._shape, self._host)
         self._record = LocalStore(self.state_path / RECORD, _SCHEMA)
         with self._record.transaction() as sql:
             attached = sql.execute("SELECT address FROM attachments ORDER BY address").fetchall()
-            returning = sql.execute("SELECT address FROM homecoming ORDER BY address").fetchall()
+            returning = sql.execute("SELECT address FROM restorer ORDER BY address").fetchall()
         for move, rows in ((self._give, attached), (self._take_back, returning)):
             for row in rows:
                 try:
                     move(row["address"])
                 except DriverError as error:
-                    LOG.error("left as it is: %s", error)  # noqa: TRY400 - the message says it all
+                    LOG.error("the tree could not be made to agree with the record: %s", error)  # noqa: TRY400 - the message says it all
 
     def stop(self) -> None:
         """Close the record."""
@@ -102,7 +102,7 @@ class SimulatedDriver(HypervisorDriver):
         ]
 
     def attach(self, step: Step, device: StepDevice) -> None:
-        """Record that the instance has the device, then hide from the host what the guest now drives."""
+        """Record that the instance has the device, then take the device from the host's drivers."""
         suffer(self.state_path / FAULTS, "attach", step, device)
         tree = self._open()
         with self._record.transaction() as sql:
@@ -112,10 +112,10 @@ class SimulatedDriver(HypervisorDriver):
                 {"address": device.address, "parent": device.parent_address},
             ).fetchall()
             if not holders:
-                before = sql.execute("SELECT num_vfs FROM homecoming WHERE address = ?", (device.address,))
+                before = sql.execute("SELECT num_vfs FROM restorer WHERE address = ?", (device.address,))
                 row = before.fetchone()
                 num_vfs = row["num_vfs"] if row else tree.num_vfs(PciAddress.parse(device.address))
-                sql.execute("DELETE FROM homecoming WHERE address = ?", (device.address,))
+                sql.execute("DELETE FROM restorer WHERE address = ?", (device.address,))
                 sql.execute(
                     "INSERT INTO attachments VALUES (?, ?, ?, ?, ?)",
                     (
@@ -129,16 +129,16 @@ class SimulatedDriver(HypervisorDriver):
                 _log_effect(sql, "attach", step, device)
         for holder in holders:
             if (holder["address"], holder["claim_id"]) != (device.address, str(step.claim_id)):
-                raise DriverError(f"{holder['address']} is in instance {holder['instance_id']} already")
+                raise DriverError(f"{holder['address']} is already in instance {holder['instance_id']}")
         self._give(device.address)
 
     def detach(self, step: Step, device: StepDevice) -> None:
-        """Record that the instance has it no more, then bring the device and its VFs back."""
+        """Record that the instance has released the device, then restore the device and its VFs."""
         suffer(self.state_path / FAULTS, "detach", step, device)
         ours = device.address, str(step.claim_id)
         with self._record.transaction() as sql:
             moved = sql.execute(
-                "INSERT INTO homecoming SELECT address, num_vfs FROM attachments"
+                "INSERT INTO restorer SELECT address, num_vfs FROM attachments"
                 " WHERE address = ? AND claim_id = ?",
                 ours,
             )
@@ -151,11 +151,11 @@ class SimulatedDriver(HypervisorDriver):
         try:
             self._open().bind(PciAddress.parse(address), VFIO)
         except OSError as error:
-            raise DriverError(f"{address} did not go to {VFIO}: {error}") from error
+            raise DriverError(f"{address} was not bound to {VFIO}: {error}") from error
 
     def _take_back(self, address: str) -> None:
         with self._record.transaction() as sql:
-            row = sql.execute("SELECT num_vfs FROM homecoming WHERE address = ?", (address,)).fetchone()
+            row = sql.execute("SELECT num_vfs FROM restorer WHERE address = ?", (address,)).fetchone()
         if row is None:
             return
         tree, function = self._open(), PciAddress.parse(address)
@@ -164,15 +164,15 @@ class SimulatedDriver(HypervisorDriver):
             if row["num_vfs"]:
                 tree.set_num_vfs(function, row["num_vfs"])
         except OSError as error:
-            raise DriverError(f"{address} did not come back to the host: {error}") from error
+            raise DriverError(f"{address} was not restored: {error}") from error
         with self._record.transaction() as sql:
-            sql.execute("DELETE FROM homecoming WHERE address = ?", (address,))
+            sql.execute("DELETE FROM restorer WHERE address = ?", (address,))
 
     def _open(self) -> SimulatedTree:
         try:
             return SimulatedTree(self._root)
         except NotSimulated as error:
-            raise DriverError(f"driver simulated moves no real device: {error}") from error
+            raise DriverError(f"the simulated driver does not touch real devices: {error}") from error
 
 
 def _log_effect(sql: sqlite3.Connection, action: str, step: Step, device: StepDevice) -> None:

@@ -1,4 +1,4 @@
-"""No hypervisor: devices are put on vfio-pci and left to whoever runs the guests."""
+"""No hypervisor: devices are bound to vfio-pci. Another program runs the guests."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 
 
 class VfioDriver(RealHostDriver):
-    """An instance has what the record of devices that are away says: there is nobody else to ask."""
+    """An instance has the devices that the record of handed over devices says: there is no hypervisor to ask."""
 
     def attachments(self) -> Sequence[Attachment]:
-        """The devices that left and are not on their way home."""
-        return self.lent()
+        """The devices that were handed over and not taken back."""
+        return self.handed_over()
 
     def attach(self, step: Step, device: StepDevice) -> None:
-        """Put the device on vfio-pci for the instance."""
-        self.handover.lend(step, PciAddress.parse(device.address))
+        """Bind the device to vfio-pci for the instance."""
+        self.handover.hand_over(step, PciAddress.parse(device.address))
 
     def detach(self, step: Step, device: StepDevice) -> None:
-        """Bring the device home, once no process has it open any more."""
+        """Restore the device when no process has it open."""
         address = PciAddress.parse(device.address)
         row = self.handover.find(address)
         if row is not None and row.claim_id in {None, step.claim_id}:
-            self.handover.bring_home(address)
+            self.handover.take_back(address)

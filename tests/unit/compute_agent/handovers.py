@@ -25,12 +25,12 @@ class SimulatedKernel(Kernel):
         self.broken: set[str] = set()
         self.keeps_no_vfs = False
 
-    def lend(self, address: PciAddress) -> None:
-        self._ask("lend", address)
+    def bind_to_vfio(self, address: PciAddress) -> None:
+        self._ask("bind_to_vfio", address)
         self._host.bind(address, VFIO)
 
-    def give_back(self, address: PciAddress, override: str | None) -> None:
-        self._ask("give_back", address)
+    def return_to_driver(self, address: PciAddress, override: str | None) -> None:
+        self._ask("return_to_driver", address)
         if self.driver(address) == VFIO:
             self._host.bind(address, override or self._host.own_driver(address))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.services.compute_agent.custody import check_not_the_hosts_own
 from portclaim.services.compute_agent.disks import host_uses
 from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.host_use import check_not_used_by_host
 from portclaim.services.compute_agent.sysfs import SysfsTree
 
 NVME, OTHER = PciAddress.parse("0000:03:00.0"), PciAddress.parse("0000:04:00.0")
@@ -84,7 +84,7 @@ def test_one_that_is_swapped_to(machine: Machine) -> None:
 
 def test_one_on_which_something_stands(machine: Machine) -> None:
     (machine.root / "class/block/nvme0n1p1/holders/dm-0").mkdir()
-    assert machine.use(NVME) == "dm-0 stands on nvme0n1p1"
+    assert machine.use(NVME) == "dm-0 is built on nvme0n1p1"
 
 
 def test_one_with_several_paths_is_its_controllers_too(machine: Machine) -> None:
@@ -101,9 +101,9 @@ def test_one_with_several_paths_is_its_controllers_too(machine: Machine) -> None
 def test_a_device_with_such_a_disk_does_not_leave(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     machine.mount("30 22 259:0 / /srv rw - ext4 /dev/nvme0n1 rw")
     monkeypatch.setattr(
-        "portclaim.services.compute_agent.custody.host_uses",
+        "portclaim.services.compute_agent.host_use.host_uses",
         lambda tree, address: host_uses(tree, address, machine.proc),
     )
-    with pytest.raises(DriverError, match=r"03:00\.0 is this host's own: nvme0n1 is mounted on /srv"):
-        check_not_the_hosts_own(SysfsTree(machine.root), NVME, set())
-    check_not_the_hosts_own(SysfsTree(machine.root), OTHER, set())
+    with pytest.raises(DriverError, match=r"03:00\.0 is used by this host: nvme0n1 is mounted on /srv"):
+        check_not_used_by_host(SysfsTree(machine.root), NVME, set())
+    check_not_used_by_host(SysfsTree(machine.root), OTHER, set())

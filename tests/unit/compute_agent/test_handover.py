@@ -12,7 +12,7 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.handover import Handover
-from portclaim.services.compute_agent.homecoming import Homecoming, Hook
+from portclaim.services.compute_agent.restore import Hook, Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
@@ -35,8 +35,8 @@ def build(host: SimulatedTree, scanner: Scanner, kernel: SimulatedKernel, state_
     """What the handover is when an agent starts, or was killed and started again."""
 
     def build(device_spec: list[str] | None = None, hook: Hook | None = None) -> Handover:
-        homecoming = Homecoming(kernel, scanner, device_spec or [], hook, 1.0, at_once)
-        handover = Handover(SysfsTree(host.root), scanner, kernel, homecoming)
+        restorer = Restorer(kernel, scanner, device_spec or [], hook, 1.0, at_once)
+        handover = Handover(SysfsTree(host.root), scanner, kernel, restorer)
         handover.start(state_path)
         return handover
 
@@ -61,30 +61,30 @@ class TestLeaving:
     def test_a_vf_is_bound_to_vfio_and_reset(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
-        handover.lend(make_step("attach", str(VF)), VF)
-        assert kernel.calls == [f"lend {VF}", f"reset {VF}"]
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        assert kernel.calls == [f"bind_to_vfio {VF}", f"reset {VF}"]
 
     def test_a_port_lets_its_vfs_go_first_as_not_every_driver_takes_them_with_it(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
-        handover.lend(make_step("attach", str(PF)), PF)
-        assert kernel.calls == [f"set_num_vfs 0 {PF}", f"lend {PF}", f"reset {PF}"]
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        assert kernel.calls == [f"set_num_vfs 0 {PF}", f"bind_to_vfio {PF}", f"reset {PF}"]
 
     def test_the_same_step_again_neither_binds_nor_resets_what_a_guest_has_open(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
         step = make_step("attach", str(VF))
-        handover.lend(step, VF)
+        handover.hand_over(step, VF)
         kernel.opened.add(VF)
         kernel.calls.clear()
-        handover.lend(step, VF)
+        handover.hand_over(step, VF)
         assert kernel.calls == []
 
     def test_the_same_instance_takes_a_whole_group(
         self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
     ) -> None:
         share_group(host, VF, VF2)
-        handover.lend(make_step("attach", str(VF), str(VF2)), VF)
+        handover.hand_over(make_step("attach", str(VF), str(VF2)), VF)
         assert [driver_of(scanner, each) for each in (VF, VF2)] == ["vfio-pci", "vfio-pci"]
 
 
@@ -97,11 +97,11 @@ class TestMustNotLeave:
 
         def refused(address: PciAddress, why: str) -> None:
             kernel.calls.clear()
-            before = handover.away()
+            before = handover.handed_over()
             with pytest.raises(DriverError, match=why):
-                handover.lend(make_step("attach", str(address)), address)
+                handover.hand_over(make_step("attach", str(address)), address)
             assert kernel.calls == []
-            assert handover.away() == before
+            assert handover.handed_over() == before
 
         return refused
 
@@ -109,21 +109,21 @@ class TestMustNotLeave:
         self, handover: Handover, make_step: MakeStep, refused: Callable[[PciAddress, str], None]
     ) -> None:
         step = make_step("attach", str(VF))
-        handover.lend(step, VF)
-        refused(VF, f"{VF} is in instance {step.instance_id} already")
+        handover.hand_over(step, VF)
+        refused(VF, f"{VF} is already in instance {step.instance_id}")
 
     def test_a_port_one_of_whose_vfs_is_away(
         self, handover: Handover, make_step: MakeStep, refused: Callable[[PciAddress, str], None]
     ) -> None:
-        handover.lend(make_step("attach", str(VF)), VF)
-        refused(PF, f"{VF} is in instance")
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        refused(PF, f"{VF} is already in instance")
 
     def test_what_a_process_has_open_that_is_no_instance(
         self, kernel: SimulatedKernel, refused: Callable[[PciAddress, str], None]
     ) -> None:
         kernel.opened.add(VF)
-        refused(VF, f"{VF} is in use")
-        refused(PF, f"{VF} is in use")
+        refused(VF, f"{VF} is open in a process")
+        refused(PF, f"{VF} is open in a process")
 
     @pytest.mark.parametrize("whose", [PF, VF])
     def test_what_a_bridge_stands_on_be_it_by_a_vf(
@@ -132,7 +132,7 @@ class TestMustNotLeave:
         net = place(host, whose) / "net/eth9"
         net.mkdir(parents=True)
         (net / "upper_br0").symlink_to("/nowhere/br0")
-        refused(PF, f"{whose} is this host's own: br0 stands on eth9")
+        refused(PF, f"{whose} is used by this host: br0 is built on eth9")
 
     def test_what_has_the_default_route(
         self,
@@ -150,7 +150,7 @@ class TestMustNotLeave:
         self, host: SimulatedTree, refused: Callable[[PciAddress, str], None]
     ) -> None:
         share_group(host, VF, VF2)
-        refused(VF, f"{VF} shares its IOMMU group with {VF2}, which driver iavf of this host has")
+        refused(VF, f"{VF} shares its IOMMU group with {VF2}, which this host uses with driver iavf")
 
     def test_what_shares_its_group_with_a_device_of_another_instance(
         self,
@@ -159,7 +159,7 @@ class TestMustNotLeave:
         make_step: MakeStep,
         refused: Callable[[PciAddress, str], None],
     ) -> None:
-        handover.lend(make_step("attach", str(VF2)), VF2)
+        handover.hand_over(make_step("attach", str(VF2)), VF2)
         share_group(host, VF, VF2)
         refused(VF, "which is in another instance")
 
@@ -177,17 +177,17 @@ class TestComingHome:
         host.set_num_vfs(PF, 0)
         host.set_num_vfs(PF, 3)
         before = scanner.scan()
-        handover.lend(make_step("attach", str(PF)), PF)
-        handover.bring_home(PF)
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        handover.take_back(PF)
         assert scanner.scan() == before
-        assert handover.away() == []
+        assert handover.handed_over() == []
 
     def test_a_port_has_the_vfs_that_device_spec_asks_for(
         self, build: Build, scanner: Scanner, make_step: MakeStep
     ) -> None:
         handover = build([json.dumps({"address": str(PF), "num_vfs": 2})])
-        handover.lend(make_step("attach", str(PF)), PF)
-        handover.bring_home(PF)
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        handover.take_back(PF)
         assert len(scanner.vfs(PF)) == 2
 
     def test_what_somebody_had_put_on_vfio_before_stays_there(
@@ -195,100 +195,100 @@ class TestComingHome:
     ) -> None:
         host.bind(VF, "vfio-pci")
         (place(host, VF) / "driver_override").write_text("vfio-pci\n")
-        handover.lend(make_step("attach", str(VF)), VF)
-        handover.bring_home(VF)
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        handover.take_back(VF)
         assert driver_of(scanner, VF) == "vfio-pci"
 
     def test_what_a_guest_has_open_is_left_to_it(
         self, handover: Handover, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
     ) -> None:
         step = make_step("attach", str(VF))
-        handover.lend(step, VF)
+        handover.hand_over(step, VF)
         kernel.opened.add(VF)
         with pytest.raises(DriverError, match="still open in a guest"):
-            handover.bring_home(VF)
-        assert [row.claim_id for row in handover.away()] == [step.claim_id]
+            handover.take_back(VF)
+        assert [row.claim_id for row in handover.handed_over()] == [step.claim_id]
         assert driver_of(scanner, VF) == "vfio-pci"
 
     def test_vfs_that_do_not_come_back_are_told_and_tried_again(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
     ) -> None:
         handover = build()
-        handover.lend(make_step("attach", str(PF)), PF)
+        handover.hand_over(make_step("attach", str(PF)), PF)
         kernel.keeps_no_vfs = True
-        handover.bring_home(PF)
-        assert handover.troubles() == {
-            PF: f"not come home from its guest: {PF} shows 0 of its 4 VFs after 1 s"
+        handover.take_back(PF)
+        assert handover.problems() == {
+            PF: f"not restored after its guest released it: {PF} shows 0 of its 4 VFs after 1 s"
         }
         kernel.keeps_no_vfs = False
-        handover.bring_home(PF)
-        assert handover.troubles() == {}
+        handover.take_back(PF)
+        assert handover.problems() == {}
         assert len(scanner.vfs(PF)) == 4
 
     def test_vfs_on_their_way_home_end_with_their_port(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
-        handover.lend(make_step("attach", str(VF)), VF)
-        kernel.broken.add("give_back")
-        handover.bring_home(VF)
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        kernel.broken.add("return_to_driver")
+        handover.take_back(VF)
         kernel.broken.clear()
-        handover.lend(make_step("attach", str(PF)), PF)
-        assert [row.address for row in handover.away()] == [PF]
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        assert [row.address for row in handover.handed_over()] == [PF]
 
     def test_a_vf_that_somebody_ended_with_its_port_is_as_good_as_home(
         self, handover: Handover, host: SimulatedTree, make_step: MakeStep
     ) -> None:
-        handover.lend(make_step("attach", str(VF)), VF)
+        handover.hand_over(make_step("attach", str(VF)), VF)
         host.set_num_vfs(PF, 0)
-        handover.bring_home(VF)
-        assert (handover.away(), handover.troubles()) == ([], {})
+        handover.take_back(VF)
+        assert (handover.handed_over(), handover.problems()) == ([], {})
 
     def test_a_device_that_is_home_is_not_brought_home(
         self, handover: Handover, kernel: SimulatedKernel
     ) -> None:
-        handover.bring_home(VF)
+        handover.take_back(VF)
         assert kernel.calls == []
 
 
 class TestStartingAgain:
-    @pytest.mark.parametrize("broken", ["set_num_vfs", "lend", "reset"])
+    @pytest.mark.parametrize("broken", ["set_num_vfs", "bind_to_vfio", "reset"])
     def test_a_departure_that_was_interrupted_is_finished(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, broken: str
     ) -> None:
         step = make_step("attach", str(PF))
         kernel.broken.add(broken)
         with pytest.raises(DriverError, match="broken"):
-            build().lend(step, PF)
+            build().hand_over(step, PF)
         kernel.broken.clear()
         successor = build()
         assert driver_of(scanner, PF) == "vfio-pci"
-        assert [row.claim_id for row in successor.away()] == [step.claim_id]
+        assert [row.claim_id for row in successor.handed_over()] == [step.claim_id]
 
-    @pytest.mark.parametrize("broken", ["give_back", "set_num_vfs"])
+    @pytest.mark.parametrize("broken", ["return_to_driver", "set_num_vfs"])
     def test_a_homecoming_that_was_interrupted_is_finished(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, broken: str
     ) -> None:
         before = scanner.scan()
         predecessor = build()
-        predecessor.lend(make_step("attach", str(PF)), PF)
+        predecessor.hand_over(make_step("attach", str(PF)), PF)
         kernel.broken.add(broken)
-        predecessor.bring_home(PF)
-        assert PF in predecessor.troubles()
+        predecessor.take_back(PF)
+        assert PF in predecessor.problems()
         kernel.broken.clear()
-        assert build().away() == []
+        assert build().handed_over() == []
         assert scanner.scan() == before
 
     def test_the_number_of_vfs_survives_a_claim_that_came_before_they_were_back(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
     ) -> None:
         handover = build()
-        handover.lend(make_step("attach", str(PF)), PF)
+        handover.hand_over(make_step("attach", str(PF)), PF)
         kernel.keeps_no_vfs = True
-        handover.bring_home(PF)
+        handover.take_back(PF)
         kernel.keeps_no_vfs = False
-        handover.lend(make_step("attach", str(PF), instance_id=uuid4()), PF)
-        assert handover.troubles() == {}
-        handover.bring_home(PF)
+        handover.hand_over(make_step("attach", str(PF), instance_id=uuid4()), PF)
+        assert handover.problems() == {}
+        handover.take_back(PF)
         assert len(scanner.vfs(PF)) == 4
 
 
@@ -309,8 +309,8 @@ class TestHook:
         told = tmp_path / "told"
         file = program(f'echo "$PORTCLAIM_ADDRESS $PORTCLAIM_NUM_VFS $PORTCLAIM_NETDEV" >> {told}')
         handover = build(hook=Hook(file, 30.0))
-        handover.lend(make_step("attach", str(PF)), PF)
-        handover.bring_home(PF)
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        handover.take_back(PF)
         assert told.read_text() == f"{PF} 4 enp1s0f0\n"
 
     @pytest.mark.parametrize(
@@ -330,17 +330,17 @@ class TestHook:
         why: str,
     ) -> None:
         handover = build(hook=Hook(program(body), timeout))
-        handover.lend(make_step("attach", str(PF)), PF)
-        handover.bring_home(PF)
-        assert why in handover.troubles()[PF]
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        handover.take_back(PF)
+        assert why in handover.problems()[PF]
 
     def test_one_that_is_missing_keeps_the_port_from_use(
         self, build: Build, make_step: MakeStep, tmp_path: Path
     ) -> None:
         handover = build(hook=Hook(tmp_path / "missing", 1.0))
-        handover.lend(make_step("attach", str(PF)), PF)
-        handover.bring_home(PF)
-        assert "cannot be run" in handover.troubles()[PF]
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        handover.take_back(PF)
+        assert "cannot be run" in handover.problems()[PF]
 
 
 def share_group(host: SimulatedTree, one: PciAddress, other: PciAddress) -> None:

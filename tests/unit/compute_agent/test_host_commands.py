@@ -60,7 +60,7 @@ def test_a_recording_can_be_scanned(host: SimulatedTree, config_file: Path, tmp_
 def test_what_is_no_sysfs_is_refused(config_file: Path, tmp_path: Path) -> None:
     result = host_command(config_file, "scan", "--sysfs-root", str(tmp_path))
     assert result.exit_code == 1
-    assert "this is the root of no sysfs" in result.stderr
+    assert "this is not the root of a sysfs tree" in result.stderr
 
 
 def test_an_entry_without_a_meaning_is_refused(host: SimulatedTree, tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_a_refusal_says_what_was_refused_and_why(host: SimulatedTree, kernel: Ke
 def test_a_driver_that_does_not_take_the_device_is_told(host: SimulatedTree, kernel: Kernel) -> None:
     (place(host, PF) / "driver").unlink()
     (host.root / "bus/pci/drivers_probe").touch()
-    with pytest.raises(DriverError, match="did not go to vfio-pci: load that module"):
-        kernel.lend(PF)
+    with pytest.raises(DriverError, match="was not bound to vfio-pci: load that module"):
+        kernel.bind_to_vfio(PF)
     assert (place(host, PF) / "driver_override").read_text().startswith("vfio-pci")
     assert (host.root / "bus/pci/drivers_probe").read_text().startswith(str(PF))
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from portclaim.common.rpc.messages import Step, StepDevice
-from portclaim.services.compute_agent.ledger import Ending, Ledger, Overtaken
+from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 
 DONE = Ending("done")
 FAILED = Ending("failed", "no such instance")
@@ -67,9 +67,9 @@ def test_a_step_is_dropped_once_a_later_one_began(ledger: Ledger, ended: bool) -
     ledger.begin(detach)
     if ended:
         ledger.finish(detach, DONE)
-    with pytest.raises(Overtaken, match="step 1 was overtaken by step 2"):
+    with pytest.raises(Superseded, match="step 1 is stale: it was sent before step 2"):
         ledger.begin(step("attach", 1, claim_id))
-    with pytest.raises(Overtaken):
+    with pytest.raises(Superseded):
         ledger.begin(step("attach", 1, claim_id), again=True)
     assert ledger.latest(claim_id) == 2
 

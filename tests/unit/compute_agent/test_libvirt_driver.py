@@ -127,7 +127,7 @@ class TestWhere:
         for _ in range(2):
             detach(driver, step)
             assert domain.addresses() == nothing
-        assert (driver.attachments(), driver.lent()) == ([], [])
+        assert (driver.attachments(), driver.handed_over()) == ([], [])
         assert driver_of(driver, VF) == "iavf"
 
     def test_what_is_in_the_configuration_alone_is_lost_to_a_running_domain(
@@ -157,7 +157,7 @@ class TestRefused:
         with pytest.raises(InstanceNotFound, match=f"instance {INSTANCE} is not on this host"):
             attach(driver, step)
         assert driver_of(driver, VF) == "iavf"
-        assert driver.lent() == []
+        assert driver.handed_over() == []
 
     @pytest.mark.parametrize("held", [PF, VF])
     @pytest.mark.parametrize("wanted", [PF, VF])
@@ -175,7 +175,7 @@ class TestRefused:
         other = Domain(str(OTHER))
         other.attachDeviceFlags(by_another_hand(held), libvirt.VIR_DOMAIN_AFFECT_LIVE)
         daemon.domains.append(other)
-        with pytest.raises(DriverError, match=f"{held} is in instance {OTHER} already"):
+        with pytest.raises(DriverError, match=f"{held} is already in instance {OTHER}"):
             attach(driver, step)
         assert domain.addresses() == (set(), set())
         detach(driver, step)
@@ -187,14 +187,14 @@ class TestRefused:
         other = Domain(str(OTHER), active=False)
         other.attachDeviceFlags(by_another_hand(VF), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
         daemon.domains.append(other)
-        with pytest.raises(DriverError, match=f"{VF} is in instance {OTHER} already"):
+        with pytest.raises(DriverError, match=f"{VF} is already in instance {OTHER}"):
             attach(driver, step)
         assert domain.addresses() == (set(), set())
 
     def test_a_guest_that_does_not_let_go(self, driver: LibvirtDriver, domain: Domain, step: Step) -> None:
         attach(driver, step)
         domain.deaf = True
-        with pytest.raises(DriverError, match=f"instance {INSTANCE} does not let go of {VF}"):
+        with pytest.raises(DriverError, match=f"instance {INSTANCE} does not release {VF}"):
             detach(driver, step)
         assert driver_of(driver, VF) == "vfio-pci"
         domain.deaf = False
@@ -231,11 +231,11 @@ class TestHangingDaemon:
         self, driver: LibvirtDriver, daemon: Libvirtd
     ) -> None:
         daemon.answers.clear()
-        with pytest.raises(NoAnswer, match=r"libvirt has not answered in 0\.05 s"):
+        with pytest.raises(NoAnswer, match=r"libvirt did not answer in 0\.05 s"):
             driver.attachments()
         asked = daemon.asked
         for _ in range(5):
-            with pytest.raises(NoAnswer, match="has not answered yet"):
+            with pytest.raises(NoAnswer, match="has not answered an earlier question yet"):
                 driver.attachments()
         assert daemon.asked == asked
 
@@ -271,7 +271,7 @@ def test_what_left_for_a_claim_and_reached_no_guest_is_known(
     with pytest.raises(DriverError, match="libvirt: error 9"):
         attach(driver, step)
     assert driver.attachments() == []
-    assert [(held.address, held.claim_id) for held in driver.lent()] == [(VF, step.claim_id)]
+    assert [(held.address, held.claim_id) for held in driver.handed_over()] == [(VF, step.claim_id)]
     detach(driver, step.model_copy(update={"claim_id": uuid4()}))
     assert driver_of(driver, VF) == "vfio-pci"
     detach(driver, step)

@@ -11,7 +11,7 @@ from portclaim.common.errors import UnknownHost
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.messages import Holding, Holdings, Step
 from portclaim.services.compute_agent.drivers.simulated import SimulatedDriver
-from portclaim.services.compute_agent.ledger import Ending, Ledger, Overtaken
+from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.step_queue import Job
@@ -113,7 +113,7 @@ def test_what_left_the_host_for_an_ended_claim_and_reached_no_guest_is_taken_bac
     step = make_step("attach", PF)
     bench.attach(step)
     lent = bench.driver.attachments()
-    monkeypatch.setattr(bench.driver, "lent", lambda: lent)
+    monkeypatch.setattr(bench.driver, "handed_over", lambda: lent)
     monkeypatch.setattr(bench.driver, "attachments", list)
     bench.repair.run(told(holding(step, "claimed")))
     assert bench.wanted.pop() == Job(step)
@@ -147,7 +147,7 @@ def test_what_an_old_database_takes_for_live_is_not_given_again(bench: Bench, ma
     bench.driver.detach(detach, detach.devices[0])
     bench.ledger.finish(detach, Ending("done"))
     bench.repair.run(told(holding(step, "allocated")))
-    with pytest.raises(Overtaken):
+    with pytest.raises(Superseded):
         bench.ledger.begin(bench.wanted[0].step, bench.wanted[0].again)
 
 

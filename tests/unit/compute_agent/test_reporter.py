@@ -254,7 +254,7 @@ def test_a_scan_that_fails_is_made_again(
 def test_a_hypervisor_that_does_not_answer_holds_up_no_report_and_is_asked_again(
     reporter: Reporter, conductor: Conductor
 ) -> None:
-    conductor.trouble["holdings"] = [DriverError("libvirt has not answered in 20 s")] * 2
+    conductor.trouble["holdings"] = [DriverError("libvirt did not answer in 20 s")] * 2
     reporter.start()
     conductor.wait_for(lambda: ("holdings", None) in conductor.heard)
     assert conductor.heard.index(("holdings", None)) == 2
@@ -315,7 +315,7 @@ class TestEnd:
     def test_a_conductor_that_takes_its_time_does_not_hold_up_the_end(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("portclaim.services.compute_agent.reporter.LAST_WORDS", 0.01)
+        monkeypatch.setattr("portclaim.services.compute_agent.reporter.LAST_REPORT", 0.01)
         conductor = SlowConductor()
         reporter = Reporter(conductor, Repair(), host.take_inventory, host.own, interval=0.01)
         reporter.start()

@@ -210,7 +210,7 @@ class TestHalfLinked:
 
 
 def test_what_is_no_sysfs_is_refused_rather_than_taken_for_an_empty_host(tmp_path: Path) -> None:
-    with pytest.raises(ScanError, match="is not there"):
+    with pytest.raises(ScanError, match="does not exist"):
         Scanner(SysfsTree(tmp_path)).scan()
 
 

@@ -107,8 +107,8 @@ def test_a_device_that_is_not_there_is_not_attached_and_that_is_said_loudly(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"product_id": "10ed"}, "is a type-VF 8086 154c now, and not a type-VF 8086 10ed"),
-        ({"dev_type": "type-PCI"}, "is a type-VF 8086 154c now, and not a type-PCI 8086 154c"),
+        ({"product_id": "10ed"}, "is now type-VF 8086 154c, but was claimed as type-VF 8086 10ed"),
+        ({"dev_type": "type-PCI"}, "is now type-VF 8086 154c, but was claimed as type-PCI 8086 154c"),
     ],
 )
 def test_a_device_that_is_another_now_is_not_attached(
@@ -127,7 +127,7 @@ def test_a_fault_of_the_driver_fails_the_step_and_not_the_agent(
 
     monkeypatch.setattr(driver, "attach", fault)
     ending = runner.run(Job(make_step("attach", VFS[0])))
-    assert ending == Ending("failed", "a fault of the agent, whose log says more: ZeroDivisionError('oh')")
+    assert ending == Ending("failed", "an error in the agent, see its log: ZeroDivisionError('oh')")
 
 
 class TestAgain:

@@ -122,7 +122,7 @@ def test_a_watcher_that_cannot_go_on_says_so(monitor: Monitor, caplog: pytest.Lo
     with caplog.at_level(logging.ERROR):
         watcher.start()
         watcher.join(PATIENCE)
-    assert "only periodically from now on" in caplog.text
+    assert "only by the periodic scans" in caplog.text
 
 
 def test_waiting_ends_with_the_event_that_brings_it(monitor: Monitor) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.services.compute_agent.outlook import Outlook
+from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulated_host import HostShape, build_host
 from portclaim.services.compute_agent.simulation import VFIO, Model, SimulatedTree
@@ -137,22 +137,22 @@ def small_host() -> Iterator[SimulatedTree]:
         yield build_host(Path(directory) / "sys", HostShape(ports=2, vfs_per_port=2), "node-1")
 
 
-def watched(tree: SysfsTree) -> Outlook:
-    outlook = Outlook(Scanner(tree))
-    outlook.is_watched = lambda: True
-    outlook.scan()
-    return outlook
+def watched(tree: SysfsTree) -> CachedScanner:
+    cached_scanner = CachedScanner(Scanner(tree))
+    cached_scanner.is_watched = lambda: True
+    cached_scanner.scan()
+    return cached_scanner
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.lists(CHANGES, max_size=3), max_size=5))
 def test_what_events_name_is_all_that_has_to_be_read(bursts: list[list[Change]]) -> None:
     with small_host() as host:
-        outlook = watched(SysfsTree(host.root))
+        cached_scanner = watched(SysfsTree(host.root))
         for burst in bursts:
             for change in burst:
-                outlook.note(change.make(host))
-            assert outlook.scan() == Scanner(SysfsTree(host.root)).scan()
+                cached_scanner.invalidate(change.make(host))
+            assert cached_scanner.scan() == Scanner(SysfsTree(host.root)).scan()
 
 
 @settings(max_examples=80, deadline=None)
@@ -160,13 +160,13 @@ def test_what_events_name_is_all_that_has_to_be_read(bursts: list[list[Change]])
 def test_changes_during_a_look_are_seen_at_the_next(first: Change, later: dict[int, Change]) -> None:
     with small_host() as host:
         tree = ReadTree(host)
-        outlook = watched(tree)
-        outlook.note(first.make(host))
+        cached_scanner = watched(tree)
+        cached_scanner.invalidate(first.make(host))
         tree.listed, tree.changes = 0, dict(later)
-        outlook.scan()
+        cached_scanner.scan()
         tree.changes.clear()
-        outlook.note(tree.named)
-        assert outlook.scan() == Scanner(SysfsTree(host.root)).scan()
+        cached_scanner.invalidate(tree.named)
+        assert cached_scanner.scan() == Scanner(SysfsTree(host.root)).scan()
 
 
 @pytest.mark.parametrize(
@@ -182,11 +182,11 @@ def test_changes_during_a_look_are_seen_at_the_next(first: Change, later: dict[i
 def test_only_what_is_named_is_read_with_its_partners(named: list[PciAddress], read: set[PciAddress]) -> None:
     with small_host() as host:
         tree = ReadTree(host)
-        outlook = watched(tree)
-        before = outlook.scan()
+        cached_scanner = watched(tree)
+        before = cached_scanner.scan()
         tree.read.clear()
-        outlook.note(named)
-        assert outlook.scan() == before
+        cached_scanner.invalidate(named)
+        assert cached_scanner.scan() == before
         assert tree.read == {str(address) for address in read}
 
 
@@ -194,34 +194,40 @@ def changed_unseen(host: SimulatedTree) -> None:
     (host.root / PCI_DEVICES / str(VF) / "numa_node").write_text("5\n")
 
 
-def node_of(outlook: Outlook, address: PciAddress) -> int | None:
-    return next(device.numa_node for device in outlook.scan().devices if device.address == address)
+def node_of(cached_scanner: CachedScanner, address: PciAddress) -> int | None:
+    return next(device.numa_node for device in cached_scanner.scan().devices if device.address == address)
 
 
 class TestEverythingIsReadAgain:
     """What no event told is seen all the same."""
 
     @pytest.fixture
-    def outlook(self, host: SimulatedTree) -> Outlook:
-        outlook = watched(SysfsTree(host.root))
+    def cached_scanner(self, host: SimulatedTree) -> CachedScanner:
+        cached_scanner = watched(SysfsTree(host.root))
         changed_unseen(host)
-        assert node_of(outlook, VF) != 5
-        return outlook
+        assert node_of(cached_scanner, VF) != 5
+        return cached_scanner
 
-    def test_after_events_were_lost(self, outlook: Outlook) -> None:
-        outlook.note(None)
-        assert node_of(outlook, VF) == 5
+    def test_after_events_were_lost(self, cached_scanner: CachedScanner) -> None:
+        cached_scanner.invalidate(None)
+        assert node_of(cached_scanner, VF) == 5
 
-    def test_when_an_audit_is_due(self, outlook: Outlook, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("portclaim.services.compute_agent.outlook.time.monotonic", lambda: float("inf"))
-        assert node_of(outlook, VF) == 5
+    def test_when_an_audit_is_due(
+        self, cached_scanner: CachedScanner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "portclaim.services.compute_agent.cached_scanner.time.monotonic", lambda: float("inf")
+        )
+        assert node_of(cached_scanner, VF) == 5
 
-    def test_while_nobody_watches(self, outlook: Outlook) -> None:
-        outlook.is_watched = lambda: False
-        assert node_of(outlook, VF) == 5
+    def test_while_nobody_watches(self, cached_scanner: CachedScanner) -> None:
+        cached_scanner.is_watched = lambda: False
+        assert node_of(cached_scanner, VF) == 5
 
-    def test_where_the_parts_do_not_fit_together(self, outlook: Outlook, host: SimulatedTree) -> None:
+    def test_where_the_parts_do_not_fit_together(
+        self, cached_scanner: CachedScanner, host: SimulatedTree
+    ) -> None:
         stray = host.root / PCI_DEVICES / str(PORTS[1]) / "virtfn7"
         stray.symlink_to("../0000:01:10.0")
-        outlook.note([PORTS[1]])
-        assert node_of(outlook, VF) == 5
+        cached_scanner.invalidate([PORTS[1]])
+        assert node_of(cached_scanner, VF) == 5

@@ -1,4 +1,4 @@
-"""A device's way from vfio-pci back to its driver, and a port's VFs back to where they were."""
+"""Restore a device: from vfio-pci back to its driver, and a port's VFs as they were."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from portclaim.services.compute_agent.scanner import Scanner
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """The operator's own program, run for a port that is back on its driver, with the agent's own rights.
+    """The operator's own program. It runs with the agent's rights for each port that is back on its driver.
 
-    It is told of the port by its environment: ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``,
-    ``PORTCLAIM_NETDEV`` (empty where there is none).
+    Its environment describes the port: ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``, ``PORTCLAIM_NETDEV``
+    (empty if the port has none).
     """
 
     program: Path
@@ -59,10 +59,10 @@ class Hook:
 
 
 @dataclass(frozen=True, slots=True)
-class Homecoming:
-    """What it takes: ``device_spec`` may ask for a number of VFs, ``hook`` for more to be done.
+class Restorer:
+    """Restores devices. ``device_spec`` may name a number of VFs; ``hook`` runs for each port.
 
-    ``wait_until(condition, timeout)`` waits for what the kernel and udev still have to do.
+    ``wait_until(condition, timeout)`` waits for the kernel and udev.
     """
 
     kernel: Kernel
@@ -72,21 +72,21 @@ class Homecoming:
     timeout: float
     wait_until: Callable[[Callable[[], bool], float], bool]
 
-    def bring(self, address: PciAddress, driver: str | None, override: str | None, num_vfs: int) -> None:
-        """Back to ``driver``, with as many VFs as device_spec says, or else ``num_vfs``.
+    def restore(self, address: PciAddress, driver: str | None, override: str | None, num_vfs: int) -> None:
+        """Return the device to ``driver``; a port gets as many VFs as device_spec says, or else ``num_vfs``.
 
-        Raises :class:`DriverError` with what is missing; may be called again at any point.
+        May be called again at any point. Raises :class:`DriverError` with what is missing.
         """
         if self.scanner.look(address) is None:
             raise DriverError(f"{address} is gone from this host")
-        self.kernel.give_back(address, override)
-        if driver not in {None, VFIO} and not self._comes(lambda: self.kernel.driver(address) == driver):
-            raise DriverError(f"{address} did not go back to its driver {driver} in {self.timeout:g} s")
+        self.kernel.return_to_driver(address, override)
+        if driver not in {None, VFIO} and not self._happens(lambda: self.kernel.driver(address) == driver):
+            raise DriverError(f"{address} did not return to its driver {driver} in {self.timeout:g} s")
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
-            self._bring_vfs(device, self._wanted_vfs(address, num_vfs))
+            self._restore_vfs(device, self._wanted_vfs(address, num_vfs))
 
-    def _bring_vfs(self, port: PciDevice, wanted: int) -> None:
+    def _restore_vfs(self, port: PciDevice, wanted: int) -> None:
         address = port.address
         if port.num_vfs != wanted:
             if port.num_vfs:
@@ -95,20 +95,20 @@ class Homecoming:
                 self.kernel.set_num_vfs(address, wanted)
         if self.hook is not None:
             self.hook.run(address, wanted, port.netdev)
-        if not self._comes(lambda: self._vfs_there(address) == wanted):
+        if not self._happens(lambda: self._visible_vfs(address) == wanted):
             raise DriverError(
-                f"{address} shows {self._vfs_there(address)} of its {wanted} VFs after {self.timeout:g} s"
+                f"{address} shows {self._visible_vfs(address)} of its {wanted} VFs after {self.timeout:g} s"
             )
 
-    def _comes(self, condition: Callable[[], bool]) -> bool:
+    def _happens(self, condition: Callable[[], bool]) -> bool:
         return condition() or self.wait_until(condition, self.timeout)
 
-    def _vfs_there(self, address: PciAddress) -> int:
+    def _visible_vfs(self, address: PciAddress) -> int:
         found = (self.scanner.look(vf) for vf in self.scanner.vfs(address))
         return sum(vf is not None and vf.parent == address for vf in found)
 
     def _wanted_vfs(self, address: PciAddress, num_vfs: int) -> int:
-        """What the entry of device_spec asks for that takes the port, or what the port had."""
+        """The number of VFs from the device_spec entry that matches the port, or else the number that it had."""
         view = HostView.of(self.scanner.scan().devices)
         specs = DeviceSpecs.parse(self.device_spec, view)
         try:

@@ -1,4 +1,4 @@
-"""What the agent of one host says to the conductor."""
+"""The agent's calls to the conductor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from portclaim.services.compute_agent.inventory import Inventory
 from portclaim.services.compute_agent.ledger import Ending
 
 
-class Voice:
-    """Calls the conductor in the name of one agent; raises what :class:`ConductorClient` raises."""
+class ConductorLink:
+    """Calls the conductor as the agent of one host. Raises what :class:`ConductorClient` raises."""
 
     def __init__(self, conductor: ConductorClient, host: str, agent_id: UUID) -> None:
         self.host = host
@@ -20,7 +20,7 @@ class Voice:
         self._conductor = conductor
 
     def publish(self, inventory: Inventory, *, in_full: bool) -> bool:
-        """Report the inventory, or only that it is still the same. Is it wanted in full?"""
+        """Report the inventory, or only its digest. Answers whether the conductor wants it in full."""
         report = InventoryReport(
             host=self.host,
             agent_id=self._agent_id,
@@ -31,7 +31,7 @@ class Voice:
         return self._conductor.report_inventory(report).resend
 
     def answer(self, step: Step, ending: Ending) -> None:
-        """Tell how a step ended."""
+        """Answer a step."""
         result = StepResult(
             host=self.host,
             agent_id=self._agent_id,

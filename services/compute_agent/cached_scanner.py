@@ -1,4 +1,4 @@
-"""What the host has, kept true by the kernel's events: what they do not name is not read again."""
+"""Cached scans of the host. The kernel's events say what must be read again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from portclaim.services.compute_agent.scanner import Scan, ScanError, Scanner
 AUDIT_INTERVAL = 60.0
 
 
-class Outlook:
-    """Scans one host: wholly at first, every ``AUDIT_INTERVAL`` seconds, and while nobody watches it.
+class CachedScanner:
+    """Scans one host: completely at first, every ``AUDIT_INTERVAL`` seconds, and while no watcher runs.
 
-    In between only what :meth:`note` was told of is read again. May be told from any thread, and is
-    to be asked from one.
+    Otherwise only the devices given to :meth:`invalidate` are read again. Any thread may call
+    :meth:`invalidate`; one thread calls :meth:`scan`.
     """
 
     def __init__(self, scanner: Scanner) -> None:
@@ -26,8 +26,8 @@ class Outlook:
         self._audit_at = 0.0
         self.is_watched: Callable[[], bool] = lambda: False
 
-    def note(self, changed: Iterable[PciAddress] | None) -> None:
-        """These devices are not, or may not be, as they were; None: nobody knows which are."""
+    def invalidate(self, changed: Iterable[PciAddress] | None) -> None:
+        """These devices may have changed; None: any device may have."""
         with self._lock:
             if changed is None:
                 self._audit_at = 0.0
@@ -46,5 +46,5 @@ class Outlook:
                 return self._scanner.scan()
             return self._scanner.rescan(changed)
         except (ScanError, OSError):
-            self.note(None)
+            self.invalidate(None)
             raise

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.services.compute_agent.custody import check_group, check_not_the_hosts_own, group_mates
 from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.host_use import check_group, check_not_used_by_host, group_members
 from portclaim.services.compute_agent.netlink import default_route_interfaces
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
@@ -31,7 +31,7 @@ def test_a_bridge_in_the_group_is_no_obstacle(host: SimulatedTree, tree: SysfsTr
         path.name for path in Path(host.root / "bus/pci/devices").iterdir() if path.name[5:7] == "00"
     )
     join_group(host, PciAddress.parse(bridge), VF)
-    assert group_mates(tree, VF) == set()
+    assert group_members(tree, VF) == set()
     check_group(tree, VF, set(), set())
 
 
@@ -46,7 +46,7 @@ def test_a_mate_that_no_driver_of_the_host_has_is_no_obstacle(
 
 def test_a_mate_that_goes_along_is_no_obstacle(host: SimulatedTree, tree: SysfsTree) -> None:
     join_group(host, VF2, VF)
-    with pytest.raises(DriverError, match="which driver iavf of this host has"):
+    with pytest.raises(DriverError, match="which this host uses with driver iavf"):
         check_group(tree, VF, set(), set())
     check_group(tree, VF, {VF2}, set())
 
@@ -54,21 +54,21 @@ def test_a_mate_that_goes_along_is_no_obstacle(host: SimulatedTree, tree: SysfsT
 def test_a_bond_is_named_by_its_master(host: SimulatedTree, tree: SysfsTree) -> None:
     net = (host.root / "bus/pci/devices" / str(PF)).resolve() / "net/enp1s0f0"
     (net / "master").symlink_to("../../../../bond0")
-    with pytest.raises(DriverError, match="bond0 stands on enp1s0f0"):
-        check_not_the_hosts_own(tree, PF, set())
+    with pytest.raises(DriverError, match="bond0 is built on enp1s0f0"):
+        check_not_used_by_host(tree, PF, set())
 
 
 def test_an_interface_in_another_network_namespace_is_in_use(host: SimulatedTree, tree: SysfsTree) -> None:
     net = (host.root / "bus/pci/devices" / str(PF)).resolve() / "net"
     shutil.rmtree(net)
-    check_not_the_hosts_own(tree, PF, set())  # a driver without interfaces
+    check_not_used_by_host(tree, PF, set())  # a driver without interfaces
     net.mkdir()
     with pytest.raises(DriverError, match="is in another network namespace"):
-        check_not_the_hosts_own(tree, PF, set())
+        check_not_used_by_host(tree, PF, set())
 
 
 def test_a_port_without_any_of_this_may_go(tree: SysfsTree) -> None:
-    check_not_the_hosts_own(tree, PF, {1, 2, 3})
+    check_not_used_by_host(tree, PF, {1, 2, 3})
 
 
 def test_the_kernel_tells_the_default_routes_that_it_has() -> None:
