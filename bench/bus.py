@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.fleet import ALIASES
-from portclaim.cli.keeper import keep
+from portclaim.cli.supervisor import supervise
 from tests.support.rabbitmq import Broker, start_rabbitmq
 from tests.support.services import as_ini
 
@@ -43,11 +43,11 @@ def services(database_url: str) -> Iterator[str]:
             )
         )
         for name in ("portclaim.services.scheduler", "portclaim.services.conductor", "bench.echo"):
-            kept = keep(
+            process = supervise(
                 *(sys.executable, "-m", name, "--config-file", file),
                 ready=rf"portclaim-{name.partition('.')[2]} ready",
                 log=directory / f"{name}.log",
                 owner=os.getpid(),
             )
-            stack.callback(kept.stop)
+            stack.callback(process.stop)
         yield str(file)

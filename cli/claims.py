@@ -16,155 +16,176 @@ from portclaim.common.rpc.messages import MAX_WAIT, ClaimRequest, ExplainRequest
 _alias = click.option(
     "--alias",
     required=True,
-    help="How many of which kinds, as in the extra spec pci_passthrough:alias: NAME:COUNT[,NAME:COUNT...].",
+    help="What to claim, as in the extra spec pci_passthrough:alias: NAME:COUNT[,NAME:COUNT...].",
 )
 _extra_specs = click.option(
     "--extra-spec",
     "extra_specs",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Another extra spec of the flavor; may be given more than once.",
+    help="Another extra spec of the flavor. May be repeated.",
 )
-_hosts = click.option(
-    "--host", "hosts", multiple=True, help="Only on this host; may be given more than once."
-)
+_hosts = click.option("--host", "hosts", multiple=True, help="Only on this host. May be repeated.")
 _numa_cells = click.option(
-    "--numa-cell", "numa_cells", type=int, multiple=True, help="A host NUMA node that the instance is on."
+    "--numa-cell",
+    "numa_cells",
+    type=int,
+    multiple=True,
+    help="A host NUMA node that the instance runs on. May be repeated.",
 )
-_avoid = click.option("--avoid-host", "avoid_hosts", multiple=True, help="Not on this host.")
+_avoid = click.option("--avoid-host", "avoid_hosts", multiple=True, help="Not on this host. May be repeated.")
 
 _DANGER = """\
-DANGER: nobody has detached anything. If {host} still runs, so does instance {instance}, with the devices:
-start it nowhere else before {host} is off for certain. If {host} comes back, it loses the devices."""
+DANGER: the devices were not detached. If host {host} still runs, instance {instance} still uses them. Do not
+start the instance elsewhere before you are sure that {host} is off. If {host} comes back, its agent detaches
+the devices from the instance."""
 
 
-def add_claim_commands(main: click.Group) -> None:
-    @command(main)
-    @_alias
-    @_extra_specs
-    @_hosts
-    @_avoid
-    @_numa_cells
-    @click.option("--instance", type=click.UUID, help="The instance; default: a new id.")
-    @click.option(
-        "--claim-id", type=click.UUID, help="The claim's id, to call again safely; default: a new id."
+@command()
+@_alias
+@_extra_specs
+@_hosts
+@_avoid
+@_numa_cells
+@click.option("--instance", type=click.UUID, help="The instance's UUID. Default: a new one.")
+@click.option(
+    "--claim-id",
+    type=click.UUID,
+    help="The claim's UUID, so that the call can be repeated safely. Default: a new one.",
+)
+@click.option(
+    "--wait",
+    type=click.IntRange(1, MAX_WAIT),
+    metavar="SECONDS",
+    help="If no host can serve the claim now, wait in a queue for so many seconds.",
+)
+@render.output_option
+@click.pass_obj
+def claim(
+    session: Session,
+    alias: str,
+    extra_specs: tuple[str, ...],
+    hosts: tuple[str, ...],
+    avoid_hosts: tuple[str, ...],
+    numa_cells: tuple[int, ...],
+    instance: uuid.UUID | None,
+    claim_id: uuid.UUID | None,
+    wait: int | None,
+    output: str,
+) -> None:
+    """Reserve devices for an instance: all of them on one host, or none.
+
+    Example: portclaim claim --alias nic-vf:2
+
+    The command answers when the devices are reserved. Then the host's agent attaches them: portclaim show
+    CLAIM_ID shows when the claim is allocated. The same --claim-id with the same request gives the same
+    claim.
+
+    With --wait, claims with the same requests are served in the order of their arrival. Ctrl-C ends this
+    program, but not the claim: it keeps its position in the queue.
+    """
+    request = ClaimRequest(
+        claim_id=claim_id or uuid.uuid4(),
+        instance_id=instance or uuid.uuid4(),
+        extra_specs=specs(alias, extra_specs),
+        hosts=list(hosts) or None,
+        avoid_hosts=list(avoid_hosts),
+        numa_cells=list(numa_cells),
+        wait=wait,
     )
-    @click.option(
-        "--wait",
-        type=click.IntRange(1, MAX_WAIT),
-        metavar="SECONDS",
-        help="If it cannot be served now, wait in line for so long.",
+    scheduler = session.scheduler
+    made = wait_for(scheduler, scheduler.claim(request))
+    render.as_json(made) if output == "json" else render.claim(made)
+    if made.host is None:
+        why = made.reason or "it was released before it was served"
+        click.echo(f"portclaim: the claim is {made.status}: {why}", err=True)
+        sys.exit(1)
+
+
+@command()
+@click.argument("claim_id", type=click.UUID)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="End the claim without its agent, because its host will not come back. DANGEROUS.",
+)
+@click.option("--reason", help="With --force: how you know that. The claim's history keeps it.")
+@click.option(
+    "--who",
+    default=getpass.getuser,
+    show_default="your user name here",
+    help="With --force: who decides this. The claim's history keeps it.",
+)
+@render.output_option
+@click.pass_obj
+def release(
+    session: Session, claim_id: uuid.UUID, force: bool, reason: str | None, who: str, output: str
+) -> None:
+    """Release a claim: its agent detaches the devices. They are free when the agent has confirmed that.
+
+    Example: portclaim release 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
+
+    With --force the claim ends at once, although the devices are not detached. This is refused while the
+    host's agent is alive. First make sure that the host is off. If it is only cut off from the network, the
+    instance still runs with the devices, and would run twice if it were started elsewhere. No other claim
+    gets the devices before the host is back; then its agent detaches them from the instance.
+    """
+    if force != (reason is not None):
+        raise click.UsageError("--force and --reason go together")
+    if reason is None:
+        released = session.scheduler.release(claim_id)
+    else:
+        released = session.scheduler.force_release(claim_id, who, reason)
+        if released.host is not None:
+            danger = _DANGER.format(host=released.host, instance=released.instance_id)
+            click.echo(danger, err=True)
+    render.as_json(released) if output == "json" else render.claim(released)
+
+
+@command()
+@click.argument("claim_id", type=click.UUID)
+@render.output_option
+@click.pass_obj
+def show(session: Session, claim_id: uuid.UUID, output: str) -> None:
+    """Show a claim and its devices.
+
+    Example: portclaim show 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
+    """
+    shown = session.scheduler.show(claim_id)
+    render.as_json(shown) if output == "json" else render.claim(shown)
+
+
+@command()
+@_alias
+@_extra_specs
+@_hosts
+@_avoid
+@_numa_cells
+@render.output_option
+@click.pass_obj
+def explain(
+    session: Session,
+    alias: str,
+    extra_specs: tuple[str, ...],
+    hosts: tuple[str, ...],
+    avoid_hosts: tuple[str, ...],
+    numa_cells: tuple[int, ...],
+    output: str,
+) -> None:
+    """Say whether a claim would be served now, and why not. Reserves nothing.
+
+    Example: portclaim explain --alias nic-pf:1
+
+    The table shows how many hosts and devices each filter leaves.
+    """
+    request = ExplainRequest(
+        extra_specs=specs(alias, extra_specs),
+        hosts=list(hosts) or None,
+        avoid_hosts=list(avoid_hosts),
+        numa_cells=list(numa_cells),
     )
-    @render.output_option
-    @click.pass_obj
-    def claim(
-        session: Session,
-        alias: str,
-        extra_specs: tuple[str, ...],
-        hosts: tuple[str, ...],
-        avoid_hosts: tuple[str, ...],
-        numa_cells: tuple[int, ...],
-        instance: uuid.UUID | None,
-        claim_id: uuid.UUID | None,
-        wait: int | None,
-        output: str,
-    ) -> None:
-        """Reserve devices for an instance: all of them on one host, or none.
-
-        The claim is answered once its devices are reserved; they are attached after that.
-        The same --claim-id with the same request answers with the same claim.
-
-        With --wait it is served in its turn, first come first served among those that want the same. Ctrl-C
-        ends this program and not the claim: it keeps its place, and the same command with its id shows
-        it again.
-        """
-        request = ClaimRequest(
-            claim_id=claim_id or uuid.uuid4(),
-            instance_id=instance or uuid.uuid4(),
-            extra_specs=specs(alias, extra_specs),
-            hosts=list(hosts) or None,
-            avoid_hosts=list(avoid_hosts),
-            numa_cells=list(numa_cells),
-            wait=wait,
-        )
-        scheduler = session.scheduler
-        made = wait_for(scheduler, scheduler.claim(request))
-        render.as_json(made) if output == "json" else render.claim(made)
-        if made.host is None:
-            why = made.reason or "it was given up before it was served"
-            click.echo(f"portclaim: the claim is {made.status}: {why}", err=True)
-            sys.exit(1)
-
-    @command(main)
-    @click.argument("claim_id", type=click.UUID)
-    @click.option(
-        "--force", is_flag=True, help="End the claim unasked, because its host will not come back. DANGEROUS."
-    )
-    @click.option("--reason", help="With --force: how you know that. Kept in the claim's history.")
-    @click.option(
-        "--who",
-        default=getpass.getuser,
-        show_default="your user name here",
-        help="With --force: who says so. Kept in the claim's history.",
-    )
-    @render.output_option
-    @click.pass_obj
-    def release(
-        session: Session, claim_id: uuid.UUID, force: bool, reason: str | None, who: str, output: str
-    ) -> None:
-        """Give a claim's devices back. They are free once the host's agent has detached them.
-
-        With --force the claim is over at once, though nobody has detached anything. It is refused while
-        the agent of the host gives signs of life. See first that the host is off: where it is only cut
-        off, the instance runs on with the devices, and started elsewhere it would run twice. No device of
-        the claim is offered before its host has come back; then its agent takes them from the instance.
-        """
-        if force != (reason is not None):
-            raise click.UsageError("--force and --reason go together")
-        if reason is None:
-            released = session.scheduler.release(claim_id)
-        else:
-            released = session.scheduler.force_release(claim_id, who, reason)
-            if released.host is not None:
-                danger = _DANGER.format(host=released.host, instance=released.instance_id)
-                click.echo(danger, err=True)
-        render.as_json(released) if output == "json" else render.claim(released)
-
-    @command(main)
-    @click.argument("claim_id", type=click.UUID)
-    @render.output_option
-    @click.pass_obj
-    def show(session: Session, claim_id: uuid.UUID, output: str) -> None:
-        """Show a claim and its devices."""
-        shown = session.scheduler.show(claim_id)
-        render.as_json(shown) if output == "json" else render.claim(shown)
-
-    @command(main)
-    @_alias
-    @_extra_specs
-    @_hosts
-    @_avoid
-    @_numa_cells
-    @render.output_option
-    @click.pass_obj
-    def explain(
-        session: Session,
-        alias: str,
-        extra_specs: tuple[str, ...],
-        hosts: tuple[str, ...],
-        avoid_hosts: tuple[str, ...],
-        numa_cells: tuple[int, ...],
-        output: str,
-    ) -> None:
-        """Say whether a claim would be served now, and why not. Reserves nothing."""
-        request = ExplainRequest(
-            extra_specs=specs(alias, extra_specs),
-            hosts=list(hosts) or None,
-            avoid_hosts=list(avoid_hosts),
-            numa_cells=list(numa_cells),
-        )
-        explained = session.scheduler.explain(request)
-        render.as_json(explained) if output == "json" else render.explanation(explained)
+    explained = session.scheduler.explain(request)
+    render.as_json(explained) if output == "json" else render.explanation(explained)
 
 
 def specs(alias: str, extra_specs: tuple[str, ...]) -> dict[str, str]:

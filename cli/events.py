@@ -1,4 +1,4 @@
-"""``portclaim events``: follow what becomes of claims and devices."""
+"""``portclaim events``: follow changes of claims and devices."""
 
 from __future__ import annotations
 
@@ -16,69 +16,70 @@ from portclaim.common.rpc.messages import ClaimStatus, DeviceStatus
 _STATUSES = sorted({*get_args(ClaimStatus), *get_args(DeviceStatus)})
 
 
-def add_event_commands(main: click.Group) -> None:
-    @command(main)
-    @click.option("--claim", "claim_ids", type=click.UUID, multiple=True, help="Only of this claim.")
-    @click.option("--instance", "instance_ids", type=click.UUID, multiple=True, help="Only of this instance.")
-    @click.option("--host", "hosts", multiple=True, help="Only of this host.")
-    @click.option(
-        "--kind",
-        "kinds",
-        type=click.Choice(get_args(Kind)),
-        multiple=True,
-        help="Only of claims, or devices.",
-    )
-    @click.option(
-        "--status",
-        "statuses",
-        type=click.Choice(_STATUSES),
-        multiple=True,
-        help="Only what became so.",
-    )
-    @click.option("--name", help="Resume where the last run of this name stopped.")
-    @click.option("--delete", is_flag=True, help="Forget --name, with all that waits under it.")
-    @render.output_option
-    @click.pass_obj
-    def events(
-        session: Session,
-        claim_ids: tuple[uuid.UUID, ...],
-        instance_ids: tuple[uuid.UUID, ...],
-        hosts: tuple[str, ...],
-        kinds: tuple[Kind, ...],
-        statuses: tuple[str, ...],
-        name: str | None,
-        delete: bool,
-        output: str,
-    ) -> None:
-        """Follow what becomes of claims and devices, until Ctrl-C: a line for each change.
+@command()
+@click.option("--claim", "claim_ids", type=click.UUID, multiple=True, help="Only this claim.")
+@click.option("--instance", "instance_ids", type=click.UUID, multiple=True, help="Only this instance.")
+@click.option("--host", "hosts", multiple=True, help="Only this host.")
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice(get_args(Kind)),
+    multiple=True,
+    help="Only claims, or only devices.",
+)
+@click.option(
+    "--status",
+    "statuses",
+    type=click.Choice(_STATUSES),
+    multiple=True,
+    help="Only changes to this status.",
+)
+@click.option("--name", help="Continue where the last run with this name stopped.")
+@click.option("--delete", is_flag=True, help="Delete --name and the events that wait for it.")
+@render.output_option
+@click.pass_obj
+def events(
+    session: Session,
+    claim_ids: tuple[uuid.UUID, ...],
+    instance_ids: tuple[uuid.UUID, ...],
+    hosts: tuple[str, ...],
+    kinds: tuple[Kind, ...],
+    statuses: tuple[str, ...],
+    name: str | None,
+    delete: bool,
+    output: str,
+) -> None:
+    """Follow changes of claims and devices, until Ctrl-C: one line for each change.
 
-        Options may be given more than once; what fits one value of each is shown. Without --name, what
-        happens while nobody follows is missed. With it, events wait in the broker from the first run on,
-        however long, until a later run has printed them, or --delete drops them. A line that was printed
-        may come again after an interruption, with the same id. As JSON, each line is a document.
-        """
-        from portclaim.common.events.stream import EventStream  # noqa: PLC0415 - the other commands need none of it
+    Example: portclaim events --kind claim --status failed
 
-        wanted = EventFilter(
-            kinds=kinds,
-            statuses=statuses,
-            hosts=hosts,
-            claim_ids=claim_ids,
-            instance_ids=instance_ids,
-        )
-        if delete and name is None:
-            raise click.UsageError("--delete is for a --name")
-        with EventStream(session.conf, wanted, name) as stream:
-            if delete:
-                stream.delete()
-                return
-            try:
-                stream.start()
-                click.echo("following; Ctrl-C ends it", err=True)
-                for event in stream:
-                    _show(event, output)
-            except KeyboardInterrupt:
-                return
+    Options may be repeated. An event is shown if it matches one value of each option. Without --name, events
+    are missed while the command does not run. With --name they wait in the broker until a later run prints
+    them, or until --delete drops them. After an interruption a line may be printed again, with the same id.
+    With --output json, each line is a JSON document.
+    """
+    from portclaim.common.events.stream import EventStream  # noqa: PLC0415 - the other commands need none of it
+
+    wanted = EventFilter(
+        kinds=kinds,
+        statuses=statuses,
+        hosts=hosts,
+        claim_ids=claim_ids,
+        instance_ids=instance_ids,
+    )
+    if delete and name is None:
+        raise click.UsageError("--delete needs --name")
+    with EventStream(session.conf, wanted, name) as stream:
+        if delete:
+            stream.delete()
+            return
+        try:
+            stream.start()
+            click.echo("following events; press Ctrl-C to stop", err=True)
+            for event in stream:
+                _show(event, output)
+        except KeyboardInterrupt:
+            return
 
 
 def _show(event: Event, output: str) -> None:

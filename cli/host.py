@@ -9,7 +9,7 @@ from typing import TextIO
 import click
 from rich.table import Table
 
-from portclaim.cli import render
+from portclaim.cli import maintenance, render
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.device import PciDevice
@@ -23,20 +23,29 @@ _sysfs_root = click.option(
     help="Root of the tree to read. Default: [compute_agent] sysfs_root, which is /sys.",
 )
 
-_COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs", "taken by", "problem")
+_COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs", "matched by", "problem")
 
 
 @click.group()
 def host() -> None:
-    """Take hosts and ports out of use and back; look at this machine as its compute agent does."""
+    """List, drain and remove hosts; scan this machine."""
 
 
-@command(host)
+for each in (maintenance.list_, maintenance.drain, maintenance.undrain, maintenance.remove):
+    host.add_command(each)
+
+
+@command(group=host)
 @_sysfs_root
 @render.output_option
 @click.pass_obj
 def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
-    """Show the devices, and which entry of [pci] device_spec takes each."""
+    """Show the PCI devices of this machine, and which entry of [pci] device_spec matches each.
+
+    Example: portclaim host scan
+
+    No service has to run, and nothing is changed.
+    """
     from portclaim.services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
     from portclaim.services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
 
@@ -59,18 +68,21 @@ def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
     render.console().print(_table(found.devices, taken_by, problems))
     for spec in specs.specs:
         count = list(taken_by.values()).count(spec.source)
-        click.echo(f"{spec.source} takes {count} device{'' if count == 1 else 's'}")
+        click.echo(f"{spec.source} matches {count} device{'' if count == 1 else 's'}")
     if not specs.specs:
-        click.echo("there is no [pci] device_spec: nothing of this host would be handed out")
+        click.echo("[pci] device_spec is not set: no device of this host would be handed out")
 
 
-@command(host)
+@command(group=host)
 @_sysfs_root
-@click.option("--identifying", is_flag=True, help="With serial numbers and MACs.")
+@click.option("--identifying", is_flag=True, help="Include serial numbers and MACs.")
 @click.argument("file", type=click.File("w"), default="-")
 @click.pass_obj
 def record(session: Session, sysfs_root: Path | None, identifying: bool, file: TextIO) -> None:
-    """Write down what a scan reads, to FILE or standard output, for tests and bug reports."""
+    """Write what a scan reads to FILE or standard output, for tests and bug reports.
+
+    Example: portclaim host record machine.json
+    """
     from portclaim.services.compute_agent import recording  # noqa: PLC0415 - no other command needs it
     from portclaim.services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
 
@@ -114,18 +126,7 @@ def _table(
     devices: tuple[PciDevice, ...], taken_by: dict[str, str | None], problems: dict[str, str]
 ) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in (
-        "address",
-        "type",
-        "ids",
-        "numa",
-        "driver",
-        "group",
-        "netdev",
-        "VFs",
-        "taken by",
-        "problem",
-    ):
+    for column in _COLUMNS:
         table.add_column(column, no_wrap=True)
     for device in devices:
         address = str(device.address)

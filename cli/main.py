@@ -4,21 +4,55 @@ from __future__ import annotations
 
 import click
 
-from portclaim.cli.claims import add_claim_commands
-from portclaim.cli.config_check import config
-from portclaim.cli.database import db
-from portclaim.cli.demo import demo
-from portclaim.cli.devices import add_device_commands
-from portclaim.cli.events import add_event_commands
-from portclaim.cli.host import host
-from portclaim.cli.maintenance import add_maintenance_commands
-from portclaim.cli.moves import move
-from portclaim.cli.outbox import outbox
+from portclaim.cli.lazy import Lazy, LazyGroup
 from portclaim.cli.session import Session
-from portclaim.cli.waiting import add_waiting_command
+
+COMMANDS = {
+    "claim": Lazy(
+        "portclaim.cli.claims", "claim", "Reserve devices for an instance: all of them on one host, or none."
+    ),
+    "config": Lazy(
+        "portclaim.cli.config_check", "config", "Check a configuration before a service reads it."
+    ),
+    "db": Lazy("portclaim.cli.database", "db", "Set up the database, upgrade it and prune its history."),
+    "demo": Lazy("portclaim.cli.demo", "demo", "See Portclaim work, in one process and in under a minute."),
+    "devices": Lazy(
+        "portclaim.cli.devices", "devices", "List devices with their effective status and its reason."
+    ),
+    "events": Lazy(
+        "portclaim.cli.events",
+        "events",
+        "Follow changes of claims and devices, until Ctrl-C: one line for each change.",
+    ),
+    "explain": Lazy(
+        "portclaim.cli.claims", "explain", "Say whether a claim would be served now, and why not."
+    ),
+    "host": Lazy("portclaim.cli.host", "host", "List, drain and remove hosts; scan this machine."),
+    "move": Lazy("portclaim.cli.moves", "move", "Move the devices of an instance to another host."),
+    "outbox": Lazy("portclaim.cli.outbox", "outbox", "List and retry steps that agents have not answered."),
+    "ping": Lazy("portclaim.cli.devices", "ping", "Ask a service over the bus whether it answers."),
+    "release": Lazy("portclaim.cli.claims", "release", "Release a claim: its agent detaches the devices."),
+    "show": Lazy("portclaim.cli.claims", "show", "Show a claim and its devices."),
+    "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
+    "waiting": Lazy(
+        "portclaim.cli.waiting",
+        "waiting",
+        "List the claims that wait in queues, and the ports reserved for them.",
+    ),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from importlib.metadata import version  # noqa: PLC0415 - no other command needs it
+
+        from portclaim.common.db.schema_version import HEAD  # noqa: PLC0415
+
+        click.echo(f"portclaim {version('portclaim')}, schema {HEAD}")
+        context.exit()
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config-file",
     "config_files",
@@ -26,38 +60,36 @@ from portclaim.cli.waiting import add_waiting_command
     type=click.Path(exists=True, dir_okay=False),
     help="The services' configuration. Default: portclaim.conf in ~/.portclaim, ~, /etc/portclaim or /etc.",
 )
-@click.version_option(package_name="portclaim")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version, and the database schema that it needs.",
+)
 @click.pass_context
 def main(context: click.Context, config_files: tuple[str, ...]) -> None:
-    """Hand out SR-IOV ports, whole (PF) or in slices (VF).
+    """Hand out SR-IOV ports to virtual machines: whole (PF) or in slices (VF).
 
     \b
     portclaim tree                             what the fleet has, and who holds it
-    portclaim claim --alias nic-vf:2           two VFs, on one host, for a new instance
-    portclaim explain --alias nic-pf:1         would a whole port be had, and if not, why?
-    portclaim show CLAIM_ID                    what became of a claim
-    portclaim release CLAIM_ID                 give everything back
-    portclaim claim --wait 300 --alias ...     wait in line for what cannot be had now
-    portclaim waiting                          who waits for what
-    portclaim move begin CLAIM_ID              the same once more on another host, to go there
-    portclaim host list                        which hosts take claims, and what they have left
-    portclaim host drain HOST --reason WHY     no new claims for a host, or for one of its ports
-    portclaim outbox list                      what agents have been told to do and have not done
-    portclaim events                           what becomes of claims and devices, as it happens
+    portclaim claim --alias nic-vf:2           claim two VFs on one host, for a new instance
+    portclaim explain --alias nic-pf:1         would a claim of a whole port be served, and why not?
+    portclaim show CLAIM_ID                    the status and the devices of a claim
+    portclaim release CLAIM_ID                 give its devices back
+    portclaim claim --wait 300 --alias ...     wait in a queue if no host can serve the claim now
+    portclaim waiting                          the claims in the queues
+    portclaim move begin CLAIM_ID              claim the same on another host, to move the instance
+    portclaim host list                        which hosts take claims, and what they have free
+    portclaim host drain HOST --reason WHY     stop new claims on a host, or on one of its ports
+    portclaim outbox list                      the steps that agents have not answered
+    portclaim events                           changes of claims and devices, as they happen
 
-    Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 bad usage.
+    Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.
     """
     context.obj = Session(config_files)
 
 
-add_claim_commands(main)
-add_device_commands(main)
-add_waiting_command(main)
-add_event_commands(main)
-main.add_command(config)
-main.add_command(db)
-main.add_command(demo)
-add_maintenance_commands(host)
-main.add_command(host)
-main.add_command(move)
-main.add_command(outbox)
+if __name__ == "__main__":
+    main(prog_name="portclaim")

@@ -13,58 +13,71 @@ from portclaim.cli.session import Session, command
 from portclaim.common.rpc.operator_messages import HostFilter, Hosts, HostSummary
 
 _port = click.option("--port", "address", metavar="ADDRESS", help="Only this port, by its PF's address.")
-_reason = click.option("--reason", required=True, help="Why; shown wherever somebody asks why not.")
+_reason = click.option("--reason", required=True, help="Why. Refusals, lists and views show it.")
 
 
-def add_maintenance_commands(host: click.Group) -> None:
-    @command(host, "list")
-    @click.option("--host", "name", help="Only this one.")
-    @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
-    @render.output_option
-    @click.pass_obj
-    def list_(session: Session, name: str | None, limit: int, output: str) -> None:
-        """List the hosts: whether they take claims and why not, and what they have free and held."""
-        found = session.scheduler.hosts(HostFilter(host=name, limit=limit))
-        render.as_json(found.hosts) if output == "json" else render.console().print(_table(found))
-        if found.more:
-            click.echo(f"there are more than {limit}; --limit shows more", err=True)
+@command("list")
+@click.option("--host", "name", help="Only this host.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
+@render.output_option
+@click.pass_obj
+def list_(session: Session, name: str | None, limit: int, output: str) -> None:
+    """List hosts: whether they take claims, and how many devices are free and held.
 
-    @command(host)
-    @click.argument("host")
-    @_port
-    @_reason
-    @click.pass_obj
-    def drain(session: Session, host: str, address: str | None, reason: str) -> None:
-        """Give HOST no new claims. Those that it has stay until they are released."""
-        stay = session.scheduler.drain(host, reason, address)
-        click.echo(f"{_place(host, address)} takes no new claims; {_live(stay)} on it")
+    Example: portclaim host list
+    """
+    found = session.scheduler.hosts(HostFilter(host=name, limit=limit))
+    render.as_json(found.hosts) if output == "json" else render.console().print(_table(found))
+    if found.more:
+        click.echo(f"there are more than {limit}: use --limit to see more", err=True)
 
-    @command(host)
-    @click.argument("host")
-    @_port
-    @click.pass_obj
-    def undrain(session: Session, host: str, address: str | None) -> None:
-        """Let HOST have claims again, one that was removed too, once its agent reports."""
-        session.scheduler.undrain(host, address)
-        click.echo(f"{_place(host, address)} takes claims again")
 
-    @command(host)
-    @click.argument("host")
-    @_reason
-    @click.option("--who", default=getpass.getuser, show_default="your user name here", help="Who says so.")
-    @click.option("--force", is_flag=True, help="End its live claims too, as release --force. DANGEROUS.")
-    @click.pass_obj
-    def remove(session: Session, host: str, reason: str, who: str, force: bool) -> None:
-        """Take HOST, whose agent has been stopped, out for good.
+@command()
+@click.argument("host")
+@_port
+@_reason
+@click.pass_obj
+def drain(session: Session, host: str, address: str | None, reason: str) -> None:
+    """Stop new claims on HOST, or on one of its ports. Its present claims stay until they are released.
 
-        Its devices are removed; who held them stays in the history. If its agent reports again, they are
-        back, but drained until `host undrain`. With live claims this is refused, unless --force ends them
-        though nobody has detached anything: see first that the host is off (release --help says more).
-        """
-        ended = session.scheduler.remove_host(host, who, reason, force=force)
-        click.echo(f"{host} is out of the fleet")
-        if ended:
-            click.echo(_DANGER.format(claims=_live(ended), host=host), err=True)
+    Example: portclaim host drain compute-7 --reason "new power supply"
+    """
+    stay = session.scheduler.drain(host, reason, address)
+    click.echo(f"{_place(host, address)} takes no new claims; {_live(stay)} on it")
+
+
+@command()
+@click.argument("host")
+@_port
+@click.pass_obj
+def undrain(session: Session, host: str, address: str | None) -> None:
+    """Allow claims on HOST again. This also brings back a removed host, as soon as its agent reports.
+
+    Example: portclaim host undrain compute-7
+    """
+    session.scheduler.undrain(host, address)
+    click.echo(f"{_place(host, address)} takes claims again")
+
+
+@command()
+@click.argument("host")
+@_reason
+@click.option("--who", default=getpass.getuser, show_default="your user name here", help="Who decides this.")
+@click.option("--force", is_flag=True, help="End its live claims too, as release --force does. DANGEROUS.")
+@click.pass_obj
+def remove(session: Session, host: str, reason: str, who: str, force: bool) -> None:
+    """Remove HOST for good. Stop its agent first.
+
+    Example: portclaim host remove compute-9 --reason sold
+
+    Its devices are marked as removed; their history stays. If its agent reports again, the devices come back,
+    but the host stays drained until `host undrain`. A host with live claims is refused. With --force they end
+    although the devices are not detached: first make sure that the host is off (see release --help).
+    """
+    ended = session.scheduler.remove_host(host, who, reason, force=force)
+    click.echo(f"{host} is removed")
+    if ended:
+        click.echo(_DANGER.format(claims=_live(ended), host=host), err=True)
 
 
 def _table(found: Hosts) -> Table:
@@ -92,8 +105,8 @@ def _state(shown: HostSummary) -> Text:
 
 
 _DANGER = """\
-DANGER: {claims} ended, and nobody has detached anything. If {host} still runs, so do the instances, with
-the devices: start them nowhere else before {host} is off for certain."""
+DANGER: {claims} ended, and the devices were not detached. If host {host} still runs, the instances still run
+and use them. Do not start the instances elsewhere before you are sure that {host} is off."""
 
 
 def _place(host: str, address: str | None) -> str:

@@ -16,32 +16,37 @@ _to_claim = click.argument("to_claim", type=click.UUID)
 
 @click.group()
 def move() -> None:
-    """Move what an instance has to another host, for a cold migration or a resize.
+    """Move the devices of an instance to another host.
 
-    First the new claim, beside the one that there is: `begin`. Then one of the two is let go of, the old
-    one by `complete` or the new one by `revert`, both of which name the new claim.
+    `begin` makes a target claim on another host. The instance then holds both claims. `complete` releases the
+    source claim, `revert` releases the target claim. Both take the id of the target claim.
     """
 
 
-@command(move)
+@command(group=move)
 @click.argument("claim_id", type=click.UUID)
 @click.option(
-    "--to-claim", type=click.UUID, help="The new claim's id, to call again safely; default: a new id."
+    "--to-claim",
+    type=click.UUID,
+    help="The target claim's UUID, so that the call can be repeated safely. Default: a new one.",
 )
-@click.option("--host", "hosts", multiple=True, help="Only to this host; may be given more than once.")
+@click.option("--host", "hosts", multiple=True, help="Only to this host. May be repeated.")
 @click.option(
-    "--avoid-host", "avoid_hosts", multiple=True, help="Not to this host; where it is now is avoided anyway."
+    "--avoid-host",
+    "avoid_hosts",
+    multiple=True,
+    help="Not to this host. The source's host is always avoided.",
 )
 @click.option(
     "--numa-cell",
     "numa_cells",
     type=int,
     multiple=True,
-    help="A NUMA node of the new host that it will be on.",
+    help="A NUMA node of the new host that the instance will run on.",
 )
-@click.option("--alias", help="For a resize: other devices than it has now, as with `claim`.")
+@click.option("--alias", help="For a resize: other devices than now, as for `claim`.")
 @click.option(
-    "--extra-spec", "extra_specs", multiple=True, metavar="KEY=VALUE", help="With --alias: as with `claim`."
+    "--extra-spec", "extra_specs", multiple=True, metavar="KEY=VALUE", help="With --alias: as for `claim`."
 )
 @render.output_option
 @click.pass_obj
@@ -56,9 +61,14 @@ def begin(
     extra_specs: tuple[str, ...],
     output: str,
 ) -> None:
-    """Claim on another host what CLAIM_ID asked for, for the same instance, which keeps both meanwhile."""
+    """Claim on another host what CLAIM_ID asked for, for the same instance.
+
+    Example: portclaim move begin 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
+
+    The instance holds both claims until `complete` or `revert`.
+    """
     if extra_specs and alias is None:
-        raise click.UsageError("--extra-spec needs --alias: the two replace what CLAIM_ID asked for")
+        raise click.UsageError("--extra-spec needs --alias: together they replace what CLAIM_ID asked for")
     request = MoveRequest(
         claim_id=to_claim or uuid.uuid4(),
         source_claim_id=claim_id,
@@ -70,21 +80,27 @@ def begin(
     _show(session.scheduler.move(request), output)
 
 
-@command(move)
+@command(group=move)
 @_to_claim
 @render.output_option
 @click.pass_obj
 def complete(session: Session, to_claim: uuid.UUID, output: str) -> None:
-    """Release the old claim, now or as soon as TO_CLAIM is attached."""
+    """Release the source claim: now, or as soon as TO_CLAIM is allocated.
+
+    Example: portclaim move complete 0f6d2c1e-52b5-4e0f-9d0a-1c3f4f2b7a11
+    """
     _show(session.scheduler.complete_move(to_claim), output)
 
 
-@command(move)
+@command(group=move)
 @_to_claim
 @render.output_option
 @click.pass_obj
 def revert(session: Session, to_claim: uuid.UUID, output: str) -> None:
-    """Release TO_CLAIM again. The old claim stays as it is."""
+    """Release TO_CLAIM. The source claim stays as it is.
+
+    Example: portclaim move revert 0f6d2c1e-52b5-4e0f-9d0a-1c3f4f2b7a11
+    """
     _show(session.scheduler.revert_move(to_claim), output)
 
 

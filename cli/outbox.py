@@ -12,42 +12,48 @@ from portclaim.cli import render
 from portclaim.cli.session import Session, command
 from portclaim.common.rpc.operator_messages import AwaitedStep, StepFilter
 
-_host = click.option("--host", help="Only of this host.")
+_host = click.option("--host", help="Only this host.")
 
 
 @click.group()
 def outbox() -> None:
-    """Look after the steps that agents have not answered.
+    """List and retry steps that agents have not answered.
 
-    A step is sent until it is answered, ever more seldom, and after [conductor] max_sends times it is
-    parked: something is wrong with its host that time does not mend. Its claim keeps its devices. An agent
-    that starts does what is parked for it, too.
+    A step is sent again until its agent answers, at growing intervals. After [conductor] max_sends sends it
+    is parked: its host needs an operator. The claim keeps its devices. When an agent starts, it also does its
+    parked steps.
     """
 
 
-@command(outbox, "list")
+@command("list", group=outbox)
 @_host
-@click.option("--parked", is_flag=True, help="Only those that are not sent any more.")
+@click.option("--parked", is_flag=True, help="Only steps that are no longer sent.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
 @render.output_option
 @click.pass_obj
 def list_(session: Session, host: str | None, parked: bool, limit: int, output: str) -> None:
-    """List the steps, the longest awaited first."""
+    """List the steps, those that have waited longest first.
+
+    Example: portclaim outbox list --parked
+    """
     found = session.scheduler.awaited_steps(StepFilter(host=host, parked=parked, limit=limit))
     render.as_json(found.steps) if output == "json" else render.console().print(_table(found.steps))
     if found.more:
-        click.echo(f"there are more than {limit}; --limit shows more, --host fewer", err=True)
+        click.echo(f"there are more than {limit}: use --limit to see more, or --host to see fewer", err=True)
 
 
-@command(outbox)
+@command(group=outbox)
 @click.argument("claim_ids", nargs=-1, type=click.UUID)
-@click.option("--parked", is_flag=True, help="All that are parked, instead of named claims.")
+@click.option("--parked", is_flag=True, help="All parked steps, instead of those of named claims.")
 @_host
 @click.pass_obj
 def retry(session: Session, claim_ids: tuple[uuid.UUID, ...], parked: bool, host: str | None) -> None:
-    """Send the steps of these claims now, as if for the first time."""
+    """Send the steps of these claims now, as if they had never been sent.
+
+    Example: portclaim outbox retry --parked --host compute-7
+    """
     if bool(claim_ids) == parked:
-        raise click.UsageError("name claims, or say --parked")
+        raise click.UsageError("name claims or use --parked")
     sent = session.scheduler.retry(claim_ids or None, host)
     click.echo(f"{sent} step{'' if sent == 1 else 's'} sent again")
 

@@ -46,7 +46,7 @@ output_option = click.option(
 
 
 def console() -> Console:
-    """Where answers go: in colour on a terminal, plain and unbroken elsewhere."""
+    """The console for answers: in colour on a terminal, plain and unbroken elsewhere."""
     found = Console()
     return found if found.is_terminal else Console(width=200)
 
@@ -139,14 +139,15 @@ def trees(shown: Iterable[Device]) -> Iterator[Tree]:
 
 
 def explanation(shown: Explanation) -> None:
-    """What every filter left over, and the nearest miss."""
+    """What each filter leaves, and the reason of a refusal."""
     table = table_of("after the filter", "hosts", "devices")
     for row in shown.filters:
         table.add_row(row.filter, str(row.hosts), str(row.devices))
     out = console()
     out.print(table)
     verdict = "would be served" if shown.served else "would be refused"
-    out.print(f"{verdict}: {shown.nearest_miss}" if shown.nearest_miss else verdict, markup=False)
+    text = f"{verdict}: {shown.nearest_miss}" if shown.nearest_miss else verdict
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def status(word: str) -> Text:

@@ -1,4 +1,4 @@
-"""``portclaim waiting``, and waiting itself."""
+"""``portclaim waiting``, and how ``portclaim claim --wait`` waits."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ from portclaim.common.rpc.messages import Claim
 from portclaim.common.rpc.operator_messages import WaitingClaim, WaitingFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 
-_PAUSE = 1.0  # seconds between two looks
+_PAUSE = 1.0  # seconds between two calls
 
 _INTERRUPTED = """
-Claim {claim} waits on. To see what becomes of it:  portclaim show {claim}
-To wait no more:                                    portclaim release {claim}"""
+Claim {claim} still waits in its queue.
+To see its status:  portclaim show {claim}
+To end it:          portclaim release {claim}"""
 
 
-def add_waiting_command(main: click.Group) -> None:
-    @command(main)
-    @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
-    @render.output_option
-    @click.pass_obj
-    def waiting(session: Session, limit: int, output: str) -> None:
-        """List the claims that wait, what each wants, its place among those that want the same, and which
-        ports are kept for it."""
-        found = session.scheduler.waiting(WaitingFilter(limit=limit))
-        render.as_json(found.claims) if output == "json" else render.console().print(_table(found.claims))
-        if found.more:
-            click.echo(f"there are more than {limit}; --limit shows more", err=True)
+@command()
+@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
+@render.output_option
+@click.pass_obj
+def waiting(session: Session, limit: int, output: str) -> None:
+    """List the claims that wait in queues, and the ports reserved for them.
+
+    Example: portclaim waiting
+
+    Claims with the same requests form a queue. Position 1 is the head: only the head gets ports reserved.
+    """
+    found = session.scheduler.waiting(WaitingFilter(limit=limit))
+    render.as_json(found.claims) if output == "json" else render.console().print(_table(found.claims))
+    if found.more:
+        click.echo(f"there are more than {limit}: use --limit to see more", err=True)
 
 
 def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
-    """The claim once it waits no more. Shows on standard error that it waits, and its place.
+    """The claim when it no longer waits. Until then, its position is shown on standard error.
 
     Ctrl-C ends the program, not the claim.
     """
@@ -65,18 +69,22 @@ def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
 def _where(scheduler: SchedulerClient, claim: Claim) -> str:
     found = scheduler.waiting(WaitingFilter(claim_id=claim.claim_id)).claims
     return f"claim {claim.claim_id} waits" + "".join(
-        f" at place {each.position}, for at most {max(each.expires_in, 0):.0f} s more{_ports(each)}"
+        f" at position {each.position}, for at most {max(each.expires_in, 0):.0f} s more{_ports(each)}"
         for each in found
     )
 
 
 def _ports(claim: WaitingClaim) -> str:
-    return f"; kept for it: {claim.reserved_host} {', '.join(claim.reserved_ports)}" if claim.reserved_host else ""
+    return (
+        f"; reserved for it: {claim.reserved_host} {', '.join(claim.reserved_ports)}"
+        if claim.reserved_host
+        else ""
+    )
 
 
 def _table(claims: Sequence[WaitingClaim]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("claim", "instance", "wants", "place", "waits for", "ends in", "kept for it"):
+    for column in ("claim", "instance", "requests", "position", "waited", "expires in", "reserved for it"):
         table.add_column(column, no_wrap=True)
     for claim in claims:
         table.add_row(

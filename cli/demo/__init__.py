@@ -1,4 +1,4 @@
-"""``portclaim demo``: the whole system at work in one process, with nothing left behind."""
+"""``portclaim demo``: the whole system in one process. Nothing is left behind."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import click
 
 @click.command()
 def demo() -> None:
-    """See it work: real PostgreSQL, all services, this machine's devices and a simulated fleet.
+    """See Portclaim work, in one process and in under a minute.
 
-    Nothing has to be installed or configured, nothing is left behind, and no real device is touched.
+    It starts a real PostgreSQL, all services and simulated hosts, and shows the devices of this machine. It
+    needs no configuration, leaves nothing behind and does not touch a real device.
     """
     from portclaim.cli.demo.runner import run  # noqa: PLC0415 - the other commands need none of it
 

@@ -1,4 +1,4 @@
-"""How the demo looks: numbered headlines, facts, trees and SQL; in colour on a terminal, plain elsewhere."""
+"""The output of the demo: numbered headlines, facts, trees and SQL; in colour on a terminal, plain elsewhere."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ class Output:
     def fact(self, text: str | Text) -> None:
         self._print(text if isinstance(text, Text) else Text(text))
 
+    def next(self, commands: Sequence[tuple[str, str]]) -> None:
+        """What to try next: commands, and what each shows."""
+        self.fact("Try next:")
+        self.table(("command", "shows"), commands)
+
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
         """Say what is being done, and once it is done how long that took."""
@@ -53,7 +58,10 @@ class Output:
 
     @contextmanager
     def progress(self, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-        """A bar, on a terminal only and for the block only; yields what tells it how far it is, and more."""
+        """A progress bar, on a terminal only. Yields the function that updates it.
+
+        The total grows with what is completed beyond it: work that was under way when the total was reached.
+        """
         bar = Progress(
             SpinnerColumn(),
             BarColumn(),
@@ -64,7 +72,9 @@ class Output:
         )
         with bar:
             task = bar.add_task("", total=total)
-            yield lambda completed, more: bar.update(task, completed=completed, description=more)
+            yield lambda completed, more: bar.update(
+                task, completed=completed, total=max(total, completed), description=more
+            )
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Numbers stand right, all else left."""

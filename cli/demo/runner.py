@@ -1,4 +1,4 @@
-"""Set the demo's stage and clear it away again, however it ends."""
+"""Start everything that the demo needs, run the scenario, and stop everything, however it ends."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ import sqlalchemy as sa
 
 from portclaim.cli.demo.fleet import Fleet, forget_environment
 from portclaim.cli.demo.output import Output
-from portclaim.cli.demo.story import Story
+from portclaim.cli.demo.scenario import Scenario
 from portclaim.cli.demo.waiting import DemoFailed
 from portclaim.cli.embedded import postgresql
-from portclaim.cli.keeper import NotStarted
+from portclaim.cli.supervisor import NotStarted
 from portclaim.common.db import migrate
 from portclaim.common.errors import PortclaimError
 
 LOG_TAIL = 40  # lines
 _LONGEST_STOP = 30.0  # seconds
-LATE = b"portclaim demo: not all stopped in time; ended without it\n"
+LATE = b"portclaim demo: not everything stopped in time\n"
+NEXT = (
+    (".venv/bin/portclaim host scan", "the PCI devices of this machine, as an agent sees them"),
+    (".venv/bin/portclaim --help", "the commands of a running fleet"),
+    ("make up", "a fleet in containers, which stays"),
+    ("make test", "all tests, on a real PostgreSQL and RabbitMQ"),
+)
+"""What to try after the demo, and what it shows."""
 _EXPECTED = (DemoFailed, PortclaimError, NotStarted, ModuleNotFoundError)
 
 
@@ -43,8 +50,8 @@ def run() -> int:
         directory = Path(name)
         log = directory / "log"
         try:
-            with _logging_to(log), _stage(out, directory) as story:
-                story.tell()
+            with _logging_to(log), _stage(out, directory) as scenario:
+                scenario.run()
         except Exception as error:
             _show_end_of(log)
             if not isinstance(error, _EXPECTED):
@@ -52,12 +59,13 @@ def run() -> int:
             click.echo(f"portclaim demo: {error}", err=True)
             return 1
     out.console.print()
-    out.title(f"Done in {time.monotonic() - begun:.1f} s, and nothing is left behind.")
+    out.title(f"Done in {time.monotonic() - begun:.1f} s. Nothing is left behind.")
+    out.next(NEXT)
     return 0
 
 
 @contextmanager
-def _stage(out: Output, directory: Path) -> Iterator[Story]:
+def _stage(out: Output, directory: Path) -> Iterator[Scenario]:
     """PostgreSQL, its schema and all services: up for the block."""
     out.title("Portclaim: one pool of SR-IOV ports, whole (PF) or in slices (VF), by demand")
     out.headline("Start everything in this one process")
@@ -71,7 +79,7 @@ def _stage(out: Output, directory: Path) -> Iterator[Story]:
             stage.enter_context(fleet.running())
         engine = sa.create_engine(url)
         stage.callback(engine.dispose)
-        yield Story(out, fleet, engine)
+        yield Scenario(out, fleet, engine)
 
 
 @contextmanager
@@ -100,7 +108,7 @@ def _signals_end_it(directory: Path) -> Iterator[None]:
     """Ctrl-C and its like end the program in good order; a second one does not disturb that.
 
     The order comes as an exception at any point of the main thread, and so it may be lost: Python drops
-    what a finalizer raises. The program then ends without order, after a while: PostgreSQL's keeper sees
+    what a finalizer raises. The program then ends without order, after a while: PostgreSQL's supervisor sees
     that and stops the server, and ``directory`` is removed here.
     """
     candidates = signal.SIGINT, signal.SIGTERM, signal.SIGHUP

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from portclaim.common.pci.matching import FreeDevice, assign
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.filters import Affinity, Kind, satisfies
+from portclaim.common.pci.matching import FreeDevice, assign
 from portclaim.common.pci.request import GroupPolicy, PciRequest
 from portclaim.services.scheduler import statements
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from portclaim.cli.embedded import INITDB_OPTIONS, install_programs
-from portclaim.cli.keeper import Kept, keep
+from portclaim.cli.supervisor import SupervisedProcess, supervise
 from portclaim.common.db import migrate
 from tests.chaos import network, privacy
 from tests.support.rabbitmq import PASSWORD, USER, prepare_node, start_node, start_port_mapper
@@ -86,13 +86,13 @@ class PostgreSQL:
         command = ["mount", "-o", f"remount,size={size}", str(self._disk)]
         subprocess.run(command, check=True, capture_output=True)
 
-    def _start(self, before: str = "") -> Kept:
+    def _start(self, before: str = "") -> SupervisedProcess:
         self._starts += 1
         postgres = [
             *(self._programs / "postgres", "-D", self._directory / "data", "-k", self._directory),
             *_SETTINGS,
         ]
-        return keep(
+        return supervise(
             *("sh", "-c", f"{before}exec {shlex.join(map(str, postgres))}"),
             ready="ready to accept connections",
             log=self._directory / f"log.{self._starts}",
@@ -139,6 +139,6 @@ class RabbitMQ:
     def stop(self) -> None:
         self._node.stop()
 
-    def _start(self) -> Kept:
+    def _start(self) -> SupervisedProcess:
         self._starts += 1
         return start_node(self._directory / f"log.{self._starts}", self._environment, os.getpid())

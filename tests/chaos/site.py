@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from portclaim.cli.keeper import keep
+from portclaim.cli.supervisor import supervise
 from portclaim.common import config
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
@@ -54,7 +54,7 @@ class Site:
     def __init__(self, hosts: int) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="portclaim-chaos-"))
         self.directory.chmod(0o711)  # PostgreSQL's user passes through
-        self._holder = keep(
+        self._holder = supervise(
             *("sh", "-c", "echo here; exec sleep infinity"),
             ready="here",
             log=self.directory / "log",

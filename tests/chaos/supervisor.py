@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from portclaim.cli.keeper import Kept, NotStarted, keep
+from portclaim.cli.supervisor import NotStarted, SupervisedProcess, supervise
 
 RESTART_PAUSE = 2.0  # seconds: RestartSec in deploy/systemd
 
@@ -60,13 +60,13 @@ class Supervised:
         self._kept.stop()
         self._watch.join()
 
-    def _start(self) -> Kept:
+    def _start(self) -> SupervisedProcess:
         self._starts += 1
         log = self._directory / f"{self.name}.{self._starts}.log"
-        kept = keep(*self._command, ready=self._ready, log=log, environment=self._environment)
+        process = supervise(*self._command, ready=self._ready, log=log, environment=self._environment)
         self._was_killed = False
         self._up.set()
-        return kept
+        return process
 
     def _start_again(self) -> None:
         while True:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from portclaim.cli.keeper import keep
+from portclaim.cli.supervisor import supervise
 from tests.chaos.faults import SHARES
 from tests.support.engines import run_owner, skip_without
 from tests.support.rabbitmq import find_server
@@ -22,7 +22,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     directory = tmp_path_factory.mktemp("chaos")
     log, results = directory / "log", directory / "results.json"
     command = [sys.executable, "-m", "tests.chaos", *SHORT, f"--results={results}"]
-    assert keep(*command, ready="begins", log=log, owner=run_owner()).wait() == 0, log.read_text()
+    assert supervise(*command, ready="begins", log=log, owner=run_owner()).wait() == 0, log.read_text()
     return {row["fault"]: row for row in json.loads(results.read_text())["faults"]}
 
 

@@ -23,12 +23,12 @@ from tests.support.happenings import (
     Happening,
     Reports,
     World,
+    alias_specs,
     happenings,
     inventories,
     limits,
     names,
     some,
-    alias_specs,
 )
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, legal_order

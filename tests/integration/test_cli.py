@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import click
 import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from portclaim.cli.main import main
+from portclaim.cli.main import COMMANDS, main
+from portclaim.common.db.schema_version import HEAD
 from tests.support.fleet import ALIASES, Fleet, pf, vf
 from tests.support.rabbitmq import free_ports
 from tests.support.services import Services, as_ini
@@ -166,11 +169,11 @@ class TestWithServices:
     def test_a_forced_release_says_how_dangerous_it_is(self, portclaim: Run, fleet: Fleet) -> None:
         claim = done_in_json(portclaim("claim", "--alias", "nic-pf:1", "--output", "json"))
         force = "release", claim["claim_id"], "--force", "--reason", "h1 has burnt down", "--who", "ann"
-        assert_failed(portclaim(*force), 1, "host host h1 is alive")
+        assert_failed(portclaim(*force), 1, "the agent of host h1 is alive")
         fleet.falls_silent("h1")
         forced = portclaim(*force, "--output", "json")
         assert (forced.returncode, json.loads(forced.stdout)["status"]) == (0, "released")
-        assert "DANGER: nobody has detached anything. If h1 still runs" in forced.stderr
+        assert "DANGER: the devices were not detached. If host h1 still runs" in forced.stderr
         assert_failed(portclaim(*force[:3]), 2, "--force and --reason go together")
 
     def test_hosts_and_ports_go_out_of_use_and_come_back(self, portclaim: Run, fleet: Fleet) -> None:
@@ -186,7 +189,7 @@ class TestWithServices:
         fleet.falls_silent("h1")
         assert_failed(portclaim(*remove), 1, "h1 has 1 live claims")
         forced = portclaim(*remove, "--force")
-        assert (forced.returncode, forced.stdout) == (0, "h1 is out of the fleet\n")
+        assert (forced.returncode, forced.stdout) == (0, "h1 is removed\n")
         assert "DANGER: 1 live claim ended" in forced.stderr
 
     def test_hosts_are_listed_with_what_keeps_them(self, portclaim: Run, fleet: Fleet) -> None:
@@ -209,7 +212,7 @@ class TestWithServices:
         table = done(portclaim("outbox", "list"))
         assert "1 attach" in table
         assert "parked" in table
-        assert_failed(portclaim("outbox", "retry"), 2, "name claims, or say --parked")
+        assert_failed(portclaim("outbox", "retry"), 2, "name claims or use --parked")
         assert done(portclaim("outbox", "retry", claim["claim_id"])) == "1 step sent again\n"
         assert done(portclaim("outbox", "retry", "--parked")) == "0 steps sent again\n"
 
@@ -222,7 +225,7 @@ class TestWithServices:
         assert waits.stderr is not None
         claim_id = waits.stderr.readline().split()[1]
         [row] = done_in_json(portclaim("waiting", "--output", "json"))
-        assert (row["claim_id"], row["place"], row["alias"]) == (claim_id, 1, "nic-pf:1")
+        assert (row["claim_id"], row["position"], row["alias"]) == (claim_id, 1, "nic-pf:1")
         assert claim_id in done(portclaim("waiting"))
         shown = done(portclaim("show", claim_id))
         assert "host  -" in shown
@@ -253,7 +256,7 @@ class TestWithServices:
         _, said = other.communicate(timeout=60)
         assert (other.returncode, said) == (
             1,
-            "portclaim: the claim is released: it was given up before it was served\n",
+            "portclaim: the claim is released: it was released before it was served\n",
         )
 
     def test_ping_tells_whether_a_service_answers(self, portclaim: Run) -> None:
@@ -321,14 +324,14 @@ class TestDatabaseUpgrade:
         host.done(fleet.release(claim))
         fleet.sql("UPDATE claims SET updated_at = now() - interval '91 d'")
         database = {"OS_DATABASE__CONNECTION": database_url}
-        assert done(run("db", "prune", "--older-than", "92d", **database)) == "0 claims forgotten\n"
-        assert done(run("db", "prune", "--older-than", "90d", **database)) == "1 claim forgotten\n"
-        assert_failed(run("db", "prune", "--older-than", "soon", **database), 2, "'soon' is no age")
+        assert done(run("db", "prune", "--older-than", "92d", **database)) == "0 claims deleted\n"
+        assert done(run("db", "prune", "--older-than", "90d", **database)) == "1 claim deleted\n"
+        assert_failed(run("db", "prune", "--older-than", "soon", **database), 2, "'soon' is not an age")
         assert_failed(run("db", "prune", "--older-than", "0d", **database), 2, "'0d' is no age")
 
     def test_pruning_what_is_no_database_of_ours_is_status_1(self, empty_database_url: str) -> None:
         database = {"OS_DATABASE__CONNECTION": empty_database_url}
-        assert_failed(run("db", "prune", "--older-than", "90d", **database), 1, "not upgraded yet")
+        assert_failed(run("db", "prune", "--older-than", "90d", **database), 1, "it is not upgraded")
 
     def test_without_a_database_it_is_status_1(self, tmp_path: Path) -> None:
         assert_failed(run("db", "upgrade"), 1, "[database] connection is not set")
@@ -337,3 +340,46 @@ class TestDatabaseUpgrade:
             ("mysql://localhost/portclaim", "[database] connection is not the URL of a PostgreSQL"),
         ]:
             assert_failed(run("db", "upgrade", OS_DATABASE__CONNECTION=url), 1, "portclaim: ", said)
+
+
+class TestHelp:
+    """What the program says of itself, without a configuration and without loading what it does not need."""
+
+    def test_the_list_of_commands_says_of_each_what_the_command_itself_says(self) -> None:
+        for name, lazy in COMMANDS.items():
+            assert lazy.load().get_short_help_str(limit=100) == lazy.short_help, name
+            assert lazy.load().name == name
+
+    def test_it_imports_nothing_that_takes_long(self) -> None:
+        listed = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "portclaim.cli.main", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert "portclaim tree" in listed.stdout
+        imported = {line.rpartition("|")[2].strip() for line in listed.stderr.splitlines()}
+        assert "click" in imported
+        assert (
+            imported & {"pydantic", "sqlalchemy", "oslo_messaging", "oslo_config", "rich", "kombu"} == set()
+        )
+
+    def test_every_command_has_an_example(self) -> None:
+        def commands(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+            if isinstance(command, click.Group):
+                context = click.Context(command)
+                for each in command.list_commands(context):
+                    within = command.get_command(context, each)
+                    assert within is not None
+                    yield from commands(within, f"{name} {each}")
+            else:
+                yield name, command.help or ""
+
+        for name, text in commands(main, "portclaim"):
+            assert name == "portclaim demo" or f"Example: {name}" in text.replace(
+                "portclaim --config-file /etc/portclaim/portclaim.conf", "portclaim"
+            ), name
+
+    def test_the_version_names_the_schema_that_it_needs(self) -> None:
+        assert done(run("--version")) == f"portclaim {version('portclaim')}, schema {HEAD}\n"

@@ -18,8 +18,9 @@ import pytest
 import sqlalchemy as sa
 
 from portclaim.cli.demo import proof
-from portclaim.cli.demo.runner import LATE
-from tests.support.readme import examples, missing
+from portclaim.cli.demo.runner import LATE, NEXT
+from portclaim.cli.main import COMMANDS
+from tests.support.readme import ROOT, examples, missing
 
 DEMO = [str(Path(sys.executable).with_name("portclaim")), "demo"]
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*[39]\d(?:;\d+)*m")
@@ -138,6 +139,15 @@ def test_sixteen_clients_are_served_and_refused_and_nothing_is_handed_out_twice(
 def test_it_prints_what_the_readme_shows_of_it(shown: str) -> None:
     (example,) = [example for example in examples() if example.command == "make demo"]
     assert missing(example.lines, shown) is None
+
+
+def test_it_ends_with_what_to_try_next(shown: str) -> None:
+    end = shown.partition("Try next:")[2]
+    assert re.findall(r"^ +(\S.*?)  ", end, re.MULTILINE)[1:] == [command for command, _ in NEXT]
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for command, _ in NEXT:
+        program, word, *_rest = command.split()
+        assert word in (targets if program == "make" else {*COMMANDS, "--help"})
 
 
 def test_every_simulated_host_has_its_tree(shown: str) -> None:

@@ -20,7 +20,9 @@ CAUSE = "released by force, by ann: h1 has burnt down"
 
 @pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
 @pytest.mark.parametrize("status", ["claimed", "allocated", "releasing"])
-def test_a_claim_of_a_silent_host_is_over_at_once(fleet: Fleet, host: Host, alias_spec: str, status: str) -> None:
+def test_a_claim_of_a_silent_host_is_over_at_once(
+    fleet: Fleet, host: Host, alias_spec: str, status: str
+) -> None:
     claim = fleet.claim(alias_spec)
     if status != "claimed":
         host.done(claim)
@@ -59,7 +61,9 @@ def test_an_unknown_claim_and_a_force_without_a_reason_are_refused(fleet: Fleet)
 
 
 @pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1"])
-def test_nothing_is_offered_before_the_host_has_reported_anew(fleet: Fleet, host: Host, alias_spec: str) -> None:
+def test_nothing_is_offered_before_the_host_has_reported_anew(
+    fleet: Fleet, host: Host, alias_spec: str
+) -> None:
     claim = fleet.claim(alias_spec)
     host.done(claim)
     fleet.falls_silent("h1")

@@ -71,7 +71,14 @@ def plenty(request: pytest.FixtureRequest) -> Plenty:
 def claimants(fleet: Fleet, hosts: Mapping[str, Host], alias_specs: Sequence[Wish]) -> list[partial[Claim]]:
     """The calls of all claimants, those with different alias_specs in turn."""
     by_turn = [
-        (number, partial(fleet.claim, alias_spec.alias, hosts=[list(hosts)[number]] if alias_spec.one_per_host else None))
+        (
+            number,
+            partial(
+                fleet.claim,
+                alias_spec.alias,
+                hosts=[list(hosts)[number]] if alias_spec.one_per_host else None,
+            ),
+        )
         for alias_spec in alias_specs
         for number in range(alias_spec.claimants)
     ]

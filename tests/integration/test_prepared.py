@@ -1,4 +1,6 @@
-"""PreparedStatement statements: each a transaction of its own, done again when its connection turns out to be dead."""
+"""PreparedStatement statements: each a transaction of its own, done again when its connection turns out to be
+dead.
+"""
 
 from collections.abc import Iterator
 from typing import Any

@@ -186,7 +186,9 @@ class TestWaitingClaim:
         self, bus: Bus, fleet: Fleet, waits: tuple[ServiceProcess, Claim, Claim]
     ) -> None:
         _, holder, claim = waits
-        wait_until(lambda: fleet.sql("SELECT reserved_host FROM waiting") == [("h1",)], "a port is kept for it")
+        wait_until(
+            lambda: fleet.sql("SELECT reserved_host FROM waiting") == [("h1",)], "a port is kept for it"
+        )
         self.leave(bus, fleet, holder)
         wait_until(lambda: bus.scheduler.show(claim.claim_id).status == "claimed", "it is served")
         assert fleet.sql("SELECT action FROM outbox WHERE claim_id = :id", id=claim.claim_id) == [("attach",)]

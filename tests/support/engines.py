@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from portclaim.cli.keeper import Kept, keep
+from portclaim.cli.supervisor import SupervisedProcess, supervise
 
 RUN = "PORTCLAIM_TEST_RUN"  # the environment variable by which the controller tells its workers the directory
 MISSING = "engine missing: "
@@ -26,8 +26,10 @@ def begin_run() -> None:
     """Make the run's directory, which goes with the run. For the controller, before there are workers."""
     run = Path(tempfile.mkdtemp(prefix="portclaim-test-"))
     (run / "owner").write_text(str(os.getpid()))
-    kept = keep("sh", "-c", "echo here; exec sleep infinity", ready="here", log=run / "log", directory=run)
-    (run / "~run.json").write_text(json.dumps({"processes": [asdict(kept)]}))  # "~": stopped last
+    process = supervise(
+        "sh", "-c", "echo here; exec sleep infinity", ready="here", log=run / "log", directory=run
+    )
+    (run / "~run.json").write_text(json.dumps({"processes": [asdict(process)]}))  # "~": stopped last
     os.environ[RUN] = str(run)
 
 
@@ -35,11 +37,13 @@ def end_run() -> None:
     """Stop all servers of the run, and wait until nothing of them is left."""
     run = Path(os.environ.pop(RUN))
     for started in sorted(run.glob("*.json")):
-        for kept in json.loads(started.read_text())["processes"]:
-            Kept(**kept).stop()
+        for process in json.loads(started.read_text())["processes"]:
+            SupervisedProcess(**process).stop()
 
 
-def shared(name: str, start: Callable[[int], tuple[Sequence[Kept], dict[str, Any]]]) -> dict[str, Any]:
+def shared(
+    name: str, start: Callable[[int], tuple[Sequence[SupervisedProcess], dict[str, Any]]]
+) -> dict[str, Any]:
     """What `start` told about the server `name` in this run; it is called if no worker has called it yet.
 
     `start` gets the process id that the server must not outlive. It answers the processes to stop at the end

@@ -7,7 +7,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from portclaim.cli.embedded import start_postgresql
-from portclaim.cli.keeper import Kept
+from portclaim.cli.supervisor import SupervisedProcess
 from portclaim.common.db import migrate
 from tests.support.engines import shared
 
@@ -39,7 +39,7 @@ def _url(database: str) -> str:
     return cluster.set(database=database).render_as_string(hide_password=False)
 
 
-def _start(owner: int) -> tuple[Sequence[Kept], dict[str, Any]]:
+def _start(owner: int) -> tuple[Sequence[SupervisedProcess], dict[str, Any]]:
     server, url = start_postgresql(owner)
     with _engine(url).connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {TEMPLATE}"))

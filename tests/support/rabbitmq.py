@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
-from portclaim.cli.keeper import Kept, keep
+from portclaim.cli.supervisor import SupervisedProcess, supervise
 from tests.support.engines import shared, skip_without
 
 SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server"))  # Debian's, others'
@@ -88,7 +88,7 @@ def find_server() -> str | None:
     return next((path for path in SERVERS if path is not None and Path(path).exists()), None)
 
 
-def start_rabbitmq(owner: int) -> tuple[list[Kept], dict[str, Any]]:
+def start_rabbitmq(owner: int) -> tuple[list[SupervisedProcess], dict[str, Any]]:
     """Start a node that lives as long as the process `owner`; returns when it accepts connections."""
     directory = Path(tempfile.mkdtemp(prefix="portclaim-rabbitmq-"))
     broker, environment = prepare_node(directory)
@@ -126,16 +126,18 @@ def prepare_node(directory: Path, more: str = "") -> tuple[Broker, dict[str, str
     }
 
 
-def start_port_mapper(directory: Path, environment: Mapping[str, str], owner: int) -> Kept:
+def start_port_mapper(directory: Path, environment: Mapping[str, str], owner: int) -> SupervisedProcess:
     """In the foreground: one that the node starts itself would outlive it."""
     log = directory / "epmd.log"
-    return keep("epmd", "-d", ready="epmd running", log=log, environment=environment, owner=owner)
+    return supervise("epmd", "-d", ready="epmd running", log=log, environment=environment, owner=owner)
 
 
-def start_node(log: Path, environment: Mapping[str, str], owner: int, directory: Path | None = None) -> Kept:
+def start_node(
+    log: Path, environment: Mapping[str, str], owner: int, directory: Path | None = None
+) -> SupervisedProcess:
     """Start the node, new or as it was left; returns when it accepts connections. It is stopped by SIGKILL,
     and `directory` is removed after that."""
-    return keep(
+    return supervise(
         str(find_server()),
         ready="Server startup complete",
         log=log,

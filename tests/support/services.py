@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from portclaim.cli.keeper import Kept, keep
+from portclaim.cli.supervisor import SupervisedProcess, supervise
 from tests.support.engines import run_owner
 
 Options = Mapping[str, Mapping[str, object]]  # {section: {option: value, or a list of values}}
@@ -19,7 +19,7 @@ class ServiceProcess:
     """One started service; `name` is unique in the test."""
 
     name: str
-    kept: Kept
+    process: SupervisedProcess
     log_file: Path
     running: bool = True
 
@@ -31,20 +31,20 @@ class ServiceProcess:
     @property
     def workers(self) -> set[int]:
         """The process ids of its workers."""
-        children = Path(f"/proc/{self.kept.pid}/task").glob("*/children")
+        children = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         return {int(pid) for thread in children for pid in thread.read_text().split()}
 
     def stop(self) -> None:
         """Stop it as an operator does, with SIGTERM, and see that it ends in good order."""
         self.running = False
-        status = self.kept.stop()
+        status = self.process.stop()
         assert status == 0, f"{self.name} ended with status {status} on SIGTERM:\n{self.log}"
 
     def kill(self) -> None:
         """Kill it and its workers with SIGKILL, as a lost machine would."""
         self.running = False
-        os.killpg(self.kept.pid, signal.SIGKILL)
-        self.kept.wait()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 class Services:
@@ -88,8 +88,10 @@ class Services:
         program = [sys.executable, "-m", f"portclaim.services.{service}", "--config-file", file, *flags]
         if self.tree is not None:
             program = ["env", f"--chdir={self.tree}", *program]
-        kept = keep(*program, ready=until or rf"portclaim-{service} ready", log=log, owner=run_owner())
-        self.processes.append(ServiceProcess(name, kept, log))
+        process = supervise(
+            *program, ready=until or rf"portclaim-{service} ready", log=log, owner=run_owner()
+        )
+        self.processes.append(ServiceProcess(name, process, log))
         return self.processes[-1]
 
     def end(self) -> None:

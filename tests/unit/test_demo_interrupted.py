@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from portclaim.cli.demo import contest, gate
+from portclaim.cli.demo import contention, gate
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.messages import Claim, ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
@@ -30,9 +30,9 @@ def test_no_client_waits_at_the_start_for_one_that_does_not_come() -> None:
 
     def fight() -> None:
         clients = [UUID(int=number) for number in range(3)]
-        contest.Contest(scheduler, ["nic-pf:1"] * 3, clients, [], to_serve=0).run(lambda *_: None)
+        contention.Contention(scheduler, ["nic-pf:1"] * 3, clients, [], to_serve=0).run(lambda *_: None)
 
-    assert at_every_moment(fight, contest) > 0
+    assert at_every_moment(fight, contention) > 0
 
 
 def test_the_gate_holds_nobody_for_ever(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def test_a_scan_says_which_entry_takes_each_device(host: SimulatedTree, config_f
 def test_a_scan_counts_what_each_entry_takes(host: SimulatedTree, config_file: Path) -> None:
     result = host_command(config_file, "scan", "--sysfs-root", str(host.root))
     assert result.stdout.splitlines()[-3:] == [
-        "device_spec 1 takes 8 devices",
-        "device_spec 2, item 1 takes 1 device",
-        "device_spec 2, item 2 takes 1 device",
+        "device_spec 1 matches 8 devices",
+        "device_spec 2, item 1 matches 1 device",
+        "device_spec 2, item 2 matches 1 device",
     ]
     assert "enp1s0f0" in result.stdout
 

@@ -1,4 +1,4 @@
-"""Clients that fight over ports: whole against sliced, all at once, again and again."""
+"""Clients that compete for ports: some for whole ports, some for VFs, all at the same time."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 
 
 @dataclass
-class Contest:
-    """Each client claims what its wish says; what it gets it uses, gives back, and claims again.
+class Contention:
+    """Each client claims what its alias says, uses it, releases it, and claims again.
 
-    Once ``to_serve`` claims have been served it is over: what a client has by then it keeps.
+    It ends when ``to_serve`` claims have been served. A client keeps what it has then.
     """
 
     scheduler: SchedulerClient
-    wishes: Sequence[str]  # one per client, as in pci_passthrough:alias
+    aliases: Sequence[str]  # one per client, as in pci_passthrough:alias
     instances: Sequence[uuid.UUID]  # one per client
     avoid_hosts: list[str]
     to_serve: int
     served: int = 0
     refused: int = 0
-    kept: list[Claim] = field(default_factory=list)
+    holding: list[Claim] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._counting = threading.Lock()
         self._over = threading.Event()
 
     def run(self, watch: Callable[[int, int], None]) -> None:
-        """Fight to the end. ``watch`` is told the numbers of served and refused claims as they grow."""
-        gun = threading.Barrier(len(self.wishes))
-        with ThreadPoolExecutor(len(self.wishes), thread_name_prefix="client") as pool:
+        """Run to the end. ``watch`` is called with the numbers of served and refused claims as they grow."""
+        start = threading.Barrier(len(self.aliases))
+        with ThreadPoolExecutor(len(self.aliases), thread_name_prefix="client") as pool:
             try:
                 clients = [
-                    pool.submit(self._fight, gun, instance, wish, watch)
-                    for instance, wish in zip(self.instances, self.wishes, strict=True)
+                    pool.submit(self._fight, start, instance, alias, watch)
+                    for instance, alias in zip(self.instances, self.aliases, strict=True)
                 ]
                 for client in clients:
                     client.result()
             finally:
                 self._over.set()
-                gun.abort()  # if not all have come to the start, nobody waits for the rest
+                start.abort()  # if not all have come to the start, nobody waits for the rest
 
     def _fight(
-        self, gun: threading.Barrier, instance: uuid.UUID, wish: str, watch: Callable[[int, int], None]
+        self, start: threading.Barrier, instance: uuid.UUID, alias: str, watch: Callable[[int, int], None]
     ) -> None:
-        gun.wait()
+        start.wait()
         while not self._over.is_set():
-            claim = self._claim(instance, wish)
+            claim = self._claim(instance, alias)
             self._count(claim is not None)
             watch(self.served, self.refused)
             if claim is None:
                 continue
             claim = until_status(self.scheduler, claim.claim_id, "allocated")
             if self._over.is_set():
-                self.kept.append(claim)
+                self.holding.append(claim)
                 return
             self.scheduler.release(claim.claim_id)
             until_status(self.scheduler, claim.claim_id, "released")
 
-    def _claim(self, instance: uuid.UUID, wish: str) -> Claim | None:
+    def _claim(self, instance: uuid.UUID, alias: str) -> Claim | None:
         request = ClaimRequest(
             claim_id=uuid.uuid4(),
             instance_id=instance,
-            extra_specs={"pci_passthrough:alias": wish},
+            extra_specs={"pci_passthrough:alias": alias},
             avoid_hosts=self.avoid_hosts,
         )
         try:

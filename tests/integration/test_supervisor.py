@@ -1,4 +1,4 @@
-"""A keeper's promise: a server lives as long as its owner, and nothing of it longer."""
+"""A supervisor's promise: a server lives as long as its owner, and nothing of it longer."""
 
 import os
 import select
@@ -11,15 +11,16 @@ import pytest
 import sqlalchemy as sa
 
 from portclaim.cli.embedded import postgresql
-from portclaim.cli.keeper import NotStarted, keep
+from portclaim.cli.supervisor import NotStarted, supervise
 
 OWNER = """
 import signal, sys
 from pathlib import Path
-from portclaim.cli.keeper import keep
+from portclaim.cli.supervisor import supervise
 directory = Path(sys.argv[1])
-server = keep("sh", "-c", "echo up; exec sleep 1000", ready="up", log=directory / "log", directory=directory)
-print(server.pid, server.keeper, flush=True)
+command = ("sh", "-c", "echo up; exec sleep 1000")
+server = supervise(*command, ready="up", log=directory / "log", directory=directory)
+print(server.pid, server.supervisor, flush=True)
 signal.pause()
 """
 POSTGRESQL_OWNER = """
@@ -48,23 +49,23 @@ def test_server_and_directory_go_however_the_owner_ends(tmp_path: Path, end: sig
     command = [sys.executable, "-c", OWNER, str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as owner:
         assert owner.stdout is not None
-        server, keeper = map(int, owner.stdout.readline().split())
+        server, supervisor = map(int, owner.stdout.readline().split())
         assert Path(f"/proc/{server}").exists()
         owner.send_signal(end)
-    wait_until_gone(server, keeper)
+    wait_until_gone(server, supervisor)
     assert not directory.exists()
 
 
 def test_stop_answers_with_the_servers_own_exit_status(tmp_path: Path) -> None:
     polite = 'trap "exit 7" TERM; echo up; sleep 1000 & wait'
-    server = keep("sh", "-c", polite, ready="up", log=tmp_path / "log")
+    server = supervise("sh", "-c", polite, ready="up", log=tmp_path / "log")
     assert server.stop() == 7
     wait_until_gone(server.pid)
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(NotStarted, match=r"status 3 [\s\S]*port is taken"):
-        keep("sh", "-c", "echo the port is taken >&2; exit 3", ready="up", log=tmp_path / "log")
+        supervise("sh", "-c", "echo the port is taken >&2; exit 3", ready="up", log=tmp_path / "log")
 
 
 def test_embedded_postgresql_serves_and_is_gone_after_that() -> None:
@@ -83,9 +84,9 @@ def test_embedded_postgresql_goes_with_an_owner_that_is_killed() -> None:
         url = owner.stdout.readline().strip()
         directory = Path(str(sa.make_url(url).query["host"]))
         postmaster = int((directory / "data/postmaster.pid").read_text().splitlines()[0])
-        keeper = int(Path(f"/proc/{postmaster}/stat").read_text().rpartition(")")[2].split()[1])
+        supervisor = int(Path(f"/proc/{postmaster}/stat").read_text().rpartition(")")[2].split()[1])
         owner.kill()
-    wait_until_gone(postmaster, keeper)
+    wait_until_gone(postmaster, supervisor)
     assert not directory.exists()
 
 
@@ -94,5 +95,5 @@ def test_a_server_that_ends_has_ended_whoever_holds_its_output_open(tmp_path: Pa
     stray = tmp_path / "stray"
     command = f"setsid sleep 1000 & echo $! > {stray}; echo no good; exit 3"
     with pytest.raises(NotStarted, match="status 3 before it was ready:\nno good"):
-        keep("sh", "-c", command, ready="up", log=tmp_path / "log")
+        supervise("sh", "-c", command, ready="up", log=tmp_path / "log")
     os.kill(int(stray.read_text()), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What the demo shows, step by step. Every step is checked as it is shown; what is not so ends the demo."""
+"""The steps of the demo. Each is checked while it is shown; a step that fails ends the demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from rich.text import Text
 
 from portclaim.cli.demo import proof
-from portclaim.cli.demo.contest import Contest
+from portclaim.cli.demo.contention import Contention
 from portclaim.cli.demo.fleet import REAL_DEVICES, SIMULATED, THIS_MACHINE, Fleet
 from portclaim.cli.demo.gate import hypervisor_waits
 from portclaim.cli.demo.output import Output
@@ -19,12 +19,12 @@ from portclaim.cli.demo.waiting import DemoFailed, check, until_status
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.messages import Claim, ClaimRequest, Device, DeviceFilter, Explanation
 
-TO_SERVE = 32  # claims, before the contest is over
+TO_SERVE = 32  # claims, before the contention is over
 REAL_SHOWN = 10  # devices of this machine, which may have hundreds
 PORT_HOST = SIMULATED[0].name  # has one port, so that a claim on this host is one on that port
 
 
-class Story:
+class Scenario:
     """The steps, in order, on a fleet that runs."""
 
     def __init__(self, out: Output, fleet: Fleet, engine: sa.Engine) -> None:
@@ -34,7 +34,7 @@ class Story:
         self._scheduler = fleet.client()
         self._served = 0
 
-    def tell(self) -> None:
+    def run(self) -> None:
         self._look_around()
         claim = self._claim_a_port()
         self._release(claim)
@@ -88,7 +88,7 @@ class Story:
 
     def _release(self, claim: Claim) -> None:
         out = self._out
-        out.headline("Release it: the agent brings the VFs back, and all is available again")
+        out.headline("Release it: the agent restores the VFs, and all devices are available again")
         self._scheduler.release(claim.claim_id)
         until_status(self._scheduler, claim.claim_id, "released")
         self._show_port(pf="available", vfs="available")
@@ -96,21 +96,21 @@ class Story:
     def _fight(self) -> None:
         out = self._out
         ports = sum(host.ports for host in SIMULATED)
-        wishes = ["nic-pf:1"] * 10 + ["nic-vf:2"] * 6
-        out.headline(f"{len(wishes)} clients fight over the last {ports} ports")
-        instances = [uuid.uuid4() for _ in wishes]
+        aliases = ["nic-pf:1"] * 10 + ["nic-vf:2"] * 6
+        out.headline(f"{len(aliases)} clients fight over the last {ports} ports")
+        instances = [uuid.uuid4() for _ in aliases]
         out.names |= {instance: f"client {number}" for number, instance in enumerate(instances, 1)}
-        out.fact("Ten want a whole port, six want two VFs. They use it, return it, ask again.")
-        contest = Contest(self._scheduler, wishes, instances, [THIS_MACHINE], TO_SERVE)
+        out.fact("Ten want a whole port, six want two VFs. They use it, release it, ask again.")
+        contention = Contention(self._scheduler, aliases, instances, [THIS_MACHINE], TO_SERVE)
         begun = time.monotonic()
         with out.progress(TO_SERVE, "claims served") as show:
-            contest.run(lambda served, refused: show(served, f"{refused} refused"))
+            contention.run(lambda served, refused: show(served, f"{refused} refused"))
         seconds = time.monotonic() - begun
-        out.fact(f"{contest.served} claims served and {contest.refused} refused in {seconds:.1f} s.")
-        held = sum(len(claim.devices) for claim in contest.kept)
-        out.fact(f"{len(contest.kept)} clients keep what they hold in the end, {held} devices:")
+        out.fact(f"{contention.served} claims served and {contention.refused} refused in {seconds:.1f} s.")
+        held = sum(len(claim.devices) for claim in contention.holding)
+        out.fact(f"{len(contention.holding)} clients keep what they hold at the end, {held} devices:")
         out.trees([device for device in self._devices() if device.host != THIS_MACHINE])
-        self._served = contest.served
+        self._served = contention.served
 
     def _prove(self) -> None:
         out = self._out
@@ -141,10 +141,10 @@ class Story:
         return self._scheduler.devices(DeviceFilter(host=host)).devices
 
 
-def _request(instance: uuid.UUID, wish: str, host: str) -> ClaimRequest:
+def _request(instance: uuid.UUID, alias: str, host: str) -> ClaimRequest:
     return ClaimRequest(
         claim_id=uuid.uuid4(),
         instance_id=instance,
-        extra_specs={"pci_passthrough:alias": wish},
+        extra_specs={"pci_passthrough:alias": alias},
         hosts=[host],
     )

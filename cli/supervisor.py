@@ -1,8 +1,8 @@
-"""Runs one server for as long as its owner lives, and leaves nothing of it behind.
+"""Runs one server for as long as its owner lives, and removes everything that belongs to it afterwards.
 
-A `finally` or an `atexit` stops a server only if the process that started it ends in good order. A keeper
-is a small process between the two that watches the owner through a pidfd: the server is stopped and its
-directory removed whatever becomes of the owner, be it a return, Ctrl-C or SIGKILL.
+A `finally` or an `atexit` stops a server only if the process that started it ends normally. A supervisor is a
+small process between the two. It watches the owner through a pidfd, stops the server and removes its
+directory, however the owner ends: by a return, Ctrl-C or SIGKILL.
 """
 
 import argparse
@@ -21,24 +21,24 @@ from pathlib import Path
 
 START_TIMEOUT = 60.0  # seconds until a server must be ready
 STOP_TIMEOUT = 30.0  # seconds from the polite signal to SIGKILL
-OWNER_FD = 3  # where a keeper finds the pidfd of the process it must not outlive
+OWNER_FD = 3  # the pidfd of the owner, in the supervisor
 
 
 class NotStarted(Exception):
-    """The server ended, or a minute passed, before it was ready. The message holds the end of its log."""
+    """The server ended, or a minute passed, before it was ready. The message has the end of its log."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A server that is up: `pid` leads its process group; `keeper` is the process that watches over it."""
+class SupervisedProcess:
+    """A running server. `pid` leads its process group; `supervisor` is the process that watches it."""
 
     pid: int
-    keeper: int
+    supervisor: int
 
     def stop(self) -> int | None:
-        """Stop the server, whoever started it, and return as `wait` does. Nothing happens if it has ended."""
+        """Stop the server, whoever started it, and return as `wait` does. Does nothing if it has ended."""
         with suppress(ProcessLookupError):
-            os.kill(self.keeper, signal.SIGTERM)
+            os.kill(self.supervisor, signal.SIGTERM)
         return self.wait()
 
     def wait(self) -> int | None:
@@ -47,15 +47,15 @@ class Kept:
         Returns its exit status (128 + n if signal n ended it), or None if another process started it.
         """
         with suppress(ChildProcessError):
-            return os.waitstatus_to_exitcode(os.waitpid(self.keeper, 0)[1])
+            return os.waitstatus_to_exitcode(os.waitpid(self.supervisor, 0)[1])
         with suppress(ProcessLookupError):
-            keeper = os.pidfd_open(self.keeper)
-            select.select([keeper], [], [])
-            os.close(keeper)
+            supervisor = os.pidfd_open(self.supervisor)
+            select.select([supervisor], [], [])
+            os.close(supervisor)
         return None
 
 
-def keep(
+def supervise(
     *command: str | Path,
     ready: str,
     log: Path,
@@ -64,12 +64,12 @@ def keep(
     user: str | None = None,
     environment: Mapping[str, str] | None = None,
     owner: int | None = None,
-) -> Kept:
+) -> SupervisedProcess:
     """Start `command` and return when a line of its output matches the regular expression `ready`.
 
     Its output goes to the file `log`. It is stopped with `stop_signal` when the process `owner` (default:
-    this one) ends, or by `Kept.stop`; `directory` is removed after that. `user`: whom to run as, which only
-    root may say. Raises `NotStarted`.
+    this one) ends, or by `SupervisedProcess.stop`; `directory` is removed after that. `user`: whom to run as,
+    which only root may say. Raises `NotStarted`.
     """
     options = [f"--ready={ready}", f"--log={log}", f"--stop-signal={stop_signal}"]
     if directory is not None:
@@ -78,7 +78,7 @@ def keep(
         options.append(f"--user={user}")
     owner_fd = os.pidfd_open(owner or os.getpid())
     answer, answer_end = os.pipe()
-    keeper = os.posix_spawn(
+    supervisor = os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", __file__, *options, "--", *map(str, command)],
         os.environ if environment is None else environment,
@@ -94,14 +94,14 @@ def keep(
     with os.fdopen(answer) as lines:
         word, _, pid = lines.readline().partition(" ")
         if word == "ready":
-            return Kept(int(pid), keeper)
+            return SupervisedProcess(int(pid), supervisor)
         tail = lines.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1])
+    status = os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
     raise NotStarted(f"{command[0]} ended with status {status} before it was ready:\n{tail}")
 
 
 def main() -> int:
-    """The keeper's own process."""
+    """The supervisor's own process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--ready", type=re.compile, required=True)
     parser.add_argument("--log", type=Path, required=True)
