@@ -12,9 +12,10 @@ from bench.crew import Do
 from bench.fleet import wanted
 from portclaim.common import config
 from portclaim.common.db.transaction import connect
+from portclaim.common.rpc.agent_messages import StepResult
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import VERSION
-from portclaim.common.rpc.messages import Claim, ClaimRequest, StepResult
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.services.conductor import lifecycle

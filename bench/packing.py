@@ -22,7 +22,7 @@ from bench.fleet import new_fleet, wanted
 from portclaim.cli.embedded import postgresql
 from portclaim.common.db.transaction import connect
 from portclaim.common.errors import ClaimRefused
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.services.conductor import lifecycle
 from portclaim.services.scheduler.packing import PACK, SPREAD, Packing
 from tests.support.straight_fleet import Size

@@ -11,7 +11,7 @@ import click
 from portclaim.cli import render
 from portclaim.cli.session import Session, command
 from portclaim.cli.waiting import wait_for
-from portclaim.common.rpc.messages import MAX_WAIT, ClaimRequest, ExplainRequest
+from portclaim.common.rpc.claim_messages import MAX_WAIT, ClaimRequest, ExplainRequest
 
 _alias = click.option(
     "--alias",

@@ -10,10 +10,10 @@ from portclaim.cli import render
 from portclaim.cli.session import Session, command
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.status import DeviceStatus
+from portclaim.common.rpc.claim_messages import DeviceFilter
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.messages import DeviceFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 
 _CLIENTS: dict[str, type[Client]] = {

@@ -11,7 +11,7 @@ from rich.text import Text
 from portclaim.cli import render
 from portclaim.cli.session import Session, command
 from portclaim.common.events.schema import Event, EventFilter, Kind
-from portclaim.common.rpc.messages import ClaimStatus, DeviceStatus
+from portclaim.common.rpc.fields import ClaimStatus, DeviceStatus
 
 _STATUSES = sorted({*get_args(ClaimStatus), *get_args(DeviceStatus)})
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from portclaim.common.rpc.messages import Claim, ClaimedDevice, Device, Explanation
+from portclaim.common.rpc.claim_messages import Claim, ClaimedDevice, Device, Explanation
 from portclaim.common.rpc.move_messages import Move
 
 STYLES = {

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from portclaim.cli import render
 from portclaim.cli.session import Session, command
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.operator_messages import WaitingClaim, WaitingFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from portclaim.cli.demo.waiting import until_status
 from portclaim.common.errors import ClaimRefused
-from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 
 

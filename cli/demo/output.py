@@ -17,7 +17,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from portclaim.cli import render
-from portclaim.common.rpc.messages import Device, FilterResult
+from portclaim.common.rpc.claim_messages import Device, FilterResult
 
 INDENT = 3
 _SQL = Syntax("", "postgresql", theme="ansi_dark", background_color="default")

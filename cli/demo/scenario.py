@@ -17,7 +17,7 @@ from portclaim.cli.demo.gate import hypervisor_waits
 from portclaim.cli.demo.output import Output
 from portclaim.cli.demo.waiting import DemoFailed, check, until_status
 from portclaim.common.errors import ClaimRefused
-from portclaim.common.rpc.messages import Claim, ClaimRequest, Device, DeviceFilter, Explanation
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, Device, DeviceFilter, Explanation
 
 TO_SERVE = 32  # claims, before the contention is over
 REAL_SHOWN = 10  # devices of this machine, which may have hundreds

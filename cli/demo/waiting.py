@@ -8,7 +8,7 @@ from uuid import UUID
 
 import tenacity
 
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.scheduler import SchedulerClient
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 
 LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from portclaim.common.errors import InvalidMessage, UnknownSchema
-from portclaim.common.rpc.messages import Address, DevType, Host, Message, Text
+from portclaim.common.rpc.fields import Address, DevType, Host, Message, Text
 
 VERSION = 1
 """Of the schema. Fields and statuses may be added to a version, so that a reader passes over what it does not

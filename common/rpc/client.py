@@ -12,7 +12,7 @@ from oslo_config import cfg
 
 from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable
 from portclaim.common.rpc.endpoint import VERSION
-from portclaim.common.rpc.messages import Message, Nothing
+from portclaim.common.rpc.fields import Message, Nothing
 
 A = TypeVar("A", bound=Message)
 

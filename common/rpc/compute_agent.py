@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.common.rpc.client import Client
-from portclaim.common.rpc.messages import Step
 
 
 class ComputeAgentClient(Client):

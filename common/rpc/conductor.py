@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from portclaim.common.rpc.client import Client
-from portclaim.common.rpc.messages import (
+from portclaim.common.rpc.agent_messages import (
     Holdings,
     HoldingsRequest,
     InventoryAnswer,
     InventoryReport,
-    Nothing,
     StepResult,
 )
+from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.fields import Nothing
 
 
 class ConductorClient(Client):

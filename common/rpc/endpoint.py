@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from portclaim.common.errors import InvalidMessage, InvalidRequest, PortclaimError, ServiceFailed
 from portclaim.common.pci.errors import PciError
-from portclaim.common.rpc.messages import Message, Nothing
+from portclaim.common.rpc.fields import Message, Nothing
 
 LOG = logging.getLogger(__name__)
 VERSION = "1.0"

@@ -6,15 +6,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from portclaim.common.rpc.messages import Claim, DeviceRequest, Host, Message, MoveStatus, Number, Text, Uuid
+from portclaim.common.rpc.claim_messages import Claim, DeviceRequest
+from portclaim.common.rpc.fields import Host, Message, MoveStatus, Number, Text, Uuid
 
 
 class MoveRequest(Message):
     """Claim for the instance of an allocated claim on another host, with the id ``claim_id``.
 
     ``extra_specs`` and ``requests`` are those of the source, where they are None; a resize names others.
-    Hosts and NUMA nodes are never the source's: see :class:`~portclaim.common.rpc.messages.ClaimRequest`.
-    The host of the source is avoided in any case.
+    Hosts and NUMA nodes are never the source's: see
+    :class:`~portclaim.common.rpc.claim_messages.ClaimRequest`. The host of the source is avoided in any case.
     """
 
     claim_id: Uuid

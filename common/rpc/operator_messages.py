@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from portclaim.common.rpc.messages import Address, Host, Message, Text, Uuid
+from portclaim.common.rpc.fields import Address, Host, Message, Text, Uuid
 
 Who = Annotated[Text, Field(min_length=1, max_length=255)]
 Reason = Annotated[Text, Field(min_length=1, max_length=1000)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
-from portclaim.common.rpc.client import Client
-from portclaim.common.rpc.messages import (
+from portclaim.common.rpc.claim_messages import (
     Claim,
     ClaimId,
     ClaimRequest,
@@ -15,6 +14,7 @@ from portclaim.common.rpc.messages import (
     ExplainRequest,
     Explanation,
 )
+from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,

@@ -15,10 +15,10 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
-from portclaim.common.rpc.messages import Step
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink

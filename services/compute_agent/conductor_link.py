@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
+from portclaim.common.rpc.agent_messages import Holdings, InventoryReport, Step, StepResult
 from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.messages import Holdings, InventoryReport, Step, StepResult
 from portclaim.services.compute_agent.inventory import Inventory
 from portclaim.services.compute_agent.ledger import Ending
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device import PciDevice
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.host_use import check_group, check_not_used_by_host, group_members
 from portclaim.services.compute_agent.kernel import VFIO, Kernel

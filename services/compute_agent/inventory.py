@@ -16,7 +16,8 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, Match
 from portclaim.common.pci.errors import DeviceOutOfReach
 from portclaim.common.pci.host import HostView
-from portclaim.common.rpc.messages import DeviceReport, DevType, NumaCell
+from portclaim.common.rpc.agent_messages import DeviceReport, NumaCell
+from portclaim.common.rpc.fields import DevType
 from portclaim.services.compute_agent.scanner import Scan
 
 LOG = logging.getLogger(__name__)

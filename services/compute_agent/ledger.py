@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.store import LocalStore
 
 KEEP_DAYS = 90

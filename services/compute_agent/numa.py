@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from portclaim.common.rpc.messages import NumaCell
+from portclaim.common.rpc.agent_messages import NumaCell
 from portclaim.services.compute_agent.sysfs import SysfsTree
 
 _NODES = "devices/system/node"

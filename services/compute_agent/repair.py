@@ -11,7 +11,8 @@ from uuid import UUID
 
 from portclaim.common.errors import UnknownHost
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import DevType, Holding, Holdings, Step, StepDevice
+from portclaim.common.rpc.agent_messages import Holding, Holdings, Step, StepDevice
+from portclaim.common.rpc.fields import DevType
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.scanner import Scanner

@@ -22,7 +22,7 @@ from portclaim.common.errors import (
     StaleStep,
     UnknownHost,
 )
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.inventory import Inventory

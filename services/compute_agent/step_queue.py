@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 
 LOG = logging.getLogger(__name__)
 

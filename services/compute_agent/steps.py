@@ -7,7 +7,7 @@ import time
 from uuid import UUID
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import DriverError, HypervisorDriver, InstanceNotFound
 from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 from portclaim.services.compute_agent.scanner import Scanner

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from portclaim.common.errors import HostOwnedByAnotherAgent
-from portclaim.common.rpc.messages import InventoryAnswer, InventoryReport
+from portclaim.common.rpc.agent_messages import InventoryAnswer, InventoryReport
 from portclaim.services.conductor import tree
 
 _HEARTBEAT = sa.text("""

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.sqlstate import as_errors
-from portclaim.common.rpc.messages import Holding, Holdings, HoldingsRequest, StepDevice, StepResult
+from portclaim.common.rpc.agent_messages import Holding, Holdings, HoldingsRequest, StepDevice, StepResult
 
 _ANSWER = PreparedStatement(
     "answer_step",

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from portclaim.common.db import outbox
 from portclaim.common.db.transaction import in_transaction
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 
 LOG = logging.getLogger(__name__)
 _BATCH = 100

@@ -13,10 +13,7 @@ from portclaim.common.db.pruning import Pruning
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.periodic import Periodic
-from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
-from portclaim.common.rpc.messages import (
+from portclaim.common.rpc.agent_messages import (
     Holdings,
     HoldingsRequest,
     InventoryAnswer,
@@ -24,6 +21,9 @@ from portclaim.common.rpc.messages import (
     Step,
     StepResult,
 )
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.conductor import expiry, inventory, lifecycle
 from portclaim.services.conductor.publisher import Exchange, Publisher

@@ -24,7 +24,7 @@ from portclaim.common.errors import (
 )
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.filters import Kind
-from portclaim.common.rpc.messages import Claim, ClaimRequest, ExplainRequest, Explanation
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
 from portclaim.common.rpc.move_messages import Move
 from portclaim.services.scheduler import explanation, fleet, queue_statements, statements
 from portclaim.services.scheduler.fleet import Free, Pools, Requirements

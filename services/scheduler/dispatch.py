@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from portclaim.common.errors import PortclaimError
-from portclaim.common.rpc.messages import Claim, Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
+from portclaim.common.rpc.claim_messages import Claim
 
 LOG = logging.getLogger(__name__)
 

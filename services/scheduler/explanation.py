@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from portclaim.common.pci.filters import FILTERS
-from portclaim.common.rpc.messages import Explanation, FilterResult, Miss
+from portclaim.common.rpc.claim_messages import Explanation, FilterResult, Miss
 from portclaim.services.scheduler.fleet import Pools, Requirements
 
 _COUNTS = sa.text("""

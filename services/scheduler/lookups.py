@@ -7,7 +7,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from portclaim.common.errors import ClaimNotFound
-from portclaim.common.rpc.messages import Claim, Device, DeviceFilter, Devices
+from portclaim.common.rpc.claim_messages import Claim, Device, DeviceFilter, Devices
 from portclaim.common.rpc.operator_messages import (
     AwaitedStep,
     AwaitedSteps,

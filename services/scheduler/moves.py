@@ -7,7 +7,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from portclaim.common.errors import ClaimNotFound
-from portclaim.common.rpc.messages import ClaimRequest
+from portclaim.common.rpc.claim_messages import ClaimRequest
 from portclaim.common.rpc.move_messages import MoveRequest
 
 _SOURCE = sa.text("""

@@ -21,7 +21,7 @@ from portclaim.common.db.transaction import in_transaction
 from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
-from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.services.scheduler import fleet, queue_statements
 from portclaim.services.scheduler.dispatch import Send, dispatch_step
 from portclaim.services.scheduler.fleet import Free, Pools, Requirements

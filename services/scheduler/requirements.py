@@ -6,7 +6,7 @@ from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.extra_specs import requests_from_extra_specs
 from portclaim.common.pci.request import NumaPolicy, PciRequest
-from portclaim.common.rpc.messages import ClaimRequest, ExplainRequest
+from portclaim.common.rpc.claim_messages import ClaimRequest, ExplainRequest
 from portclaim.services.scheduler.fleet import Requirements
 
 MAX_REQUESTS = 16

@@ -14,9 +14,8 @@ from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.periodic import Periodic
-from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
-from portclaim.common.rpc.messages import (
+from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.claim_messages import (
     Claim,
     ClaimId,
     ClaimRequest,
@@ -24,8 +23,9 @@ from portclaim.common.rpc.messages import (
     Devices,
     ExplainRequest,
     Explanation,
-    Step,
 )
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,

@@ -11,7 +11,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from portclaim.common.errors import ClaimRefused, ServiceUnavailable
-from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 
 T = TypeVar("T")

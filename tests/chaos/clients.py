@@ -8,7 +8,7 @@ from random import Random
 from uuid import UUID
 
 from portclaim.common.errors import ClaimRefused, ServiceUnavailable
-from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 
 KINDS = ("pf", "vf")

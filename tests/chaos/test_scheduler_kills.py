@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from portclaim.common.errors import ServiceUnavailable
-from portclaim.common.rpc.messages import ClaimRequest
+from portclaim.common.rpc.claim_messages import ClaimRequest
 from tests.chaos.callers import Caller
 from tests.chaos.cloud import PORTS, VFS, Cloud
 from tests.support.bus import Bus

@@ -14,7 +14,7 @@ import tenacity
 
 from portclaim.common import config
 from portclaim.common.errors import ServiceUnavailable
-from portclaim.common.rpc.messages import DeviceFilter
+from portclaim.common.rpc.claim_messages import DeviceFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 from portclaim.common.errors import ClaimRefused
-from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from tests.compose.containers import HOSTS, PORTS, VFS_PER_PORT, Containers, Fleet, until_true
 
 SERVICES = ("conductor", "scheduler", *HOSTS)

@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from portclaim.common import config
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from tests.hardware.guests import connection, guest, make_guest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from portclaim.common import config
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers import libvirt
 from portclaim.services.compute_agent.drivers.base import load_driver
 from portclaim.services.compute_agent.kernel import Kernel

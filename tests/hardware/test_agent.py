@@ -9,9 +9,7 @@ import pytest
 from oslo_config import cfg
 
 from portclaim.common import config
-from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.endpoint import Endpoint, exposed, server
-from portclaim.common.rpc.messages import (
+from portclaim.common.rpc.agent_messages import (
     Holdings,
     HoldingsRequest,
     InventoryAnswer,
@@ -19,6 +17,8 @@ from portclaim.common.rpc.messages import (
     Step,
     StepResult,
 )
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.agent import ComputeAgent
 from tests.hardware.conftest import PORT, driver_of, vfs_of

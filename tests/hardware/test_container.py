@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 from tests.hardware.conftest import NUM_VFS, PORT, VF, driver_of, vfs_of
 from tests.hardware.engine import Engine, engine

@@ -12,7 +12,7 @@ import pytest
 from oslo_config import cfg
 
 from portclaim.common import config
-from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceFilter
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, DeviceFilter
 from portclaim.services.compute_agent.agent import ComputeAgent
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError, InstanceNotFound
 from portclaim.services.compute_agent.drivers.deadline import Deadline, NoAnswer
 from portclaim.services.compute_agent.uevents import wait_until

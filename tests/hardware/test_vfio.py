@@ -11,7 +11,7 @@ import pytest
 from oslo_config import cfg
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 from portclaim.services.compute_agent.kernel import Kernel, KernelBlocked

@@ -4,7 +4,7 @@ WITHOUT_CAPABILITIES = """
 import sys
 from pathlib import Path
 from portclaim.common import config
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 
 assert "CapEff:\\t0000000000000000" in Path("/proc/self/status").read_text()

@@ -17,7 +17,7 @@ from portclaim.common.errors import (
     InvalidRequest,
     PortclaimError,
 )
-from portclaim.common.rpc.messages import ClaimRequest
+from portclaim.common.rpc.claim_messages import ClaimRequest
 from portclaim.services.conductor.service import Conductor
 from portclaim.services.scheduler.service import Scheduler
 from tests.support.bus import Bus

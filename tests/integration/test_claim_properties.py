@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from portclaim.common.errors import PortclaimError
-from portclaim.common.rpc.messages import ClaimRequest, DeviceReport, InventoryReport, StepResult
+from portclaim.common.rpc.agent_messages import DeviceReport, InventoryReport, StepResult
+from portclaim.common.rpc.claim_messages import ClaimRequest
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, pf, port_devices, vf

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from portclaim.common.errors import ClaimConflict, ClaimRefused
-from portclaim.common.rpc.messages import Claim, Explanation
+from portclaim.common.rpc.claim_messages import Claim, Explanation
 from tests.support.concurrency import at_once
 from tests.support.fleet import CONNECTX5, T4, X710, Fleet, gpu, pf, port_devices, vf
 from tests.support.looking import addresses

@@ -15,8 +15,9 @@ import sqlalchemy as sa
 
 from portclaim.common import config
 from portclaim.common.errors import ClaimRefused, HostIsAlive
+from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, DeviceFilter
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceFilter, Step
 from portclaim.common.rpc.operator_messages import HostFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport

@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from portclaim.common import config
-from portclaim.common.rpc.messages import ClaimRequest, DeviceFilter
+from portclaim.common.rpc.claim_messages import ClaimRequest, DeviceFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.agent import ComputeAgent

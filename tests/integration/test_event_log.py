@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from portclaim.common.db.pruning import Pruning
 from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.events.schema import Event, read
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.services.conductor.event_log import Recorded
 from portclaim.services.conductor.publisher import Publisher
 from tests.support.concurrency import meanwhile, wait_until

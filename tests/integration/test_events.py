@@ -22,7 +22,8 @@ from portclaim.common.errors import InvalidRequest, ServiceUnavailable, UnknownS
 from portclaim.common.events import broker
 from portclaim.common.events.schema import Event, EventFilter, read
 from portclaim.common.events.stream import EventStream
-from portclaim.common.rpc.messages import Claim, ClaimRequest, StepResult
+from portclaim.common.rpc.agent_messages import StepResult
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.services.conductor.publisher import Exchange, Publisher
 from tests.support import engines
 from tests.support.bus import Bus

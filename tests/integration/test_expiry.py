@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from portclaim.common.errors import StaleStep
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet, Host, pf, vf
 

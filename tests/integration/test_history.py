@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from portclaim.common.db.pruning import Pruning
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.concurrency import at_once, wait_until
 from tests.support.fleet import Fleet, Host
 from tests.support.services import Services

@@ -13,7 +13,8 @@ from portclaim.common.errors import (
     StaleStep,
     UnknownHost,
 )
-from portclaim.common.rpc.messages import Claim, StepDevice
+from portclaim.common.rpc.agent_messages import StepDevice
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.concurrency import at_once
 from tests.support.fleet import X710, Fleet, Host, pf, vf
 

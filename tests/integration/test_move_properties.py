@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from portclaim.common.errors import ClaimRefused, MoveConflict, MoveNotFound, PortclaimError, ServiceFailed
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.move_messages import Move
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long

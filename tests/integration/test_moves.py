@@ -14,7 +14,7 @@ from portclaim.common.errors import (
     MoveConflict,
     MoveNotFound,
 )
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.move_messages import Move
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet

@@ -6,7 +6,7 @@ import pytest
 
 from portclaim.common.db.pruning import Pruning
 from portclaim.common.errors import MoveConflict, MoveNotFound
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.fleet import Fleet, pf
 from tests.support.moves import instance_on_h1, reason, standing
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.move_messages import Move
 from tests.support.concurrency import at_once, meanwhile, wait_until, wait_until_blocked
 from tests.support.fleet import Fleet

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pytest
 import sqlalchemy as sa
 
-from portclaim.common.rpc.messages import Claim, DeviceReport
+from portclaim.common.rpc.agent_messages import DeviceReport
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.concurrency import at_once, meanwhile, wait_until_blocked
 from tests.support.effort import short_or_long
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, port_devices

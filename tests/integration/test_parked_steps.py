@@ -8,7 +8,7 @@ import pytest
 from portclaim.common.db import outbox
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.periodic import Periodic
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.operator_messages import AwaitedStep, StepFilter
 from tests.support.concurrency import LONG, wait_until, wait_until_listening
 from tests.support.fleet import Fleet, Host

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from portclaim.common.rpc.messages import DeviceFilter, InventoryReport, StepResult
+from portclaim.common.rpc.agent_messages import InventoryReport, StepResult
+from portclaim.common.rpc.claim_messages import DeviceFilter
 from tests.support import postgresql
 from tests.support.fleet import Fleet
 from tests.support.straight_fleet import AGENT, DIGEST, Size, build

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from portclaim.common.errors import ClaimConflict, ClaimNotFound, ClaimRefused
-from portclaim.common.rpc.messages import Claim, ClaimRequest, StepResult
+from portclaim.common.rpc.agent_messages import StepResult
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.services.scheduler.queues import CHANNEL
 from tests.support.bus import Bus
 from tests.support.concurrency import (

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from portclaim.common.db.life_cycle import LIVE, MOVE_TRANSITIONS, TRANSITIONS, Transition, diagram
-from portclaim.common.rpc.messages import ClaimStatus, MoveStatus
+from portclaim.common.rpc.fields import ClaimStatus, MoveStatus
 from tests.support.fleet import CONNECTX5, Fleet
 
 PAGE = Path(__file__).parents[2] / "docs" / "claims.md"

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.pruning import Pruning
 from portclaim.common.errors import ClaimConflict, ClaimRefused, InvalidRequest
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.operator_messages import WaitingFilter
 from portclaim.services.scheduler.queues import CHANNEL
 from tests.support.concurrency import LONG, at_once, meanwhile, wait_until, wait_until_blocked

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from portclaim.common.errors import ClaimRefused
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, pf

@@ -17,23 +17,25 @@ import sqlalchemy as sa
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.pci.alias import Aliases
-from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.endpoint import Endpoint
-from portclaim.common.rpc.messages import (
-    Claim,
-    ClaimRequest,
+from portclaim.common.rpc.agent_messages import (
     DeviceReport,
-    DeviceRequest,
-    ExplainRequest,
-    Explanation,
     Holding,
     InventoryAnswer,
     InventoryReport,
-    Message,
     NumaCell,
     Step,
     StepResult,
 )
+from portclaim.common.rpc.claim_messages import (
+    Claim,
+    ClaimRequest,
+    DeviceRequest,
+    ExplainRequest,
+    Explanation,
+)
+from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.endpoint import Endpoint
+from portclaim.common.rpc.fields import Message
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.conductor import expiry

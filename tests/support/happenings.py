@@ -7,7 +7,8 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from portclaim.common.rpc.messages import ClaimRequest, DeviceReport
+from portclaim.common.rpc.agent_messages import DeviceReport
+from portclaim.common.rpc.claim_messages import ClaimRequest
 from tests.support.fleet import CONNECTX5, X710, Card, gpu, pf, port_devices, slice_of, vf
 from tests.support.model import ALIAS, Call, Ending, Expire, Model, Release, Report
 

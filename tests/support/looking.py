@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.fleet import Fleet
 
 

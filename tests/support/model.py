@@ -18,7 +18,8 @@ from portclaim.common.errors import (
     StaleStep,
     UnknownHost,
 )
-from portclaim.common.rpc.messages import Claim, ClaimRequest, DeviceReport, InventoryAnswer
+from portclaim.common.rpc.agent_messages import DeviceReport, InventoryAnswer
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from tests.support.model_host import Host, can_serve, kinds_requested
 
 ALIAS = "pci_passthrough:alias"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from uuid import UUID
 
-from portclaim.common.rpc.messages import DeviceReport
+from portclaim.common.rpc.agent_messages import DeviceReport
 from tests.support.fleet import CONNECTX5, T4, X710
 
 

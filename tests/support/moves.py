@@ -1,6 +1,6 @@
 """Instances that move, in words for tests."""
 
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.move_messages import Move
 from tests.support.fleet import Fleet
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from portclaim.cli.embedded import postgresql
 from portclaim.common.db import migrate
-from portclaim.common.rpc.messages import Claim
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
 
 PAGE = Path(__file__).parents[2] / "docs" / "operator-sql.md"

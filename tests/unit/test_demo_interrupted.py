@@ -8,7 +8,7 @@ import pytest
 
 from portclaim.cli.demo import contention, gate
 from portclaim.common.errors import ClaimRefused
-from portclaim.common.rpc.messages import Claim, ClaimRequest
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.compute_agent.drivers.simulated import FAULTS
 from tests.support.concurrency import meanwhile

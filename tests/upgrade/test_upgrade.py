@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from portclaim.common.db import migrate
 from portclaim.common.errors import InvalidConfiguration
-from portclaim.common.rpc.messages import ClaimRequest, DeviceFilter
+from portclaim.common.rpc.claim_messages import ClaimRequest, DeviceFilter
 from portclaim.common.rpc.move_messages import MoveRequest
 from portclaim.common.rpc.operator_messages import HostFilter
 from tests.support.bus import Bus

@@ -16,7 +16,7 @@ from stevedore.exception import NoMatches
 
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 
 NAMESPACE = "portclaim.hypervisor"
 

@@ -14,7 +14,7 @@ from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, InstanceNotFound
 from portclaim.services.compute_agent.drivers.deadline import Deadline
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs

@@ -14,7 +14,7 @@ from uuid import UUID
 from oslo_config import cfg
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
 from portclaim.services.compute_agent.drivers.faults import suffer
 from portclaim.services.compute_agent.simulated_host import HostShape, build_host

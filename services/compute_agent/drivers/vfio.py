@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import Attachment
 from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.handover import Handover
 from portclaim.services.compute_agent.restore import Hook, Restorer

@@ -8,7 +8,7 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.host import HostView
-from portclaim.common.rpc.messages import DeviceReport, NumaCell
+from portclaim.common.rpc.agent_messages import DeviceReport, NumaCell
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory
 from portclaim.services.compute_agent.scanner import Scan, Scanner
 

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 
 DONE = Ending("done")

@@ -8,7 +8,7 @@ import pytest
 from oslo_config import cfg
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers import libvirt as driver_module
 from portclaim.services.compute_agent.drivers.base import DriverError, InstanceNotFound
 from portclaim.services.compute_agent.drivers.deadline import Deadline, NoAnswer

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portclaim.common.rpc.messages import NumaCell
+from portclaim.common.rpc.agent_messages import NumaCell
 from portclaim.services.compute_agent.numa import parse_cpulist, read_numa_cells
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree

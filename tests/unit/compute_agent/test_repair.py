@@ -9,7 +9,7 @@ import pytest
 
 from portclaim.common.errors import UnknownHost
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Holding, Holdings, Step
+from portclaim.common.rpc.agent_messages import Holding, Holdings, Step
 from portclaim.services.compute_agent.drivers.simulated import SimulatedDriver
 from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 from portclaim.services.compute_agent.repair import Repair

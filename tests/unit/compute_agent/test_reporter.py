@@ -14,7 +14,7 @@ from portclaim.common.errors import (
     StaleStep,
     UnknownHost,
 )
-from portclaim.common.rpc.messages import DeviceReport, Holdings, Step, StepDevice
+from portclaim.common.rpc.agent_messages import DeviceReport, Holdings, Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.inventory import Inventory
 from portclaim.services.compute_agent.ledger import Ending

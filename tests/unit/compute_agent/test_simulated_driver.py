@@ -13,7 +13,7 @@ from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, load_driver
 from portclaim.services.compute_agent.drivers.simulated import FAULTS, GROUP, OPTIONS, RECORD, SimulatedDriver
 from portclaim.services.compute_agent.scanner import Scanner

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from portclaim.common.rpc.messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.step_queue import Job, StepQueue
 
 PATIENCE = 10.0  # seconds after which a test has failed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.messages import Step
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import InstanceNotFound
 from portclaim.services.compute_agent.drivers.simulated import FAULTS, SimulatedDriver
 from portclaim.services.compute_agent.ledger import Ending, Ledger

@@ -1,0 +1,54 @@
+"""The base of all messages, and the types of their fields.
+
+Messages are strict: no unknown field, no missing field, no number written as text. Each is a JSON object.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.errors import InvalidPciAddress
+
+
+def _pci_address(text: str) -> str:
+    try:
+        return str(PciAddress.parse(text))
+    except InvalidPciAddress as error:
+        raise ValueError(str(error)) from None
+
+
+# PostgreSQL stores neither NUL nor half of a surrogate pair, both of which JSON can spell.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def _storable(text: str) -> str:
+    if _UNSTORABLE.search(text):
+        raise ValueError("text with a NUL or half a surrogate pair in it cannot be stored")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Uuid = Annotated[UUID, Field(strict=False)]
+Host = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._:-]+$")]
+Address = Annotated[str, AfterValidator(_pci_address)]
+DevType = Literal["type-PCI", "type-PF", "type-VF"]
+DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unavailable", "removed"]
+HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
+Number = Annotated[int, Field(ge=0, lt=2**31)]
+ClaimStatus = Literal["waiting", "claimed", "allocated", "releasing", "released", "failed", "expired"]
+MoveStatus = Literal["begun", "completing", "completed", "reverted"]
+
+
+class Message(BaseModel):
+    """A payload: strict, immutable, with no field beyond those declared."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Nothing(Message):
+    """No argument, or no answer but that it is done."""
