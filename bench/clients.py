@@ -15,9 +15,9 @@ from portclaim.common.db.transaction import connect
 from portclaim.common.rpc.agent_messages import StepResult
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.endpoint import VERSION
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
+from portclaim.common.rpc.versions import FIRST
 from portclaim.services.conductor import lifecycle
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.packing import PACK, Packing
@@ -71,7 +71,7 @@ def echo_of_same_messages(config_file: str, alias: str) -> Do:
 def _echo(config_file: str, alias: str) -> Callable[[str], object]:
     conf = config.load(["--config-file", config_file], "bench")
     client = oslo_messaging.get_rpc_client(
-        transport(conf), oslo_messaging.Target(topic="echo", version=VERSION), timeout=conf.rpc.timeout
+        transport(conf), oslo_messaging.Target(topic="echo", version=FIRST), timeout=conf.rpc.timeout
     )
     return lambda method: client.call({}, method, **request(alias).model_dump(mode="json"))
 

@@ -8,8 +8,9 @@ import oslo_messaging
 from oslo_config import cfg
 
 from portclaim.common import service
-from portclaim.common.rpc.endpoint import VERSION, Endpoint, server
+from portclaim.common.rpc.endpoint import Endpoint, server
 from portclaim.common.rpc.transport import transport
+from portclaim.common.rpc.versions import FIRST
 
 
 class EchoEndpoint(Endpoint):
@@ -37,7 +38,7 @@ class Echo:
 
     def start(self) -> None:
         self._bus = transport(self._conf)
-        agent = oslo_messaging.Target(topic="compute_agent", version=VERSION, server="host-1")
+        agent = oslo_messaging.Target(topic="compute_agent", version=FIRST, server="host-1")
         endpoint = EchoEndpoint(oslo_messaging.get_rpc_client(self._bus, agent))
         self._server = server(self._bus, "echo", self._conf.host, endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)

@@ -1,7 +1,7 @@
-"""Configuration: every option of every service, from file, environment and flags (oslo.config).
+"""Configuration: every option of every service, from files, environment variables and flags (oslo.config).
 
-Each process, and in the demo each service, has a ``ConfigOpts`` of its own; nothing uses the global
-one. An environment variable is named ``OS_<GROUP>__<OPTION>``.
+The environment variable of an option is ``OS_<GROUP>__<OPTION>``. Each process has its own ``ConfigOpts``,
+and so has each service of the demo. Nothing uses the global one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from portclaim.common.pci.nova_options import OLD_NAMES, refusals
 
 
 def _old_names(option: str) -> list[cfg.DeprecatedOpt]:
-    """Under which names Nova still reads an option of ``[pci]``."""
+    """The old names under which Nova still reads an option of ``[pci]``."""
     return [cfg.DeprecatedOpt(name, group=section) for section, name in OLD_NAMES[option]]
 
 
@@ -26,22 +26,25 @@ DEFAULT_OPTIONS = [
         "host",
         default=socket.gethostname(),
         sample_default="<this machine's host name>",
-        help="Name of this compute node, unique in the fleet. It is also where its agent is reached.",
+        help="Name of this compute node. It must be unique in the fleet. Its agent takes calls under this "
+        "name.",
     ),
     cfg.StrOpt(
         "state_path",
         default="/var/lib/portclaim",
-        help="Directory for what a compute agent must remember over a restart.",
+        help="Directory for the files that a compute agent keeps when it restarts.",
     ),
 ]
 
-DATABASE = cfg.OptGroup("database", "PostgreSQL; only conductor, scheduler and `portclaim db` need it")
+DATABASE = cfg.OptGroup(
+    "database", "The PostgreSQL database. Only the conductor, the scheduler and `portclaim db` use it."
+)
 DATABASE_OPTIONS = [
     cfg.StrOpt(
         "connection",
         secret=True,
-        help="SQLAlchemy URL of the database, postgresql+psycopg2://user:password@host/name. Several "
-        "hosts and target_session_attrs=read-write may be named for a primary with a standby.",
+        help="SQLAlchemy URL of the database: postgresql+psycopg2://user:password@host/name. For a primary "
+        "with a standby, name both hosts and add target_session_attrs=read-write.",
     ),
 ]
 
@@ -52,111 +55,130 @@ RPC_OPTIONS = [
         "attempts",
         default=3,
         min=1,
-        help="How often a call is made before the service counts as unavailable. Every method is "
-        "idempotent, so calling again is safe.",
+        help="How often a call is made before it fails. Every method is idempotent, so a repeated call is "
+        "safe.",
     ),
     cfg.IntOpt(
         "threads",
         default=8,
         min=1,
         max=30,
-        help="Messages that one worker process handles at a time. Not more than the connections that "
-        "oslo.messaging keeps for the replies, [oslo_messaging_rabbit] rpc_conn_pool_size.",
+        help="Number of messages that one worker process handles at the same time. It must not exceed "
+        "[oslo_messaging_rabbit] rpc_conn_pool_size, the number of connections for answers.",
     ),
 ]
 
-CONDUCTOR = cfg.OptGroup("conductor", "Inventory and the life of a claim")
+UPGRADE_LEVELS = cfg.OptGroup(
+    "upgrade_levels", "Pins for a rolling upgrade: the newest RPC version that this process sends"
+)
+UPGRADE_LEVELS_OPTIONS = [
+    cfg.StrOpt(
+        topic,
+        regex=r"^1\.\d+$",
+        metavar="VERSION",
+        help=f"The newest version of the {topic} interface that this process uses, for example 1.0. Set it "
+        f"while instances of the service {topic} still run an older release. Default: no limit.",
+    )
+    for topic in ("scheduler", "conductor", "compute_agent")
+]
+
+CONDUCTOR = cfg.OptGroup("conductor", "The conductor: inventory and the life cycle of claims")
 CONDUCTOR_OPTIONS = [
-    cfg.IntOpt("workers", default=1, min=1, help="Worker processes."),
+    cfg.IntOpt("workers", default=1, min=1, help="Number of worker processes."),
     cfg.FloatOpt(
         "resend_after",
         default=5.0,
         min=0.1,
-        help="Seconds after which a step that no agent has answered is sent again.",
+        help="Seconds until a step that its agent has not answered is sent again.",
     ),
     cfg.IntOpt(
         "max_sends",
         default=100,
         min=1,
-        help="How often a step is sent before it is parked. With each silence the wait doubles, up to 64 "
-        "times resend_after. `portclaim outbox` shows what is parked, and has it sent again.",
+        help="How often a step is sent before it is parked. The time between two sends doubles each time, "
+        "up to 64 times resend_after. `portclaim outbox list --parked` lists parked steps, `portclaim "
+        "outbox retry` sends them again.",
     ),
     cfg.FloatOpt(
         "agent_down_after",
         default=60.0,
         min=0.1,
-        help="Seconds of silence after which a host gets no claims, and another agent may take over its "
-        "name.",
+        help="Seconds of silence after which an agent counts as down. Its host then gets no claims, and "
+        "another agent may report under the host's name.",
     ),
     cfg.FloatOpt(
         "expire_after",
         default=1800.0,
         min=0.0,
-        help="Seconds after which a claim that no agent has attached is taken back and ends as expired; 0: "
-        "never. Its devices are free once its agent has answered that it does not have them.",
+        help="Seconds after which a claim expires if its agent has not attached the devices. The devices are "
+        "free after the agent has confirmed that no guest holds them. 0: claims do not expire.",
     ),
     cfg.IntOpt(
         "prune_after",
         default=0,
         min=0,
-        help="Days after which a claim that has ended is forgotten, with its history; 0: never. "
-        "`portclaim db prune` does the same by hand.",
+        help="Days after which an ended claim is deleted with its history, as `portclaim db prune` does. "
+        "0: nothing is deleted.",
     ),
     cfg.BoolOpt(
         "publish_events",
         default=True,
-        help="Publish what becomes of claims and devices on the exchange portclaim.events. What happens "
-        "while no conductor does is published once one does again.",
+        help="Publish changes of claims and devices on the exchange portclaim.events. While all conductors "
+        "are down, events wait in the database.",
     ),
 ]
 
-SCHEDULER = cfg.OptGroup("scheduler", "Claims")
+SCHEDULER = cfg.OptGroup("scheduler", "The scheduler: claims and waiting queues")
 SCHEDULER_OPTIONS = [
-    cfg.IntOpt("workers", default=1, min=1, help="Worker processes."),
+    cfg.IntOpt("workers", default=1, min=1, help="Number of worker processes."),
     cfg.StrOpt(
         "packing",
         default="pack",
-        help="Which of the devices that would do is taken: a plug-in of the namespace portclaim.packing. "
-        "`pack` keeps whole ports whole, `spread` uses as many ports as it can.",
+        help="Packing policy: which of several suitable devices a claim gets. A plug-in of the namespace "
+        "portclaim.packing. `pack` keeps whole ports free, `spread` uses as many ports as possible.",
     ),
     cfg.FloatOpt(
         "serve_interval",
         default=2.0,
         min=0.1,
-        help="Seconds between two looks at the claims that wait. What makes room for one has it looked at at "
-        "once; this is for deadlines, for hosts that are heard of again, and for what was missed.",
+        help="Seconds between two rounds that serve the waiting queues. A round also starts at once when "
+        "devices become free. The regular rounds handle deadlines, hosts that come back and lost "
+        "notifications.",
     ),
 ]
 
-COMPUTE_AGENT = cfg.OptGroup("compute_agent", "One per compute node")
+COMPUTE_AGENT = cfg.OptGroup("compute_agent", "The compute agent: one for each compute node")
 COMPUTE_AGENT_OPTIONS = [
     cfg.StrOpt(
         "driver",
         default="simulated",
-        help="How devices reach an instance: a plug-in of the namespace portclaim.hypervisor.",
+        help="How devices reach an instance: a plug-in of the namespace portclaim.hypervisor. Portclaim has "
+        "`simulated`, `vfio` and `libvirt`.",
     ),
-    cfg.StrOpt("sysfs_root", default="/sys", help="Where the host's devices are read."),
+    cfg.StrOpt("sysfs_root", default="/sys", help="Directory where the agent reads the host's devices."),
     cfg.FloatOpt(
         "report_interval",
         default=10.0,
         min=0.1,
-        help="Seconds between two reports. A report of an unchanged inventory is only a sign of life.",
+        help="Seconds between two reports. While the inventory does not change, a report is only a sign of "
+        "life.",
     ),
 ]
 
-PCI = cfg.OptGroup("pci", "Nova's own section: paste it from nova.conf")
+PCI = cfg.OptGroup("pci", "The section [pci] of nova.conf. Copy it from there.")
 PCI_OPTIONS = [
     cfg.MultiStrOpt(
         "device_spec",
         default=[],
         deprecated_opts=_old_names("device_spec"),
-        help="Which devices of a compute node may be handed out; read by its agent. JSON object or list.",
+        help="Which devices of a compute node claims may have: a JSON object, or a list of them. The compute "
+        "agent reads it.",
     ),
     cfg.MultiStrOpt(
         "alias",
         default=[],
         deprecated_opts=_old_names("alias"),
-        help="Names for kinds of device; read by the scheduler. JSON.",
+        help="A name for a kind of device, as a JSON object. The scheduler reads it.",
     ),
 ]
 
@@ -164,6 +186,7 @@ OPTIONS: list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]] = [
     (None, DEFAULT_OPTIONS),
     (DATABASE, DATABASE_OPTIONS),
     (RPC, RPC_OPTIONS),
+    (UPGRADE_LEVELS, UPGRADE_LEVELS_OPTIONS),
     (CONDUCTOR, CONDUCTOR_OPTIONS),
     (SCHEDULER, SCHEDULER_OPTIONS),
     (COMPUTE_AGENT, COMPUTE_AGENT_OPTIONS),
@@ -179,17 +202,17 @@ def list_opts() -> list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]]:
 def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.ConfigOpts:
     """Read the configuration of the program ``prog`` from its arguments, environment and files.
 
-    ``extra`` are flags that only this program has. Without ``--config-file``, ``portclaim.conf`` is
-    looked for in ``~/.portclaim``, ``~``, ``/etc/portclaim`` and ``/etc``.
-    Raises :class:`InvalidConfiguration`; ``--help``, ``--version`` and bad usage end the program.
+    ``extra`` are flags that only this program has. Without ``--config-file`` it reads ``portclaim.conf`` from
+    ``~/.portclaim``, ``~``, ``/etc/portclaim`` or ``/etc``, the first one that exists.
+    Raises :class:`InvalidConfiguration`. ``--help``, ``--version`` and invalid flags end the program.
     """
     conf = cfg.ConfigOpts()
     log.register_options(conf)
     conf.register_cli_opts(extra)
     for group, options in OPTIONS:
-        # What is secret has no flag: other users of the machine can read flags. Nor has what
-        # takes JSON: it belongs in a file.
-        flags = [option for option in options if not option.secret and group is not PCI]
+        # A secret has no flag, because other users of the machine can read flags. An option with JSON has
+        # none, because a shell makes JSON hard to write. Pins belong in a file that all programs read.
+        flags = [option for option in options if not option.secret and group not in (PCI, UPGRADE_LEVELS)]
         conf.register_cli_opts(flags, group)
         conf.register_opts(options, group)
     try:
@@ -203,7 +226,7 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
 
 
 def _refuse_dishonoured_options(files: Sequence[str]) -> None:
-    """oslo.config passes over what nobody registered, but an option of Nova's must not be lost in silence."""
+    """Refuse options of Nova that Portclaim does not honour. oslo.config alone would ignore them."""
     for file in files:
         sections: dict[str, dict[str, list[str]]] = {}
         cfg.ConfigParser(file, sections).parse()
@@ -215,14 +238,14 @@ def _refuse_dishonoured_options(files: Sequence[str]) -> None:
 
 
 def _refuse_invalid_values(conf: cfg.ConfigOpts) -> None:
-    """Read every option once, so that a bad value stops the program here and not at its first use."""
+    """Read every option once, so that an invalid value stops the program now and not at its first use."""
     for group, options in OPTIONS:
         for option in options:
             getattr(conf if group is None else conf[group.name], option.dest)
 
 
 def _refuse_other_databases(conf: cfg.ConfigOpts) -> None:
-    """The value itself may hold a password, so it is not repeated."""
+    """Refuse a URL that is not PostgreSQL's. The message omits the URL, which may have a password."""
     url = conf.database.connection
     if url and not url.startswith(("postgresql://", "postgresql+psycopg2://")):
         raise InvalidConfiguration(

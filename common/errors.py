@@ -1,7 +1,7 @@
-"""Every error that crosses a service's boundary, each with what was wrong and what to do about it.
+"""The errors of Portclaim. Each says what was wrong and what to do about it.
 
-An error is a message for people plus ``kwargs``, its facts for programs. Both travel over the bus
-and arrive as the same class, so that a caller catches the same type in process and remotely.
+An error has a message for people and ``kwargs`` with facts for programs. Both cross the bus, and the error
+keeps its class, so that a caller catches the same class in process and remotely.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 class PortclaimError(Exception):
     """The root of all errors that Portclaim raises on purpose.
 
-    ``kwargs`` holds the facts as JSON values. The name is oslo.messaging's: it carries an
-    attribute of that name across the bus.
+    ``kwargs`` holds the facts as JSON values. oslo.messaging sends an attribute of this name over the bus.
     """
 
     def __init__(self, message: str, **kwargs: Any) -> None:
@@ -27,35 +26,41 @@ class PortclaimError(Exception):
 
 
 class InvalidConfiguration(PortclaimError):
-    """A service was configured with something it cannot honour; it does not start."""
+    """The configuration has a value that a service cannot honour. The service does not start."""
 
 
 class InvalidMessage(PortclaimError):
-    """A message has missing or unknown fields, or values of the wrong type; it changed nothing."""
+    """A message has missing or unknown fields, or invalid values. It changed nothing.
+
+    ``kwargs``: ``method``, and ``faults``, a list with the ``field`` and the ``fault`` of each.
+    """
 
 
 class UnknownSchema(PortclaimError):
-    """An event follows another version of the schema than this program reads. It is left where it is."""
+    """An event has a version of the schema that this program cannot read. It stays in its queue."""
 
 
 class InvalidRequest(PortclaimError):
-    """A well-formed message asks for something that has no meaning here, like an unknown alias."""
+    """A message is well-formed, but asks for something that does not exist, for example an unknown alias."""
 
 
 class ClaimRefused(PortclaimError):
-    """No host can serve the claim now. ``explanation`` says per filter what was left."""
+    """No host can serve the claim now.
+
+    ``kwargs["explanation"]`` has the fields of :class:`~portclaim.Explanation`.
+    """
 
 
 class ClaimConflict(PortclaimError):
-    """The claim's id is already in use for another request."""
+    """The claim's id is already used for another request. Choose a new id."""
 
 
 class ClaimNotFound(PortclaimError):
-    """There is no claim of this id."""
+    """No claim has this id."""
 
 
 class MoveConflict(PortclaimError):
-    """The claim cannot be moved as things stand, or its move has ended in the other way."""
+    """The claim cannot be moved now, or its move has already ended in the other way."""
 
 
 class MoveNotFound(PortclaimError):
@@ -63,28 +68,35 @@ class MoveNotFound(PortclaimError):
 
 
 class UnknownHost(PortclaimError):
-    """No agent has ever published an inventory for this host."""
+    """No agent has ever reported an inventory for this host."""
 
 
 class HostOwnedByAnotherAgent(PortclaimError):
-    """Another agent that is alive publishes for this host."""
+    """Another agent that is alive already reports for this host."""
 
 
 class HostIsAlive(PortclaimError):
-    """The agent of the host gives signs of life, and what was asked is for a host that will not come back."""
+    """The host's agent is alive, but the request is for a host that will not come back."""
 
 
 class HostInUse(PortclaimError):
-    """The host has live claims, and what was asked is for one that has none."""
+    """The host has live claims, but the request is for a host without claims."""
 
 
 class StaleStep(PortclaimError):
-    """An agent answered a step that a later one has overtaken; the answer changed nothing."""
+    """An agent answered a step that a later step has replaced. The answer changed nothing."""
+
+
+class UnsupportedVersion(PortclaimError):
+    """A service, or the pin in ``[upgrade_levels]``, is older than the call. The call changed nothing.
+
+    ``kwargs``: ``method``, the version that it has ``needed``, and the version that is ``spoken``.
+    """
 
 
 class ServiceUnavailable(PortclaimError):
-    """A service did not answer in time, or could not reach what it needs. Calling again is safe."""
+    """A service did not answer in time, or cannot reach the database or the bus. Repeat the call later."""
 
 
 class ServiceFailed(PortclaimError):
-    """A service met a fault of its own while it worked on the call; its log says more."""
+    """A service failed because of a fault of its own. Its log says more."""

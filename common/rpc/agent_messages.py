@@ -20,116 +20,143 @@ from portclaim.common.rpc.fields import (
 
 
 class DeviceReport(Message):
-    """One PCI device of a host. ``attributes`` is shown to operators and never matched."""
+    """One PCI device of a host."""
 
-    address: Address
-    dev_type: DevType
-    vendor_id: HexId
-    product_id: HexId
-    numa_node: Number | None = None
-    parent_address: Address | None = None
-    offered: bool = True
-    unusable_reason: Text | None = None
-    tags: dict[Text, Text] = {}
-    attributes: dict[Text, Text | int | bool | None] = {}
+    address: Address = Field(description="PCI address, `dddd:bb:ss.f`.")
+    dev_type: DevType = Field(description="PF, VF or another PCI function.")
+    vendor_id: HexId = Field(description="Four hexadecimal digits.")
+    product_id: HexId = Field(description="Four hexadecimal digits.")
+    numa_node: Number | None = Field(
+        default=None, description="NUMA node of the device. Null: the host does not say."
+    )
+    parent_address: Address | None = Field(
+        default=None, description="The PF of a VF. A VF needs it, other devices must not have it."
+    )
+    offered: bool = Field(
+        default=True,
+        description="True: claims may have it, because device_spec matches it.",
+    )
+    unusable_reason: Text | None = Field(
+        default=None, description="Why the device cannot be used now. Null: it can."
+    )
+    tags: dict[Text, Text] = Field(default={}, description="Tags from device_spec. Requests match them.")
+    attributes: dict[Text, Text | int | bool | None] = Field(
+        default={}, description="Facts that operators see. Requests do not match them."
+    )
 
 
 class NumaCell(Message):
-    """A NUMA node of a host with its CPUs; ``socket`` is None where the host does not say."""
+    """A NUMA node of a host."""
 
-    id: Number
-    socket: Number | None = None
-    cpus: list[Number] = []
+    id: Number = Field(description="Number of the NUMA node.")
+    socket: Number | None = Field(default=None, description="Its socket. Null: the host does not say.")
+    cpus: list[Number] = Field(default=[], description="Its CPUs.")
 
 
 class InventoryReport(Message):
-    """All devices that a host offers, or with ``devices`` None a sign of life: nothing has changed.
+    """The devices of a host, or only a sign of life."""
 
-    ``digest`` names the content: equal digests mean equal inventories.
-    """
-
-    host: Host
-    agent_id: Uuid
-    digest: Annotated[Text, Field(min_length=1, max_length=128)]
-    devices: Annotated[list[DeviceReport], Field(max_length=65536)] | None = None
-    numa_cells: list[NumaCell] = []
+    host: Host = Field(description="The host.")
+    agent_id: Uuid = Field(description="The agent. It keeps this id when it restarts.")
+    digest: Annotated[Text, Field(min_length=1, max_length=128)] = Field(
+        description="Digest of the inventory. Equal digests mean equal inventories."
+    )
+    devices: Annotated[list[DeviceReport], Field(max_length=65536)] | None = Field(
+        default=None,
+        description="All devices that device_spec matches, and the PFs of the VFs among them. "
+        "Null: a sign of life, nothing has changed since the report with this digest.",
+    )
+    numa_cells: list[NumaCell] = Field(default=[], description="The NUMA nodes of the host.")
 
     @model_validator(mode="after")
     def _is_a_forest(self) -> InventoryReport:
         by_address = {device.address: device for device in self.devices or ()}
         if len(by_address) != len(self.devices or ()):
-            raise ValueError("an address stands for more than one device")
+            raise ValueError("more than one device has the same address")
         for device in by_address.values():
             if device.dev_type != "type-VF":
                 if device.parent_address is not None:
-                    raise ValueError(f"{device.address} is a {device.dev_type} and cannot have a parent")
+                    raise ValueError(f"{device.address} is a {device.dev_type}, which cannot have a parent")
             elif device.parent_address is None:
                 raise ValueError(f"{device.address} is a VF and needs the address of its PF")
             elif (pf := by_address.get(device.parent_address)) is None or pf.dev_type != "type-PF":
-                raise ValueError(f"{device.address}: its parent {device.parent_address} is no PF here")
+                raise ValueError(
+                    f"{device.address} is a VF, but the report has no PF with its parent's address "
+                    f"{device.parent_address}"
+                )
         return self
 
 
 class InventoryAnswer(Message):
-    """``resend``: the conductor does not know this digest; send the whole inventory."""
+    """The conductor's answer to a report."""
 
-    resend: bool
+    resend: bool = Field(
+        description="True: the conductor does not know this digest, and needs the whole inventory."
+    )
 
 
 class StepDevice(Message):
-    """A device that a step is about, with what it has to be for the step to be right."""
+    """A device of a step. The agent compares it with the host's device before it acts."""
 
-    address: Address
-    dev_type: DevType
-    vendor_id: HexId
-    product_id: HexId
-    parent_address: Address | None = None
+    address: Address = Field(description="PCI address, `dddd:bb:ss.f`.")
+    dev_type: DevType = Field(description="PF, VF or another PCI function.")
+    vendor_id: HexId = Field(description="Four hexadecimal digits.")
+    product_id: HexId = Field(description="Four hexadecimal digits.")
+    parent_address: Address | None = Field(
+        default=None, description="The PF of a VF. Null: the device is not a VF."
+    )
 
 
 class Step(Message):
-    """Something an agent has to do for a claim. A claim's steps are numbered from 1; the highest counts."""
+    """A step that an agent must carry out for a claim."""
 
-    claim_id: Uuid
-    step: Annotated[int, Field(ge=1)]
-    action: Literal["attach", "detach"]
-    instance_id: Uuid
-    devices: Annotated[list[StepDevice], Field(min_length=1)]
+    claim_id: Uuid = Field(description="The claim.")
+    step: int = Field(
+        ge=1,
+        description="Number of the step within its claim, from 1. A higher step replaces lower ones.",
+    )
+    action: Literal["attach", "detach"] = Field(description="What the agent does with the devices.")
+    instance_id: Uuid = Field(description="The instance of the claim.")
+    devices: list[StepDevice] = Field(min_length=1, description="The devices of the claim.")
 
 
 class StepResult(Message):
-    """An agent's answer to a step; the same answer again is as good as once."""
+    """An agent's answer to a step. The agent may send it more than once."""
 
-    host: Host
-    agent_id: Uuid
-    claim_id: Uuid
-    step: Annotated[int, Field(ge=1)]
-    outcome: Literal["done", "failed"]
-    reason: Text | None = None
+    host: Host = Field(description="The agent's host.")
+    agent_id: Uuid = Field(description="The agent.")
+    claim_id: Uuid = Field(description="The claim of the step.")
+    step: int = Field(ge=1, description="Number of the step.")
+    outcome: Literal["done", "failed"] = Field(description="How the step ended.")
+    reason: Text | None = Field(default=None, description="Why the step failed.")
 
 
 class HoldingsRequest(Message):
-    """Which claims should a host hold? ``found`` are those for which it has given devices away."""
+    """The question which claims a host holds. An agent asks it when it starts and to repair its host."""
 
-    host: Host
-    agent_id: Uuid
-    found: Annotated[list[Uuid], Field(max_length=65536)] = []
+    host: Host = Field(description="The agent's host.")
+    agent_id: Uuid = Field(description="The agent.")
+    found: Annotated[list[Uuid], Field(max_length=65536)] = Field(
+        default=[], description="The claims whose devices are handed over on this host."
+    )
 
 
 class Holding(Message):
-    """One live claim of a host with its latest step."""
+    """A live claim of a host with its latest step."""
 
-    claim_id: Uuid
-    instance_id: Uuid
-    status: ClaimStatus
-    step: int
-    devices: list[StepDevice]
+    claim_id: Uuid = Field(description="The claim.")
+    instance_id: Uuid = Field(description="Its instance.")
+    status: ClaimStatus = Field(description="Its status.")
+    step: int = Field(description="Number of its latest step.")
+    devices: list[StepDevice] = Field(description="Its devices.")
 
 
 class Holdings(Message):
-    """All live claims of a host, oldest first; and those that were ``found`` though they have ended.
+    """The live claims of a host.
 
-    What was found and is neither is unknown here, as it is after an old backup was restored.
+    A claim that is in ``found`` but neither in ``holdings`` nor in ``ended`` is unknown to the database,
+    for example because an old backup was restored.
     """
 
-    holdings: list[Holding]
-    ended: list[Uuid] = []
+    holdings: list[Holding] = Field(description="All live claims of the host, the oldest first.")
+    ended: list[Uuid] = Field(default=[], description="Those in `found` that have ended.")

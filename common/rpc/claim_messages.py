@@ -1,6 +1,4 @@
-"""Messages of claims: what a caller asks for, the claim, and the explanation of a refusal; and lists of
-devices.
-"""
+"""Messages about claims and devices: what a caller asks for, the claim, and why it is refused."""
 
 from __future__ import annotations
 
@@ -24,165 +22,210 @@ from portclaim.common.rpc.fields import (
 )
 
 MAX_WAIT = 7 * 24 * 3600
-"""Seconds, of a claim in line: whoever wants a port in a week will ask again."""
+"""The longest time in seconds that a claim may wait in its queue: a week."""
+
+ExtraSpecs = Annotated[
+    dict[Text, Text],
+    Field(
+        description="The flavor's extra specs. The scheduler reads `pci_passthrough:alias`, "
+        "`hw:pci_numa_affinity_policy` and `group_policy`, and ignores all others."
+    ),
+]
+Requests = Annotated[
+    list["DeviceRequest"],
+    Field(max_length=16, description="PCI requests in addition to those in `extra_specs`."),
+]
+OnlyHosts = Annotated[
+    Annotated[list[Host], Field(min_length=1)] | None,
+    Field(description="Only these hosts may serve the claim. Null: any host."),
+]
+AvoidHosts = Annotated[list[Host], Field(description="These hosts may not serve the claim.")]
+NumaCells = Annotated[
+    list[Number],
+    Field(
+        description="The NUMA nodes of the host that hold the instance's memory. NUMA policies have no "
+        "effect without them."
+    ),
+]
 
 
 class DeviceRequest(Message):
-    """``count`` devices, each of which satisfies one of the alternatives in ``spec``.
+    """A number of devices that satisfy the same spec.
 
-    For wishes that are no flavor's, like a port's: an alternative maps ``vendor_id``, ``product_id``,
-    ``dev_type`` and tags (``physical_network``, ``trusted``, ...) to values; None: without that tag.
+    It is for requests that do not come from the flavor, for example those of a Neutron port.
     """
 
-    count: Annotated[int, Field(ge=1, le=MAX_COUNT)]
-    spec: Annotated[list[dict[Text, Text | None]], Field(min_length=1, max_length=16)]
-    numa_policy: Literal["required", "socket", "preferred", "legacy"] = "legacy"
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT, description="How many devices.")]
+    spec: list[dict[Text, Text | None]] = Field(
+        min_length=1,
+        max_length=16,
+        description="Alternatives. Each device must satisfy one of them. An alternative maps `vendor_id`, "
+        "`product_id`, `dev_type` and tags (`physical_network`, `trusted`, …) to values. A tag with the "
+        "value null must be absent.",
+    )
+    numa_policy: Literal["required", "socket", "preferred", "legacy"] = Field(
+        default="legacy", description="How close to `numa_cells` the devices must be, as in Nova."
+    )
 
 
 class ClaimRequest(Message):
-    """What an instance wants, all on one host, all or nothing.
+    """The devices that an instance needs. One host serves all of them, or the claim is refused.
 
-    ``extra_specs`` are the flavor's own: ``pci_passthrough:alias``, ``hw:pci_numa_affinity_policy`` and
-    ``group_policy`` are read and others are ignored. ``requests`` come on top of them. ``hosts`` limits
-    the choice to these, ``avoid_hosts`` leaves these out. ``numa_cells`` are the host NUMA nodes that
-    the instance's memory is on; without any, no NUMA policy counts.
-    The same ``claim_id`` with the same request answers with the same claim.
+    Example::
 
-    ``wait``: for how many seconds the claim may wait in line if it cannot be served now; None: not at all.
-    It is no part of what is requested.
+        ClaimRequest(
+            claim_id=uuid4(),
+            instance_id=uuid4(),
+            extra_specs={"pci_passthrough:alias": "nic-vf:2"},
+        )
     """
 
-    claim_id: Uuid
-    instance_id: Uuid
-    extra_specs: dict[Text, Text] = {}
-    requests: Annotated[list[DeviceRequest], Field(max_length=16)] = []
-    hosts: Annotated[list[Host], Field(min_length=1)] | None = None
-    avoid_hosts: list[Host] = []
-    numa_cells: list[Number] = []
-    wait: Annotated[int, Field(ge=1, le=MAX_WAIT)] | None = None
+    claim_id: Uuid = Field(
+        description="The caller chooses this id. A repeated call with the same id and the same request gets "
+        "the same claim. The same id with another request is refused with ClaimConflict."
+    )
+    instance_id: Uuid = Field(description="The instance that gets the devices.")
+    extra_specs: ExtraSpecs = {}
+    requests: Requests = []
+    hosts: OnlyHosts = None
+    avoid_hosts: AvoidHosts = []
+    numa_cells: NumaCells = []
+    wait: Annotated[int, Field(ge=1, le=MAX_WAIT)] | None = Field(
+        default=None,
+        description="If no host can serve the claim now, it waits in a queue for up to this many seconds. "
+        "Null: it is refused at once. A repeated call may give another value.",
+    )
 
 
 class ExplainRequest(Message):
-    """A claim that is not made: would it be served, and if not, why?"""
+    """The question whether a claim would be served now. The fields mean what they mean in ClaimRequest."""
 
-    extra_specs: dict[Text, Text] = {}
-    requests: Annotated[list[DeviceRequest], Field(max_length=16)] = []
-    hosts: Annotated[list[Host], Field(min_length=1)] | None = None
-    avoid_hosts: list[Host] = []
-    numa_cells: list[Number] = []
+    extra_specs: ExtraSpecs = {}
+    requests: Requests = []
+    hosts: OnlyHosts = None
+    avoid_hosts: AvoidHosts = []
+    numa_cells: NumaCells = []
 
 
 class ClaimId(Message):
-    """Which claim."""
+    """The id of a claim."""
 
-    claim_id: Uuid
+    claim_id: Uuid = Field(description="The claim.")
 
 
 class ClaimedDevice(Message):
-    """A device of a claim; ``request_index`` says for which of its PCI requests."""
+    """A device of a claim."""
 
-    address: Address
-    dev_type: DevType
-    vendor_id: HexId
-    product_id: HexId
-    numa_node: int | None
-    parent_address: Address | None
-    status: str
-    request_index: int
+    address: Address = Field(description="PCI address, `dddd:bb:ss.f`.")
+    dev_type: DevType = Field(description="PF, VF or another PCI function.")
+    vendor_id: HexId = Field(description="Four hexadecimal digits.")
+    product_id: HexId = Field(description="Four hexadecimal digits.")
+    numa_node: int | None = Field(description="NUMA node of the device. Null: the host does not say.")
+    parent_address: Address | None = Field(description="The PF of a VF. Null: the device is not a VF.")
+    status: str = Field(description="Status of the device.")
+    request_index: int = Field(
+        description="The PCI request that the device serves, counted from 0: first those of the extra specs, "
+        "then `requests`."
+    )
 
 
 class MoveOfClaim(Message):
-    """A move that a claim is, or was, an end of. Who completes or reverts it names its target."""
+    """A move that has the claim as its source or its target."""
 
-    source_claim_id: Uuid
-    target_claim_id: Uuid
-    status: MoveStatus
-    reason: str | None
+    source_claim_id: Uuid = Field(description="The claim that the instance moves from.")
+    target_claim_id: Uuid = Field(
+        description="The claim that the instance moves to. complete_move and revert_move take this id."
+    )
+    status: MoveStatus = Field(description="Status of the move.")
+    reason: str | None = Field(description="Why the move ended. Null: a caller ended it, or it goes on.")
 
 
 class Claim(Message):
-    """A claim as it stands. ``reason`` says why it failed; ``devices`` are those it held, if it ended.
+    """A claim as it is now."""
 
-    One that waits, or ended before it was served, has no ``host`` and no devices.
-    ``move`` is the latest that it was an end of, and only told to who looks a claim up.
-    """
-
-    claim_id: Uuid
-    instance_id: Uuid
-    host: str | None
-    status: ClaimStatus
-    reason: str | None
-    step: int
-    created_at: str
-    updated_at: str
-    devices: list[ClaimedDevice]
-    move: MoveOfClaim | None = None
+    claim_id: Uuid = Field(description="The id that the caller chose.")
+    instance_id: Uuid = Field(description="The instance that the claim is for.")
+    host: str | None = Field(description="The host of the devices. Null: no host has served the claim.")
+    status: ClaimStatus = Field(
+        description="`waiting`: in a queue. `claimed`: devices are reserved. `allocated`: they are attached. "
+        "`releasing`: the agent detaches them. `released`, `failed`, `expired`: the claim has ended."
+    )
+    reason: str | None = Field(description="Why the claim failed, expired or was released by force.")
+    step: int = Field(description="Number of its latest step for the agent. Steps count from 1.")
+    created_at: str = Field(description="When the claim was made, ISO 8601.")
+    updated_at: str = Field(description="When its status changed last, ISO 8601.")
+    devices: list[ClaimedDevice] = Field(
+        description="The devices that the claim holds, or held before it ended. Empty while it waits."
+    )
+    move: MoveOfClaim | None = Field(
+        default=None, description="The latest move of the claim. Only `show` answers it."
+    )
 
 
 class FilterResult(Message):
-    """How many hosts and devices one filter, and all before it, left over."""
+    """What one filter, and all filters before it, left over."""
 
-    filter: str
-    hosts: int
-    devices: int
+    filter: str = Field(description="Name of the filter.")
+    hosts: int = Field(description="Hosts that passed.")
+    devices: int = Field(description="Devices that passed.")
 
 
 class Miss(Message):
-    """A device that would do but for who holds it or its tree partners.
+    """A device that would serve the request if it, and its PF or VFs, were not in use."""
 
-    ``held_by`` are their instances; ``vfs_held`` counts the held VFs of a PF that nobody holds.
-    """
-
-    host: str
-    address: str
-    dev_type: DevType
-    status: str
-    held_by: list[Uuid]
-    vfs_held: int
+    host: str = Field(description="Host of the device.")
+    address: str = Field(description="PCI address.")
+    dev_type: DevType = Field(description="PF, VF or another PCI function.")
+    status: str = Field(description="Status of the device.")
+    held_by: list[Uuid] = Field(description="The instances that block it.")
+    vfs_held: int = Field(description="For a PF: how many of its VFs are in use.")
 
 
 class Explanation(Message):
-    """Why a claim is served or not: what every filter left over, in order, and what came nearest.
+    """Whether a claim is served, and why not."""
 
-    ``misses`` are devices of the fewest holders; ``nearest_miss`` says the same for people.
-    """
-
-    served: bool
-    filters: list[FilterResult]
-    misses: list[Miss] = []
-    nearest_miss: str | None = None
+    served: bool = Field(description="True: a host can serve the claim now.")
+    filters: list[FilterResult] = Field(description="The filters in their order, with what each left over.")
+    misses: list[Miss] = Field(
+        default=[], description="The devices that the fewest instances block, if the claim is not served."
+    )
+    nearest_miss: str | None = Field(default=None, description="`misses` in words.")
 
 
 class DeviceFilter(Message):
-    """Which devices to list; None means any. Of more than ``limit``, the first are answered."""
+    """Which devices to list. A field that is null excludes no device."""
 
-    host: Host | None = None
-    dev_type: DevType | None = None
-    status: DeviceStatus | None = None
-    claim_id: Uuid | None = None
-    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    host: Host | None = Field(default=None, description="Only devices of this host.")
+    dev_type: DevType | None = Field(default=None, description="Only devices of this type.")
+    status: DeviceStatus | None = Field(
+        default=None, description="Only devices with this effective status. Null: all but removed devices."
+    )
+    claim_id: Uuid | None = Field(default=None, description="Only devices of this claim.")
+    limit: int = Field(default=10_000, ge=1, le=100_000, description="The most devices to answer.")
 
 
 class Device(Message):
-    """A device as operators see it (view ``pf_vf_tree``)."""
+    """A device as operators see it, from the view `pf_vf_tree`."""
 
-    host: str
-    port: str
-    address: str
-    dev_type: DevType
-    vendor_id: str
-    product_id: str
-    numa_node: int | None
-    status: str
-    effective_status: str
-    reason: str | None
-    claim_id: Uuid | None
-    instance_id: Uuid | None
-    tags: dict[str, Any]
+    host: str = Field(description="Host of the device.")
+    port: str = Field(description="PCI address of the port: the PF of a VF, or the device itself.")
+    address: str = Field(description="PCI address.")
+    dev_type: DevType = Field(description="PF, VF or another PCI function.")
+    vendor_id: str = Field(description="Four hexadecimal digits.")
+    product_id: str = Field(description="Four hexadecimal digits.")
+    numa_node: int | None = Field(description="NUMA node of the device. Null: the host does not say.")
+    status: str = Field(description="Status of the device itself.")
+    effective_status: str = Field(
+        description="The status that a claim meets. It also depends on the PF or VFs and on the host."
+    )
+    reason: str | None = Field(description="Why the device cannot be claimed. Null: it can.")
+    claim_id: Uuid | None = Field(description="The claim that holds the device.")
+    instance_id: Uuid | None = Field(description="The instance of that claim.")
+    tags: dict[str, Any] = Field(description="Tags from device_spec.")
 
 
 class Devices(Message):
-    """Devices in the order host, port, PF before its VFs; ``more``: there were more than asked for."""
+    """A list of devices."""
 
-    devices: list[Device]
-    more: bool
+    devices: list[Device] = Field(description="Ordered by host and port, each PF before its VFs.")
+    more: bool = Field(description="True: more devices fit than `limit`.")

@@ -1,4 +1,4 @@
-"""The caller's side of a call: typed messages in, typed messages or typed errors out."""
+"""The caller's side of a call: it sends typed messages, and answers typed messages or raises typed errors."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import tenacity
 from kombu.exceptions import OperationalError
 from oslo_config import cfg
 
-from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable
-from portclaim.common.rpc.endpoint import VERSION
+from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable, UnsupportedVersion
+from portclaim.common.rpc import versions
 from portclaim.common.rpc.fields import Message, Nothing
 
 A = TypeVar("A", bound=Message)
 
-# OperationalError is kombu's own, for a broker that cannot be reached at all.
+# kombu raises OperationalError when no broker can be reached at all.
 _NOT_TAKEN = (oslo_messaging.MessageDeliveryFailure, OperationalError)
 _PASSING = (oslo_messaging.MessagingTimeout, *_NOT_TAKEN)
 
 
 class Client:
-    """The root of the clients. Threads may share one.
+    """The root of the clients. Threads may share a client.
 
-    ``conf.rpc`` says how long one answer is waited for and how often a call is made; calling again
-    is safe because every method of Portclaim is idempotent.
+    ``[rpc] timeout`` says how long a call waits for one answer, and ``[rpc] attempts`` how often it is made.
+    A repeated call is safe because every method of Portclaim is idempotent. ``[upgrade_levels]`` can pin the
+    version that the client speaks, see :mod:`portclaim.common.rpc.versions`.
     """
 
     topic: ClassVar[str]
@@ -33,64 +34,102 @@ class Client:
     def __init__(
         self, bus: oslo_messaging.RPCTransport, conf: cfg.ConfigOpts, server: str | None = None
     ) -> None:
-        target = oslo_messaging.Target(topic=self.topic, version=VERSION, server=server)
-        self._rpc = oslo_messaging.get_rpc_client(bus, target, timeout=conf.rpc.timeout, retry=2)
+        self._pin: str | None = conf.upgrade_levels.get(self.topic)
+        self._rpc = oslo_messaging.get_rpc_client(
+            bus,
+            oslo_messaging.Target(topic=self.topic, version=versions.FIRST, server=server),
+            timeout=conf.rpc.timeout,
+            version_cap=self._pin,
+            retry=2,
+        )
         self._attempts = conf.rpc.attempts
         self._has_reached_broker = False
-        self._whom = self.topic if server is None else f"{self.topic} of host {server}"
+        self._whom = _service(self.topic, server)
 
     def at(self, server: str) -> Self:
-        """The same client, for the one server of this name only."""
+        """The same client, for the server of this name only."""
         other = copy.copy(self)
         other._rpc = self._rpc.prepare(server=server)
-        other._whom = f"{self.topic} of host {server}"
+        other._whom = _service(self.topic, server)
         return other
 
     def ping(self) -> None:
         """Return once the service has answered. Raises :class:`ServiceUnavailable`."""
         self._call("ping", Nothing(), Nothing)
 
-    def _call(self, method: str, message: Message, answer: type[A]) -> A:
-        """Call and wait. Raises what the service raised, or :class:`ServiceUnavailable`."""
+    def can_send(self, version: str) -> bool:
+        """Whether a pin allows calls of this version. Where it does not, do without what is new in it."""
+        return bool(self._rpc.can_send_version(version))
+
+    def _call(self, method: str, message: Message, answer: type[A], since: str = versions.FIRST) -> A:
+        """Call and wait for the answer. ``since`` is the version that brought the method.
+
+        Raises the service's own error; :class:`ServiceUnavailable` when no answer comes;
+        :class:`UnsupportedVersion` when the service, or the pin, is older than the call.
+        """
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PASSING),
             stop=tenacity.stop_after_attempt(self._attempts),
             reraise=True,
         )
+        rpc, fields = self._prepared(method, message, since)
         try:
             self._reach_broker()
-            reply = again(self._rpc.call, {}, method, **_fields(message))
+            reply = again(rpc.call, {}, method, **fields)
         except PortclaimError as error:
             raise _local(error) from None
         except _PASSING as error:
             raise ServiceUnavailable(
-                f"{self._whom} does not answer; calling again is safe", method=method
+                f"the {self._whom} does not answer. Check that it runs and reaches the message bus; the "
+                "call can be repeated safely",
+                method=method,
             ) from error
         except oslo_messaging.RemoteError as error:
-            raise ServiceFailed(f"{self._whom} answered {error.exc_type}: {error.value}") from None
-        return answer.model_validate(reply)
+            raise ServiceFailed(f"the {self._whom} answered {error.exc_type}: {error.value}") from None
+        return answer.model_validate(reply, extra="ignore")
 
     def _reach_broker(self) -> None:
-        """Give up soon where there is no broker. The first call of a process would wait for it for ever,
-        because oslo.messaging declares the queue for the answers without a limit; a cast has one."""
+        """Raise soon if no broker answers.
+
+        The first call of a process would wait for the broker for ever, because oslo.messaging declares the
+        queue for the answers without a limit. A cast has a limit.
+        """
         if not self._has_reached_broker:
             self._rpc.cast({}, "ping")
             self._has_reached_broker = True
 
-    def _cast(self, method: str, message: Message) -> None:
-        """Send and do not wait. Raises :class:`ServiceUnavailable` when the broker does not take it."""
+    def _cast(self, method: str, message: Message, since: str = versions.FIRST) -> None:
+        """Send and do not wait. Raises :class:`ServiceUnavailable` when the broker does not take the message,
+        :class:`UnsupportedVersion` when the pin is older than it."""
+        rpc, fields = self._prepared(method, message, since)
         try:
-            self._rpc.cast({}, method, **_fields(message))
+            rpc.cast({}, method, **fields)
         except _NOT_TAKEN as error:
-            raise ServiceUnavailable(f"the bus did not take {method} for {self._whom}") from error
+            raise ServiceUnavailable(
+                f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"
+            ) from error
+
+    def _prepared(self, method: str, message: Message, since: str) -> tuple[Any, dict[str, Any]]:
+        fields, needed = versions.to_send(message)
+        needed = versions.newest(needed, since)
+        if not self.can_send(needed):
+            raise UnsupportedVersion(
+                f"{method} needs version {needed} of the {self.topic} interface, but [upgrade_levels] "
+                f"{self.topic} = {self._pin} allows no newer one. Remove that option after all instances of "
+                f"the service {self.topic} have been upgraded",
+                method=method,
+                needed=needed,
+                spoken=self._pin,
+            )
+        return self._rpc.prepare(version=needed), fields
 
 
-def _fields(message: Message) -> dict[str, Any]:
-    return message.model_dump(mode="json")
+def _service(topic: str, server: str | None) -> str:
+    return f"service {topic}" if server is None else f"service {topic} on host {server}"
 
 
 def _local(error: PortclaimError) -> PortclaimError:
-    """The error as it was raised, without the class and the remote traceback that the bus gave it."""
+    """The error as the service raised it, without the class and the remote traceback that the bus added."""
     for kind in type(error).__mro__:
         if issubclass(kind, PortclaimError) and kind.__module__ == PortclaimError.__module__:
             return kind(error.message, **error.kwargs)

@@ -1,4 +1,4 @@
-"""The server's side of a call: messages are checked where they arrive, and no message ends a worker."""
+"""The server's side of a call. It checks messages when they arrive. No message ends a worker."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from typing import Any, TypeVar
 
 import oslo_messaging
 from oslo_messaging._drivers.amqpdriver import AMQPListener
-from oslo_messaging.rpc import ExplicitRPCAccessPolicy
+from oslo_messaging.rpc import ExplicitRPCAccessPolicy, RPCDispatcher
+from oslo_messaging.rpc.server import RPCServer
 from pydantic import ValidationError
 
-from portclaim.common.errors import InvalidMessage, InvalidRequest, PortclaimError, ServiceFailed
+from portclaim.common.errors import (
+    InvalidMessage,
+    InvalidRequest,
+    PortclaimError,
+    ServiceFailed,
+    UnsupportedVersion,
+)
 from portclaim.common.pci.errors import PciError
+from portclaim.common.rpc import versions
 from portclaim.common.rpc.fields import Message, Nothing
 
 LOG = logging.getLogger(__name__)
-VERSION = "1.0"
 
 M = TypeVar("M", bound=Message)
 Handler = Callable[[Any, M], Message | None]
@@ -27,8 +34,8 @@ Handler = Callable[[Any, M], Message | None]
 def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, Any]]]:
     """Make a method callable over the bus, with the fields of ``message`` as its arguments.
 
-    The caller gets a :class:`PortclaimError`, whatever happens: :class:`InvalidMessage` for fields
-    that do not fit, the method's own errors as they are, and :class:`ServiceFailed` for a fault.
+    If the call fails, the caller gets a :class:`PortclaimError`: :class:`InvalidMessage` for invalid fields,
+    the method's own errors as they are, and :class:`ServiceFailed` for any other exception.
     """
 
     def decorate(handler: Handler[M]) -> Callable[..., dict[str, Any]]:
@@ -42,7 +49,9 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
                 raise
             except Exception as error:
                 LOG.exception("%s failed", handler.__name__)
-                raise ServiceFailed(f"{handler.__name__} failed; the log of the service says why") from error
+                raise ServiceFailed(
+                    f"{handler.__name__} failed because of a fault in the service: read the service's log"
+                ) from error
             return (answer or Nothing()).model_dump(mode="json")
 
         expected: Callable[..., dict[str, Any]] = oslo_messaging.expected_exceptions(PortclaimError)(handle)
@@ -53,9 +62,9 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
 
 
 class Endpoint:
-    """The root of a service's endpoint: it can be pinged."""
+    """The root of a service's endpoint. It answers pings."""
 
-    target = oslo_messaging.Target(version=VERSION)
+    target: oslo_messaging.Target
 
     @exposed(Nothing)
     def ping(self, _nothing: Nothing) -> None:
@@ -65,28 +74,51 @@ class Endpoint:
 def server(
     bus: oslo_messaging.RPCTransport, topic: str, name: str, endpoint: Endpoint
 ) -> oslo_messaging.RPCServer:
-    """A server for ``topic``, not started yet. ``name`` is what ``Client(..., server=name)`` reaches."""
-    return oslo_messaging.get_rpc_server(
-        bus,
-        oslo_messaging.Target(topic=topic, server=name),
-        [endpoint],
-        access_policy=ExplicitRPCAccessPolicy,
-    )
+    """A server for ``topic``, not started yet. ``Client(..., server=name)`` reaches it by its name."""
+    dispatcher = _Dispatcher(topic, endpoint)
+    return RPCServer(bus, oslo_messaging.Target(topic=topic, server=name), dispatcher)
+
+
+class _Dispatcher(RPCDispatcher):  # type: ignore[misc]  # oslo.messaging has no types
+    """Answers a call that is newer than the service with an error that says what to do."""
+
+    def __init__(self, topic: str, endpoint: Endpoint) -> None:
+        self._topic = topic
+        self._spoken = versions.spoken(topic)
+        endpoint.target = oslo_messaging.Target(version=self._spoken)
+        super().__init__([endpoint], None, ExplicitRPCAccessPolicy)
+
+    @oslo_messaging.expected_exceptions(UnsupportedVersion)  # type: ignore[untyped-decorator]
+    def dispatch(self, incoming: Any) -> Any:
+        try:
+            return super().dispatch(incoming)
+        except oslo_messaging.UnsupportedVersion as error:
+            refusal = UnsupportedVersion(
+                f"this {self._topic} speaks version {self._spoken} of its interface, but the call of "
+                f"{error.method} needs version {error.version}. Upgrade the service {self._topic} first. "
+                f"Until then, set [upgrade_levels] {self._topic} = {self._spoken} in the caller's "
+                "configuration",
+                method=error.method,
+                needed=error.version,
+                spoken=self._spoken,
+            )
+            LOG.warning("refused a message: %s", refusal)
+            raise refusal from None
 
 
 def _printable(part: int | str) -> str:
-    """A part of a field's name, which the caller chose, as it may stand in a log."""
+    """A part of a field's name, safe for a log. The caller may have chosen it."""
     text = str(part)
     return text if text.isprintable() else ascii(text)
 
 
 def finish(server: oslo_messaging.RPCServer) -> None:
-    """Take no more calls, answer those in hand, and return.
+    """Take no more calls, answer those that have arrived, and return.
 
-    oslo.messaging 18.3 alone would lose some: the broker goes on sending calls to a stopped server until
-    its connection is closed, and what arrives while that happens is acknowledged and dropped. So the
-    consumers are cancelled first, and what had come by then is handled as in hand. A connection that is lost
-    has no consumers: the broker gives what they had to others.
+    oslo.messaging 18.3 alone would lose calls. The broker sends calls to a stopped server until its
+    connection is closed, and the server acknowledges and drops calls that arrive in that time. Therefore this
+    function first cancels the consumers, and then handles the calls that have arrived. If the connection is
+    lost, there are no consumers, and the broker gives their calls to other workers.
     """
     server.stop()
     listener = getattr(server.listener, "_poll_style_listener", None)

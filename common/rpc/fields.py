@@ -1,6 +1,7 @@
 """The base of all messages, and the types of their fields.
 
-Messages are strict: no unknown field, no missing field, no number written as text. Each is a JSON object.
+A request is strict: an unknown field, a missing field or a number written as text is refused.
+Each message is a JSON object.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ def _pci_address(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
-# PostgreSQL stores neither NUL nor half of a surrogate pair, both of which JSON can spell.
+# JSON can spell a NUL and half of a surrogate pair. PostgreSQL can store neither.
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def _storable(text: str) -> str:
     if _UNSTORABLE.search(text):
-        raise ValueError("text with a NUL or half a surrogate pair in it cannot be stored")
+        raise ValueError("the database cannot store text that contains a NUL or half of a surrogate pair")
     return text
 
 
@@ -45,10 +46,10 @@ MoveStatus = Literal["begun", "completing", "completed", "reverted"]
 
 
 class Message(BaseModel):
-    """A payload: strict, immutable, with no field beyond those declared."""
+    """The root of all messages: strict, immutable, without undeclared fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Nothing(Message):
-    """No argument, or no answer but that it is done."""
+    """A request without arguments, or an answer that says only that the work is done."""

@@ -1,4 +1,4 @@
-"""Moving an instance's devices to another host: what to move, and how a move stands."""
+"""Messages about moves: an instance's devices on another host."""
 
 from __future__ import annotations
 
@@ -6,33 +6,42 @@ from typing import Annotated
 
 from pydantic import Field
 
-from portclaim.common.rpc.claim_messages import Claim, DeviceRequest
-from portclaim.common.rpc.fields import Host, Message, MoveStatus, Number, Text, Uuid
+from portclaim.common.rpc.claim_messages import AvoidHosts, Claim, DeviceRequest, NumaCells, OnlyHosts
+from portclaim.common.rpc.fields import Message, MoveStatus, Text, Uuid
 
 
 class MoveRequest(Message):
-    """Claim for the instance of an allocated claim on another host, with the id ``claim_id``.
+    """A claim on another host for the instance of an allocated claim (the source).
 
-    ``extra_specs`` and ``requests`` are those of the source, where they are None; a resize names others.
-    Hosts and NUMA nodes are never the source's: see
-    :class:`~portclaim.common.rpc.claim_messages.ClaimRequest`. The host of the source is avoided in any case.
+    ``hosts``, ``avoid_hosts`` and ``numa_cells`` are never taken from the source. The source's host never
+    serves the move.
     """
 
-    claim_id: Uuid
-    source_claim_id: Uuid
-    extra_specs: dict[Text, Text] | None = None
-    requests: Annotated[list[DeviceRequest], Field(max_length=16)] | None = None
-    hosts: Annotated[list[Host], Field(min_length=1)] | None = None
-    avoid_hosts: list[Host] = Field(default_factory=list)
-    numa_cells: list[Number] = Field(default_factory=list)
+    claim_id: Uuid = Field(
+        description="The caller chooses the id of the new claim (the target). A repeated call with the same "
+        "id and the same request gets the same move."
+    )
+    source_claim_id: Uuid = Field(description="The claim to move. It must be allocated.")
+    extra_specs: dict[Text, Text] | None = Field(
+        default=None, description="The flavor's extra specs, for a resize. Null: those of the source."
+    )
+    requests: Annotated[list[DeviceRequest], Field(max_length=16)] | None = Field(
+        default=None, description="PCI requests in addition to those in `extra_specs`. Null: the source's."
+    )
+    hosts: OnlyHosts = None
+    avoid_hosts: AvoidHosts = []
+    numa_cells: NumaCells = []
 
 
 class Move(Message):
-    """A move as it stands, with both of its claims. ``reason`` says what ended it, if no caller did."""
+    """A move as it is now, with both of its claims."""
 
-    status: MoveStatus
-    reason: str | None
-    begun_at: str
-    updated_at: str
-    source: Claim
-    target: Claim
+    status: MoveStatus = Field(
+        description="`begun`: both claims hold devices. `completing`: the source is released as soon as the "
+        "target is allocated. `completed`: the source is released. `reverted`: the target is released."
+    )
+    reason: str | None = Field(description="Why the move ended. Null: a caller ended it, or it goes on.")
+    begun_at: str = Field(description="When the target was claimed, ISO 8601.")
+    updated_at: str = Field(description="When the status of the move changed last, ISO 8601.")
+    source: Claim = Field(description="The claim that the instance moves from.")
+    target: Claim = Field(description="The claim that the instance moves to.")

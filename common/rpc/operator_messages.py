@@ -1,5 +1,4 @@
-"""What operators tell the scheduler: claims to end by force, hosts to take out of use, steps to retry;
-and what they see: who waits for devices, and what waits for an agent."""
+"""Messages of operators: forced releases, drains, retries; lists of hosts, queues and steps."""
 
 from __future__ import annotations
 
@@ -9,145 +8,149 @@ from pydantic import Field
 
 from portclaim.common.rpc.fields import Address, Host, Message, Text, Uuid
 
-Who = Annotated[Text, Field(min_length=1, max_length=255)]
+Who = Annotated[Text, Field(min_length=1, max_length=255, description="The person who orders it.")]
 Reason = Annotated[Text, Field(min_length=1, max_length=1000)]
+Limit = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class ForcedRelease(Message):
-    """Which claim, who says that its host will not come back, and how that is known."""
+    """End a claim whose host will not come back."""
 
-    claim_id: Uuid
+    claim_id: Uuid = Field(description="The claim.")
     who: Who
-    reason: Reason
+    reason: Reason = Field(description="Why the host will not come back.")
 
 
 class Drain(Message):
-    """Give a host, or its port at ``address``, no new claims, and why not; no reason: claims again."""
+    """Drain or undrain a host, or one of its ports. A drained host or port gets no new claims."""
 
-    host: Host
-    address: Address | None = None
-    reason: Reason | None = None
+    host: Host = Field(description="The host.")
+    address: Address | None = Field(
+        default=None, description="PCI address of the port to drain. Null: the whole host."
+    )
+    reason: Reason | None = Field(default=None, description="Why it is drained. Null: undrain it.")
 
 
 class Removal(Message):
-    """Take a host out for good, who says so and why; with ``force`` its live claims end unasked."""
+    """Remove a host that will not come back."""
 
-    host: Host
+    host: Host = Field(description="The host.")
     who: Who
-    reason: Reason
-    force: bool = False
+    reason: Reason = Field(description="Why the host is removed.")
+    force: bool = Field(default=False, description="End its live claims as a forced release does.")
 
 
 class LiveClaims(Message):
-    """How many live claims there are, or were."""
+    """The number of live claims of a host or port."""
 
-    live_claims: int
+    live_claims: int = Field(description="How many live claims it has, or had before it was removed.")
 
 
 class WaitingFilter(Message):
-    """Which waiting claims to list. If there are more than ``limit``, those that have waited longest."""
+    """Which waiting claims to list."""
 
-    claim_id: Uuid | None = None
-    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    claim_id: Uuid | None = Field(default=None, description="Only this claim. Null: all.")
+    limit: Limit = Field(default=10_000, description="The most claims to answer.")
 
 
 class WaitingClaim(Message):
-    """A claim in a queue (view ``waiting``). Times are in seconds.
+    """A claim in a queue, from the view `waiting`."""
 
-    ``position`` is 1 for the head of the queue. Only this claim gets devices of ``reserved_ports``.
-    """
-
-    claim_id: Uuid
-    instance_id: Uuid
-    position: int
-    alias: str | None
-    requests: dict[str, Any]
-    waited: float
-    expires_in: float
-    reserved_host: str | None
-    reserved_ports: list[str]
+    claim_id: Uuid = Field(description="The claim.")
+    instance_id: Uuid = Field(description="Its instance.")
+    position: int = Field(description="Its position in its queue. 1: the head of the queue.")
+    alias: str | None = Field(description="Its extra spec `pci_passthrough:alias`.")
+    requests: dict[str, Any] = Field(
+        description="What it asks for. Claims with the same requests form a queue."
+    )
+    waited: float = Field(description="Seconds since it was queued.")
+    expires_in: float = Field(description="Seconds until it expires.")
+    reserved_host: str | None = Field(description="Host of its reserved ports. Null: none is reserved.")
+    reserved_ports: list[str] = Field(
+        description="PCI addresses of its reserved ports. Only this claim gets devices of them."
+    )
 
 
 class WaitingClaims(Message):
-    """Waiting claims, those that have waited longest first. ``more``: there are more than ``limit``."""
+    """A list of waiting claims."""
 
-    claims: list[WaitingClaim]
-    more: bool
+    claims: list[WaitingClaim] = Field(description="Those that have waited longest come first.")
+    more: bool = Field(description="True: more claims wait than `limit`.")
 
 
 class HostFilter(Message):
-    """Which hosts to list; None means all. Of more than ``limit``, the first are answered."""
+    """Which hosts to list."""
 
-    host: Host | None = None
-    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    host: Host | None = Field(default=None, description="Only this host. Null: all.")
+    limit: Limit = Field(default=10_000, description="The most hosts to answer.")
 
 
 class HostSummary(Message):
-    """A host as operators see it (view ``hosts``).
+    """A host as operators see it, from the view `hosts`."""
 
-    ``agent_silent_for`` are seconds; a host that ``is_silent`` gets no claims, whatever is ``available``.
-    ``drained_ports`` are addresses with the reason of each.
-    """
-
-    host: str
-    agent_silent_for: float
-    is_silent: bool
-    drained_reason: str | None
-    drained_ports: dict[str, str]
-    devices: int
-    available: int
-    pfs_available: int
-    pfs_held: int
-    vfs_available: int
-    vfs_held: int
-    live_claims: int
+    host: str = Field(description="Name of the host.")
+    agent_silent_for: float = Field(description="Seconds since its agent's last report.")
+    is_silent: bool = Field(
+        description="True: the agent has been silent for too long, and the host gets no claims."
+    )
+    drained_reason: str | None = Field(description="Why the host is drained. Null: it is not.")
+    drained_ports: dict[str, str] = Field(description="Its drained ports: PCI addresses with the reasons.")
+    devices: int = Field(description="Number of devices, without removed ones.")
+    available: int = Field(description="Number of devices that can be claimed.")
+    pfs_available: int = Field(description="Number of PFs that can be claimed.")
+    pfs_held: int = Field(description="Number of PFs that claims hold.")
+    vfs_available: int = Field(description="Number of VFs that can be claimed.")
+    vfs_held: int = Field(description="Number of VFs that claims hold.")
+    live_claims: int = Field(description="Number of claims that hold devices.")
 
 
 class Hosts(Message):
-    """Hosts by name; ``more``: there were more than asked for."""
+    """A list of hosts."""
 
-    hosts: list[HostSummary]
-    more: bool
+    hosts: list[HostSummary] = Field(description="Ordered by name.")
+    more: bool = Field(description="True: there are more hosts than `limit`.")
 
 
 class StepFilter(Message):
-    """Which awaited steps to list; of more than ``limit``, those that have waited longest."""
+    """Which unanswered steps to list."""
 
-    host: Host | None = None
-    parked: bool = False
-    limit: Annotated[int, Field(ge=1, le=100_000)] = 10_000
+    host: Host | None = Field(default=None, description="Only steps for this host. Null: all.")
+    parked: bool = Field(default=False, description="True: only parked steps.")
+    limit: Limit = Field(default=10_000, description="The most steps to answer.")
 
 
 class AwaitedStep(Message):
-    """A step that its agent has not answered (view ``awaited_steps``); times are seconds."""
+    """A step that its agent has not answered, from the view `awaited_steps`."""
 
-    host: str
-    claim_id: Uuid
-    instance_id: Uuid
-    step: int
-    action: Literal["attach", "detach"]
-    parked: bool
-    times_sent: int
-    awaited_for: float
-    agent_silent_for: float
-    last_failure: str | None
+    host: str = Field(description="The agent's host.")
+    claim_id: Uuid = Field(description="The claim.")
+    instance_id: Uuid = Field(description="Its instance.")
+    step: int = Field(description="Number of the step within its claim.")
+    action: Literal["attach", "detach"] = Field(description="What the agent must do with the devices.")
+    parked: bool = Field(description="True: it is not sent again until an operator retries it.")
+    times_sent: int = Field(description="How often it was sent.")
+    awaited_for: float = Field(description="Seconds since the step was written.")
+    agent_silent_for: float = Field(description="Seconds since the agent's last report.")
+    last_failure: str | None = Field(description="Why the agent's last try failed.")
 
 
 class AwaitedSteps(Message):
-    """The longest awaited first; ``more``: there were more than asked for."""
+    """A list of unanswered steps."""
 
-    steps: list[AwaitedStep]
-    more: bool
+    steps: list[AwaitedStep] = Field(description="The oldest steps come first.")
+    more: bool = Field(description="True: there are more steps than `limit`.")
 
 
 class Retry(Message):
-    """Send the steps of these claims now; without any, those that are parked. ``host``: only its own."""
+    """Send unanswered steps now."""
 
-    claim_ids: Annotated[list[Uuid], Field(min_length=1, max_length=10_000)] | None = None
-    host: Host | None = None
+    claim_ids: Annotated[list[Uuid], Field(min_length=1, max_length=10_000)] | None = Field(
+        default=None, description="Only steps of these claims. Null: all parked steps."
+    )
+    host: Host | None = Field(default=None, description="Only steps for this host. Null: all.")
 
 
 class Retried(Message):
-    """How many steps are sent."""
+    """The answer to a retry."""
 
-    steps: int
+    steps: int = Field(description="How many steps are sent now.")

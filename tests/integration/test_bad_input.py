@@ -16,6 +16,7 @@ from portclaim.common.errors import (
     InvalidMessage,
     InvalidRequest,
     PortclaimError,
+    UnsupportedVersion,
 )
 from portclaim.common.rpc.claim_messages import ClaimRequest
 from portclaim.services.conductor.service import Conductor
@@ -246,8 +247,9 @@ class TestMessagesForTheScheduler:
         for method in ("delete_everything", "_wanted", "__init__", "target", ""):
             with pytest.raises(RemoteError):
                 bus.call("scheduler", method)
-        with pytest.raises(RemoteError):
-            bus.call("scheduler", "ping", version="2.0")
+        for version in ("2.0", "1.99"):
+            with pytest.raises(UnsupportedVersion):
+                bus.call("scheduler", "ping", version=version)
         self.assert_nothing_happened(bus)
 
 

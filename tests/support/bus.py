@@ -8,9 +8,9 @@ import oslo_messaging
 
 from portclaim.common import config
 from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.endpoint import VERSION
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import EXCHANGE, transport
+from portclaim.common.rpc.versions import FIRST
 from tests.support.services import as_ini
 
 
@@ -31,7 +31,7 @@ class Bus:
         self.scheduler = SchedulerClient(self._transport, conf)
         self.conductor = ConductorClient(self._transport, conf)
 
-    def call(self, topic: str, method: str, version: str = VERSION, **fields: Any) -> Any:
+    def call(self, topic: str, method: str, version: str = FIRST, **fields: Any) -> Any:
         """Call with whatever fields, past the clients and their checks."""
         target = oslo_messaging.Target(topic=topic, version=version)
         client = oslo_messaging.get_rpc_client(self._transport, target, timeout=self._timeout)

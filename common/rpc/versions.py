@@ -1,0 +1,92 @@
+"""The versions of the services' RPC interfaces, and which version a call needs.
+
+A version is ``major.minor``. A service answers calls of its own major version and of its own minor version or
+an older one. Services and their callers can be upgraded one at a time because of these rules:
+
+- A new method or a new field of a request makes a new minor version. The number in ``SPOKEN`` rises. The
+  method (``since`` of ``Client._call``) or the field (:class:`Since`) names the version. A new field has a
+  default, with which the request means what it meant before.
+- A call carries the oldest version that has everything it uses. A new caller therefore works with an old
+  service until it uses something new.
+- A request is strict: a service refuses a field that it does not know. A new field that has its default is
+  therefore not sent.
+- An answer may have fields that the caller does not know. The caller ignores them.
+- Everything else makes a new major version: to remove or rename something, to change its meaning, or to
+  answer a status that did not exist before.
+
+A caller that is given a *pin*, ``[upgrade_levels] scheduler = 1.0``, sends nothing newer than that.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from portclaim.common.rpc.fields import Message
+
+FIRST = "1.0"
+SPOKEN = {"scheduler": "1.0", "conductor": "1.0", "compute_agent": "1.0"}
+"""The version that each service speaks in this release, by its topic."""
+
+
+@dataclass(frozen=True)
+class Since:
+    """Marks a field that came with a later version: ``speed: Annotated[int | None, Since("1.1")] = None``."""
+
+    version: str
+
+
+def spoken(topic: str) -> str:
+    """The version that the service of ``topic`` speaks in this release."""
+    return SPOKEN.get(topic, FIRST)
+
+
+def to_send(message: Message) -> tuple[dict[str, Any], str]:
+    """The fields of a request as they are sent, and the oldest version that knows all of them."""
+    unused, needed = _newer_fields(message) if _has_newer_fields(type(message)) else ({}, FIRST)
+    return message.model_dump(mode="json", exclude=unused or None), needed
+
+
+def newest(*versions: str) -> str:
+    return max(versions, key=lambda version: [int(part) for part in version.split(".")])
+
+
+def _newer_fields(message: Message) -> tuple[dict[str, Any], str]:
+    """The marked fields that have their default, in pydantic's form for ``exclude``; what the others need."""
+    unused: dict[str, Any] = {}
+    needed = FIRST
+    for name, field in type(message).model_fields.items():
+        value = getattr(message, name)
+        since = next((mark.version for mark in field.metadata if isinstance(mark, Since)), FIRST)
+        if since != FIRST and value == field.get_default(call_default_factory=True):
+            unused[name] = True
+            continue
+        needed = newest(needed, since)
+        inner: dict[Any, Any] = {}
+        several = isinstance(value, list)
+        for place, part in enumerate(value if several else [value]):
+            if isinstance(part, Message):
+                within, needed_within = _newer_fields(part)
+                needed = newest(needed, needed_within)
+                if within:
+                    inner[place] = within
+        if inner:
+            unused[name] = inner if several else inner[0]
+    return unused, needed
+
+
+@functools.cache
+def _has_newer_fields(kind: type[Message]) -> bool:
+    """Whether a message of this kind can have a marked field, itself or in the messages that it contains."""
+    fields = kind.model_fields.values()
+    return any(isinstance(mark, Since) for field in fields for mark in field.metadata) or any(
+        _has_newer_fields(inner) for field in fields for inner in _messages_in(field.annotation)
+    )
+
+
+def _messages_in(annotation: Any) -> list[type[Message]]:
+    if isinstance(annotation, type) and issubclass(annotation, Message):
+        return [annotation]
+    return [found for part in typing.get_args(annotation) for found in _messages_in(part)]
