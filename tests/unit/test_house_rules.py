@@ -75,7 +75,7 @@ def test_no_file_names_a_place_on_one_machine() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("locked", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("locked", ["requirements.txt", "requirements-dev.txt", "requirements-docs.txt"])
 def test_locked_requirements_are_names_versions_and_hashes_only(locked: str) -> None:
     line = re.compile(r"\s*(#.*)?|[\w.-]+==[\w.]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
     lines = (ROOT / locked).read_text().splitlines()
