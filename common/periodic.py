@@ -1,4 +1,4 @@
-"""Work that comes round again."""
+"""A thread that repeats its work at regular intervals."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ LOG = logging.getLogger(__name__)
 
 
 class Periodic(threading.Thread):
-    """Has ``work`` called every ``pause`` seconds, and again at once while it answers True (there is more).
+    """Calls ``work`` every ``pause`` seconds, and again at once while it answers True (more work is left).
 
-    What fails is done again by the next round.
+    Failed work is retried in the next round.
     """
 
     def __init__(self, name: str, work: Callable[[], bool], pause: float) -> None:
@@ -32,16 +32,16 @@ class Periodic(threading.Thread):
                 while not self._ending.is_set() and self._work():
                     continue
             except PortclaimError as error:
-                LOG.warning("the %s goes on later: %s", self.name, error)
+                LOG.warning("the %s failed and will try again: %s", self.name, error)
             except Exception:
-                LOG.exception("a round of the %s failed; the next one comes in %s s", self.name, self._pause)
+                LOG.exception("the %s failed and will try again in %s s", self.name, self._pause)
 
     def wake(self) -> None:
-        """Have the next round begin now."""
+        """Start the next round now."""
         self._woken.set()
 
     def end(self) -> None:
-        """Finish the work in hand and return."""
+        """Finish the work that has begun, and return."""
         self._ending.set()
         self.wake()
         if self.is_alive():

@@ -1,4 +1,4 @@
-"""Run a service as processes: workers, readiness, and a graceful end on SIGTERM."""
+"""Run a service as worker processes that report when they are ready and stop gracefully on SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LOG = logging.getLogger(__name__)
 
 
 class Service(Protocol):
-    """What can be started in a process of its own or, in the demo, beside others in one process."""
+    """A worker of a service. It runs in its own process; in the demo, several run in one process."""
 
     def start(self) -> None:
-        """Return once calls are answered."""
+        """Start to answer calls, and return."""
 
     def stop(self) -> None:
-        """Take no more work, finish what is in hand, and return."""
+        """Take no more work, finish the work that has begun, and return."""
 
 
 class _Worker(cotyledon.Service):
@@ -49,10 +49,10 @@ def main(
     workers: Callable[[cfg.ConfigOpts], int] = lambda _conf: 1,
     flags: Sequence[cfg.Opt] = (),
 ) -> None:
-    """The body of ``python -m services.<name>``. Ends the process: 0 after SIGTERM, 1 if it cannot start."""
+    """Run the service ``name`` until SIGTERM. Ends the process with status 0, or 1 if it cannot start."""
     try:
         conf = config.load(sys.argv[1:], f"portclaim-{name}", flags)
-        build(conf)  # what cannot be honoured is refused here, by the first process, and not by every worker
+        build(conf)  # refuses an invalid configuration once, before any worker starts
     except PortclaimError as error:
         sys.exit(f"portclaim-{name}: {error}")
     log.setup(conf, "portclaim")

@@ -1,1 +1,1 @@
-"""Events: what they say, and a stream of them for whoever wants to know."""
+"""Events: what they contain, and a stream of them for consumers."""

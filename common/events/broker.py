@@ -1,4 +1,4 @@
-"""The way to the broker for events: the one that oslo.messaging is configured with, by kombu itself."""
+"""Connections to RabbitMQ for events. kombu makes them with oslo.messaging's options."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ _PORT = 5672
 
 
 def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> kombu.Connection:
-    """A connection to the broker of ``[DEFAULT] transport_url``, not made yet; ``fake://`` is kombu's memory.
+    """A connection to the broker of ``[DEFAULT] transport_url``. It connects when it is first used.
 
-    ``options`` are the transport's. Raises :class:`InvalidConfiguration` for another bus.
+    For ``fake://`` it is kombu's in-memory transport. ``options`` are kombu's transport options. Raises
+    :class:`InvalidConfiguration` for any other message bus.
     """
     url = oslo_messaging.TransportURL.parse(conf)
     if url.transport == "fake":
         return kombu.Connection("memory://", transport_options={"polling_interval": 0.05})
     if url.transport != "rabbit":
         raise InvalidConfiguration(
-            f"events need RabbitMQ, but [DEFAULT] transport_url is for {url.transport}: "
-            "set [conductor] publish_events = false, or use rabbit://"
+            f"events need RabbitMQ, but [DEFAULT] transport_url begins with {url.transport}://. Use "
+            "rabbit://, or set [conductor] publish_events = false"
         )
     rabbit = _rabbit(conf, url)
     hosts = url.hosts or [oslo_messaging.TransportHost("localhost", _PORT, "guest", "guest")]
@@ -46,20 +47,20 @@ def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> komb
 
 
 def queue_type(conf: cfg.ConfigOpts) -> str:
-    """What a queue that outlives its consumer is, as oslo.messaging's own are: ``classic`` or ``quorum``."""
+    """The type of a durable queue, the same as of oslo.messaging's queues: ``classic`` or ``quorum``."""
     return (
         "quorum" if _rabbit(conf, oslo_messaging.TransportURL.parse(conf)).rabbit_quorum_queue else "classic"
     )
 
 
 def reach(connection: kombu.Connection) -> None:
-    """Connect, if it is not connected, to the first of the broker's hosts that answers."""
+    """Connect to the first host of the broker that answers, unless it is connected already."""
     hosts = len(connection.alt or ["the only one"])
     connection.ensure_connection(max_retries=hosts - 1, interval_start=0, interval_step=0)
 
 
 def faults(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
-    """What is raised when the broker is away, or refuses."""
+    """The exceptions that kombu raises when the broker does not answer or refuses an operation."""
     return (
         kombu.exceptions.OperationalError,
         *connection.connection_errors,
@@ -68,7 +69,7 @@ def faults(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
 
 
 def _rabbit(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Any:
-    """oslo.messaging's options; those in the URL's query count more."""
+    """oslo.messaging's options. Options in the query of the URL take precedence."""
     conf.register_opts(rabbit_opts, group=_SECTION)
     return ConfigOptsProxy(conf, url, _SECTION)[_SECTION]
 
@@ -86,7 +87,7 @@ def _amqp(host: oslo_messaging.TransportHost, virtual_host: str) -> str:
 
 
 def _ssl(rabbit: Any, hosts: list[str]) -> dict[str, Any] | bool:
-    """As oslo.messaging does it: with an authority's certificate the broker's is checked, else it is not."""
+    """TLS as in oslo.messaging: the broker's certificate is verified only if ``ssl_ca_file`` is set."""
     given = {
         "keyfile": rabbit.ssl_key_file,
         "certfile": rabbit.ssl_cert_file,

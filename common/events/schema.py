@@ -1,4 +1,4 @@
-"""What an event says, and under which routing key; docs/events.md is the page about it."""
+"""The schema of events and their routing keys."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from portclaim.common.errors import InvalidMessage, UnknownSchema
 from portclaim.common.rpc.fields import Address, DevType, Host, Message, Text
 
 VERSION = 1
-"""Of the schema. Fields and statuses may be added to a version, so that a reader passes over what it does not
-know; anything else is a new one."""
+"""Version of the schema. A version may get new fields and new statuses. A consumer ignores those that it does
+not know. Any other change makes a new version."""
 
 Kind = Literal["claim", "device"]
 Status = Annotated[str, Field(pattern=r"^[a-z]+$")]
@@ -26,27 +26,29 @@ class _Readable(BaseModel):
 
 
 class EventDevice(_Readable):
-    """A device that an event is about."""
+    """A device of an event."""
 
     address: Address
     dev_type: DevType
 
 
 class Event(_Readable):
-    """A claim or a device was something and became something else."""
+    """A change of the status of a claim or of a device."""
 
-    version: Literal[1] = Field(description="of this schema")
-    id: Text = Field(description="the same whenever the event is delivered again, and no other event's")
-    at: AwareDatetime = Field(description="when the change began, ISO 8601 with its offset from UTC")
+    version: Literal[1] = Field(description="version of this schema")
+    id: Text = Field(description="unique id; an event that is delivered again keeps its id")
+    at: AwareDatetime = Field(
+        description="start of the transaction that made the change, ISO 8601 with the offset from UTC"
+    )
     kind: Kind = Field(description="`claim` or `device`: what has changed")
-    host: Host | None = Field(description="the compute node; null: there is none yet")
-    from_status: Status | None = Field(description="what it was; null: it is new")
-    to_status: Status = Field(description="what it became")
-    cause: Text = Field(description="what made it so, for people")
+    host: Host | None = Field(description="the compute node; null: no host has served the claim")
+    from_status: Status | None = Field(description="status before the change; null: it is new")
+    to_status: Status = Field(description="status after the change")
+    cause: Text = Field(description="why it changed, for people")
     claim_id: UUID | None = Field(description="the claim; null: the event is a device's")
-    instance_id: UUID | None = Field(description="whose claim it is; null: the event is a device's")
+    instance_id: UUID | None = Field(description="the instance of the claim; null: the event is a device's")
     devices: list[EventDevice] = Field(
-        description="a claim's devices, or the one that changed; each with `address` and `dev_type`"
+        description="the devices of the claim, or the device that changed; each with `address` and `dev_type`"
     )
 
     @property
@@ -55,7 +57,10 @@ class Event(_Readable):
 
 
 class EventFilter(Message):
-    """Which events are wanted: those that fit each of these. What is empty fits any."""
+    """Which events a consumer gets: those that match every field. An empty field matches all events.
+
+    Example: ``EventFilter(kinds=("claim",), statuses=("allocated", "failed"))``
+    """
 
     kinds: tuple[Kind, ...] = ()
     statuses: tuple[Status, ...] = ()
@@ -64,7 +69,7 @@ class EventFilter(Message):
     instance_ids: tuple[UUID, ...] = ()
 
     def bindings(self) -> list[str]:
-        """What to bind a queue with: the broker then sends all that fits, and not much more."""
+        """The binding keys of a queue. The broker then sends every matching event, and few others."""
         return [
             routing_key(kind, status, host)
             for kind in self.kinds or ["*"]
@@ -86,25 +91,25 @@ class EventFilter(Message):
 
 
 def routing_key(kind: str, status: str, host: str | None) -> str:
-    """``claim.released.compute-7.example``: the dots of a host's name divide words like any others."""
+    """For example ``claim.released.compute-7.example``. A dot in a host's name separates words too."""
     return f"{kind}.{status}.{'~' if host is None else host}"[:_LONGEST_KEY]
 
 
 def read(body: str | bytes) -> Event:
-    """The event in a message. Raises :class:`UnknownSchema`, or :class:`InvalidMessage` for what is none."""
+    """The event in a message. Raises :class:`UnknownSchema`, and :class:`InvalidMessage` if it has none."""
     try:
         return Event.model_validate_json(body)
     except ValidationError as error:
         if (version := _version(body)) not in {None, VERSION}:
             raise UnknownSchema(
-                f"an event of version {version} of the schema; this program reads version {VERSION}: "
-                "bring it up to date",
+                f"an event has version {version} of the schema, but this program can only read version "
+                f"{VERSION}. Upgrade this program",
                 version=version,
             ) from None
         faults = "; ".join(
             f"{'.'.join(map(str, fault['loc'])) or 'event'}: {fault['msg']}" for fault in error.errors()[:5]
         )
-        raise InvalidMessage(f"not an event: {faults}") from None
+        raise InvalidMessage(f"the message is not an event: {faults}") from None
 
 
 def _version(body: str | bytes) -> int | None:

@@ -1,4 +1,4 @@
-"""A stream of events for whoever wants to know: the command line, the web page, any program."""
+"""A stream of events, for the command line and for any other program."""
 
 from __future__ import annotations
 
@@ -21,20 +21,27 @@ from portclaim.common.events.schema import Event, EventFilter
 LOG = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
-_PREFETCH = 100  # messages that are under way to a consumer
-_PULSE = 1.0  # seconds at most between two looks at the connection, and whether to end
-_PAUSE = 1.0  # seconds from a lost connection to the next
+_PREFETCH = 100  # messages that the broker sends ahead of their acknowledgement
+_PULSE = 1.0  # seconds, at most, between two checks of the connection and of `end()`
+_PAUSE = 1.0  # seconds from a lost connection to the next attempt
 
 
 class EventStream:
-    """Events as they happen, for one thread that iterates over it; ``end()`` may come from another.
+    """Events as they happen. One thread iterates over the stream; another thread may call :meth:`end`.
 
-    Without a ``name`` it begins when iteration begins, and what happens while the broker is away is missed.
-    With one, events wait in a durable queue of that name: a stream of the same name goes on where the last
-    one stopped. **An event counts as taken when the next one is asked for**, and is delivered again until
-    then, with the same id. Of several streams of one name, one gets the events, and the others wait.
+    Without a ``name`` the stream begins when the iteration begins, and misses events while the broker is
+    down. With a ``name`` events wait in a durable queue of that name, and a new stream of the same name
+    continues where the last one stopped. **An event is acknowledged when the consumer asks for the next
+    one.** Until then the broker may deliver it again, with the same id. If several streams have the same
+    name, one of them gets the events and the others are on standby.
 
-    Raises :class:`InvalidRequest` for a name that cannot be one.
+    Raises :class:`InvalidRequest` for an invalid name.
+
+    Example::
+
+        with scheduler.events(EventFilter(kinds=("claim",)), name="billing") as events:
+            for event in events:
+                print(event.claim_id, event.to_status)
     """
 
     def __init__(
@@ -58,10 +65,11 @@ class EventStream:
         self.close()
 
     def __iter__(self) -> Iterator[Event]:
-        """The events, until ``end()``. The connection is made again whenever it is lost.
+        """The events, until :meth:`end`. A lost connection is made again.
 
-        Raises :class:`ServiceUnavailable` if it cannot be made at first, and
-        :class:`~portclaim.common.errors.UnknownSchema`, which leaves the event in the queue.
+        Raises :class:`ServiceUnavailable` if the first connection fails, and
+        :class:`~portclaim.common.errors.UnknownSchema` for an event of another version, which stays in the
+        queue.
         """
         while not self._ending.is_set():
             try:
@@ -77,33 +85,33 @@ class EventStream:
                 self._lost(error)
 
     def start(self) -> None:
-        """Have the queue made now, so that nothing is missed from here on. Raises as iteration does."""
+        """Create the queue now: the stream misses no later event. Raises what the iteration raises."""
         try:
             self._consume()
         except self._faults as error:
             self._lost(error)
 
     def end(self) -> None:
-        """Let the iteration end, within a second. From any thread."""
+        """End the iteration within a second. Any thread may call it."""
         self._ending.set()
 
     def close(self) -> None:
-        """Give back what was not taken, and leave. From the thread that iterates."""
+        """Return unacknowledged events to the queue and disconnect. The thread that iterates calls it."""
         self._ending.set()
         self._leave()
 
     def delete(self) -> None:
-        """Drop the durable queue with all that waits in it. Raises :class:`ServiceUnavailable`."""
+        """Delete the durable queue with all its events. Raises :class:`ServiceUnavailable`."""
         try:
             broker.reach(self._connection)
             self._queue(self._connection.channel()).delete()
         except self._faults as error:
-            raise ServiceUnavailable(f"the broker does not answer: {error}") from error
+            raise ServiceUnavailable(f"RabbitMQ does not answer: {error}") from error
         finally:
             self._leave()
 
     def _consume(self) -> None:
-        """Have events come in, if they do not yet."""
+        """Connect and consume, unless it does already."""
         if self._consumer is None:
             broker.reach(self._connection)
             channel = self._connection.channel()
@@ -114,30 +122,30 @@ class EventStream:
             self._has_been_connected = True
 
     def _look(self) -> None:
-        """Wait for events for a while."""
+        """Wait a short time for events."""
         with contextlib.suppress(TimeoutError):
             self._connection.drain_events(timeout=_PULSE)
         if self._connection.supports_heartbeats:
             self._connection.heartbeat_check()
 
     def _read(self, message: Any) -> Event | None:
-        """The event, if it is wanted. What is none does not hold up the others."""
+        """The event, or None if the filter excludes it or the message is not an event."""
         try:
             event = schema.read(message.body)
         except InvalidMessage as error:
-            LOG.warning("passed over a message: %s", error)
+            LOG.warning("ignored a message: %s", error)
             return None
         return event if self._wanted.fits(event) else None
 
     def _lost(self, error: BaseException) -> None:
         self._leave()
         if not self._has_been_connected:
-            raise ServiceUnavailable(f"the broker does not let events be followed: {error}") from error
-        LOG.warning("the stream of events was interrupted, and goes on: %s", error)
+            raise ServiceUnavailable(f"cannot get events from RabbitMQ: {error}") from error
+        LOG.warning("lost the connection for events, and will connect again: %s", error)
         self._ending.wait(_PAUSE)
 
     def _leave(self) -> None:
-        """Give back what has come and was not taken."""
+        """Disconnect. The broker puts unacknowledged events back into the queue."""
         consumer, self._consumer = self._consumer, None
         self._came.clear()
         if consumer is not None:
@@ -150,6 +158,8 @@ class EventStream:
         if name is None:
             return kombu.Queue(bindings=bindings, exclusive=True, durable=False)
         if not _NAME.fullmatch(name):
-            raise InvalidRequest(f"{name!r} cannot be the name of a queue: use letters, digits and . _ -")
+            raise InvalidRequest(
+                f"{name!r} is not a valid name for a queue: use 1 to 200 letters, digits and . _ -"
+            )
         arguments = {"x-queue-type": broker.queue_type(conf), "x-single-active-consumer": True}
         return kombu.Queue(f"{broker.EXCHANGE.name}.{name}", bindings=bindings, queue_arguments=arguments)

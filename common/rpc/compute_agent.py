@@ -1,4 +1,4 @@
-"""Tell a host's compute agent what to do. Its answer goes to the conductor."""
+"""The client of the compute agents. The scheduler and the conductor use it to send steps."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from portclaim.common.rpc.client import Client
 
 
 class ComputeAgentClient(Client):
-    """Reaches the agent of the host that ``server`` names."""
+    """Sends messages to the agent of a host; :meth:`at` names the host."""
 
     topic = "compute_agent"
 
     def send(self, step: Step) -> None:
-        """Cast a step; a step that arrives twice is done once."""
+        """Send a step. The agent answers to the conductor. A step that arrives twice is carried out once."""
         self._cast(step.action, step)

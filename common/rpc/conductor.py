@@ -1,4 +1,4 @@
-"""Call the conductor: inventory, and what agents did with their steps."""
+"""The client of the conductor. Compute agents use it to report their inventory and to answer steps."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from portclaim.common.rpc.fields import Nothing
 
 
 class ConductorClient(Client):
-    """Any conductor worker answers. Used by compute agents, which never see the database."""
+    """Calls the conductor. Any of its workers answers."""
 
     topic = "conductor"
 
     def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
-        """Publish what a host has. Raises ``HostOwnedByAnotherAgent``, and then nothing has changed."""
+        """Report the devices of a host. Raises ``HostOwnedByAnotherAgent``; then nothing has changed."""
         return self._call("report_inventory", report, InventoryAnswer)
 
     def step_done(self, result: StepResult) -> None:
-        """Answer a step. Raises ``StaleStep`` if a later one has overtaken it, ``ClaimNotFound``."""
+        """Answer a step. Raises ``StaleStep`` if a later step has replaced it, and ``ClaimNotFound``."""
         self._call("step_done", result, Nothing)
 
     def holdings(self, host: str, agent_id: UUID, found: Collection[UUID] = ()) -> Holdings:

@@ -1,4 +1,4 @@
-"""Call the scheduler, as an API layer does: claim, release, look up, explain."""
+"""The client of the scheduler. API layers and the command line use it."""
 
 from __future__ import annotations
 
@@ -33,100 +33,119 @@ from portclaim.common.rpc.operator_messages import (
 
 
 class SchedulerClient(Client):
-    """Any scheduler worker answers."""
+    """Calls the scheduler. Any of its workers answers. Threads may share a client.
+
+    Every method may raise :class:`~portclaim.ServiceUnavailable`, :class:`~portclaim.ServiceFailed`,
+    :class:`~portclaim.InvalidMessage` and :class:`~portclaim.UnsupportedVersion`. After
+    :class:`~portclaim.ServiceUnavailable` the same call can be repeated safely.
+    """
 
     topic = "scheduler"
 
     def claim(self, request: ClaimRequest) -> Claim:
         """Reserve devices for an instance: all of them on one host, or none.
 
-        Answers as soon as they are reserved (``claimed``); they are attached after that. With ``wait`` a
-        claim that cannot be served now, or is not the first that wants this, is ``waiting``: look it up, or
-        call again, to see what becomes of it; release it to wait no more.
-        Raises ``ClaimRefused`` with its explanation, ``ClaimConflict``, ``InvalidRequest``.
+        The claim that is answered is ``claimed``: its devices are reserved, and the host's agent attaches
+        them afterwards. If the request has ``wait``, it may be ``waiting`` in a queue instead. Call
+        :meth:`show`, or repeat the call, to follow it. Call :meth:`release` to leave the queue.
+
+        Raises :class:`~portclaim.ClaimRefused` if no host can serve the claim,
+        :class:`~portclaim.ClaimConflict`, and :class:`~portclaim.InvalidRequest`, for example for an unknown
+        alias.
         """
         return self._call("claim", request, Claim)
 
     def release(self, claim_id: UUID) -> Claim:
-        """Give a claim's devices back, whatever its status. Raises ``ClaimNotFound``.
+        """Release a claim, whatever its status is.
 
-        Answers with the claim ``releasing``; its devices are free once its agent has detached them.
-        One that waited for them is ``released`` at once. A claim that has ended is answered as it is.
+        The claim that is answered is ``releasing``: its devices are free after the host's agent has detached
+        them. A claim that was waiting is ``released`` at once. A claim that has ended does not change. Raises
+        :class:`~portclaim.ClaimNotFound`.
         """
         return self._call("release", ClaimId(claim_id=claim_id), Claim)
 
     def force_release(self, claim_id: UUID, who: str, reason: str) -> Claim:
-        """End a claim unasked: its host is silent and will not come back. Who says so, and why, is recorded.
+        """End a claim without its agent, because its host is silent and will not come back.
 
-        Its instance may run on, devices and all, where nobody can see it. No device is offered before its
-        host has come back and taken it from the instance. Raises ``ClaimNotFound``; ``HostIsAlive``, or
-        ``InvalidRequest`` for a claim that waits, and then nothing has changed. A claim that has ended is
-        answered as it is.
+        ``who`` orders it and ``reason`` says why the host will not come back. The claim's history records
+        both. The instance may still run with the devices. Therefore no device is offered again before the
+        host has come back and its agent has detached the device. A claim that has ended does not change.
+
+        Raises :class:`~portclaim.ClaimNotFound`, :class:`~portclaim.HostIsAlive`, and
+        :class:`~portclaim.InvalidRequest` for a claim that waits. After an error nothing has changed.
         """
         return self._call("force_release", ForcedRelease(claim_id=claim_id, who=who, reason=reason), Claim)
 
     def move(self, request: MoveRequest) -> Move:
-        """Claim on another host for the same instance, which keeps its devices where it is meanwhile.
+        """Claim devices on another host for the same instance (the target of the move).
 
-        Answers as soon as they are reserved; then :meth:`complete_move` or :meth:`revert_move`. The same
-        ``claim_id`` with the same request answers with the same move. Raises what :meth:`claim` does;
-        ``ClaimNotFound``; ``MoveConflict`` if the source is not allocated, or is being moved.
+        The instance keeps its devices on its present host (the source) until :meth:`complete_move`. Call
+        :meth:`revert_move` to give up the target instead. The same ``claim_id`` with the same request answers
+        the same move.
+
+        Raises what :meth:`claim` raises, :class:`~portclaim.ClaimNotFound`, and
+        :class:`~portclaim.MoveConflict` if the source is not allocated or is already being moved.
         """
         return self._call("move", request, Move)
 
     def complete_move(self, claim_id: UUID) -> Move:
-        """Release the source of the move to ``claim_id``, at once or as soon as that claim is allocated.
+        """Release the source of a move as soon as the target ``claim_id`` is allocated.
 
-        A move that is completed is answered as it is. Raises ``MoveNotFound``; ``MoveConflict`` if it was
-        reverted.
+        A move that is completed does not change. Raises :class:`~portclaim.MoveNotFound`, and
+        :class:`~portclaim.MoveConflict` if the move was reverted.
         """
         return self._call("complete_move", ClaimId(claim_id=claim_id), Move)
 
     def revert_move(self, claim_id: UUID) -> Move:
-        """Release ``claim_id`` again; the source of the move to it stays as it is.
+        """Release the target ``claim_id`` of a move. The source does not change.
 
-        A move that is reverted is answered as it is. Raises ``MoveNotFound``; ``MoveConflict`` if it is
-        completed.
+        A move that is reverted does not change. Raises :class:`~portclaim.MoveNotFound`, and
+        :class:`~portclaim.MoveConflict` if the move is completed.
         """
         return self._call("revert_move", ClaimId(claim_id=claim_id), Move)
 
     def show(self, claim_id: UUID) -> Claim:
-        """Look a claim up. Raises ``ClaimNotFound``."""
+        """Look up a claim. Raises :class:`~portclaim.ClaimNotFound`."""
         return self._call("show", ClaimId(claim_id=claim_id), Claim)
 
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
-        """List the claims that wait, those that came first before the others."""
+        """List the claims that wait in queues."""
         return self._call("waiting", wanted, WaitingClaims)
 
     def explain(self, request: ExplainRequest) -> Explanation:
-        """Say whether a claim would be served now, and why not. Reserves nothing."""
+        """Say whether a claim would be served now, and why not. It reserves nothing.
+
+        Raises :class:`~portclaim.InvalidRequest`.
+        """
         return self._call("explain", request, Explanation)
 
     def devices(self, wanted: DeviceFilter) -> Devices:
-        """List devices as operators see them."""
+        """List devices with their effective status."""
         return self._call("devices", wanted, Devices)
 
     def hosts(self, wanted: HostFilter) -> Hosts:
-        """List hosts: whether they take claims, and what they have free and held."""
+        """List hosts: whether they take claims, and how many of their devices are available or held."""
         return self._call("hosts", wanted, Hosts)
 
     def drain(self, host: str, reason: str, address: str | None = None) -> int:
-        """Give a host, or its port at ``address``, no new claims; answers how many live claims stay there.
+        """Stop new claims on a host, or on its port at ``address``.
 
-        Raises ``UnknownHost``, ``InvalidRequest`` if the host has no such port.
+        Answers how many live claims it still has. Raises :class:`~portclaim.UnknownHost`, and
+        :class:`~portclaim.InvalidRequest` if the host has no such port.
         """
         wanted = Drain(host=host, address=address, reason=reason)
         return self._call("drain", wanted, LiveClaims).live_claims
 
     def undrain(self, host: str, address: str | None = None) -> int:
-        """Let a host, or its port, have claims again. Answers and raises what :meth:`drain` does."""
+        """Allow new claims again. Answers and raises what :meth:`drain` does."""
         return self._call("drain", Drain(host=host, address=address), LiveClaims).live_claims
 
     def remove_host(self, host: str, who: str, reason: str, *, force: bool = False) -> int:
-        """Take a silent host out for good: its devices are removed, and it stays drained if it comes back.
+        """Remove a silent host: its devices are removed. If it comes back, it is drained.
 
-        ``force`` ends its live claims as :meth:`force_release` does; answers how many those were. Raises
-        ``UnknownHost``, ``HostIsAlive``, and without ``force`` ``HostInUse``; then nothing has changed.
+        With ``force`` its live claims end as :meth:`force_release` ends them. Answers how many those were.
+        Raises :class:`~portclaim.UnknownHost`, :class:`~portclaim.HostIsAlive`, and without ``force``
+        :class:`~portclaim.HostInUse`. After an error nothing has changed.
         """
         wanted = Removal(host=host, who=who, reason=reason, force=force)
         return self._call("remove_host", wanted, LiveClaims).live_claims
@@ -136,6 +155,9 @@ class SchedulerClient(Client):
         return self._call("awaited_steps", wanted, AwaitedSteps)
 
     def retry(self, claim_ids: Collection[UUID] | None = None, host: str | None = None) -> int:
-        """Have the awaited steps of these claims sent now, or all that are parked; answers how many."""
+        """Send unanswered steps now: those of these claims, or all parked ones.
+
+        ``host`` limits it to the steps of one host. Answers how many steps are sent.
+        """
         wanted = Retry(claim_ids=None if claim_ids is None else list(claim_ids), host=host)
         return self._call("retry", wanted, Retried).steps

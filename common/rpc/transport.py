@@ -1,4 +1,4 @@
-"""The bus: one transport per process, configured as every oslo.messaging program is."""
+"""The message bus: one transport for each process, with oslo.messaging's own options."""
 
 from __future__ import annotations
 
@@ -11,22 +11,36 @@ from oslo_messaging._drivers.impl_rabbit import rabbit_opts
 from oslo_messaging._metrics.client import oslo_messaging_metrics
 from oslo_messaging._tracing.client import oslo_messaging_tracing
 
+from portclaim.common.errors import InvalidConfiguration
+
 EXCHANGE = "portclaim"
+
+_INVALID = (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure, ValueError)
 
 
 def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
-    """The transport that ``[DEFAULT] transport_url`` names; the clients and servers of a process share it."""
-    # oslo.messaging 18.3 reads these from the configuration at hand, but registers them on the global one.
+    """The transport of ``[DEFAULT] transport_url``. The clients and servers of a process share it.
+
+    It connects when it is first used. Raises :class:`InvalidConfiguration` for an invalid URL.
+    """
+    # oslo.messaging 18.3 reads these options from this configuration, but registers them on the global one.
     conf.register_opts(oslo_messaging_metrics, group="oslo_messaging_metrics")
     conf.register_opts(oslo_messaging_tracing, group="oslo_messaging_tracing")
     oslo_messaging.set_transport_defaults(EXCHANGE)
-    # Nobody waits longer than this for an answer; a thread that offered it for a minute to a caller that is
-    # gone would be missing for others, and hold up a graceful stop.
+    # No caller waits longer than this for an answer. A thread that offered its answer for a minute to a
+    # caller that has gone would not be free for other calls, and would delay a graceful stop.
     cfg.set_defaults(rabbit_opts, kombu_missing_consumer_retry_timeout=math.ceil(conf.rpc.timeout))
-    # After each message oslo.messaging 18.3 polls again after 1, 2, 4 ... ms, for acknowledgements that wait
-    # until somebody comes by. Those of calls do not wait, so that most of a quiet server's time went there.
+    # After each message oslo.messaging 18.3 polls for late acknowledgements after 1, 2, 4 ... ms. Those of
+    # calls are never late. The polling took most of the time of a quiet server.
     amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = 1.0
-    # Who could not be answered once would get no answers for a minute, although it may only have lost its
-    # connection. What a caller that is really gone has left in the queues is soon used up.
+    # A caller that could not be answered once would get no answer for a minute, although it may only have
+    # lost its connection for a moment. The calls of a caller that has really gone are soon used up.
     amqpdriver.ObsoleteReplyQueuesCache.TTL = 1
-    return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["portclaim.common.errors"])
+    try:
+        return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["portclaim.common.errors"])
+    except _INVALID as error:
+        # The message omits the URL, because it has a password.
+        raise InvalidConfiguration(
+            f"[DEFAULT] transport_url is not the URL of a message bus: {error}. Write "
+            "rabbit://user:password@host:5672/virtual_host"
+        ) from error
