@@ -9,7 +9,7 @@ READY := .venv/ready
 BENCH_READY := .venv/bench-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hardware bench chaos up down lint types format lock servers clean
+.PHONY: help setup demo picture test test-hardware bench chaos up down lint types format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -28,12 +28,17 @@ help:
 	@echo '  make types    mypy: types, strict in common/'
 	@echo '  make setup    only the set-up that all of the above begin with: .venv, from requirements-dev.txt'
 	@echo '  make lock     after a change of requirements*.in: choose versions anew, write them with their hashes'
+	@echo '  make picture  run the demo and draw docs/images/demo.svg'
 	@echo '  make clean    remove .venv and all that tools have left'
 	@echo
 	@echo 'Then: .venv/bin/portclaim --help, README.md, docs/.'
 
 demo: $(READY)
 	@$(BIN)/portclaim demo
+
+# After a change of what the demo prints. A test compares the picture's text with the demo's.
+picture: $(READY)
+	@$(BIN)/python deploy/make_picture.py docs/images/demo.svg
 
 test: $(READY) servers
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --timeout 300 $(TESTS)

@@ -8,10 +8,11 @@ import uuid
 
 import click
 
-from portclaim.cli import render
+from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.cli.waiting import wait_for
-from portclaim.common.rpc.claim_messages import MAX_WAIT, ClaimRequest, ExplainRequest
+
+LONGEST_WAIT = 7 * 24 * 3600  # seconds. A test compares it with the message's own limit.
 
 _alias = click.option(
     "--alias",
@@ -55,11 +56,11 @@ the devices from the instance."""
 )
 @click.option(
     "--wait",
-    type=click.IntRange(1, MAX_WAIT),
+    type=click.IntRange(1, LONGEST_WAIT),
     metavar="SECONDS",
     help="If no host can serve the claim now, wait in a queue for so many seconds.",
 )
-@render.output_option
+@output_option
 @click.pass_obj
 def claim(
     session: Session,
@@ -77,13 +78,17 @@ def claim(
 
     Example: portclaim claim --alias nic-vf:2
 
-    The command answers when the devices are reserved. Then the host's agent attaches them: portclaim show
-    CLAIM_ID shows when the claim is allocated. The same --claim-id with the same request gives the same
-    claim.
+    The command answers when the devices are reserved. Then the host's agent attaches them to the instance,
+    and the claim is allocated. The same --claim-id with the same request gives the same claim.
 
     With --wait, claims with the same requests are served in the order of their arrival. Ctrl-C ends this
     program, but not the claim: it keeps its position in the queue.
+
+    Next: portclaim show CLAIM_ID, until the claim is allocated. If the claim is refused: portclaim explain.
     """
+    from portclaim.cli import render
+    from portclaim.common.rpc.claim_messages import ClaimRequest
+
     request = ClaimRequest(
         claim_id=claim_id or uuid.uuid4(),
         instance_id=instance or uuid.uuid4(),
@@ -97,8 +102,8 @@ def claim(
     made = wait_for(scheduler, scheduler.claim(request))
     render.as_json(made) if output == "json" else render.claim(made)
     if made.host is None:
-        why = made.reason or "it was released before it was served"
-        click.echo(f"portclaim: the claim is {made.status}: {why}", err=True)
+        why = made.reason or "it was released while it waited"
+        click.echo(f"portclaim: the claim was not served, and is {made.status}: {why}", err=True)
         sys.exit(1)
 
 
@@ -116,7 +121,7 @@ def claim(
     show_default="your user name here",
     help="With --force: who decides this. The claim's history keeps it.",
 )
-@render.output_option
+@output_option
 @click.pass_obj
 def release(
     session: Session, claim_id: uuid.UUID, force: bool, reason: str | None, who: str, output: str
@@ -129,9 +134,13 @@ def release(
     host's agent is alive. First make sure that the host is off. If it is only cut off from the network, the
     instance still runs with the devices, and would run twice if it were started elsewhere. No other claim
     gets the devices before the host is back; then its agent detaches them from the instance.
+
+    Next: portclaim show CLAIM_ID, until the claim is released.
     """
     if force != (reason is not None):
         raise click.UsageError("--force and --reason go together")
+    from portclaim.cli import render
+
     if reason is None:
         released = session.scheduler.release(claim_id)
     else:
@@ -144,13 +153,18 @@ def release(
 
 @command()
 @click.argument("claim_id", type=click.UUID)
-@render.output_option
+@output_option
 @click.pass_obj
 def show(session: Session, claim_id: uuid.UUID, output: str) -> None:
     """Show a claim and its devices.
 
     Example: portclaim show 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
+
+    Next: if the claim stays claimed or releasing, portclaim outbox list names the step that its agent has not
+    answered.
     """
+    from portclaim.cli import render
+
     shown = session.scheduler.show(claim_id)
     render.as_json(shown) if output == "json" else render.claim(shown)
 
@@ -161,7 +175,7 @@ def show(session: Session, claim_id: uuid.UUID, output: str) -> None:
 @_hosts
 @_avoid
 @_numa_cells
-@render.output_option
+@output_option
 @click.pass_obj
 def explain(
     session: Session,
@@ -177,7 +191,12 @@ def explain(
     Example: portclaim explain --alias nic-pf:1
 
     The table shows how many hosts and devices each filter leaves.
+
+    Next: portclaim claim with the same options, or with --wait to wait in a queue.
     """
+    from portclaim.cli import render
+    from portclaim.common.rpc.claim_messages import ExplainRequest
+
     request = ExplainRequest(
         extra_specs=specs(alias, extra_specs),
         hosts=list(hosts) or None,

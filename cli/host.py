@@ -1,21 +1,23 @@
-"""``portclaim host scan|record``: this machine as its compute agent sees it. No service has to run."""
+"""``portclaim host scan|record``: this machine as its compute agent sees it. The services need not run."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
-from rich.table import Table
 
-from portclaim.cli import maintenance, render
+from portclaim.cli import maintenance
+from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
-from portclaim.common.pci.device import PciDevice
-from portclaim.common.pci.device_spec import DeviceSpecs
-from portclaim.common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
-from portclaim.common.pci.host import HostView
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from portclaim.common.pci.device import PciDevice
+    from portclaim.common.pci.device_spec import DeviceSpecs
+    from portclaim.common.pci.host import HostView
 
 _sysfs_root = click.option(
     "--sysfs-root",
@@ -37,7 +39,7 @@ for each in (maintenance.list_, maintenance.drain, maintenance.undrain, maintena
 
 @command(group=host)
 @_sysfs_root
-@render.output_option
+@output_option
 @click.pass_obj
 def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
     """Show the PCI devices of this machine, and which entry of [pci] device_spec matches each.
@@ -45,9 +47,17 @@ def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
     Example: portclaim host scan
 
     No service has to run, and nothing is changed.
+
+    Next: portclaim config check FILE tries the entries of another file on these devices.
     """
-    from portclaim.services.compute_agent.scanner import ScanError, Scanner  # noqa: PLC0415 - no other command needs it
-    from portclaim.services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
+    import json
+
+    from portclaim.cli import render
+    from portclaim.common.pci.device_spec import DeviceSpecs
+    from portclaim.common.pci.errors import InvalidDeviceSpec
+    from portclaim.common.pci.host import HostView
+    from portclaim.services.compute_agent.scanner import ScanError, Scanner
+    from portclaim.services.compute_agent.sysfs import SysfsTree
 
     root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
     try:
@@ -82,15 +92,19 @@ def record(session: Session, sysfs_root: Path | None, identifying: bool, file: T
     """Write what a scan reads to FILE or standard output, for tests and bug reports.
 
     Example: portclaim host record machine.json
+
+    Next: attach the file to a bug report. Without --identifying it has no serial numbers and no MACs.
     """
-    from portclaim.services.compute_agent import recording  # noqa: PLC0415 - no other command needs it
-    from portclaim.services.compute_agent.sysfs import SysfsTree  # noqa: PLC0415
+    from portclaim.services.compute_agent import recording
+    from portclaim.services.compute_agent.sysfs import SysfsTree
 
     root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
     file.write(recording.record(SysfsTree(root), identifying=identifying).as_json())
 
 
 def _taken_by(specs: DeviceSpecs, device: PciDevice, view: HostView) -> str | None:
+    from portclaim.common.pci.errors import DeviceOutOfReach
+
     try:
         match = specs.match(device, view)
     except DeviceOutOfReach:
@@ -125,9 +139,9 @@ def _as_row(
 def _table(
     devices: tuple[PciDevice, ...], taken_by: dict[str, str | None], problems: dict[str, str]
 ) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in _COLUMNS:
-        table.add_column(column, no_wrap=True)
+    from portclaim.cli import render
+
+    table = render.table_of(*_COLUMNS)
     for device in devices:
         address = str(device.address)
         shown = (

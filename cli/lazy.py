@@ -1,4 +1,4 @@
-"""A group of commands that imports a command's module only when the command is called or its help is shown."""
+"""A group of commands that imports a command's module when it is called or its help is shown."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ COMMANDS = {
     "events": Lazy(
         "portclaim.cli.events",
         "events",
-        "Follow changes of claims and devices, until Ctrl-C: one line for each change.",
+        "Follow changes of claims and devices as they happen, until Ctrl-C.",
     ),
     "explain": Lazy(
         "portclaim.cli.claims", "explain", "Say whether a claim would be served now, and why not."
@@ -37,16 +37,16 @@ COMMANDS = {
     "waiting": Lazy(
         "portclaim.cli.waiting",
         "waiting",
-        "List the claims that wait in queues, and the ports reserved for them.",
+        "List the claims that wait in queues, and their reserved ports.",
     ),
 }
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from importlib.metadata import version  # noqa: PLC0415 - no other command needs it
+        from importlib.metadata import version
 
-        from portclaim.common.db.schema_version import HEAD  # noqa: PLC0415
+        from portclaim.common.db.schema_version import HEAD
 
         click.echo(f"portclaim {version('portclaim')}, schema {HEAD}")
         context.exit()

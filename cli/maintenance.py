@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import getpass
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from portclaim.cli import render
+from portclaim.cli.options import limit_option, output_option, say_more
 from portclaim.cli.session import Session, command
-from portclaim.common.rpc.operator_messages import HostFilter, Hosts, HostSummary
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from portclaim.common.rpc.operator_messages import Hosts, HostSummary
 
 _port = click.option("--port", "address", metavar="ADDRESS", help="Only this port, by its PF's address.")
 _reason = click.option("--reason", required=True, help="Why. Refusals, lists and views show it.")
@@ -18,18 +22,22 @@ _reason = click.option("--reason", required=True, help="Why. Refusals, lists and
 
 @command("list")
 @click.option("--host", "name", help="Only this host.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
-@render.output_option
+@limit_option
+@output_option
 @click.pass_obj
 def list_(session: Session, name: str | None, limit: int, output: str) -> None:
     """List hosts: whether they take claims, and how many devices are free and held.
 
     Example: portclaim host list
+
+    Next: portclaim tree --host HOST shows the devices of a host.
     """
+    from portclaim.cli import render
+    from portclaim.common.rpc.operator_messages import HostFilter
+
     found = session.scheduler.hosts(HostFilter(host=name, limit=limit))
     render.as_json(found.hosts) if output == "json" else render.console().print(_table(found))
-    if found.more:
-        click.echo(f"there are more than {limit}: use --limit to see more", err=True)
+    say_more(found.more, limit)
 
 
 @command()
@@ -41,6 +49,9 @@ def drain(session: Session, host: str, address: str | None, reason: str) -> None
     """Stop new claims on HOST, or on one of its ports. Its present claims stay until they are released.
 
     Example: portclaim host drain compute-7 --reason "new power supply"
+
+    Next: portclaim devices --host HOST --output json names the claims on it. Move or release them to empty
+    the host.
     """
     stay = session.scheduler.drain(host, reason, address)
     click.echo(f"{_place(host, address)} takes no new claims; {_live(stay)} on it")
@@ -51,9 +62,13 @@ def drain(session: Session, host: str, address: str | None, reason: str) -> None
 @_port
 @click.pass_obj
 def undrain(session: Session, host: str, address: str | None) -> None:
-    """Allow claims on HOST again. This also brings back a removed host, as soon as its agent reports.
+    """Allow claims on HOST, or on one of its ports, again.
 
     Example: portclaim host undrain compute-7
+
+    A removed host takes claims again when it is undrained and its agent reports.
+
+    Next: portclaim host list shows whether the host is up.
     """
     session.scheduler.undrain(host, address)
     click.echo(f"{_place(host, address)} takes claims again")
@@ -73,6 +88,8 @@ def remove(session: Session, host: str, reason: str, who: str, force: bool) -> N
     Its devices are marked as removed; their history stays. If its agent reports again, the devices come back,
     but the host stays drained until `host undrain`. A host with live claims is refused. With --force they end
     although the devices are not detached: first make sure that the host is off (see release --help).
+
+    Next: portclaim host list shows the host as drained and without devices.
     """
     ended = session.scheduler.remove_host(host, who, reason, force=force)
     click.echo(f"{host} is removed")
@@ -81,8 +98,18 @@ def remove(session: Session, host: str, reason: str, who: str, force: bool) -> N
 
 
 def _table(found: Hosts) -> Table:
+    from portclaim.cli import render
+
     table = render.table_of(
-        "host", "agent heard", "PFs free", "held", "VFs free", "held", "claims", "state", "drained ports"
+        "host",
+        "last report",
+        "PFs free",
+        "PFs held",
+        "VFs free",
+        "VFs held",
+        "claims",
+        "state",
+        "drained ports",
     )
     for each in found.hosts:
         table.add_row(
@@ -100,6 +127,8 @@ def _table(found: Hosts) -> Table:
 
 
 def _state(shown: HostSummary) -> Text:
+    from portclaim.cli import render
+
     state = render.status("silent" if shown.is_silent else "up")
     return state.append(f", drained: {shown.drained_reason}") if shown.drained_reason else state
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
 import click
 
-from portclaim.cli import render
 from portclaim.cli.claims import specs
+from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
-from portclaim.common.rpc.move_messages import Move, MoveRequest
+
+if TYPE_CHECKING:
+    from portclaim.common.rpc.move_messages import Move
 
 _to_claim = click.argument("to_claim", type=click.UUID)
 
@@ -48,7 +51,7 @@ def move() -> None:
 @click.option(
     "--extra-spec", "extra_specs", multiple=True, metavar="KEY=VALUE", help="With --alias: as for `claim`."
 )
-@render.output_option
+@output_option
 @click.pass_obj
 def begin(
     session: Session,
@@ -66,9 +69,14 @@ def begin(
     Example: portclaim move begin 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
 
     The instance holds both claims until `complete` or `revert`.
+
+    Next: move the instance. Then portclaim move complete TO_CLAIM, or portclaim move revert TO_CLAIM if the
+    instance stays.
     """
     if extra_specs and alias is None:
         raise click.UsageError("--extra-spec needs --alias: together they replace what CLAIM_ID asked for")
+    from portclaim.common.rpc.move_messages import MoveRequest
+
     request = MoveRequest(
         claim_id=to_claim or uuid.uuid4(),
         source_claim_id=claim_id,
@@ -82,27 +90,33 @@ def begin(
 
 @command(group=move)
 @_to_claim
-@render.output_option
+@output_option
 @click.pass_obj
 def complete(session: Session, to_claim: uuid.UUID, output: str) -> None:
     """Release the source claim: now, or as soon as TO_CLAIM is allocated.
 
     Example: portclaim move complete 0f6d2c1e-52b5-4e0f-9d0a-1c3f4f2b7a11
+
+    Next: portclaim show TO_CLAIM, until the move is completed.
     """
     _show(session.scheduler.complete_move(to_claim), output)
 
 
 @command(group=move)
 @_to_claim
-@render.output_option
+@output_option
 @click.pass_obj
 def revert(session: Session, to_claim: uuid.UUID, output: str) -> None:
     """Release TO_CLAIM. The source claim stays as it is.
 
     Example: portclaim move revert 0f6d2c1e-52b5-4e0f-9d0a-1c3f4f2b7a11
+
+    Next: portclaim show TO_CLAIM, until the claim is released.
     """
     _show(session.scheduler.revert_move(to_claim), output)
 
 
 def _show(shown: Move, output: str) -> None:
+    from portclaim.cli import render
+
     render.as_json(shown) if output == "json" else render.move(shown)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
-from rich.table import Table
 
-from portclaim.cli import render
+from portclaim.cli.options import limit_option, output_option, say_more
 from portclaim.cli.session import Session, command
-from portclaim.common.rpc.operator_messages import AwaitedStep, StepFilter
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from portclaim.common.rpc.operator_messages import AwaitedStep
 
 _host = click.option("--host", help="Only this host.")
 
@@ -28,18 +32,22 @@ def outbox() -> None:
 @command("list", group=outbox)
 @_host
 @click.option("--parked", is_flag=True, help="Only steps that are no longer sent.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
-@render.output_option
+@limit_option
+@output_option
 @click.pass_obj
 def list_(session: Session, host: str | None, parked: bool, limit: int, output: str) -> None:
     """List the steps, those that have waited longest first.
 
     Example: portclaim outbox list --parked
+
+    Next: make the host's agent run, and read the last failure. Then portclaim outbox retry.
     """
+    from portclaim.cli import render
+    from portclaim.common.rpc.operator_messages import StepFilter
+
     found = session.scheduler.awaited_steps(StepFilter(host=host, parked=parked, limit=limit))
     render.as_json(found.steps) if output == "json" else render.console().print(_table(found.steps))
-    if found.more:
-        click.echo(f"there are more than {limit}: use --limit to see more, or --host to see fewer", err=True)
+    say_more(found.more, limit, "--host")
 
 
 @command(group=outbox)
@@ -51,6 +59,8 @@ def retry(session: Session, claim_ids: tuple[uuid.UUID, ...], parked: bool, host
     """Send the steps of these claims now, as if they had never been sent.
 
     Example: portclaim outbox retry --parked --host compute-7
+
+    Next: portclaim outbox list, until the steps are gone.
     """
     if bool(claim_ids) == parked:
         raise click.UsageError("name claims or use --parked")
@@ -59,9 +69,11 @@ def retry(session: Session, claim_ids: tuple[uuid.UUID, ...], parked: bool, host
 
 
 def _table(steps: Sequence[AwaitedStep]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("host", "claim", "step", "sent", "for", "agent silent for", "state", "last failure"):
-        table.add_column(column, no_wrap=True)
+    from portclaim.cli import render
+
+    table = render.table_of(
+        "host", "claim", "step", "sent", "waited", "agent silent for", "state", "last failure"
+    )
     for step in steps:
         table.add_row(
             step.host,
@@ -70,7 +82,7 @@ def _table(steps: Sequence[AwaitedStep]) -> Table:
             f"{step.times_sent} times",
             f"{step.awaited_for:.0f} s",
             f"{step.agent_silent_for:.0f} s",
-            "parked" if step.parked else "sent again",
+            "parked" if step.parked else "retried",
             step.last_failure or "",
         )
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import BaseModel
@@ -13,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from portclaim.common.rpc.claim_messages import Claim, ClaimedDevice, Device, Explanation
-from portclaim.common.rpc.move_messages import Move
+if TYPE_CHECKING:
+    from portclaim.common.rpc.claim_messages import Claim, ClaimedDevice, Device, Explanation
+    from portclaim.common.rpc.move_messages import Move
 
 STYLES = {
     "available": "green",
@@ -35,14 +37,6 @@ STYLES = {
     "completed": "green",
     "reverted": "dim",
 }
-
-output_option = click.option(
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people, or for programs.",
-)
 
 
 def console() -> Console:

@@ -33,14 +33,14 @@ class Session:
     @functools.cached_property
     def conf(self) -> cfg.ConfigOpts:
         """The configuration, as the services read it."""
-        from portclaim.common import config  # noqa: PLC0415
+        from portclaim.common import config
 
         args = [arg for file in self._config_files for arg in ("--config-file", file)]
         return config.load(args, "portclaim")
 
     def client(self, kind: type[C], server: str | None = None) -> C:
         """A client with a bus connection of its own."""
-        from portclaim.common.rpc.transport import transport  # noqa: PLC0415
+        from portclaim.common.rpc.transport import transport
 
         # kombu logs every attempt to connect. That would hide the one line that says what to do.
         logging.getLogger("oslo.messaging").setLevel(logging.CRITICAL)
@@ -48,7 +48,7 @@ class Session:
 
     @property
     def scheduler(self) -> SchedulerClient:
-        from portclaim.common.rpc.scheduler import SchedulerClient  # noqa: PLC0415
+        from portclaim.common.rpc.scheduler import SchedulerClient
 
         return self.client(SchedulerClient)
 
@@ -66,7 +66,7 @@ def command(
             except PortclaimError as error:
                 _fail(error)
             except ValueError as error:
-                from pydantic import ValidationError  # noqa: PLC0415
+                from pydantic import ValidationError
 
                 if not isinstance(error, ValidationError):
                     raise

@@ -36,7 +36,7 @@ class SupervisedProcess:
     supervisor: int
 
     def stop(self) -> int | None:
-        """Stop the server, whoever started it, and return as `wait` does. Does nothing if it has ended."""
+        """Stop the server, and return as `wait` does. Works from any process, and after its end."""
         with suppress(ProcessLookupError):
             os.kill(self.supervisor, signal.SIGTERM)
         return self.wait()
@@ -68,8 +68,8 @@ def supervise(
     """Start `command` and return when a line of its output matches the regular expression `ready`.
 
     Its output goes to the file `log`. It is stopped with `stop_signal` when the process `owner` (default:
-    this one) ends, or by `SupervisedProcess.stop`; `directory` is removed after that. `user`: whom to run as,
-    which only root may say. Raises `NotStarted`.
+    this one) ends, or by `SupervisedProcess.stop`; `directory` is removed after that. `user`: the user to run
+    as, which only root may set. Raises `NotStarted`.
     """
     options = [f"--ready={ready}", f"--log={log}", f"--stop-signal={stop_signal}"]
     if directory is not None:
@@ -109,16 +109,16 @@ def main() -> int:
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--user")
     parser.add_argument("command", nargs="+")
-    wanted = parser.parse_args()
+    arguments = parser.parse_args()
 
     server = subprocess.Popen(  # noqa: S603 - the command is the caller's
-        wanted.command,
+        arguments.command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         process_group=0,
-        user=wanted.user,
-        extra_groups=[] if wanted.user else None,
+        user=arguments.user,
+        extra_groups=[] if arguments.user else None,
     )
 
     def kill() -> None:
@@ -132,9 +132,9 @@ def main() -> int:
         return timer
 
     def stop(*_: object) -> None:
-        if wanted.stop_signal == signal.SIGKILL:
+        if arguments.stop_signal == signal.SIGKILL:
             kill()
-        server.send_signal(wanted.stop_signal)
+        server.send_signal(arguments.stop_signal)
         kill_after(STOP_TIMEOUT)
 
     def watch_owner() -> None:
@@ -143,22 +143,22 @@ def main() -> int:
 
     def watch_server() -> None:
         server.wait()
-        kill()  # what it may have left in its process group, and what holds its output open
+        kill()  # its children, which may hold its output open
 
     ended = os.pidfd_open(server.pid)
     signal.signal(signal.SIGTERM, stop)
     for watch in (watch_owner, watch_server):
         threading.Thread(target=watch, daemon=True).start()
     try:
-        tell(server, ended, wanted.ready, wanted.log, kill_after(START_TIMEOUT))
+        report(server, ended, arguments.ready, arguments.log, kill_after(START_TIMEOUT))
     finally:
-        if wanted.directory is not None:
-            shutil.rmtree(wanted.directory, ignore_errors=True)
+        if arguments.directory is not None:
+            shutil.rmtree(arguments.directory, ignore_errors=True)
     status = server.wait()
     return status if status >= 0 else 128 - status
 
 
-def tell(
+def report(
     server: subprocess.Popen[bytes], ended: int, ready: re.Pattern[str], log: Path, limit: threading.Timer
 ) -> None:
     """Copy the server's output to `log` until it ends; tell the owner when it is ready, or why it was not.
@@ -179,7 +179,7 @@ def tell(
 
 
 def lines(server: subprocess.Popen[bytes], ended: int) -> Iterator[bytes]:
-    """What the server writes. Its end is the end of that, whoever else has its output open by then."""
+    """The lines that the server writes until it ends, even if another process still has its output open."""
     assert server.stdout is not None  # noqa: S101 - for the type checker
     output, rest = server.stdout.fileno(), b""
     while output in select.select([output, ended], [], [])[0] and (chunk := os.read(output, 65536)):
@@ -192,8 +192,8 @@ def lines(server: subprocess.Popen[bytes], ended: int) -> Iterator[bytes]:
 
 
 def answer(text: str) -> None:
-    with suppress(BrokenPipeError):  # the owner has died meanwhile
-        print(text, flush=True)  # noqa: T201 - standard output is the way to the owner
+    with suppress(BrokenPipeError):  # the owner has ended
+        print(text, flush=True)  # noqa: T201 - the owner reads standard output
 
 
 if __name__ == "__main__":

@@ -5,17 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from portclaim.cli import render
+from portclaim.cli.options import limit_option, output_option, say_more
 from portclaim.cli.session import Session, command
-from portclaim.common.rpc.claim_messages import Claim
-from portclaim.common.rpc.operator_messages import WaitingClaim, WaitingFilter
-from portclaim.common.rpc.scheduler import SchedulerClient
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from portclaim.common.rpc.claim_messages import Claim
+    from portclaim.common.rpc.operator_messages import WaitingClaim
+    from portclaim.common.rpc.scheduler import SchedulerClient
 
 _PAUSE = 1.0  # seconds between two calls
 
@@ -26,20 +28,25 @@ To end it:          portclaim release {claim}"""
 
 
 @command()
-@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True)
-@render.output_option
+@limit_option
+@output_option
 @click.pass_obj
 def waiting(session: Session, limit: int, output: str) -> None:
-    """List the claims that wait in queues, and the ports reserved for them.
+    """List the claims that wait in queues, and their reserved ports.
 
     Example: portclaim waiting
 
-    Claims with the same requests form a queue. Position 1 is the head: only the head gets ports reserved.
+    Claims with the same requests form a queue. Position 1 is the head of the queue. Ports are reserved for
+    the head only.
+
+    Next: portclaim release CLAIM_ID takes a claim out of its queue.
     """
+    from portclaim.cli import render
+    from portclaim.common.rpc.operator_messages import WaitingFilter
+
     found = session.scheduler.waiting(WaitingFilter(limit=limit))
     render.as_json(found.claims) if output == "json" else render.console().print(_table(found.claims))
-    if found.more:
-        click.echo(f"there are more than {limit}: use --limit to see more", err=True)
+    say_more(found.more, limit)
 
 
 def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
@@ -49,6 +56,9 @@ def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
     """
     if claim.status != "waiting":
         return claim
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     out = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     try:
@@ -67,6 +77,8 @@ def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
 
 
 def _where(scheduler: SchedulerClient, claim: Claim) -> str:
+    from portclaim.common.rpc.operator_messages import WaitingFilter
+
     found = scheduler.waiting(WaitingFilter(claim_id=claim.claim_id)).claims
     return f"claim {claim.claim_id} waits" + "".join(
         f" at position {each.position}, for at most {max(each.expires_in, 0):.0f} s more{_ports(each)}"
@@ -83,9 +95,11 @@ def _ports(claim: WaitingClaim) -> str:
 
 
 def _table(claims: Sequence[WaitingClaim]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("claim", "instance", "requests", "position", "waited", "expires in", "reserved for it"):
-        table.add_column(column, no_wrap=True)
+    from portclaim.cli import render
+
+    table = render.table_of(
+        "claim", "instance", "requests", "position", "waited", "expires in", "reserved for it"
+    )
     for claim in claims:
         table.add_row(
             str(claim.claim_id),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from portclaim.cli.demo.waiting import until_status
+from portclaim.cli.demo.polling import until_status
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
@@ -16,9 +16,9 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 
 @dataclass
 class Contention:
-    """Each client claims what its alias says, uses it, releases it, and claims again.
+    """Each client claims the devices of its alias, waits until they are attached, releases them, and repeats.
 
-    It ends when ``to_serve`` claims have been served. A client keeps what it has then.
+    All clients stop when ``to_serve`` claims have been served. A client then keeps the devices that it holds.
     """
 
     scheduler: SchedulerClient
@@ -35,21 +35,21 @@ class Contention:
         self._over = threading.Event()
 
     def run(self, watch: Callable[[int, int], None]) -> None:
-        """Run to the end. ``watch`` is called with the numbers of served and refused claims as they grow."""
+        """Run to the end. After each claim, ``watch`` gets the numbers of served and refused ones."""
         start = threading.Barrier(len(self.aliases))
         with ThreadPoolExecutor(len(self.aliases), thread_name_prefix="client") as pool:
             try:
                 clients = [
-                    pool.submit(self._fight, start, instance, alias, watch)
+                    pool.submit(self._compete, start, instance, alias, watch)
                     for instance, alias in zip(self.instances, self.aliases, strict=True)
                 ]
                 for client in clients:
                     client.result()
             finally:
                 self._over.set()
-                start.abort()  # if not all have come to the start, nobody waits for the rest
+                start.abort()  # clients at the barrier must not wait for those that never start
 
-    def _fight(
+    def _compete(
         self, start: threading.Barrier, instance: uuid.UUID, alias: str, watch: Callable[[int, int], None]
     ) -> None:
         start.wait()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from oslo_config import cfg
 
-from portclaim.cli.demo.waiting import DemoFailed
+from portclaim.cli.demo.polling import DemoFailed
 from portclaim.common import config
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
@@ -47,7 +47,7 @@ state_path = {state_path}
 transport_url = fake://
 
 [rpc]
-# Whoever leaves a fake:// bus takes along what is under way there: send that again soon.
+# A client that leaves a fake:// bus takes its pending messages along. They are sent again after this time.
 timeout = 2
 
 [compute_agent]
@@ -63,7 +63,7 @@ accelerators = {accelerators}
 {device_spec}
 """
 
-# Every device is shown; none is ever claimed here, and driver `simulated` moves no real device anyway.
+# Every device is shown. None is claimed, and the driver `simulated` does not touch real devices.
 _ANY_DEVICE = 'device_spec = {"address": "*:*:*.*"}'
 
 _SIMULATED_DEVICES = """\
@@ -74,7 +74,7 @@ device_spec = {"vendor_id": "10de", "product_id": "20b5"}"""
 
 @dataclass(frozen=True)
 class SimulatedHost:
-    """A compute node that does not exist; its devices lie in a real directory tree."""
+    """A simulated compute node. Its devices are a directory tree with the layout of sysfs."""
 
     name: str
     ports: int
@@ -90,7 +90,7 @@ SIMULATED = (
 
 
 class Fleet:
-    """What runs below ``directory`` on the migrated database ``database_url``."""
+    """All services, with their files in ``directory``. ``database_url``: a database with the schema."""
 
     def __init__(self, directory: Path, database_url: str) -> None:
         self._directory = directory
@@ -107,7 +107,7 @@ class Fleet:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start everything, in the end stop it. Raises :class:`DemoFailed` if that takes too long."""
+        """Start all services, and stop them after the block. Raises :class:`DemoFailed`."""
         with ExitStack() as workers:
             for worker in self.workers:
                 worker.start()
@@ -116,11 +116,11 @@ class Fleet:
                 yield
 
     def client(self) -> SchedulerClient:
-        """A way to the schedulers, as an API layer has one."""
+        """A client of the schedulers, as an API layer has one."""
         return SchedulerClient(transport(self._conf), self._conf)
 
     def hypervisor(self, host: str) -> Path:
-        """Where the simulated hypervisor of this host keeps its record, and reads its faults."""
+        """The directory of this host's simulated hypervisor, with its record and its file of faults."""
         return self._directory / "state" / host
 
     def _simulated_agent(self, host: SimulatedHost) -> ComputeAgent:
@@ -157,14 +157,14 @@ class Fleet:
 
 
 def forget_environment() -> None:
-    """Drop what is set for services of the user's own: it would win over the demo's files."""
+    """Unset options that the environment has for the user's own services: they would override the demo's."""
     for name in [name for name in os.environ if re.match(r"OS_[A-Z_]+?__", name)]:
         del os.environ[name]
 
 
 @contextmanager
 def _started(agents: Sequence[Service]) -> Iterator[None]:
-    """Start agents side by side, and stop them so: each waits for others to answer, or to be stopped."""
+    """Start all agents at the same time, and stop them at the same time: each waits for answers meanwhile."""
     with ThreadPoolExecutor(len(agents)) as starters, ThreadPoolExecutor(len(agents)) as stoppers:
         try:
             starting = [starters.submit(agent.start) for agent in agents]

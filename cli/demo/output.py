@@ -1,4 +1,4 @@
-"""The output of the demo: numbered headlines, facts, trees and SQL; in colour on a terminal, plain elsewhere."""
+"""The output of the demo: numbered headlines, facts, trees and SQL. It has colours on a terminal only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SQL = Syntax("", "postgresql", theme="ansi_dark", background_color="default")
 
 
 class Output:
-    """What the user sees. ``names`` are what instances are called; others are shown by their ids."""
+    """Prints what the user sees. ``names``: the names of instances. Others are shown by their ids."""
 
     def __init__(self) -> None:
         self.console = render.console()
@@ -50,7 +50,7 @@ class Output:
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """Say what is being done, and once it is done how long that took."""
+        """Say what is being done, and afterwards how long it took."""
         begun = time.monotonic()
         with self.console.status(f"{what} ..."):
             yield
@@ -77,7 +77,7 @@ class Output:
             )
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Numbers stand right, all else left."""
+        """A table. Columns of numbers are aligned to the right."""
         rows = list(rows)
         table = Table(box=None, header_style="dim", pad_edge=False)
         for place, column in enumerate(columns):
@@ -88,7 +88,7 @@ class Output:
         self._print(table)
 
     def filters(self, results: Sequence[FilterResult]) -> None:
-        """What was left of a claim's chances, after each filter that took some away."""
+        """How many hosts and devices are left after the first filter, and after each that removed devices."""
         left = [results[0], *(after for before, after in pairwise(results) if after.devices < before.devices)]
         self.table(("after the filter", "hosts", "devices"), [(r.filter, r.hosts, r.devices) for r in left])
 
@@ -106,7 +106,7 @@ class Output:
         self._print(text)
 
     def query(self, question: str, sql: str, rows: Sequence[sa.RowMapping]) -> None:
-        """A question, as a statement, and its answer; a single row is of counts that have to be 0."""
+        """A question, its SQL and the answer. A single row has counts that must be 0."""
         self.console.print()
         self.fact(Text(question, style="italic"))
         self.statement(sql)
@@ -117,7 +117,7 @@ class Output:
             self.table(list(rows[0].keys()), [tuple(row.values()) for row in rows])
 
     def named(self, text: str) -> str:
-        """The text, with instances called by their names."""
+        """The text, with the names of instances instead of their ids."""
         for instance, name in self.names.items():
             text = text.replace(f"instance {instance}", name)
         return text

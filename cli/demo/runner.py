@@ -1,4 +1,4 @@
-"""Start everything that the demo needs, run the scenario, and stop everything, however it ends."""
+"""Start everything that the demo needs, run the scenario, and stop everything, also after a failure."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import sqlalchemy as sa
 
 from portclaim.cli.demo.fleet import Fleet, forget_environment
 from portclaim.cli.demo.output import Output
+from portclaim.cli.demo.polling import DemoFailed
 from portclaim.cli.demo.scenario import Scenario
-from portclaim.cli.demo.waiting import DemoFailed
 from portclaim.cli.embedded import postgresql
 from portclaim.cli.supervisor import NotStarted
 from portclaim.common.db import migrate
@@ -31,26 +31,19 @@ from portclaim.common.errors import PortclaimError
 LOG_TAIL = 40  # lines
 _LONGEST_STOP = 30.0  # seconds
 LATE = b"portclaim demo: not everything stopped in time\n"
-NEXT = (
-    (".venv/bin/portclaim host scan", "the PCI devices of this machine, as an agent sees them"),
-    (".venv/bin/portclaim --help", "the commands of a running fleet"),
-    ("make up", "a fleet in containers, which stays"),
-    ("make test", "all tests, on a real PostgreSQL and RabbitMQ"),
-)
-"""What to try after the demo, and what it shows."""
 _EXPECTED = (DemoFailed, PortclaimError, NotStarted, ModuleNotFoundError)
 
 
-def run() -> int:
-    """Run the demo and clean up. Answers the exit status: 0 done, 1 something was not as it should be."""
+def run(out: Output | None = None) -> int:
+    """Run the demo and clean up. Returns the exit status: 0 done, 1 something was not as expected."""
     begun = time.monotonic()
-    out = Output()
+    out = out or Output()
     forget_environment()
     with tempfile.TemporaryDirectory(prefix="portclaim-demo-") as name, _signals_end_it(Path(name)):
         directory = Path(name)
         log = directory / "log"
         try:
-            with _logging_to(log), _stage(out, directory) as scenario:
+            with _logging_to(log), _scenario(out, directory) as scenario:
                 scenario.run()
         except Exception as error:
             _show_end_of(log)
@@ -60,21 +53,37 @@ def run() -> int:
             return 1
     out.console.print()
     out.title(f"Done in {time.monotonic() - begun:.1f} s. Nothing is left behind.")
-    out.next(NEXT)
+    out.next(next_commands(Path()))
     return 0
 
 
+def next_commands(directory: Path) -> list[tuple[str, str]]:
+    """Commands to try after the demo, and what each shows. They work in ``directory``."""
+    in_source_tree = (directory / "Makefile").exists() and (directory / ".venv").exists()
+    program = ".venv/bin/portclaim" if in_source_tree else "portclaim"
+    commands = [
+        (f"{program} host scan", "the PCI devices of this machine, as an agent sees them"),
+        (f"{program} --help", "the commands of a running fleet"),
+    ]
+    if in_source_tree:
+        commands += [
+            ("make up", "a fleet in containers, which runs until `make down`"),
+            ("make test", "all tests, on a real PostgreSQL and a real RabbitMQ"),
+        ]
+    return commands
+
+
 @contextmanager
-def _stage(out: Output, directory: Path) -> Iterator[Scenario]:
-    """PostgreSQL, its schema and all services: up for the block."""
+def _scenario(out: Output, directory: Path) -> Iterator[Scenario]:
+    """The scenario. PostgreSQL, its schema and all services run until the end of the block."""
     out.title("Portclaim: one pool of SR-IOV ports, whole (PF) or in slices (VF), by demand")
     out.headline("Start everything in this one process")
     with ExitStack() as stage:
-        with out.working("PostgreSQL, private and empty"):
+        with out.working("a private, empty PostgreSQL"):
             url = stage.enter_context(postgresql())
-        with out.working("its tables, rules and views"):
+        with out.working("the database schema"):
             migrate.upgrade(url)
-        with out.working("2 conductors, 2 schedulers, an agent per host"):
+        with out.working("2 conductors, 2 schedulers, an agent for each host"):
             fleet = Fleet(directory, url)
             stage.enter_context(fleet.running())
         engine = sa.create_engine(url)
@@ -84,7 +93,7 @@ def _stage(out: Output, directory: Path) -> Iterator[Scenario]:
 
 @contextmanager
 def _logging_to(file: Path) -> Iterator[None]:
-    """Keep what the services log out of sight."""
+    """Write the services' log to ``file``, so that it does not disturb the demo's output."""
     root = logging.getLogger()
     handler = logging.FileHandler(file, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(threadName)s] %(message)s"))
@@ -105,32 +114,32 @@ def _show_end_of(log: Path) -> None:
 
 @contextmanager
 def _signals_end_it(directory: Path) -> Iterator[None]:
-    """Ctrl-C and its like end the program in good order; a second one does not disturb that.
+    """Ctrl-C, SIGTERM and SIGHUP stop everything and end the program. A second signal is ignored.
 
-    The order comes as an exception at any point of the main thread, and so it may be lost: Python drops
-    what a finalizer raises. The program then ends without order, after a while: PostgreSQL's supervisor sees
-    that and stops the server, and ``directory`` is removed here.
+    A signal raises SystemExit at any point of the main thread. This exception can be lost: Python drops what
+    a finalizer raises. Then the program is ended by force after ``_LONGEST_STOP``: this removes
+    ``directory``, and PostgreSQL's supervisor sees the end and stops the server.
     """
     candidates = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     signals = [each for each in candidates if signal.getsignal(each) is not signal.SIG_IGN]
-    # A handler may interrupt whoever holds the locks of `threading`, and must want none of them.
+    # The handler may interrupt code that holds a lock of `threading`, and must not need one: a SimpleQueue.
     ordered: SimpleQueue[int] = SimpleQueue()
 
     def end(number: int, _frame: FrameType | None) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
-        os.write(sys.stderr.fileno(), b"\nportclaim demo: stopping all that was started ...\n")
+        os.write(sys.stderr.fileno(), b"\nportclaim demo: stopping everything that was started ...\n")
         ordered.put(128 + number)
         sys.exit(128 + number)
 
-    def end_at_last() -> None:
+    def end_by_force() -> None:
         status = ordered.get()
         time.sleep(_LONGEST_STOP)
         shutil.rmtree(directory, ignore_errors=True)
         os.write(sys.stderr.fileno(), LATE)
         os._exit(status)
 
-    threading.Thread(target=end_at_last, daemon=True).start()
+    threading.Thread(target=end_by_force, daemon=True).start()
     before = {each: signal.signal(each, end) for each in signals}
     try:
         yield

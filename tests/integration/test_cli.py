@@ -1,14 +1,16 @@
-"""``portclaim`` as a program: what it prints, where it says why not, and the status it ends with."""
+"""``portclaim`` as a program: its output, its errors and its exit status."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import click
@@ -16,14 +18,19 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from portclaim.cli import claims, devices, events
 from portclaim.cli.main import COMMANDS, main
 from portclaim.common.db.schema_version import HEAD
+from portclaim.common.events.schema import Kind
+from portclaim.common.pci.status import DeviceStatus
+from portclaim.common.rpc import claim_messages, fields
 from tests.support.fleet import ALIASES, Fleet, pf, vf
 from tests.support.rabbitmq import free_ports
 from tests.support.services import Services, as_ini
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PROGRAM = Path(sys.executable).with_name("portclaim")
+SLOW = {"pydantic", "sqlalchemy", "alembic", "oslo_messaging", "oslo_config", "kombu", "rich"}
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +55,7 @@ def portclaim(fleet: Fleet, service_process: Services) -> Run:
 
 @pytest.fixture
 def waiting(service_process: Services, portclaim: Run) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts ``portclaim claim --wait``, which is over when the test is."""
+    """Starts ``portclaim claim --wait``, and ends it after the test."""
     bus = {"OS_DEFAULT__TRANSPORT_URL": service_process.transport_url}
     started: list[subprocess.Popen[str]] = []
 
@@ -65,7 +72,7 @@ def waiting(service_process: Services, portclaim: Run) -> Iterator[Callable[...,
 
 
 def done(process: subprocess.CompletedProcess[str]) -> str:
-    """What it printed; it must have gone well."""
+    """What it printed. It must have succeeded."""
     assert (process.returncode, process.stderr) == (0, "")
     return process.stdout
 
@@ -75,7 +82,7 @@ def done_in_json(process: subprocess.CompletedProcess[str]) -> Any:
 
 
 def assert_failed(process: subprocess.CompletedProcess[str], status: int, *said: str) -> None:
-    """It ended with this status, said why on standard error, and printed nothing else."""
+    """It ended with this status and an error message on standard error, and printed nothing else."""
     assert (process.returncode, process.stdout) == (status, ""), process
     for words in said:
         assert words in process.stderr, process
@@ -95,7 +102,7 @@ class TestWithServices:
         tree = done(portclaim("tree"))
         assert f"held by instance {claim['instance_id']}" in tree
         assert tree.count("unclaimable") == 2
-        assert "\x1b" not in tree  # no colours where nobody sees them
+        assert "\x1b" not in tree  # no colours, because the output is no terminal
 
         released = done(portclaim("release", claim_id))
         assert claim_id in released
@@ -131,7 +138,7 @@ class TestWithServices:
         assert f"would be refused: {explained['nearest_miss']}" in told
         assert "would be served" in done(portclaim("explain", "--alias", "nic-vf:2", "--host", "h1"))
 
-    def test_what_cannot_be_is_status_1_with_the_reason(self, portclaim: Run) -> None:
+    def test_an_impossible_request_ends_with_status_1_and_the_reason(self, portclaim: Run) -> None:
         unknown = str(uuid4())
         assert_failed(portclaim("show", unknown), 1, f"portclaim: there is no claim {unknown}")
         assert_failed(portclaim("release", unknown), 1, unknown)
@@ -192,7 +199,7 @@ class TestWithServices:
         assert (forced.returncode, forced.stdout) == (0, "h1 is removed\n")
         assert "DANGER: 1 live claim ended" in forced.stderr
 
-    def test_hosts_are_listed_with_what_keeps_them(self, portclaim: Run, fleet: Fleet) -> None:
+    def test_host_list_shows_which_hosts_are_drained_or_silent(self, portclaim: Run, fleet: Fleet) -> None:
         fleet.host("h2", ports=1, vfs=2)
         fleet.scheduler.drain("h1", "flapping", pf(1))
         fleet.scheduler.drain("h2", "new fan")
@@ -256,7 +263,7 @@ class TestWithServices:
         _, said = other.communicate(timeout=60)
         assert (other.returncode, said) == (
             1,
-            "portclaim: the claim is released: it was released before it was served\n",
+            "portclaim: the claim was not served, and is released: it was released while it waited\n",
         )
 
     def test_ping_tells_whether_a_service_answers(self, portclaim: Run) -> None:
@@ -297,12 +304,12 @@ class TestBadUsage:
 class TestWithoutServices:
     def test_without_a_scheduler_it_says_who_does_not_answer(self, rabbit_url: str) -> None:
         bus = {"OS_DEFAULT__TRANSPORT_URL": rabbit_url, "OS_RPC__TIMEOUT": "0.5", "OS_RPC__ATTEMPTS": "2"}
-        assert_failed(run("tree", **bus), 1, "portclaim: scheduler does not answer", "calling again is safe")
+        assert_failed(run("tree", **bus), 1, "scheduler does not answer", "can be repeated")
 
     def test_without_a_broker_it_does_not_wait_for_ever(self) -> None:
         [nobody] = free_ports(1)
         bus = {"OS_DEFAULT__TRANSPORT_URL": f"rabbit://guest:guest@127.0.0.1:{nobody}/"}
-        assert_failed(run("tree", **bus), 1, "portclaim: scheduler does not answer")
+        assert_failed(run("tree", **bus), 1, "scheduler does not answer")
 
     def test_an_option_that_cannot_be_honoured_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "portclaim.conf"
@@ -318,7 +325,7 @@ class TestDatabaseUpgrade:
             assert connection.scalar(sa.text("SELECT count(*) FROM pf_vf_tree")) == 0
         assert done(run("db", "upgrade", **database)).startswith("the schema is ")
 
-    def test_pruning_forgets_what_ended_long_ago(self, fleet: Fleet, database_url: str) -> None:
+    def test_pruning_deletes_claims_that_ended_long_ago(self, fleet: Fleet, database_url: str) -> None:
         host = fleet.host("h1")
         claim = fleet.claim("nic-vf:1")
         host.done(fleet.release(claim))
@@ -327,11 +334,11 @@ class TestDatabaseUpgrade:
         assert done(run("db", "prune", "--older-than", "92d", **database)) == "0 claims deleted\n"
         assert done(run("db", "prune", "--older-than", "90d", **database)) == "1 claim deleted\n"
         assert_failed(run("db", "prune", "--older-than", "soon", **database), 2, "'soon' is not an age")
-        assert_failed(run("db", "prune", "--older-than", "0d", **database), 2, "'0d' is no age")
+        assert_failed(run("db", "prune", "--older-than", "0d", **database), 2, "'0d' is not an age")
 
-    def test_pruning_what_is_no_database_of_ours_is_status_1(self, empty_database_url: str) -> None:
+    def test_pruning_a_database_without_the_schema_ends_with_status_1(self, empty_database_url: str) -> None:
         database = {"OS_DATABASE__CONNECTION": empty_database_url}
-        assert_failed(run("db", "prune", "--older-than", "90d", **database), 1, "it is not upgraded")
+        assert_failed(run("db", "prune", "--older-than", "90d", **database), 1, "run `portclaim db upgrade`")
 
     def test_without_a_database_it_is_status_1(self, tmp_path: Path) -> None:
         assert_failed(run("db", "upgrade"), 1, "[database] connection is not set")
@@ -343,9 +350,9 @@ class TestDatabaseUpgrade:
 
 
 class TestHelp:
-    """What the program says of itself, without a configuration and without loading what it does not need."""
+    """What the program prints about itself. It needs no configuration and no slow imports for that."""
 
-    def test_the_list_of_commands_says_of_each_what_the_command_itself_says(self) -> None:
+    def test_the_list_of_commands_has_the_short_help_of_each_command(self) -> None:
         for name, lazy in COMMANDS.items():
             assert lazy.load().get_short_help_str(limit=100) == lazy.short_help, name
             assert lazy.load().name == name
@@ -361,11 +368,37 @@ class TestHelp:
         assert "portclaim tree" in listed.stdout
         imported = {line.rpartition("|")[2].strip() for line in listed.stderr.splitlines()}
         assert "click" in imported
-        assert (
-            imported & {"pydantic", "sqlalchemy", "oslo_messaging", "oslo_config", "rich", "kombu"} == set()
-        )
+        assert imported & SLOW == set()
+        assert {name for name in imported if name.startswith("portclaim.")} == {
+            "portclaim.cli",
+            "portclaim.cli.lazy",
+            "portclaim.cli.session",
+            "portclaim.common",
+            "portclaim.common.errors",
+        }
 
-    def test_every_command_has_an_example(self) -> None:
+    def test_the_help_of_a_command_and_completion_import_nothing_that_takes_long(self) -> None:
+        text = f"""
+import sys
+import click
+from portclaim.cli.main import COMMANDS
+for lazy in COMMANDS.values():
+    lazy.load().get_help(click.Context(lazy.load()))
+assert not set(sys.modules) & {SLOW}, set(sys.modules) & {SLOW}
+"""
+        subprocess.run([sys.executable, "-c", text], check=True, timeout=60)
+        words = {"COMP_WORDS": "portclaim host dr", "COMP_CWORD": "2"}
+        assert done(run(_PORTCLAIM_COMPLETE="bash_complete", **words)) == "plain,drain\n"
+
+    def test_values_that_are_copied_to_avoid_an_import_are_the_same(self) -> None:
+        assert claims.LONGEST_WAIT == claim_messages.MAX_WAIT
+        assert get_args(Kind) == events.KINDS
+        assert get_args(fields.ClaimStatus) == events.CLAIM_STATUSES
+        assert set(get_args(fields.DeviceStatus)) == set(DeviceStatus)
+        for topic, name in devices.CLIENTS.items():
+            assert getattr(import_module(f"portclaim.common.rpc.{topic}"), name).topic == topic
+
+    def test_every_command_has_an_example_and_says_what_to_do_next(self) -> None:
         def commands(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
             if isinstance(command, click.Group):
                 context = click.Context(command)
@@ -377,9 +410,9 @@ class TestHelp:
                 yield name, command.help or ""
 
         for name, text in commands(main, "portclaim"):
-            assert name == "portclaim demo" or f"Example: {name}" in text.replace(
-                "portclaim --config-file /etc/portclaim/portclaim.conf", "portclaim"
-            ), name
+            example = text.replace("portclaim --config-file /etc/portclaim/portclaim.conf", "portclaim")
+            assert f"Example: {name}" in example, name
+            assert re.search(r"^ *Next: ", text, re.MULTILINE), name
 
     def test_the_version_names_the_schema_that_it_needs(self) -> None:
         assert done(run("--version")) == f"portclaim {version('portclaim')}, schema {HEAD}\n"

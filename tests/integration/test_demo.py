@@ -1,7 +1,8 @@
-"""``portclaim demo`` as its first user runs it: what it shows is true, and nothing is left behind."""
+"""``portclaim demo`` as its first user runs it: what it shows is true, and it leaves nothing behind."""
 
 from __future__ import annotations
 
+import html
 import os
 import pty
 import re
@@ -17,9 +18,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from portclaim.cli.demo import proof
-from portclaim.cli.demo.runner import LATE, NEXT
-from portclaim.cli.main import COMMANDS
+from portclaim.cli.demo import double_bookings
+from portclaim.cli.demo.runner import LATE, next_commands
 from tests.support.readme import ROOT, examples, missing
 
 DEMO = [str(Path(sys.executable).with_name("portclaim")), "demo"]
@@ -28,7 +28,7 @@ COLOUR = re.compile(r"\x1b\[(?:\d+;)*[39]\d(?:;\d+)*m")
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """An empty directory for all temporary files, that root's embedded server may enter too."""
+    """An empty directory for all temporary files. The embedded server of root may enter it too."""
     place = Path(tempfile.mkdtemp(prefix="portclaim-test-demo-"))
     place.chmod(0o755)
     yield place
@@ -40,7 +40,7 @@ def environment(place: Path, **more: str) -> dict[str, str]:
 
 
 def leftovers(place: Path) -> list[str]:
-    """Temporary files, and processes that were told of the directory, once all have had time to end."""
+    """Temporary files, and processes that know the directory, after they have had time to end."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = [*map(str, place.iterdir()), *processes(str(place))]
@@ -101,7 +101,7 @@ def test_it_shows_the_devices_that_this_machine_really_has(shown: str) -> None:
         for function in Path("/sys/bus/pci/devices").glob("*")
     }
     real = {f"{address}  {v}:{p}" for address, (kind, v, p) in functions.items() if not kind.startswith("06")}
-    tree = step(shown, "What there is").partition("only looked at")[2]
+    tree = step(shown, "The devices of the fleet").partition("only reads them")[2]
     listed = {f"{address}  {ids}" for address, ids in re.findall(r"([0-9a-f:.]{12,})  P?\w+  (\S+)", tree)}
     assert listed <= real
     assert len(listed) == min(len(real), 10) or "... and" in tree
@@ -118,22 +118,22 @@ def test_a_vf_of_that_port_is_refused_with_the_reason(shown: str) -> None:
 
 
 def test_attached_it_is_allocated_and_its_vfs_are_unavailable(shown: str) -> None:
-    assert statuses(step(shown, "Its host's agent attaches")) == {"PF": {"allocated"}, "VF": {"unavailable"}}
+    assert statuses(step(shown, "The host's agent attaches")) == {"PF": {"allocated"}, "VF": {"unavailable"}}
 
 
 def test_released_all_is_available_again(shown: str) -> None:
-    assert statuses(step(shown, "Release it")) == {"PF": {"available"}, "VF": {"available"}}
+    assert statuses(step(shown, "Release the port")) == {"PF": {"available"}, "VF": {"available"}}
 
 
 def test_sixteen_clients_are_served_and_refused_and_nothing_is_handed_out_twice(shown: str) -> None:
-    fight, proven = step(shown, "16 clients fight"), step(shown, "Was anything handed out twice?")
-    served, refused = map(int, re.findall(r"(\d+) claims served and (\d+) refused", fight)[0])
+    competition, proven = step(shown, "16 clients compete"), step(shown, "Was a device handed out twice?")
+    served, refused = map(int, re.findall(r"(\d+) claims served and (\d+) refused", competition)[0])
     recorded = [int(claims) for claims in re.findall(r"^ +type-[PV]F +(\d+)", proven, re.MULTILINE)]
     assert served >= 32
     assert refused > 0
     assert sum(recorded) == served + 1, "and tenant A's"
     assert re.findall(r"double_bookings: (\d+)", proven) == ["0", "0", "0"]
-    assert "held_vf_has_unheld_pf" in step(shown, "Try to book twice by hand")
+    assert "held_vf_has_unheld_pf" in step(shown, "Try a double booking by hand")
 
 
 def test_it_prints_what_the_readme_shows_of_it(shown: str) -> None:
@@ -141,24 +141,49 @@ def test_it_prints_what_the_readme_shows_of_it(shown: str) -> None:
     assert missing(example.lines, shown) is None
 
 
+def test_the_picture_shows_what_it_prints_and_loads_nothing(shown: str) -> None:
+    """`make picture` makes the picture anew."""
+
+    def gist(text: str) -> str:
+        return re.sub(r"\d+", "0", "".join(text.split()))
+
+    picture = (ROOT / "docs/images/demo.svg").read_text()
+    assert set(re.findall(r"(?:https?:)?//[^\s\"'<)]+", picture)) == {"http://www.w3.org/2000/svg"}
+    assert "@font-face" not in picture
+    lines: dict[float, str] = {}
+    for height, text in re.findall(r'<text class="demo-r\d+"[^>]* y="([\d.]+)"[^>]*>(.*?)</text>', picture):
+        lines[float(height)] = lines.get(float(height), "") + html.unescape(text)
+    assert gist(lines.pop(min(lines))) == "$makedemo"
+    printed = gist(shown)
+    for line in lines.values():
+        assert gist(line) in {"", "..."} or gist(line) in printed, line
+    assert len(lines) > 20
+
+
 def test_it_ends_with_what_to_try_next(shown: str) -> None:
     end = shown.partition("Try next:")[2]
-    assert re.findall(r"^ +(\S.*?)  ", end, re.MULTILINE)[1:] == [command for command, _ in NEXT]
+    commands = [command for command, _ in next_commands(ROOT)]
+    assert re.findall(r"^ +(\S.*?)  ", end, re.MULTILINE)[1:] == commands
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for command, _ in NEXT:
-        program, word, *_rest = command.split()
-        assert word in (targets if program == "make" else {*COMMANDS, "--help"})
+    assert {command.split()[1] for command in commands if command.startswith("make ")} <= targets
+    for command in commands:
+        if not command.startswith("make "):
+            subprocess.run(command.split(), cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+
+def test_outside_of_the_source_tree_it_names_only_commands_that_work_there(tmp_path: Path) -> None:
+    assert [command for command, _ in next_commands(tmp_path)] == ["portclaim host scan", "portclaim --help"]
 
 
 def test_every_simulated_host_has_its_tree(shown: str) -> None:
-    fight = step(shown, "16 clients fight")
-    assert re.findall(r"^ +(sim-\d) *$", fight, re.MULTILINE) == ["sim-1", "sim-2", "sim-3"]
-    assert len(re.findall(r"── \S+  PF  ", fight)) == 5
-    assert len(re.findall(r"── \S+  VF  ", fight)) == 20
+    competition = step(shown, "16 clients compete")
+    assert re.findall(r"^ +(sim-\d) *$", competition, re.MULTILINE) == ["sim-1", "sim-2", "sim-3"]
+    assert len(re.findall(r"── \S+  PF  ", competition)) == 5
+    assert len(re.findall(r"── \S+  VF  ", competition)) == 20
 
 
 class Terminal:
-    """The demo on a terminal, read as it writes."""
+    """The demo on a terminal, which is read while it runs."""
 
     def __init__(self, place: Path, **more: str) -> None:
         self._ours, its = pty.openpty()
@@ -169,25 +194,25 @@ class Terminal:
         self.seen = ""
 
     def read_until(self, text: str | None = None) -> str:
-        """All that was shown until this came, or by default until the end."""
+        """What was shown until ``text`` appeared, or until the end."""
         while text is None or text not in self.seen:
             try:
                 self.seen += os.read(self._ours, 65536).decode(errors="replace")
-            except OSError:  # how Linux says that nobody has the terminal open any more
+            except OSError:  # Linux: no process has the terminal open any more
                 break
         return self.seen
 
     def end(self) -> int:
-        """Its exit status. What did not stop in time has a line of its own."""
+        """Its exit status. Everything must have stopped in time."""
         self.read_until()
         os.close(self._ours)
         assert LATE.decode().strip() not in self.seen
         return self.process.wait(timeout=60)
 
 
-def test_on_a_terminal_it_is_in_colour_and_ctrl_c_ends_it_in_the_middle_of_the_fight(place: Path) -> None:
+def test_on_a_terminal_it_is_in_colour_and_ctrl_c_ends_it_while_clients_compete(place: Path) -> None:
     terminal = Terminal(place)
-    terminal.read_until("ask again")
+    terminal.read_until("claims again")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 128 + signal.SIGINT
     assert {"\x1b[32mavailable", "\x1b[33mclaimed", "\x1b[1;31mallocated"} <= set(
@@ -199,12 +224,12 @@ def test_on_a_terminal_it_is_in_colour_and_ctrl_c_ends_it_in_the_middle_of_the_f
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("PostgreSQL, private and empty ...", signal.SIGTERM), ("and not attached yet", signal.SIGHUP)],
+    [("a private, empty PostgreSQL ...", signal.SIGTERM), ("It is not attached yet", signal.SIGHUP)],
 )
 def test_stopped_early_without_colour_and_beside_services_of_the_users_own(
     place: Path, moment: str, number: signal.Signals
 ) -> None:
-    """What the environment says for those services would lead the demo to their broker and database."""
+    """The environment has options for those services, with another broker and another database."""
     terminal = Terminal(
         place,
         NO_COLOR="1",
@@ -215,7 +240,7 @@ def test_stopped_early_without_colour_and_beside_services_of_the_users_own(
     terminal.process.send_signal(number)
     assert terminal.end() == 128 + number
     assert moment in terminal.seen
-    assert "stopping all that was started" in terminal.seen
+    assert "stopping everything that was started" in terminal.seen
     assert "Traceback" not in terminal.seen
     assert not COLOUR.search(terminal.seen)
     assert leftovers(place) == []
@@ -266,29 +291,32 @@ def hold(engine: sa.Engine, claim: int, dev_type: str, begin: int, end: int | No
 
 
 def found(engine: sa.Engine) -> list[int]:
-    return [proof.ask(engine, question.sql)[0]["double_bookings"] for question in proof.MUST_BE_ZERO]
+    return [
+        double_bookings.ask(engine, question.sql)[0]["double_bookings"]
+        for question in double_bookings.MUST_BE_ZERO
+    ]
 
 
-def test_the_proof_accepts_one_hold_after_another(engine: sa.Engine) -> None:
+def test_the_questions_accept_one_hold_after_another(engine: sa.Engine) -> None:
     hold(engine, 0, "type-VF", 1, 2)
     hold(engine, 1, "type-VF", 2, None)
     hold(engine, 0, "type-PF", 0, 1)
     assert found(engine) == [0, 0, 0]
 
 
-def test_the_proof_finds_a_device_held_twice(engine: sa.Engine) -> None:
+def test_the_questions_find_a_device_held_twice(engine: sa.Engine) -> None:
     hold(engine, 0, "type-VF", 1, 3)
     hold(engine, 1, "type-VF", 2, None)
     assert found(engine)[0] > 0
 
 
-def test_the_proof_finds_a_port_held_whole_and_in_slices(engine: sa.Engine) -> None:
+def test_the_questions_find_a_port_held_whole_and_in_slices(engine: sa.Engine) -> None:
     hold(engine, 0, "type-PF", 1, 3)
     hold(engine, 1, "type-VF", 2, 4)
     assert found(engine)[1] > 0
 
 
-def test_the_proof_finds_a_double_booking_of_this_moment(engine: sa.Engine) -> None:
+def test_the_questions_find_a_double_booking_of_this_moment(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         for statement in WITHOUT_RULES:
             connection.execute(sa.text(statement))
@@ -296,5 +324,5 @@ def test_the_proof_finds_a_double_booking_of_this_moment(engine: sa.Engine) -> N
 
 
 def test_where_a_double_booking_is_possible_by_hand_no_refusal_is_shown(engine: sa.Engine) -> None:
-    assert proof.refusal(engine, "UPDATE pci_devices SET present = false") is None
-    assert proof.refusal(engine, "UPDATE pci_devices SET status = 'claimed'") is not None
+    assert double_bookings.refusal(engine, "UPDATE pci_devices SET present = false") is None
+    assert double_bookings.refusal(engine, "UPDATE pci_devices SET status = 'claimed'") is not None

@@ -1,4 +1,4 @@
-"""A supervisor's promise: a server lives as long as its owner, and nothing of it longer."""
+"""A supervised server ends with its owner, and leaves nothing behind."""
 
 import os
 import select
@@ -90,8 +90,7 @@ def test_embedded_postgresql_goes_with_an_owner_that_is_killed() -> None:
     assert not directory.exists()
 
 
-def test_a_server_that_ends_has_ended_whoever_holds_its_output_open(tmp_path: Path) -> None:
-    """Such as a daemon that it has left behind in a session of its own."""
+def test_the_end_of_a_server_is_noticed_although_a_daemon_of_it_holds_its_output_open(tmp_path: Path) -> None:
     stray = tmp_path / "stray"
     command = f"setsid sleep 1000 & echo $! > {stray}; echo no good; exit 3"
     with pytest.raises(NotStarted, match="status 3 before it was ready:\nno good"):

@@ -1,8 +1,7 @@
 """Real servers, each started once per test run by the first worker that needs it, and shared by all.
 
-The run belongs to pytest's first process, the controller: the servers live as long as it does and are stopped
-at its end. What a worker must know to use a server that another one started is in a file of the run's
-directory.
+The run belongs to pytest's first process, the controller. The servers are stopped when it ends. A file in the
+run's directory says how to use a server that another worker started.
 """
 
 import fcntl
@@ -18,12 +17,12 @@ import pytest
 
 from portclaim.cli.supervisor import SupervisedProcess, supervise
 
-RUN = "PORTCLAIM_TEST_RUN"  # the environment variable by which the controller tells its workers the directory
+RUN = "PORTCLAIM_TEST_RUN"  # environment variable: the run's directory, set by the controller for its workers
 MISSING = "engine missing: "
 
 
 def begin_run() -> None:
-    """Make the run's directory, which goes with the run. For the controller, before there are workers."""
+    """Make the run's directory. The controller calls this before it starts workers."""
     run = Path(tempfile.mkdtemp(prefix="portclaim-test-"))
     (run / "owner").write_text(str(os.getpid()))
     process = supervise(
@@ -34,7 +33,7 @@ def begin_run() -> None:
 
 
 def end_run() -> None:
-    """Stop all servers of the run, and wait until nothing of them is left."""
+    """Stop all servers of the run, and wait until they have ended."""
     run = Path(os.environ.pop(RUN))
     for started in sorted(run.glob("*.json")):
         for process in json.loads(started.read_text())["processes"]:
@@ -44,10 +43,10 @@ def end_run() -> None:
 def shared(
     name: str, start: Callable[[int], tuple[Sequence[SupervisedProcess], dict[str, Any]]]
 ) -> dict[str, Any]:
-    """What `start` told about the server `name` in this run; it is called if no worker has called it yet.
+    """The facts about the server `name` of this run. The first worker that asks calls `start`.
 
-    `start` gets the process id that the server must not outlive. It answers the processes to stop at the end
-    of the run, and JSON values: where the server is found.
+    `start` gets the process id of the run's owner. The server must end when that process ends. It returns the
+    processes to stop at the end of the run, and facts as JSON values, for example the server's address.
     """
     run = Path(os.environ[RUN])
     told = run / f"{name}.json"
@@ -61,17 +60,17 @@ def shared(
 
 
 def run_owner() -> int:
-    """The process that the run belongs to, and that nothing started for a test may outlive."""
+    """The process id of the run's owner. Everything that a test starts must end when this process ends."""
     return int((Path(os.environ[RUN]) / "owner").read_text())
 
 
 def skip_without(engine: str, remedy: str) -> NoReturn:
-    """Skip the test that asks, and have the run say so in one line at its very end (`missing_engines`)."""
+    """Skip the calling test. The last lines of the run count such tests (`missing_engines`)."""
     pytest.skip(f"{MISSING}{engine} ({remedy})")
 
 
 def missing_engines(skipped: Sequence[pytest.TestReport]) -> list[str]:
-    """One line for each engine that was missing, with the number of tests that did not run for it."""
+    """A line for each missing engine, with the number of tests that were skipped because of it."""
     reasons = [str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)]
     found = [reason.partition(MISSING)[2] for reason in reasons if MISSING in reason]
     return [f"NOT TESTED: {found.count(what)} tests need {what}" for what in sorted(set(found))]

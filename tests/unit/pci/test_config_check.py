@@ -116,8 +116,8 @@ def test_a_nova_conf_is_tried_on_a_host(tmp_path: Path) -> None:
         ("alias 1", None, None),
     ]
     _, table = run(tmp_path, GOOD, "--sysfs-root", str(tmp_path / "sys"))
-    assert "takes no device of this host" in table
-    assert "takes 0000:01:00.0, " in table
+    assert "matches no device of this host" in table
+    assert "matches 0000:01:00.0, " in table
     assert " and 1 more" in table
 
 
@@ -134,7 +134,7 @@ def test_a_nova_conf_that_no_service_would_start_with(tmp_path: Path) -> None:
     assert refused["device_spec 1, item 1"] is None
 
 
-@pytest.mark.parametrize(("text", "says"), [("", "nothing would be handed out"), ("[pci\n", "")])
+@pytest.mark.parametrize(("text", "says"), [("", "no device would be handed out"), ("[pci\n", "")])
 def test_a_file_without_pci_options_and_one_that_is_none(tmp_path: Path, text: str, says: str) -> None:
     status, shown = run(tmp_path, text, "--no-host")
     assert (status, says in shown) == (int(bool(text)), True)

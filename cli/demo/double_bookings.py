@@ -1,4 +1,4 @@
-"""The questions that decide whether anything was handed out twice, as SQL that anybody may run."""
+"""SQL that finds double bookings, and one that tries to make some. Anybody may run it on any database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import exc
 
 
 class Question(NamedTuple):
-    """``sql`` counts what must not be: its one answer has to be 0."""
+    """``sql`` counts double bookings. Its only answer must be 0."""
 
     text: str
     sql: str
@@ -38,7 +38,7 @@ SELECT count(*) AS double_bookings
     && tstzrange(slice.held_from, slice.held_until)""",
     ),
     Question(
-        "Is one now?",
+        "Is a port held whole now while one of its VFs is held too?",
         """\
 SELECT count(*) AS double_bookings
   FROM pci_devices pf
@@ -48,7 +48,7 @@ SELECT count(*) AS double_bookings
     ),
 )
 
-HOLDS = """\
+HELD_DEVICES = """\
 SELECT d.dev_type,
        count(DISTINCT cd.claim_id) AS claims,
        count(*) AS holds,
@@ -58,8 +58,8 @@ SELECT d.dev_type,
   JOIN pci_devices d ON d.id = cd.device_id
  GROUP BY d.dev_type ORDER BY d.dev_type"""
 
-# What is held would be held in both views at once.
-BY_HAND = """\
+# Gives the partners of every held device (the PF of a VF, the VFs of a PF) to the same claim.
+DOUBLE_BOOK = """\
 UPDATE pci_devices partner
    SET status = held.status, claim_id = held.claim_id
   FROM pci_devices held
@@ -68,13 +68,13 @@ UPDATE pci_devices partner
 
 
 def ask(engine: sa.Engine, sql: str) -> Sequence[sa.RowMapping]:
-    """The rows that a statement answers."""
+    """The rows that a query answers."""
     with engine.connect() as connection:
         return connection.execute(sa.text(sql)).mappings().all()
 
 
 def refusal(engine: sa.Engine, sql: str) -> str | None:
-    """The first line of PostgreSQL's refusal to do this; None where it would do it. Changes nothing."""
+    """The first line of the error with which PostgreSQL refuses this, or None. Changes nothing."""
     with engine.connect() as connection, connection.begin() as transaction:
         try:
             connection.execute(sa.text(sql))

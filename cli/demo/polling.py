@@ -1,4 +1,4 @@
-"""Wait for what other threads bring about: ask again until it is so, and not forever."""
+"""Wait for what other threads do: ask again until the answer is the expected one, or until a deadline."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PAUSE = 0.05
 
 
 class DemoFailed(Exception):
-    """What the demo promises did not come about."""
+    """The demo saw something else than it expected."""
 
 
 def until(ask: Callable[[], T], is_so: Callable[[T], bool], what: str) -> T:
-    """Ask until the answer is as it should be; return it. Raises :class:`DemoFailed` after ``DEADLINE``."""
+    """Ask until ``is_so(answer)``, and return the answer. Raises :class:`DemoFailed` after ``DEADLINE``."""
     again = tenacity.Retrying(
         retry=tenacity.retry_if_result(lambda answer: not is_so(answer)),
         stop=tenacity.stop_after_delay(DEADLINE),
@@ -32,11 +32,11 @@ def until(ask: Callable[[], T], is_so: Callable[[T], bool], what: str) -> T:
         return again(ask)
     except tenacity.RetryError as error:
         seen = error.last_attempt.result()
-        raise DemoFailed(f"{what}: not so within {DEADLINE:.0f} s, but {seen}") from None
+        raise DemoFailed(f"expected within {DEADLINE:.0f} s: {what}. Last answer: {seen}") from None
 
 
 def until_status(scheduler: SchedulerClient, claim_id: UUID, status: str) -> Claim:
-    """Wait for a claim to get this far. Raises :class:`DemoFailed`, at once where the claim has failed."""
+    """Wait until a claim has this status. Raises :class:`DemoFailed`, immediately if the claim fails."""
     claim = until(
         lambda: scheduler.show(claim_id),
         lambda claim: claim.status in {status, "failed"},
@@ -48,6 +48,6 @@ def until_status(scheduler: SchedulerClient, claim_id: UUID, status: str) -> Cla
 
 
 def check(is_so: bool, what: str) -> None:
-    """Raise :class:`DemoFailed` where ``what`` is not so."""
+    """Raise :class:`DemoFailed` unless ``is_so``. ``what``: what was expected."""
     if not is_so:
-        raise DemoFailed(f"not so: {what}")
+        raise DemoFailed(f"expected: {what}")
