@@ -105,9 +105,8 @@ def _errors(client: type[Client], name: str, seen: frozenset[str] = frozenset())
     text = inspect.getdoc(getattr(client, name, None)) or ""
     known = {kind.__name__ for kind in error_classes()}
     found = set(re.findall(r"\b[A-Z]\w+\b", text)) & known
-    if "Raises what" in text or "raises what" in text:
-        for other in set(re.findall(r":meth:`(\w+)`", text)) - seen - {name}:
-            found |= _errors(client, other, seen | {name})
+    for other in set(re.findall(r"[Rr]aises what :meth:`(\w+)`", text)) - seen - {name}:
+        found |= _errors(client, other, seen | {name})
     return found
 
 

@@ -17,8 +17,8 @@ _INTRODUCTION = """\
 # SQL views
 
 What operators can read in PostgreSQL. The role `portclaim_operator` may read these views and nothing else.
-[Questions, answered in SQL](../operator-sql.md) uses them. Their columns stay as they are within a major
-version.
+[Questions, answered in SQL](../operator-sql.md) uses them. The [changelog](../project/changelog.md) says when
+a version changes a column.
 """
 
 _COLUMNS = sa.text("""
@@ -59,8 +59,14 @@ def columns() -> Iterator[Column]:
 
 
 def _section(name: str, columns: list[Column]) -> str:
-    rows = [[f"`{each.name}`", each.type, cell(each.about or "")] for each in columns]
-    about = columns[0].about_view or ""
+    rows = [[f"`{each.name}`", each.type, cell(_said(each.about, f"{name}.{each.name}"))] for each in columns]
+    about = _said(columns[0].about_view, name)
     return f"\n## {name} {{ #{name} }}\n\n{about[:1].upper()}{about[1:]}.\n\n" + table(
         ["Column", "Type", "Meaning"], rows
     )
+
+
+def _said(comment: str | None, about: str) -> str:
+    if not comment:
+        raise LookupError(f"{about} has no comment: give it one in common/db/sql/views.sql")
+    return comment
