@@ -1,4 +1,7 @@
-"""What the README says is so: its commands run or are at least understood, and print what it shows."""
+"""What the README, the tutorial and the how-to guides say is so.
+
+Their commands run or are at least understood, their programs run, and both print what the pages show.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from pathlib import Path
 import click
 import pytest
 
+from docs._generate import PAGES as MADE_FROM_THE_CODE
 from portclaim.cli.main import main
 from portclaim.common import config
 from portclaim.services.conductor.service import Conductor
 from portclaim.services.scheduler.service import Scheduler
-from tests.support.readme import ROOT, Example, blocks, examples, missing, readme
+from tests.support.readme import PAGES, ROOT, Example, blocks, examples, missing, pages, programs
 from tests.support.services import Services
 
 DEADLINE = 30.0  # seconds until what a command started has come about
@@ -28,7 +32,7 @@ def commands(program: str) -> list[str]:
     """Every command line of this program that is shown, in blocks and in the text."""
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     lines += [example.command for example in examples()]
-    lines += re.findall(r"`([^`\n]+)`", readme())
+    lines += [line for _page, text in pages() for line in re.findall(r"`([^`\n]+)`", text)]
     after = re.compile(rf"(?:^|docker compose run --rm ){program} (.+)")
     return [match[1] for line in lines if (match := after.match(line))]
 
@@ -58,10 +62,15 @@ def test_make_has_the_targets() -> None:
     assert {"demo", "test"} <= targets <= known
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", readme())
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    made = {f"docs/{place}" for place in MADE_FROM_THE_CODE}
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    targets = [(page.parent / link).resolve() for link in links if "://" not in link]
+    assert [
+        place for place in targets if not place.exists() and str(place.relative_to(ROOT)) not in made
+    ] == []
 
 
 @pytest.fixture
@@ -95,18 +104,25 @@ def test_the_examples_of_the_command_line_print_what_is_shown(portclaim: Run) ->
         assert missing(example.lines, run.stdout) is None, f"{example.command} printed:\n{run.stdout}"
 
 
-def test_the_program_of_an_api_layer_claims_a_port(portclaim: Run, tmp_path: Path) -> None:
-    (program,) = blocks("python")
-    text = program.replace("/etc/portclaim/portclaim.conf", str(tmp_path / "caller.conf"))
-    run = subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert run.stdout.startswith("compute-node-1 [ClaimedDevice("), run.stderr
+def test_the_programs_of_an_api_layer_print_what_is_shown(portclaim: Run, tmp_path: Path) -> None:
+    shown = programs()
+    assert shown[0].command.count("scheduler.claim(request)") == 1
+    assert all(program.lines for program in shown)
+    for program in shown:
+        text = program.command.replace("/etc/portclaim/portclaim.conf", str(tmp_path / "caller.conf"))
+        run = subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert run.returncode == 0, f"{program.command}\nfailed:\n{run.stderr}"
+        assert missing(program.lines, run.stdout) is None, f"{program.command}\nprinted:\n{run.stdout}"
 
 
 def test_the_configuration_is_one_that_services_start_with(tmp_path: Path) -> None:
     file = tmp_path / "portclaim.conf"
-    (text,) = blocks("ini")
+    for block in blocks("ini"):
+        file.write_text(block)
+        config.load(["--config-file", str(file)], "portclaim")
+    (text,) = [block for block in blocks("ini") if "device_spec" in block]
     file.write_text(text)
     conf = config.load(["--config-file", str(file)], "portclaim")
     assert len(conf.pci.device_spec) == 2

@@ -1,29 +1,45 @@
-"""The README as data: its code blocks, and the commands in them with what they are said to print."""
+"""The README and the pages that a reader follows step by step, as data.
+
+Their code blocks are commands with what they are said to print, programs, and configuration.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs/tutorial").glob("*.md")),
+    *sorted((ROOT / "docs/how-to").glob("*.md")),
+]
 ELIDED = "..."
 
 
 class Example(NamedTuple):
-    """A command after a ``$`` in a ``console`` block, and the lines below it."""
+    """A command after a ``$`` in a ``console`` block, or a program, and the lines that it prints."""
 
     command: str
     lines: tuple[str, ...]
 
 
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
+class Block(NamedTuple):
+    """A code block in its language, without the indentation of the list that it stands in."""
+
+    language: str
+    text: str
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page with its text."""
+    for page in PAGES:
+        yield page, page.read_text()
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks in this language, without the indentation of the list that they stand in."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", readme(), re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+    """The code blocks of all pages in this language."""
+    return [block.text for block in _all_blocks() if block.language == language]
 
 
 def examples() -> list[Example]:
@@ -37,6 +53,16 @@ def examples() -> list[Example]:
     return found
 
 
+def programs() -> list[Example]:
+    """The programs in Python, each with the output that the next block shows, in order."""
+    every = _all_blocks()
+    return [
+        Example(program.text, tuple(output.text.splitlines()) if output.language == "text" else ())
+        for program, output in zip(every, [*every[1:], Block("", "")], strict=True)
+        if program.language == "python"
+    ]
+
+
 def missing(expected: Sequence[str], output: str) -> str | None:
     """The first expected line that the output does not have after the one before; None if it has all.
 
@@ -47,6 +73,16 @@ def missing(expected: Sequence[str], output: str) -> str | None:
         if line.strip() not in {"", ELIDED} and _gist(line) not in printed:
             return line
     return None
+
+
+def _all_blocks() -> list[Block]:
+    found = []
+    for _page, text in pages():
+        for indent, language, block in re.findall(
+            r"^( *)```(\w+)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL
+        ):
+            found.append(Block(language, re.sub(rf"^{indent}", "", block, flags=re.MULTILINE)))
+    return found
 
 
 def _gist(line: str) -> str:
