@@ -7,9 +7,10 @@ TESTS ?= tests
 BIN := .venv/bin
 READY := .venv/ready
 BENCH_READY := .venv/bench-ready
+DOCS_READY := .venv/docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test test-hardware bench chaos up down lint types format lock servers clean
+.PHONY: help setup demo picture test test-hardware bench chaos up down lint types docs format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -26,12 +27,13 @@ help:
 	@echo '                  then: docker compose run --rm portclaim tree         make down   stop and forget it'
 	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
 	@echo '  make types    mypy: types, strict in common/'
+	@echo '  make docs     build the site of documentation into build/site, and check its links'
 	@echo '  make setup    only the set-up that all of the above begin with: .venv, from requirements-dev.txt'
 	@echo '  make lock     after a change of requirements*.in: choose versions anew, write them with their hashes'
 	@echo '  make picture  run the demo and draw docs/images/demo.svg'
 	@echo '  make clean    remove .venv and all that tools have left'
 	@echo
-	@echo 'Then: .venv/bin/portclaim --help, README.md, docs/.'
+	@echo 'Then: .venv/bin/portclaim --help, README.md, make docs.'
 
 demo: $(READY)
 	@$(BIN)/portclaim demo
@@ -82,6 +84,9 @@ format: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+docs: $(DOCS_READY)
+	@$(BIN)/python -W ignore -m docs._generate
+
 setup: $(READY)
 	@echo 'Set up. Next: make demo, make test, or $(BIN)/portclaim --help'
 
@@ -101,6 +106,10 @@ $(BENCH_READY): requirements-bench.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+$(DOCS_READY): requirements-docs.txt $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 # The tests start servers of their own from the installed programs. Without these they say what they left out.
 servers:
 	@tests/support/install-servers
@@ -110,8 +119,9 @@ COMPILE = $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe 
 lock: $(READY)
 	$(COMPILE) --output-file requirements.txt requirements.in
 	$(COMPILE) --output-file requirements-dev.txt requirements-dev.in
+	$(COMPILE) --output-file requirements-docs.txt requirements-docs.in
 	$(COMPILE) --output-file requirements-bench.txt requirements-bench.in
 
 clean:
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
