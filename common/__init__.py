@@ -1,1 +1,1 @@
-"""What two or more services of Portclaim share: vocabulary, configuration, database, messages."""
+"""What two or more services share: configuration, PCI rules, the database, messages and events."""

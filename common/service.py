@@ -50,12 +50,13 @@ def main(
     flags: Sequence[cfg.Opt] = (),
 ) -> None:
     """Run the service ``name`` until SIGTERM. Ends the process with status 0, or 1 if it cannot start."""
+    program = f"portclaim-{name.replace('_', '-')}"
     try:
-        conf = config.load(sys.argv[1:], f"portclaim-{name}", flags)
+        conf = config.load(sys.argv[1:], program, flags)
         build(conf)  # refuses an invalid configuration once, before any worker starts
     except PortclaimError as error:
-        sys.exit(f"portclaim-{name}: {error}")
+        sys.exit(f"{program}: {error}")
     log.setup(conf, "portclaim")
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=60)
-    manager.add(_Worker, workers(conf), args=(f"portclaim-{name}", lambda: build(conf)))
+    manager.add(_Worker, workers(conf), args=(program, lambda: build(conf)))
     manager.run()

@@ -42,6 +42,8 @@ class EventStream:
         with scheduler.events(EventFilter(kinds=("claim",)), name="billing") as events:
             for event in events:
                 print(event.claim_id, event.to_status)
+                if event.to_status == "released":
+                    break
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class EventStream:
 
     def delete(self) -> None:
         """Delete the durable queue with all its events. Raises :class:`ServiceUnavailable`."""
+        self._leave()  # if it consumes, the broker would interrupt it instead of answering
         try:
             broker.reach(self._connection)
             self._queue(self._connection.channel()).delete()

@@ -73,11 +73,14 @@ class ClaimRequest(Message):
 
     Example::
 
-        ClaimRequest(
+        request = ClaimRequest(
             claim_id=uuid4(),
             instance_id=uuid4(),
             extra_specs={"pci_passthrough:alias": "nic-vf:2"},
+            wait=300,
         )
+        claim = scheduler.claim(request)
+        print(claim.status, claim.host)
     """
 
     claim_id: Uuid = Field(
@@ -98,7 +101,16 @@ class ClaimRequest(Message):
 
 
 class ExplainRequest(Message):
-    """The question whether a claim would be served now. The fields mean what they mean in ClaimRequest."""
+    """The question whether a claim would be served now. The fields mean what they mean in ClaimRequest.
+
+    Example::
+
+        request = ExplainRequest(extra_specs={"pci_passthrough:alias": "nic-vf:2"}, hosts=["compute-7"])
+        explanation = scheduler.explain(request)
+        for step in explanation.filters:
+            print(step.filter, step.hosts, step.devices)
+        print(explanation.nearest_miss)
+    """
 
     extra_specs: ExtraSpecs = {}
     requests: Requests = []
@@ -193,7 +205,13 @@ class Explanation(Message):
 
 
 class DeviceFilter(Message):
-    """Which devices to list. A field that is null excludes no device."""
+    """Which devices to list. A field that is null excludes no device.
+
+    Example::
+
+        for device in scheduler.devices(DeviceFilter(host="compute-7", status="available")).devices:
+            print(device.port, device.address, device.dev_type)
+    """
 
     host: Host | None = Field(default=None, description="Only devices of this host.")
     dev_type: DevType | None = Field(default=None, description="Only devices of this type.")

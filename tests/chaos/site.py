@@ -121,7 +121,7 @@ class Site:
             [*before, sys.executable, "-m", f"portclaim.services.{kind}", "--config-file", file],
             self.clocks.environment(name) if self.clocks else {},
             self.directory,
-            ready=rf"portclaim-{kind} ready",
+            ready=rf"portclaim-{kind.replace('_', '-')} ready",
         )
 
     def _sections(self, own: Mapping[str, Mapping[str, object]]) -> Sections:

@@ -50,14 +50,21 @@ class ServiceProcess:
 class Services:
     """Starts services that share a bus and, where they may have one, a database.
 
-    ``tree``: the root of the tree whose code they run. By default it is this one.
+    ``tree``: the root of the tree whose code they run. By default it is this one. ``installed``: the folder
+    with the console scripts of an installed Portclaim, to run these instead.
     """
 
     def __init__(
-        self, directory: Path, transport_url: str, database_url: str, tree: Path | None = None
+        self,
+        directory: Path,
+        transport_url: str,
+        database_url: str,
+        tree: Path | None = None,
+        installed: Path | None = None,
     ) -> None:
         self.directory = directory
         self.tree = tree
+        self.installed = installed
         self.transport_url = transport_url
         self.database_url = database_url
         self.processes: list[ServiceProcess] = []
@@ -88,8 +95,15 @@ class Services:
         program = [sys.executable, "-m", f"portclaim.services.{service}", "--config-file", file, *flags]
         if self.tree is not None:
             program = ["env", f"--chdir={self.tree}", *program]
+        if self.installed is not None:
+            script = self.installed / f"portclaim-{service.replace('_', '-')}"
+            here = ["env", "--unset=PYTHONPATH", "--unset=PYTHONDONTWRITEBYTECODE", f"--chdir={state}"]
+            program = [*here, script, "--config-file", file, *flags]
         process = supervise(
-            *program, ready=until or rf"portclaim-{service} ready", log=log, owner=run_owner()
+            *program,
+            ready=until or rf"portclaim-{service.replace('_', '[-_]')} ready",
+            log=log,
+            owner=run_owner(),
         )
         self.processes.append(ServiceProcess(name, process, log))
         return self.processes[-1]

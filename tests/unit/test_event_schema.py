@@ -1,4 +1,4 @@
-"""An event says what docs/events.md says, and a queue's bindings let through what its filter wants."""
+"""An event says what docs/events.md says. The bindings of a queue pass what its filter wants."""
 
 import json
 import re
