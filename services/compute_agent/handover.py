@@ -77,7 +77,7 @@ class Handover:
         self._retrying = threading.Thread(target=self._retry, name="restore", daemon=True)
 
     def start(self, state_path: Path) -> None:
-        """Open the record, finish what was interrupted, and start to try again what cannot be finished now."""
+        """Open the record and finish what was interrupted, now or with later tries."""
         self._store = LocalStore(state_path / RECORD, _SCHEMA)
         for row in self.handed_over():
             try:

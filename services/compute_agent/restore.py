@@ -108,7 +108,7 @@ class Restorer:
         return sum(vf is not None and vf.parent == address for vf in found)
 
     def _wanted_vfs(self, address: PciAddress, num_vfs: int) -> int:
-        """The number of VFs from the device_spec entry that matches the port, or else the number that it had."""
+        """The number of VFs that device_spec sets for the port, or else the number that it had."""
         view = HostView.of(self.scanner.scan().devices)
         specs = DeviceSpecs.parse(self.device_spec, view)
         try:

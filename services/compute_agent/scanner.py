@@ -64,7 +64,7 @@ class Scanner:
     """
 
     def __init__(self, tree: SysfsTree, macs: Callable[[], Mapping[str, str]] | None = None) -> None:
-        """``macs`` gives the MACs that sysfs does not show; for the kernel's own tree, rtnetlink gives them."""
+        """``macs`` gives the MACs that sysfs does not show. For the kernel's own tree this is rtnetlink."""
         self._tree = tree
         self._macs = macs or (permanent_addresses if tree.root == KERNELS_OWN else dict)
         self._serials: dict[tuple[PciAddress, int | None], str | None] = {}

@@ -55,7 +55,7 @@ class ConductorEndpoint(Endpoint):
 
 
 class Conductor:
-    """One worker: answers agents, relays unanswered steps, expires claims, prunes history, publishes events."""
+    """One worker: answers agents, relays steps, expires claims, prunes history, publishes events."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:

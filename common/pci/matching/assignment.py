@@ -177,7 +177,7 @@ class _Board(Generic[Key]):
         return ports, [either for either in alike.values() if either.count]
 
     def _useful_by_port(self) -> dict[Key, tuple[int, list[int]]]:
-        """For each port the requests that its PF satisfies, and those that each of its useful VFs satisfies."""
+        """For each port the requests that its PF satisfies, and those of each of its useful VFs."""
         ports: dict[Key, tuple[int, list[int]]] = {}
         for device, mask in zip(self._devices, self._masks, strict=True):
             if device.port is None or not mask:

@@ -11,7 +11,7 @@ from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 
 
 class VfioDriver(RealHostDriver):
-    """An instance has the devices that the record of handed over devices says: there is no hypervisor to ask."""
+    """An instance has the devices that the handover record names: there is no hypervisor to ask."""
 
     def attachments(self) -> Sequence[Attachment]:
         """The devices that were handed over and not taken back."""

@@ -57,7 +57,7 @@ some_counts = st.lists(st.integers(0, 4), min_size=4, max_size=4)
 def test_a_choice_is_found_if_there_is_any(
     ports: list[Port], counts: list[int], choices_at_once: int, without_bound: int
 ) -> None:
-    """However many of the ports are decided at once, and whether multipliers are found for the others or not."""
+    """However many ports are decided at once, and whether or not multipliers are found for the others."""
     subsets, surpluses, kinds = opened(ports, counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(port_modes, "_CHOICES_AT_ONCE", choices_at_once)
