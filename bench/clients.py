@@ -28,10 +28,10 @@ def in_process(database_url: str, alias: str, threads: int) -> Do:
     """Cycles through the engine and the conductor's life cycle, called directly."""
     engine = connect(database_url, threads)
     claims = claim_engine(engine)
-    wish = wanted(alias)
+    requirements = wanted(alias)
 
     def cycle() -> None:
-        made = claims.claim(request(alias), wish)
+        made = claims.claim(request(alias), requirements)
         lifecycle.step_done(engine, detached(claims.release(made.claim_id)))
 
     return cycle

@@ -20,14 +20,14 @@ Word = TypeVar("Word", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class FlavorRequests:
     """Everything that one instance asks for: no requests where its flavor names no alias."""
 
     requests: tuple[PciRequest, ...] = ()
     group_policy: GroupPolicy = GroupPolicy.NONE
 
 
-def requests_from_extra_specs(extra_specs: Mapping[str, str], aliases: Aliases) -> Wish:
+def requests_from_extra_specs(extra_specs: Mapping[str, str], aliases: Aliases) -> FlavorRequests:
     """Read ``pci_passthrough:alias``, ``hw:pci_numa_affinity_policy`` and ``group_policy``.
 
     An empty policy is none. Raises :class:`InvalidAlias`, whose ``key`` is the extra spec.
@@ -36,7 +36,7 @@ def requests_from_extra_specs(extra_specs: Mapping[str, str], aliases: Aliases) 
     group_policy = _word(extra_specs, GROUP_POLICY, GroupPolicy) or GroupPolicy.NONE
     value = extra_specs.get(ALIAS)
     requests = () if value is None else aliases.requests(value, numa_policy)
-    return Wish(requests, group_policy)
+    return FlavorRequests(requests, group_policy)
 
 
 def _word(extra_specs: Mapping[str, str], key: str, words: type[Word]) -> Word | None:

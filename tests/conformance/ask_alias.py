@@ -22,7 +22,7 @@ def compare(vector: Vector) -> Outcome:
     extra_specs = {ALIAS: vector["extra_spec"], NUMA_POLICY: vector.get("affinity_policy")}
     given = {key: value for key, value in extra_specs.items() if value is not None}
     try:
-        wish = requests_from_extra_specs(given, aliases)
+        requested = requests_from_extra_specs(given, aliases)
     except InvalidAlias as error:
         return Outcome(want["r"] == "error", "error", str(error))
     ours = [
@@ -32,7 +32,7 @@ def compare(vector: Vector) -> Outcome:
             "numa_policy": request.numa_policy,
             "spec": [dict(alternative) for alternative in request.spec],
         }
-        for request in wish.requests
+        for request in requested.requests
     ]
     return Outcome(want["r"] == "ok" and ours == as_we_write(want["reqs"]), "ok", str(ours))
 

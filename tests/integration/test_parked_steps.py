@@ -95,16 +95,16 @@ def test_all_that_are_parked_can_be_sent_again_of_one_host_or_of_all(fleet: Flee
 def test_a_relay_is_woken_at_once(fleet: Fleet) -> None:
     claim = parked_claim(fleet)
     relay = Periodic("relay", fleet.relay().work, pause=LONG * 10)
-    doorbell = NotificationListener(fleet.engine, outbox.CHANNEL, relay.wake)
+    listener = NotificationListener(fleet.engine, outbox.CHANNEL, relay.wake)
     try:
         relay.start()
-        doorbell.start()
+        listener.start()
         wait_until_listening(fleet.engine, outbox.CHANNEL)
         fleet.scheduler.retry([claim.claim_id])
         wait_until(lambda: fleet.sent, "the step is sent")
         assert [step.claim_id for _, step in fleet.sent] == [claim.claim_id]
     finally:
-        doorbell.end()
+        listener.end()
         relay.end()
 
 
@@ -113,9 +113,9 @@ def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_for(
 ) -> None:
     monkeypatch.setattr("portclaim.common.db.listener._PAUSE", 0.01)
     rung = threading.Semaphore(0)
-    doorbell = NotificationListener(fleet.engine, outbox.CHANNEL, rung.release)
+    listener = NotificationListener(fleet.engine, outbox.CHANNEL, rung.release)
     try:
-        doorbell.start()
+        listener.start()
         assert rung.acquire(timeout=LONG)
         wait_until_listening(fleet.engine, outbox.CHANNEL)
         fleet.sql(
@@ -126,4 +126,4 @@ def test_a_lost_connection_is_made_again_and_what_was_missed_is_looked_for(
         fleet.scheduler.retry()
         assert rung.acquire(timeout=LONG), "rung by a notification"
     finally:
-        doorbell.end()
+        listener.end()

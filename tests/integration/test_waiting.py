@@ -220,14 +220,14 @@ def test_whatever_makes_room_rings_and_serves(fleet: Fleet, host: Host, make_roo
     fleet.serve()
     assert statuses(fleet, waits) == ["waiting"]
     rung = threading.Semaphore(0)
-    doorbell = NotificationListener(fleet.engine, CHANNEL, rung.release)
-    doorbell.start()
+    listener = NotificationListener(fleet.engine, CHANNEL, rung.release)
+    listener.start()
     try:
         assert rung.acquire(timeout=LONG), "it listens"
         make_room(fleet, host, holders[0])
         assert rung.acquire(timeout=LONG), "somebody is told"
     finally:
-        doorbell.end()
+        listener.end()
     fleet.serve()
     assert statuses(fleet, waits) == ["claimed"]
     assert kept(fleet) == {}

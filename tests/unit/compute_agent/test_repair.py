@@ -112,8 +112,8 @@ def test_what_left_the_host_for_an_ended_claim_and_reached_no_guest_is_taken_bac
 ) -> None:
     step = make_step("attach", PF)
     bench.attach(step)
-    lent = bench.driver.attachments()
-    monkeypatch.setattr(bench.driver, "handed_over", lambda: lent)
+    attached = bench.driver.attachments()
+    monkeypatch.setattr(bench.driver, "handed_over", lambda: attached)
     monkeypatch.setattr(bench.driver, "attachments", list)
     bench.repair.run(told(holding(step, "claimed")))
     assert bench.wanted.pop() == Job(step)

@@ -85,8 +85,8 @@ def test_aliases_are_understood_or_refused(entries: list[str], value: str, polic
     assert first_refused(check_aliases(entries)) == (error and error.entry)
     if aliases is not None:
         extra_specs = {"pci_passthrough:alias": value, "hw:pci_numa_affinity_policy": policy}
-        wish, _ = understood(lambda: requests_from_extra_specs(extra_specs, aliases))
-        assert wish is None or all(1 <= request.count <= MAX_COUNT for request in wish.requests)
+        requested, _ = understood(lambda: requests_from_extra_specs(extra_specs, aliases))
+        assert requested is None or all(1 <= request.count <= MAX_COUNT for request in requested.requests)
 
 
 def understood(read: Callable[[], Read]) -> tuple[Read, None] | tuple[None, InvalidOption]:

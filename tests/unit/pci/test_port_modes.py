@@ -69,13 +69,13 @@ def test_a_choice_is_found_if_there_is_any(
 @given(some_ports, some_counts, st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=6))
 @settings(max_examples=200, deadline=None)
 def test_a_choice_is_narrowed_only_as_far_as_one_is_left(
-    ports: list[Port], counts: list[int], wishes: list[tuple[int, bool]]
+    ports: list[Port], counts: list[int], preferences: list[tuple[int, bool]]
 ) -> None:
     subsets, surpluses, kinds = opened(ports, counts)
     modes = PortModes(subsets, kinds)
     if not modes.is_possible(surpluses):
         return
-    for number, whole in wishes:
+    for number, whole in preferences:
         kind = kinds[number % len(kinds)]
         before = kind.allowed
         possible = modes.narrow(surpluses, kind, whole=whole)

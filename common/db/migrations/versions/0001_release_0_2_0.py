@@ -10,4 +10,6 @@ down_revision = None
 
 
 def upgrade() -> None:
-    raise RuntimeError("a new database is made from common/db/sql: call portclaim.common.db.migrate.upgrade")
+    raise RuntimeError(
+        "the files in common/db/sql make a new database: call portclaim.common.db.migrate.upgrade"
+    )
