@@ -18,7 +18,7 @@ from tests.support.invariants import violations
 ROUNDS = short_or_long(4, 100)
 
 
-class Claimant(NamedTuple):
+class Asked(NamedTuple):
     """What so many claimants want, each for itself; on any host, or one on each."""
 
     claimants: int
@@ -31,7 +31,7 @@ class Plenty(NamedTuple):
 
     hosts: int
     devices: Sequence[DeviceReport]
-    alias_specs: Sequence[Claimant]
+    alias_specs: Sequence[Asked]
 
 
 def ports(number: int, vfs: int) -> list[DeviceReport]:
@@ -40,28 +40,26 @@ def ports(number: int, vfs: int) -> list[DeviceReport]:
 
 # In each of these whatever is given to one leaves enough for the others, so that the order does not matter.
 JUST_ENOUGH = {
-    "VFs on ports of several hosts": Plenty(4, ports(2, 4), [Claimant(32, "nic-vf:1")]),
-    "pairs of VFs, some of them from two ports": Plenty(4, ports(2, 3), [Claimant(12, "nic-vf:2")]),
-    "PFs": Plenty(4, ports(6, 2), [Claimant(24, "nic-pf:1")]),
-    "pairs of PFs": Plenty(4, ports(6, 2), [Claimant(12, "nic-pf:2")]),
-    "ports, whole or all of their VFs": Plenty(
-        4, ports(4, 4), [Claimant(8, "nic-pf:1"), Claimant(8, "nic-vf:4")]
-    ),
+    "VFs on ports of several hosts": Plenty(4, ports(2, 4), [Asked(32, "nic-vf:1")]),
+    "pairs of VFs, some of them from two ports": Plenty(4, ports(2, 3), [Asked(12, "nic-vf:2")]),
+    "PFs": Plenty(4, ports(6, 2), [Asked(24, "nic-pf:1")]),
+    "pairs of PFs": Plenty(4, ports(6, 2), [Asked(12, "nic-pf:2")]),
+    "ports, whole or all of their VFs": Plenty(4, ports(4, 4), [Asked(8, "nic-pf:1"), Asked(8, "nic-vf:4")]),
     "VFs of a host of one's choice": Plenty(
         8,
         ports(2, 2),
-        [Claimant(8, "nic-vf:1", one_per_host=True), Claimant(8, "nic-vf:3", one_per_host=True)],
+        [Asked(8, "nic-vf:1", one_per_host=True), Asked(8, "nic-vf:3", one_per_host=True)],
     ),
     "several requests": Plenty(
         8,
         [*ports(2, 2), gpu(2)],
-        [Claimant(8, "nic-vf:2,gpu:1"), Claimant(8, "nic-pf:1", one_per_host=True)],
+        [Asked(8, "nic-vf:2,gpu:1"), Asked(8, "nic-pf:1", one_per_host=True)],
     ),
     "one kind that does for two requests": Plenty(
-        16, [*port_devices(0, 1), *port_devices(1, 1, CONNECTX5)], [Claimant(16, "any-vf:1,nic-vf:1")]
+        16, [*port_devices(0, 1), *port_devices(1, 1, CONNECTX5)], [Asked(16, "any-vf:1,nic-vf:1")]
     ),
     "a port that has to stay whole for another request": Plenty(
-        16, [*port_devices(0, 2), *port_devices(1, 1, CONNECTX5)], [Claimant(16, "any-pf:1,any-vf:2")]
+        16, [*port_devices(0, 2), *port_devices(1, 1, CONNECTX5)], [Asked(16, "any-pf:1,any-vf:2")]
     ),
 }
 
@@ -71,9 +69,7 @@ def plenty(request: pytest.FixtureRequest) -> Plenty:
     return JUST_ENOUGH[request.param]
 
 
-def claimants(
-    fleet: Fleet, hosts: Mapping[str, Host], alias_specs: Sequence[Claimant]
-) -> list[partial[Claim]]:
+def claimants(fleet: Fleet, hosts: Mapping[str, Host], alias_specs: Sequence[Asked]) -> list[partial[Claim]]:
     """The calls of all claimants, those with different alias_specs in turn."""
     by_turn = [
         (

@@ -49,15 +49,13 @@ def test_entries_of_one_name_agree_on_type_and_policy(difference: dict[str, str]
 
 def test_the_flavors_numa_policy_overrides_the_aliases() -> None:
     extra_specs = {"pci_passthrough:alias": "qat:1", "hw:pci_numa_affinity_policy": "preferred"}
-    requested = requests_from_extra_specs(extra_specs, aliases(QAT))
-    assert [request.numa_policy for request in requested.requests] == [NumaPolicy.PREFERRED]
+    asked = requests_from_extra_specs(extra_specs, aliases(QAT))
+    assert [request.numa_policy for request in asked.requests] == [NumaPolicy.PREFERRED]
 
 
 def test_extra_specs_about_other_things_are_passed_over() -> None:
-    requested = requests_from_extra_specs(
-        {"hw:cpu_policy": "dedicated", "group_policy": "isolate"}, aliases(QAT)
-    )
-    assert (requested.requests, requested.group_policy) == ((), GroupPolicy.ISOLATE)
+    asked = requests_from_extra_specs({"hw:cpu_policy": "dedicated", "group_policy": "isolate"}, aliases(QAT))
+    assert (asked.requests, asked.group_policy) == ((), GroupPolicy.ISOLATE)
     assert requests_from_extra_specs({}, Aliases({})).group_policy is GroupPolicy.NONE
 
 

@@ -10,6 +10,4 @@ down_revision = None
 
 
 def upgrade() -> None:
-    raise RuntimeError(
-        "the files in common/db/sql make a new database: call portclaim.common.db.migrate.upgrade"
-    )
+    raise RuntimeError("common/db/sql makes a new database: call portclaim.common.db.migrate.upgrade")
