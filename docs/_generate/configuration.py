@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oslo_config import cfg
 
@@ -113,7 +113,7 @@ def _value(default: object) -> str:
 
 
 def _type(option: cfg.Opt) -> str:
-    kind = option.type
+    kind: Any = option.type
     words = [_TYPES.get(type(kind).__name__, type(kind).__name__.lower())]
     if getattr(kind, "min", None) is not None:
         words.append(f"at least {kind.min}")

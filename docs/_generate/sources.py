@@ -35,8 +35,8 @@ def write(to: Path) -> None:
         _write(to / place, page())
     for place, name in PAPERS.items():
         _write(to / place, _paper(name))
-    for page in sorted(to.rglob("*.md")):
-        page.write_text(_for_the_site(page.read_text(), page.relative_to(to), to))
+    for file in sorted(to.rglob("*.md")):
+        file.write_text(_for_the_site(file.read_text(), file.relative_to(to), to))
 
 
 def _write(page: Path, text: str) -> None:

@@ -55,7 +55,8 @@ def test_the_command_line_understands(line: str, tmp_path: Path) -> None:
     try:
         understand(main, "portclaim", words)
     except click.exceptions.Exit as ended:  # --version
-        assert ended.exit_code == 0
+        if ended.exit_code:
+            raise
 
 
 @pytest.mark.parametrize("line", sorted({*NAMES}))
