@@ -33,7 +33,7 @@ CLAIM_STATUSES = ("waiting", "claimed", "allocated", "releasing", "released", "f
 @click.option(
     "--status",
     "statuses",
-    type=click.Choice(sorted({*CLAIM_STATUSES, *DeviceStatus})),
+    type=click.Choice(sorted({*CLAIM_STATUSES, *(status.value for status in DeviceStatus)})),
     multiple=True,
     help="Only changes to this status.",
 )

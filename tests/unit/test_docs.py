@@ -68,6 +68,13 @@ def test_the_command_line_page_has_every_command_and_option() -> None:
         assert all(flag in page for option in options for flag in option.opts)
 
 
+def test_a_choice_is_shown_as_it_is_typed() -> None:
+    for context in command_line.commands(click.Context(main, info_name="portclaim")):
+        for parameter in context.command.params:
+            if isinstance(parameter.type, click.Choice):
+                assert all(type(choice) is str for choice in parameter.type.choices), parameter.name
+
+
 def test_the_rpc_page_has_every_method_message_and_error() -> None:
     page = rpc.page()
     for client, endpoint in rpc.SERVICES:
