@@ -102,8 +102,14 @@ def _row(section: str, option: cfg.Opt) -> list[str]:
     return [
         f"`{option.name}`{{ #{section}.{option.dest} }}",
         shown,
-        f"{cell(option.help or '')}{gone}<br><small>{_type(option)}</small>",
+        f"{cell(_help(option))}{gone}<br><small>{_type(option)}</small>",
     ]
+
+
+def _help(option: cfg.Opt) -> str:
+    """The text as ``--help`` shows it, where ``%`` has a meaning."""
+    text: str = option.help or ""
+    return text.replace("%(default)s", str(option.default)).replace("%%", "%")
 
 
 def _value(default: object) -> str:

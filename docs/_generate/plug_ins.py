@@ -48,7 +48,11 @@ def _listed(namespace: str) -> str:
 
 def _about(plug: EntryPoint) -> str:
     thing = plug.load()
-    text = docstring(thing) if inspect.isclass(thing) else _string_after(plug.module, plug.attr)
+    text = (
+        docstring(sys.modules[plug.module])
+        if inspect.isclass(thing)
+        else _string_after(*plug.value.split(":"))
+    )
     return text.partition("\n\n")[0].replace("\n", " ")
 
 

@@ -175,7 +175,7 @@ def _type(schema: dict[str, Any]) -> str:
         case {"$ref": where}:
             words = _link(where.rpartition("/")[2])
         case {"anyOf": choices}:
-            words = " or ".join(map(_type, choices))
+            words = "; or ".join(map(_type, choices))
         case {"enum": values}:
             words = ", ".join(f"`{value}`" for value in values)
         case {"type": "array"}:
@@ -186,7 +186,7 @@ def _type(schema: dict[str, Any]) -> str:
             words = "UUID"
         case {"type": "string", "pattern": pattern}:
             shape = pattern.replace("|", r"\|")
-            words = f"text like `{shape}`"
+            words = f"text that matches `{shape}`"
         case {"type": "string"}:
             words = f"text{_limits(schema, 'minLength', 'maxLength')}"
         case {"type": "integer" | "number" as kind}:
