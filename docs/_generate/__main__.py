@@ -27,7 +27,7 @@ def main() -> None:
         check=False,
     )
     if built.returncode:
-        sys.exit(built.stdout or built.stderr)
+        sys.exit(built.stdout + built.stderr.partition("Traceback")[0])
     if faults := [*check.faults(site), *check.not_in_navigation(BUILD / "docs", ROOT / "zensical.toml")]:
         sys.exit("\n".join(faults))
     pages = len(list(site.rglob("*.html")))
