@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,13 +21,13 @@ def main() -> None:
     built = subprocess.run(
         [zensical, "build", "--clean", "--strict"],
         cwd=ROOT,
-        env=os.environ | {"NO_COLOR": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     if built.returncode:
-        sys.exit(built.stdout + built.stderr.partition("Traceback")[0])
+        said = built.stdout + built.stderr.partition("Traceback")[0]
+        sys.exit(re.sub(r"\x1b\[[\d;]*m", "", said))
     if faults := [*check.faults(site), *check.not_in_navigation(BUILD / "docs", ROOT / "zensical.toml")]:
         sys.exit("\n".join(faults))
     pages = len(list(site.rglob("*.html")))

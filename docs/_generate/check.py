@@ -44,7 +44,7 @@ def faults(site: Path) -> Iterator[str]:
         for url in page.links:
             parts = urlsplit(url)
             if parts.scheme:
-                if parts.scheme not in {"http", "https", "mailto"} or not (parts.netloc or parts.path):
+                if not (parts.netloc if parts.scheme in {"http", "https"} else parts.scheme == "mailto"):
                     yield f"{name} has the malformed link {url}"
                 continue
             target = _target(file, url)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from docs._generate import command_line, configuration, plug_ins, rpc
+from docs._generate import check, command_line, configuration, plug_ins, rpc
 from portclaim.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +95,25 @@ def test_the_page_of_plug_ins_has_every_plug_in() -> None:
         plugs = entry_points(group=namespace)
         assert plugs
         assert all(f"| `{plug.name}` |" in page for plug in plugs)
+
+
+def test_the_check_of_the_site_finds_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "other.html").write_text('<h2 id="there">There</h2>')
+    (tmp_path / "index.html").write_text("""
+        <script src="https://example.org/x.js"></script> <img src="missing.png"> <link href="//example.org/x.css">
+        <a href="other.html#there">good</a> <a href="https://example.org/">good</a> <a href="#">good</a>
+        <a href="other.html#not-there">anchor</a> <a href="missing.html">page</a> <a href="https:/x">form</a>
+    """)
+    found = list(check.faults(tmp_path))
+    wrong = ["example.org/x.js", "missing.png", "example.org/x.css", "#not-there", "missing.html", "https:/x"]
+    assert len(found) == len(wrong)
+    assert all(any(part in fault for fault in found) for part in wrong)
+
+
+def test_every_page_is_in_the_navigation(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/found.md").touch()
+    (tmp_path / "docs/lost.md").touch()
+    config = tmp_path / "zensical.toml"
+    config.write_text('[project]\nnav = [{ "A" = [{ "B" = "found.md" }, { "C" = "gone.md" }] }]\n')
+    assert len(list(check.not_in_navigation(tmp_path / "docs", config))) == 2
