@@ -100,7 +100,8 @@ def test_the_page_of_plug_ins_has_every_plug_in() -> None:
 def test_the_check_of_the_site_finds_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "other.html").write_text('<h2 id="there">There</h2>')
     (tmp_path / "index.html").write_text("""
-        <script src="https://example.org/x.js"></script> <img src="missing.png"> <link href="//example.org/x.css">
+        <script src="https://example.org/x.js"></script> <img src="missing.png">
+        <link href="//example.org/x.css">
         <a href="other.html#there">good</a> <a href="https://example.org/">good</a> <a href="#">good</a>
         <a href="other.html#not-there">anchor</a> <a href="missing.html">page</a> <a href="https:/x">form</a>
     """)
