@@ -48,12 +48,17 @@ def main(
     build: Callable[[cfg.ConfigOpts], Service],
     workers: Callable[[cfg.ConfigOpts], int] = lambda _conf: 1,
     flags: Sequence[cfg.Opt] = (),
+    check: Callable[[cfg.ConfigOpts], None] = lambda _conf: None,
 ) -> None:
-    """Run the service ``name`` until SIGTERM. Ends the process with status 0, or 1 if it cannot start."""
+    """Run the service ``name`` until SIGTERM. Ends the process with status 0, or 1 if it cannot start.
+
+    ``check`` looks at what the service depends on before any worker starts.
+    """
     program = f"portclaim-{name.replace('_', '-')}"
     try:
         conf = config.load(sys.argv[1:], program, flags)
         build(conf)  # refuses an invalid configuration once, before any worker starts
+        check(conf)
     except PortclaimError as error:
         sys.exit(f"{program}: {error}")
     log.setup(conf, "portclaim")

@@ -1,6 +1,8 @@
 """An upgrade from the last release, while services of both versions run and claims are under way."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from portclaim.common.db import migrate
+from portclaim.common.db.schema_version import HEAD
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.rpc.claim_messages import ClaimRequest, DeviceFilter
 from portclaim.common.rpc.move_messages import MoveRequest
@@ -19,7 +22,7 @@ from tests.support.bus import Bus
 from tests.support.concurrency import wait_until
 from tests.support.dump import schema_of
 from tests.support.invariants import violations
-from tests.support.services import ServiceProcess, Services
+from tests.support.services import ServiceProcess, Services, as_ini
 from tests.upgrade.releases import UPGRADE, releases, run_in
 
 ALIASES = [
@@ -198,3 +201,28 @@ def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:
     with pytest.raises(InvalidConfiguration, match=r"schema 9999, which this version .* does not know"):
         migrate.upgrade(database_url)
     engine.dispose()
+
+
+@pytest.mark.parametrize("service", ["conductor", "scheduler"])
+def test_a_service_does_not_start_on_an_older_schema(
+    service: str, empty_database_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "portclaim.conf"
+    file.write_text(
+        as_ini({"DEFAULT": {"transport_url": "fake://"}, "database": {"connection": empty_database_url}})
+    )
+
+    def refusal() -> str:
+        command = [sys.executable, "-m", f"portclaim.services.{service}", "--config-file", str(file)]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert run.returncode == 1
+        return run.stderr
+
+    remedy = f"this version needs schema {HEAD}: run `portclaim db upgrade` first"
+    assert f"portclaim-{service}: the database has no schema, and {remedy}" in refusal()
+    migrate.upgrade(empty_database_url)
+    engine = sa.create_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+    engine.dispose()
+    assert f"portclaim-{service}: the database has schema 0000, and {remedy}" in refusal()
