@@ -9,7 +9,6 @@ import click
 
 from portclaim.cli.options import limit_option, output_option, say_more
 from portclaim.cli.session import Session, command
-from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.status import DeviceStatus
 
 CLIENTS = {
@@ -19,12 +18,14 @@ CLIENTS = {
 }
 """The services, and the client of each in ``portclaim.common.rpc.<service>``."""
 
+DEVICE_TYPES = ("type-PCI", "type-PF", "type-VF")
+
 _host = click.option("--host", help="Only this host.")
 
 
 @command()
 @_host
-@click.option("--type", "dev_type", type=click.Choice([kind.value for kind in DeviceType]))
+@click.option("--type", "dev_type", type=click.Choice(DEVICE_TYPES))
 @click.option("--status", type=click.Choice([status.value for status in DeviceStatus]))
 @click.option("--claim", "claim_id", type=click.UUID, help="Only devices that this claim holds.")
 @limit_option

@@ -395,6 +395,7 @@ assert not set(sys.modules) & {SLOW}, set(sys.modules) & {SLOW}
         assert get_args(Kind) == events.KINDS
         assert get_args(fields.ClaimStatus) == events.CLAIM_STATUSES
         assert set(get_args(fields.DeviceStatus)) == set(DeviceStatus)
+        assert get_args(fields.DevType) == devices.DEVICE_TYPES
         for topic, name in devices.CLIENTS.items():
             assert getattr(import_module(f"portclaim.common.rpc.{topic}"), name).topic == topic
 
