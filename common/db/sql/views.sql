@@ -27,7 +27,8 @@ SELECT n.host,
             WHEN d.reserved_for IS NOT NULL THEN 'reserved for waiting claim ' || d.reserved_for
             WHEN d.unusable_reason IS NOT NULL THEN d.unusable_reason
             WHEN pf.status IN ('claimed', 'allocated') THEN 'its PF is ' || pf.status
-            WHEN held_vfs.held > 0 THEN held_vfs.held || ' of its VFs are held'
+            WHEN held_vfs.held = 1 THEN 'one of its VFs is held'
+            WHEN held_vfs.held > 1 THEN held_vfs.held || ' of its VFs are held'
             WHEN NOT d.present THEN 'its host does not report it now'
             WHEN n.disabled_reason IS NOT NULL THEN 'host drained: ' || n.disabled_reason
        END AS reason,
