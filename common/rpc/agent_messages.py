@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from portclaim.common.rpc.fields import (
     Address,
-    ClaimStatus,
+    AnsweredClaimStatus,
     DevType,
     HexId,
     Host,
@@ -146,7 +146,7 @@ class Holding(Message):
 
     claim_id: Uuid = Field(description="The claim.")
     instance_id: Uuid = Field(description="Its instance.")
-    status: ClaimStatus = Field(description="Its status.")
+    status: AnsweredClaimStatus = Field(description="Its status.")
     step: int = Field(description="Number of its latest step.")
     devices: list[StepDevice] = Field(description="Its devices.")
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from portclaim.common.pci.request import MAX_COUNT
 from portclaim.common.rpc.fields import (
     Address,
-    ClaimStatus,
+    AnsweredClaimStatus,
     DeviceStatus,
     DevType,
     HexId,
@@ -158,7 +158,7 @@ class Claim(Message):
     claim_id: Uuid = Field(description="The id that the caller chose.")
     instance_id: Uuid = Field(description="The instance that the claim is for.")
     host: str | None = Field(description="The host of the devices. Null: no host has served the claim.")
-    status: ClaimStatus = Field(
+    status: AnsweredClaimStatus = Field(
         description="`waiting`: in a queue. `claimed`: devices are reserved. `allocated`: they are attached. "
         "`releasing`: the agent detaches them. `released`, `failed`, `expired`: the claim has ended."
     )

@@ -42,6 +42,8 @@ DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unav
 HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
 ClaimStatus = Literal["waiting", "claimed", "allocated", "releasing", "released", "failed", "expired"]
+AnsweredClaimStatus = ClaimStatus | Annotated[str, Field(pattern=r"^[a-z]+$")]
+"""A claim's status in an answer. A newer service may answer a status that this version does not know."""
 MoveStatus = Literal["begun", "completing", "completed", "reverted"]
 
 

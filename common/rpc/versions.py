@@ -10,9 +10,9 @@ an older one. Services and their callers can be upgraded one at a time because o
   service until it uses something new.
 - A request is strict: a service refuses a field that it does not know. A new field that has its default is
   therefore not sent.
-- An answer may have fields that the caller does not know. The caller ignores them.
-- Everything else makes a new major version: to remove or rename something, to change its meaning, or to
-  answer a status that did not exist before.
+- An answer may have fields that the caller does not know. The caller ignores them. A claim may have a status
+  that the caller does not know. The caller shows it and does nothing for it.
+- Everything else makes a new major version: to remove or rename something, or to change its meaning.
 
 A caller that is given a *pin*, ``[upgrade_levels] scheduler = 1.0``, sends nothing newer than that.
 """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 from uuid import UUID
 
 from portclaim.common.errors import UnknownHost
@@ -19,6 +19,12 @@ from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.step_queue import Job
 
 LOG = logging.getLogger(__name__)
+
+_STEP_OF_STATUS: Mapping[str, Literal["attach", "detach"]] = {
+    "claimed": "attach",
+    "allocated": "attach",
+    "releasing": "detach",
+}
 
 
 class Repair:
@@ -72,14 +78,14 @@ class Repair:
     def held_back(self) -> Mapping[PciAddress, str]:
         """Devices that guests have without a live claim, and in which guest each is.
 
-        If the hypervisor does not answer, this is what it said last.
+        If the hypervisor does not answer, its last answer is used.
         """
         without_claim = self._unconfirmed | self._ended | self._ledger.not_attached() | {None}
         try:
             outside = {*self._driver.attachments(), *self._driver.handed_over()}
         except DriverError as error:
             LOG.warning(
-                "the hypervisor does not say which guest has which device, its last answer counts: %s", error
+                "the hypervisor does not say which guest has which device; its last answer is used: %s", error
             )
             return self._held_back
         self._held_back = {
@@ -90,6 +96,9 @@ class Repair:
         return self._held_back
 
     def _reattach(self, holding: Holding, attached: set[str]) -> None:
+        action = _STEP_OF_STATUS.get(holding.status)
+        if action is None:  # the conductor is newer, and so is what this status means
+            return
         missing = {device.address for device in holding.devices} - attached
         if holding.status == "allocated" and not missing:
             return
@@ -103,7 +112,7 @@ class Repair:
         step = Step(
             claim_id=holding.claim_id,
             step=holding.step,
-            action="detach" if holding.status == "releasing" else "attach",
+            action=action,
             instance_id=holding.instance_id,
             devices=holding.devices,
         )
@@ -140,5 +149,5 @@ class Repair:
 
 def _on_whose_behalf(claim_id: UUID | None) -> str:
     if claim_id is None:
-        return "which Portclaim did not give it to"
-    return f"where claim {claim_id}, which is not known to hold it, has left it"
+        return "not attached by Portclaim"
+    return f"left there by claim {claim_id}, which is not known to hold it"

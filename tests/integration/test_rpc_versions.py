@@ -16,6 +16,7 @@ from pydantic import Field
 from portclaim.common import config
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage, UnsupportedVersion
 from portclaim.common.rpc import versions
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.fields import Message, Nothing
@@ -282,3 +283,19 @@ def test_a_pin_that_is_no_version_is_refused(pin: str, tmp_path: Path) -> None:
 
 def test_versions_are_compared_as_numbers() -> None:
     assert versions.newest("1.9", "1.10", "1.0") == "1.10"
+
+
+def test_a_caller_reads_a_status_of_a_claim_that_it_does_not_know() -> None:
+    known = Claim(
+        claim_id=uuid4(),
+        instance_id=uuid4(),
+        host="compute-7",
+        status="claimed",
+        reason=None,
+        step=1,
+        created_at="2026-03-02T09:00:00+00:00",
+        updated_at="2026-03-02T09:00:00+00:00",
+        devices=[],
+    )
+    newer = {**known.model_dump(mode="json"), "status": "suspended"}
+    assert Claim.model_validate(newer, extra="ignore").status == "suspended"

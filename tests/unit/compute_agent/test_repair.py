@@ -88,6 +88,13 @@ def test_a_step_in_hand_is_gone_on_with(bench: Bench, make_step: MakeStep, statu
     assert bench.wanted == [Job(step)]
 
 
+def test_a_claim_with_a_status_that_the_agent_does_not_know_stays_as_it_is(
+    bench: Bench, make_step: MakeStep
+) -> None:
+    bench.repair.run(told(holding(make_step("attach", VF), "suspended")))
+    assert bench.wanted == []
+
+
 def test_what_an_ended_claim_has_left_is_taken_back(bench: Bench, make_step: MakeStep) -> None:
     step = make_step("attach", PF)
     bench.attach(step)
@@ -173,7 +180,7 @@ def test_what_portclaim_did_not_attach_is_not_taken_but_held_back(
     bench.repair.run(told())
     assert bench.wanted == []
     assert bench.repair.held_back() == {
-        PciAddress.parse(VF): f"in instance {step.instance_id}, which Portclaim did not give it to"
+        PciAddress.parse(VF): f"in instance {step.instance_id}, not attached by Portclaim"
     }
 
 
@@ -205,10 +212,8 @@ class TestHeldBack:
         step = make_step("attach", VF, claim_id=uuid4())
         bench.attach(step)
         bench.ledger.finish(step, Ending("failed", "and not undone"))
-        where = f"in instance {step.instance_id}, where claim {step.claim_id}"
-        assert bench.repair.held_back() == {
-            PciAddress.parse(VF): f"{where}, which is not known to hold it, has left it"
-        }
+        where = f"in instance {step.instance_id}, left there by claim {step.claim_id}"
+        assert bench.repair.held_back() == {PciAddress.parse(VF): f"{where}, which is not known to hold it"}
 
     def test_but_not_what_a_claim_still_holds_because_its_detach_failed(
         self, bench: Bench, make_step: MakeStep
