@@ -1,1 +1,1 @@
-"""The PCI vocabulary and its rules: pure Python, no I/O, and nothing else of the project's."""
+"""PCI terms and rules: pure Python without I/O. It imports nothing else of the project."""

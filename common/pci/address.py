@@ -16,10 +16,10 @@ MAX_SLOT = 0x1F
 
 @dataclass(frozen=True, slots=True, order=True)
 class PciAddress:
-    """One PCI function's place on a host. Orders as the numbers do, which is lspci's order.
+    """The address of one PCI function on a host. Addresses sort by their numbers, as in lspci.
 
-    Sizes are the PCI specification's: bus 8 bits, slot (device) 5 bits, function 3 bits; the
-    domain (segment) is Linux's own and may have 32 bits.
+    The PCI specification sets the sizes: bus 8 bits, slot (device) 5 bits, function 3 bits. The domain
+    (segment) is Linux's own and may have 32 bits.
     """
 
     domain: int
@@ -31,8 +31,8 @@ class PciAddress:
     def parse(cls, text: str) -> PciAddress:
         """Read ``dddd:bb:ss.f`` as the kernel writes it.
 
-        Raises :class:`InvalidPciAddress` for anything else: partial addresses and wildcards
-        belong to device_spec, not here.
+        Raises :class:`InvalidPciAddress` for anything else. Only device_spec accepts partial addresses and
+        wildcards.
         """
         match = _ADDRESS.fullmatch(text.lower())
         if match is None:

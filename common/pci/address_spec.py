@@ -29,7 +29,7 @@ BUS = Field("bus", 8, 0xFF)
 SLOT = Field("slot", 5, 0x1F)
 FUNCTION = Field("function", 3, 0x7)
 FIELDS = (DOMAIN, BUS, SLOT, FUNCTION)
-"""Nova's limits. Linux knows larger domains; a device in one of them is out of device_spec's reach."""
+"""Nova's limits. Linux has larger domains; device_spec cannot name a device in one of these."""
 
 ADDRESS_BITS = sum(field.bits for field in FIELDS)
 FULL_MASK = (1 << ADDRESS_BITS) - 1
@@ -41,14 +41,14 @@ def as_number(address: PciAddress) -> int:
 
 
 def as_address(number: int) -> PciAddress:
-    """The address that :func:`as_number` made a number of."""
+    """The reverse of :func:`as_number`."""
     return PciAddress(
         number >> 16, number >> 8 & BUS.limit, number >> 3 & SLOT.limit, number & FUNCTION.limit
     )
 
 
 def hex_number(text: str, limit: int) -> int:
-    """A plain hexadecimal number up to ``limit``; ValueError says what is wrong with another."""
+    """Read a plain hexadecimal number up to ``limit``. Raises ValueError with a reason."""
     if not _HEX.fullmatch(text):
         raise ValueError(f"{shown(text)} is no hexadecimal number")
     number = int(text, 16)
@@ -65,7 +65,7 @@ class Glob(NamedTuple):
 
     @property
     def single(self) -> PciAddress | None:
-        """The one address that this is, or None where it has a wildcard."""
+        """The address that it matches, if it has no wildcard; else None."""
         if self.mask != FULL_MASK:
             return None
         return as_address(self.value)
@@ -77,8 +77,8 @@ ANYWHERE = Glob(0, 0)
 def parse_glob(text: str) -> Glob:
     """Read ``[[[[domain]:]bus]:][slot][.[function]]``, Nova's partial address.
 
-    Fields are filled from the right, what is missing or blank means any, and a field is a whole
-    wildcard or a number. Raises ValueError with a reason.
+    The text fills the fields from the right. A field is a number or ``*``; a missing or blank field means
+    any. Raises ValueError with a reason.
     """
     front, _, function = text.partition(".")
     parts = front.split(":")
@@ -104,7 +104,7 @@ def parse_glob(text: str) -> Glob:
 
 @dataclass(frozen=True, slots=True)
 class FieldPatterns:
-    """A pattern for each field, anchored at the start only, against zero-padded lower-case digits."""
+    """A pattern for each field. It must match the start of the field's zero-padded lower-case digits."""
 
     patterns: tuple[re.Pattern[str], ...]
     _addresses: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
@@ -113,8 +113,8 @@ class FieldPatterns:
     def match(self, number: int) -> bool:
         """Does every field of the address match?
 
-        No pattern is tried twice on the same text: what a host has in different buses, slots and
-        functions bounds the time that even a slow pattern can take.
+        No pattern is tried twice on the same text. So the number of different buses, slots and functions of
+        a host limits the time, even with a slow pattern.
         """
         if (known := self._addresses.get(number)) is None:
             fields = re.split("[:.]", str(as_address(number)))
@@ -129,7 +129,7 @@ class FieldPatterns:
 
     @property
     def single(self) -> PciAddress | None:
-        """The one address that the patterns spell in plain text, or None."""
+        """The address, if the patterns are the plain text of one; else None."""
         domain, bus, slot, function = (pattern.pattern for pattern in self.patterns)
         text = f"{domain}:{bus}:{slot}.{function}"
         try:

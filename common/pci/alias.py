@@ -1,4 +1,4 @@
-"""``[pci] alias``: names for kinds of device, and the requests that a flavor makes with them."""
+"""``[pci] alias``: names for kinds of devices, and the requests that a flavor makes with them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COUNT = re.compile(r"0*([0-9]{1,9})")
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A kind of device: any of the alternatives in ``spec``, as in :class:`PciRequest`."""
+    """A kind of device. A device must satisfy one alternative in ``spec``, as in :class:`PciRequest`."""
 
     name: str
     numa_policy: NumaPolicy
@@ -56,12 +56,12 @@ class Aliases:
         return aliases
 
     def plus(self, source: str, one: Alias) -> Aliases:
-        """These and one more entry, which messages call ``source``. Raises :class:`InvalidAlias`."""
+        """These aliases and one more entry. Messages call it ``source``. Raises :class:`InvalidAlias`."""
         known = self.by_name.get(one.name)
         return Aliases({**self.by_name, one.name: one if known is None else _join(source, known, one)})
 
     def requests(self, extra_spec: str, affinity_policy: NumaPolicy | None = None) -> tuple[PciRequest, ...]:
-        """The requests that ``pci_passthrough:alias`` makes: ``name:count``, with commas between.
+        """The requests of an extra spec ``pci_passthrough:alias``: ``name:count``, separated by commas.
 
         ``affinity_policy`` overrides the aliases' own NUMA policies. Raises :class:`InvalidAlias`.
         """
@@ -89,7 +89,7 @@ class Aliases:
 
 
 def read_alias(source: str, text: str) -> Alias:
-    """Understand one value of the option. Raises :class:`InvalidAlias` with ``source``, key and reason."""
+    """Parse one value of the option. Raises :class:`InvalidAlias` with ``source``, key and reason."""
     try:
         entry = read_json(text)
     except ValueError as error:
@@ -130,7 +130,7 @@ def _checked(source: str, fields: Mapping[str, str]) -> Alias:
             )
         spec["live_migratable"] = as_text(word)
     spec |= {key: fields[key] for key in ("resource_class", "traits") if key in fields}
-    if "capability_type" in fields:  # of old, and always "pci": says nothing, so it asks for nothing
+    if "capability_type" in fields:  # an old key whose only value is "pci": it restricts nothing
         _choice(source, fields, "capability_type", ("pci",))
     policy = NumaPolicy.LEGACY
     if "numa_policy" in fields:

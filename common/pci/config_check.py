@@ -1,4 +1,4 @@
-"""What the ``[pci]`` section of a nova.conf would do here, entry by entry."""
+"""Check the ``[pci]`` section of a nova.conf: what each entry would do in Portclaim."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from portclaim.common.pci.host import HostView
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What there is to say about one entry.
+    """The result for one entry.
 
-    ``refused`` is why no service would start with it; None: it is understood. ``takes`` are the
-    devices of the host that a device_spec entry takes, None where nothing was asked about them;
-    ``notes`` say what may surprise.
+    ``refused`` is the reason why no service would start with the entry; None: the entry is valid. ``takes``
+    are the devices that a device_spec entry takes on the given host; None: this was not checked. ``notes``
+    say what may surprise.
     """
 
     entry: str
@@ -30,10 +30,10 @@ class Finding:
 
 
 def check_device_spec(entries: Sequence[str], devices: Sequence[PciDevice] | None) -> list[Finding]:
-    """Look at the values of ``[pci] device_spec``.
+    """Check the values of ``[pci] device_spec``.
 
-    ``devices`` are those of a host; with None there is no host to look at, and no word about what an
-    entry takes. An entry that is refused takes nothing from those after it.
+    ``devices`` are the devices of a host. With None, only the entries are checked, not what they take. A
+    refused entry takes no devices, so the entries after it may take them.
     """
     host = HostView.of(devices or ())
     findings: list[Finding] = []
@@ -55,7 +55,7 @@ def check_device_spec(entries: Sequence[str], devices: Sequence[PciDevice] | Non
 
 
 def check_aliases(entries: Sequence[str]) -> list[Finding]:
-    """Look at the values of ``[pci] alias``."""
+    """Check the values of ``[pci] alias``."""
     findings: list[Finding] = []
     aliases = Aliases({})
     for number, text in enumerate(entries, 1):
@@ -82,7 +82,7 @@ def _notes(keys: Iterable[str]) -> tuple[str, ...]:
 def _with_host(
     findings: Iterable[Finding], specs: DeviceSpecs, devices: Iterable[PciDevice], host: HostView
 ) -> list[Finding]:
-    """The findings, and what each entry takes of the host; devices out of reach come last."""
+    """The findings with the devices that each entry takes. Devices that device_spec cannot name come last."""
     takes: dict[str, list[PciDevice]] = {spec.source: [] for spec in specs.specs}
     beyond: list[Finding] = []
     for device in devices:

@@ -1,4 +1,4 @@
-"""A PCI device as a host shows it, before anybody decided what to do with it."""
+"""A PCI device as a host shows it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from portclaim.common.pci.address import PciAddress
 
 
 class DeviceType(StrEnum):
-    """What a PCI function is to SR-IOV, in Nova's words (``PciDeviceType``).
+    """The SR-IOV role of a PCI function, in Nova's words (``PciDeviceType``).
 
-    ``VDPA`` is a VF behind a vDPA bus: a VF to its PF, and never given to who did not ask for one.
+    ``VDPA`` is a VF behind a vDPA bus. It is a VF of its PF, but it serves only requests that name this type.
     """
 
     PCI = "type-PCI"
@@ -24,10 +24,10 @@ class DeviceType(StrEnum):
 class PciDevice:
     """One PCI function of a host, as read from sysfs.
 
-    A PF is a function with the SR-IOV capability, whether its VFs are switched on or not; a VF is
-    a function with a ``physfn`` link (kernel ABI, ``sysfs-bus-pci``), and ``parent`` is where that
-    link leads. Ids are four lower-case hexadecimal digits. ``numa_node`` is None where the kernel
-    says -1. ``vf_product_id`` is the product id that all VFs of this PF have (``sriov_vf_device``).
+    A PF is a function that has VFs or can have them. A VF is a function with a ``physfn`` link (kernel ABI,
+    ``sysfs-bus-pci``); ``parent`` is the PF that the link names. Ids are four lower-case hexadecimal digits.
+    ``numa_node`` is None where the kernel says -1. ``vf_product_id`` is the product id of all VFs of this PF
+    (``sriov_vf_device``).
     """
 
     address: PciAddress

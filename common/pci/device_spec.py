@@ -1,4 +1,4 @@
-"""``[pci] device_spec`` as a whole: which entry takes a device. First match wins."""
+"""``[pci] device_spec``: the first entry that matches a device takes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ID_MASK = (1 << _ID_BITS) - 1
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """``spec`` takes the device; ``entry`` is its place among all entries, counted from 0."""
+    """``spec`` takes the device. ``entry`` is its number among all entries, counted from 0."""
 
     entry: int
     spec: DeviceSpec
@@ -32,7 +32,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An entry as a comparison: ids and address in one number, and what more there is to ask."""
+    """An entry for fast comparison: ids and address in one number. ``asks_more``: it has other conditions."""
 
     mask: int
     value: int
@@ -61,8 +61,8 @@ class DeviceSpecs:
     ) -> DeviceSpecs:
         """Read the values of ``[pci] device_spec``, each a JSON object or a list of them.
 
-        Whether a full address is a PF, whose VFs then belong to the entry too, is looked up in
-        ``host`` now; see :meth:`seen_from`. Raises :class:`InvalidDeviceSpec`.
+        If a full address is a PF of ``host`` now, the entry takes the VFs of that PF too; see
+        :meth:`seen_from`. Raises :class:`InvalidDeviceSpec`.
         """
         return cls.of(
             read_device_spec(source, item, host, report_in_placement=report_in_placement)
@@ -71,26 +71,26 @@ class DeviceSpecs:
         )
 
     def seen_from(self, host: HostView) -> DeviceSpecs:
-        """The same entries on the same host at a later time, with the PFs that it has then.
+        """The same entries with the PFs that the host has at a later time.
 
-        It never raises: what was right at the start stays right while interfaces come and go.
+        It never raises: an entry that was valid at the start stays valid while interfaces come and go.
         """
         return self.of(replace(spec, covers_vfs=spec.place in host.pfs) for spec in self.specs)
 
     def match(self, device: PciDevice, host: HostView = _NO_HOST) -> Match | None:
         """The first entry that takes the device, or None.
 
-        A ``devname`` is looked up in ``host`` at every call, so that a renamed interface is followed.
+        A ``devname`` is looked up in ``host`` at every call: it means the interface that has the name then.
         Raises :class:`DeviceOutOfReach` for a device in a PCI domain above ffff.
         """
         if device.address.domain > DOMAIN.limit:
             if all(spec.devname is not None and spec.devname not in host.netdevs for spec in self.specs):
                 return None
-            raise DeviceOutOfReach(f"{device.address}: device_spec has no words for PCI domains above ffff")
+            raise DeviceOutOfReach(f"{device.address}: device_spec cannot name PCI domains above ffff")
         ids = (int(device.vendor_id, 16) << _ID_BITS | int(device.product_id, 16)) << ADDRESS_BITS
         own = ids | as_number(device.address)
         above = own if device.parent is None else ids | as_number(device.parent)
-        for row in self._rows:  # a row costs no call unless it must: this is where the time goes
+        for row in self._rows:  # most of the time is spent here: call a function only if necessary
             patterns = row.patterns
             if (
                 (own & row.mask == row.value and (patterns is None or patterns.match(own & FULL_MASK)))
@@ -105,7 +105,7 @@ class DeviceSpecs:
 
 
 def items_of(source: str, text: str) -> list[tuple[str, object]]:
-    """The JSON values in one value of the option, each with its name for messages.
+    """The JSON values in one value of the option, each with its name in messages.
 
     Raises :class:`InvalidDeviceSpec`.
     """
@@ -136,7 +136,7 @@ def _row(place: int, spec: DeviceSpec) -> _Row:
 
 
 def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
-    """The rules about more than ids and address."""
+    """Does the device meet the conditions beyond ids and address: ``remote_managed`` and ``devname``?"""
     if spec.remote_managed and not device.serial:
         return False
     if spec.devname is None:

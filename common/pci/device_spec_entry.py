@@ -1,4 +1,4 @@
-"""One entry of ``[pci] device_spec``: what an operator wrote, checked and understood."""
+"""Parse and check one entry of ``[pci] device_spec``."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ STRICT_TAGS = frozenset({"managed", "live_migratable", "one_time_use"})
 
 @dataclass(frozen=True, slots=True)
 class DeviceSpec:
-    """One entry, understood.
+    """One parsed entry.
 
-    ``source`` names it for people. Ids are four lower-case hexadecimal digits or ``*``. ``devname``,
-    ``glob`` and ``patterns`` are the three ways to name a place, at most one of them given;
-    ``covers_vfs`` is True where that place is a PF, whose VFs then belong to the entry too.
-    ``tags`` are stored with every device that the entry takes; a tag of JSON null is no tag.
+    ``source`` is its name in messages. Ids are four lower-case hexadecimal digits or ``*``. ``devname``,
+    ``glob`` and ``patterns`` are three ways to name addresses; at most one is given. ``covers_vfs``: the
+    address is a PF, and the entry takes its VFs too. ``tags`` are stored with every device that the entry
+    takes; a key with JSON null is not a tag.
 
-    Portclaim's own: with ``reconfigurable`` False a port that has VFs is never given away whole, and
-    ``num_vfs`` is how many VFs an agent keeps on a port, None for as many as it finds.
+    Two keys are Portclaim's own. With ``reconfigurable`` False, a PF that has VFs is never offered.
+    ``num_vfs`` is the number of VFs that a port gets when it is restored; None: the number that it had.
     """
 
     source: str
@@ -59,25 +59,25 @@ class DeviceSpec:
 
     @property
     def place(self) -> PciAddress | None:
-        """The one address that the entry names, or None where it names more, or an interface."""
+        """The address, if the entry names exactly one; None if it names several, or an interface."""
         return self.glob.single if self.patterns is None else self.patterns.single
 
     def offers(self, device: PciDevice) -> bool:
-        """May this device, which the entry takes, be handed out as it is now?"""
+        """May a device that the entry takes be offered as it is now?"""
         return self.reconfigurable or device.dev_type is not DeviceType.PF or device.num_vfs == 0
 
 
 def read_device_spec(
     source: str, entry: object, host: HostView, *, report_in_placement: bool = False
 ) -> DeviceSpec:
-    """Understand one JSON object. Raises :class:`InvalidDeviceSpec` with entry, key and reason."""
+    """Parse one JSON object. Raises :class:`InvalidDeviceSpec` with entry, key and reason."""
     if not isinstance(entry, dict):
         raise InvalidDeviceSpec(f"{shown(entry)} is no JSON object", source)
     return _Reader(source, entry, host, report_in_placement).read()
 
 
 class _Reader:
-    """Takes the keys that it knows out of the entry; what is left over are tags."""
+    """Reads the known keys of an entry. The other keys are tags."""
 
     def __init__(self, source: str, entry: Mapping[str, object], host: HostView, in_placement: bool) -> None:
         self._source = source
@@ -131,7 +131,9 @@ class _Reader:
             raise self._invalid("devname", f"{shown(value)} is no name of a network interface")
         at = self._host.netdevs.get(value)
         if at is not None and at.domain > DOMAIN.limit:
-            raise self._invalid("devname", f"{value} is {at}; PCI domains above ffff are out of reach")
+            raise self._invalid(
+                "devname", f"{value} is at {at}; device_spec cannot name PCI domains above ffff"
+            )
         return value
 
     def _address(self) -> Glob | FieldPatterns | None:
@@ -172,7 +174,7 @@ class _Reader:
                     raise
                 raise self._invalid(ascii(key), str(error)) from None
         if tags.get("one_time_use") == "true" and not self._in_placement:
-            raise self._invalid("one_time_use", "rests on [pci] report_in_placement, which is off")
+            raise self._invalid("one_time_use", "needs [pci] report_in_placement, which is off")
         return tags
 
     def _boolean(self, key: str, value: object) -> bool:
@@ -182,7 +184,7 @@ class _Reader:
         return word
 
     def _check_remote_managed(self, spec: DeviceSpec, pf: PciDevice | None) -> None:
-        """Refuse to have a PF managed remotely: the guest could not reach its control plane (Nova docs)."""
+        """Refuse ``remote_managed`` for a PF: the guest could not reach its control plane (Nova docs)."""
         if spec.devname is not None:
             target = self._host.netdevs.get(spec.devname)
             if target is None:
@@ -201,5 +203,5 @@ class _Reader:
             )
         raise self._invalid(
             "remote_managed",
-            f"the VFs of PF {pf.address} are {pf.vendor_id}:{pf.vf_product_id}, which these ids are not",
+            f"these ids are not the ids of the VFs of PF {pf.address}: {pf.vendor_id}:{pf.vf_product_id}",
         )

@@ -1,10 +1,10 @@
-"""What can be wrong with PCI input. Every message names the offending value and what to do about it."""
+"""Errors in PCI input. Each message names the offending value and what to do about it."""
 
 from __future__ import annotations
 
 
 class PciError(ValueError):
-    """The root of everything that :mod:`portclaim.common.pci` refuses."""
+    """The base class of all errors of :mod:`portclaim.common.pci`."""
 
 
 class InvalidPciAddress(PciError):
@@ -12,10 +12,10 @@ class InvalidPciAddress(PciError):
 
 
 class InvalidOption(PciError):
-    """A value of a ``[pci]`` option that has no meaning.
+    """A value of a ``[pci]`` option is invalid.
 
-    ``entry`` says which value, as ``device_spec 3`` (counted from 1) or ``device_spec 3, item 2``
-    for one of a list; ``key`` is the offending key of the JSON object, where there is one.
+    ``entry`` names the value: ``device_spec 3`` (counted from 1), or ``device_spec 3, item 2`` in a list.
+    ``key`` is the offending key of the JSON object, if there is one.
     """
 
     def __init__(self, reason: str, entry: str | None = None, key: str | None = None) -> None:
@@ -26,28 +26,28 @@ class InvalidOption(PciError):
 
 
 class InvalidDeviceSpec(InvalidOption):
-    """An entry of ``[pci] device_spec`` that has no meaning."""
+    """An entry of ``[pci] device_spec`` is invalid."""
 
 
 class InvalidAlias(InvalidOption):
-    """An entry of ``[pci] alias``, or an extra spec that asks for one, that has no meaning."""
+    """An entry of ``[pci] alias``, or an extra spec that asks for an alias, is invalid."""
 
 
 class UnknownAlias(InvalidAlias):
-    """An extra spec that asks for an alias that nobody has defined."""
+    """An extra spec asks for an alias that is not defined."""
 
 
 class InvalidRequest(PciError):
-    """A PCI request that no host could ever be asked, like one for 0 devices."""
+    """A PCI request is invalid, for example a request for 0 devices."""
 
 
 class DeviceOutOfReach(PciError):
-    """A device of a host whose address device_spec has no words for: a PCI domain above ffff."""
+    """device_spec cannot name the address of a device: its PCI domain is above ffff."""
 
 
 class InvalidTransition(PciError):
-    """A change of a device's status that its own status or its tree does not allow."""
+    """The status of a device, or of its PF or VFs, does not allow this change."""
 
 
 class WrongOwner(InvalidTransition):
-    """A change asked for in the name of an instance that does not hold the device."""
+    """The change is for an owner that does not hold the device."""

@@ -1,4 +1,4 @@
-"""What a flavor's extra specs ask of PCI. Keys of other subjects are passed over."""
+"""Read the PCI requests from a flavor's extra specs. Other keys are ignored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Word = TypeVar("Word", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True)
 class FlavorRequests:
-    """Everything that one instance asks for: no requests where its flavor names no alias."""
+    """What one instance asks for. If its flavor names no alias, there are no requests."""
 
     requests: tuple[PciRequest, ...] = ()
     group_policy: GroupPolicy = GroupPolicy.NONE
@@ -30,7 +30,7 @@ class FlavorRequests:
 def requests_from_extra_specs(extra_specs: Mapping[str, str], aliases: Aliases) -> FlavorRequests:
     """Read ``pci_passthrough:alias``, ``hw:pci_numa_affinity_policy`` and ``group_policy``.
 
-    An empty policy is none. Raises :class:`InvalidAlias`, whose ``key`` is the extra spec.
+    An empty policy counts as none. Raises :class:`InvalidAlias`, whose ``key`` is the extra spec.
     """
     numa_policy = _word(extra_specs, NUMA_POLICY, NumaPolicy)
     group_policy = _word(extra_specs, GROUP_POLICY, GroupPolicy) or GroupPolicy.NONE

@@ -1,4 +1,4 @@
-"""What device_spec has to know about a host beyond the device at hand."""
+"""What device_spec needs to know about a host, besides the device that it matches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """The SR-IOV ports and the network interfaces of a host, as seen at one moment.
+    """The SR-IOV ports and the network interfaces of a host at one moment.
 
     ``pfs`` holds the functions whose ``sriov_totalvfs`` is above 0; ``netdevs`` maps an interface's
     name to the PCI function behind it.
@@ -22,7 +22,7 @@ class HostView:
 
     @classmethod
     def of(cls, devices: Iterable[PciDevice]) -> HostView:
-        """The view of a host that has just these devices."""
+        """The view of a host that has exactly these devices."""
         listed = tuple(devices)
         return cls(
             pfs={d.address: d for d in listed if d.dev_type is DeviceType.PF and d.total_vfs > 0},

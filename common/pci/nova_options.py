@@ -13,26 +13,24 @@ OLD_NAMES: Mapping[str, Sequence[Setting]] = {
     "device_spec": (("pci", "passthrough_whitelist"), ("DEFAULT", "pci_passthrough_whitelist")),
     "alias": (("DEFAULT", "pci_alias"),),
 }
-"""Under which names Nova still reads the options of ``[pci]`` that Portclaim honours."""
+"""The old names of the options of ``[pci]`` that Portclaim honours. Nova still reads these names."""
 
 DISHONOURED: Mapping[Setting, str] = {
     ("pci", "report_in_placement"): (
-        "Portclaim keeps the inventory itself and reports none of it to Placement, under which a PF and its "
-        "VFs could not both be offered"
+        "Portclaim keeps its own inventory and does not report it to Placement, because Placement could not "
+        "offer both a PF and its VFs"
     ),
-    ("filter_scheduler", "pci_in_placement"): (
-        "Portclaim chooses devices itself, and Placement has no part in it"
-    ),
+    ("filter_scheduler", "pci_in_placement"): ("Portclaim chooses devices itself and does not ask Placement"),
 }
-"""Switches of Nova's that Portclaim cannot turn on, and why."""
+"""Options of Nova that must be off for Portclaim, and why."""
 
 _HONOURED = {("pci", name) for name in OLD_NAMES} | {old for names in OLD_NAMES.values() for old in names}
 
 
 def refusals(settings: Mapping[Setting, Sequence[str]]) -> dict[Setting, str]:
-    """Which options of a nova.conf cannot be honoured, and what to do about each.
+    """The options of a nova.conf that Portclaim cannot honour, and what to do about each.
 
-    ``settings`` are all of the file, with all values of each; only those about PCI are judged.
+    ``settings`` are all options of the file with all their values. Only options about PCI are checked.
     """
     found: dict[Setting, str] = {}
     for setting, values in settings.items():
@@ -40,5 +38,5 @@ def refusals(settings: Mapping[Setting, Sequence[str]]) -> dict[Setting, str]:
             if not all(read_boolean(value) is False for value in values):
                 found[setting] = f"{reason}: remove the option, or set it to false"
         elif setting[0] == "pci" and setting not in _HONOURED:
-            found[setting] = "no option of [pci] that Portclaim knows: remove it, or correct its name"
+            found[setting] = "Portclaim does not know this option of [pci]: remove it, or correct its name"
     return found

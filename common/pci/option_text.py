@@ -1,11 +1,11 @@
-"""Reading the JSON that ``[pci]`` options hold."""
+"""Read the JSON values of ``[pci]`` options."""
 
 from __future__ import annotations
 
 import json
 import reprlib
 
-# oslo.utils' boolean words, which Nova takes.
+# The boolean words of oslo.utils, as Nova accepts them.
 _TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 _FALSE = frozenset({"0", "f", "false", "off", "n", "no"})
 
@@ -16,7 +16,7 @@ _short.maxstring = _short.maxother = 80
 
 
 def read_json(text: str) -> object:
-    """The JSON value in ``text``. Raises ValueError with a reason for a person."""
+    """The JSON value in ``text``. Raises ValueError with a reason."""
     try:
         value: object = json.loads(text)
     except ValueError as error:
@@ -32,7 +32,7 @@ def read_json(text: str) -> object:
 
 
 def read_boolean(value: object) -> bool | None:
-    """What a boolean-like JSON value says (``"yes"``, ``"Off"``, ``1``, ``true``); None for neither."""
+    """Read a JSON value as yes or no (``"yes"``, ``"Off"``, ``1``, ``true``); None: it is neither."""
     word = str(value).strip().lower()
     if word in _TRUE:
         return True
@@ -40,9 +40,9 @@ def read_boolean(value: object) -> bool | None:
 
 
 def as_text(value: object) -> str:
-    """A JSON value as the text that a tag holds: text as it is, all else as JSON writes it.
+    """A JSON value as the text of a tag: a string as it is, any other value as JSON.
 
-    Raises ValueError for text that no database can hold.
+    Raises ValueError for text that a database cannot store.
     """
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
@@ -51,11 +51,11 @@ def as_text(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it, however long it is."""
+    """A value as messages quote it. A long value is shortened."""
     return _short.repr(value)
 
 
-_TOO_DEEP = f"not JSON that an option can hold: nested more than {_MAX_DEPTH} deep"
+_TOO_DEEP = f"the JSON is nested more than {_MAX_DEPTH} levels deep"
 
 
 def _parts(value: object) -> list[object]:

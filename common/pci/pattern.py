@@ -1,8 +1,8 @@
-"""An operator's regular expressions for address fields, none of which can hang a scan.
+"""Regular expressions for address fields. A pattern that could hang a scan is refused when it is read.
 
-Python's ``re`` tries the ways to match one after the other, and a pattern of a few characters can
-have more of them than a scan has time: ``(|||||||||){20}``. So the ways are counted beforehand, on a
-text as long as an address field can be, and a pattern with too many is refused when it is read.
+Python's ``re`` tries all ways to match, one after the other. Even a short pattern can have too many ways, for
+example ``(|||||||||){20}``. So this module counts the ways beforehand, for a text as long as the longest
+address field, and refuses a pattern with too many.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_LENGTH = 128
 MAX_STEPS = 10_000
 
 Ways = tuple[int, ...]
-"""In how many ways a part of a pattern can consume 0, 1, ... FIELD_LENGTH characters, at most."""
+"""In how many ways, at most, a part of a pattern can consume 0, 1, ... FIELD_LENGTH characters."""
 
 _NOTHING: Ways = (0,) * (FIELD_LENGTH + 1)
 _EMPTY: Ways = (1, *_NOTHING[1:])
@@ -38,16 +38,16 @@ _QUANTIFIER = re.compile(r"(?:(?P<sign>[*+?])|\{(?P<exact>\d+)\}|\{(?P<low>\d*),
 
 
 def compile_pattern(text: object) -> re.Pattern[str]:
-    """The pattern for ``re.match`` against one field of an address (at most FIELD_LENGTH characters).
+    """Compile a pattern for ``re.match`` against one field of an address (at most FIELD_LENGTH characters).
 
-    No match takes more than MAX_STEPS steps of ``re``'s. Raises ValueError with a reason for a
-    person: no text, no regular expression, too long, too many ways, or written in verbose mode.
+    No match takes ``re`` more than MAX_STEPS steps. Raises ValueError with a reason: the pattern is not text,
+    is not a regular expression, is too long, has too many ways, or uses the verbose mode.
     """
     if not isinstance(text, str) or len(text) > MAX_LENGTH:
         raise ValueError(f"{shown(text)} is no text of at most {MAX_LENGTH} characters")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # "[[" may mean more in some later Python
+            warnings.simplefilter("ignore", FutureWarning)  # "[[" may get another meaning in a later Python
             pattern = re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{shown(text)} is no regular expression: {error}") from None
@@ -58,7 +58,7 @@ def compile_pattern(text: object) -> re.Pattern[str]:
 
 
 class _Counter:
-    """Walks once over a pattern that ``re`` has accepted."""
+    """Counts the ways of a pattern that ``re`` has accepted, in one pass."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -119,10 +119,10 @@ class _Counter:
         return (_EMPTY if opening["look"] else ways), steps
 
     def _quantified(self, ways: Ways, steps: int) -> tuple[Ways, int]:
-        """The item just read with the quantifier behind it, if there is one.
+        """Apply the quantifier after the item just read, if there is one.
 
-        Beyond the rounds that it must make, ``re`` goes on only while characters are consumed, but
-        for one empty round at the end.
+        After the minimum number of rounds, ``re`` continues only while rounds consume characters. It makes
+        at most one empty round, at the end.
         """
         quantifier = _QUANTIFIER.match(self._text, self._at)
         if quantifier is None:
@@ -160,5 +160,5 @@ def _sum(*several: Ways) -> Ways:
 
 
 def _product(one: Ways, other: Ways) -> Ways:
-    """The ways of one after the other. Texts longer than a field are left out: nothing consumes them."""
+    """The ways of ``one`` followed by ``other``. Longer texts than a field do not occur and are left out."""
     return tuple(sum(one[i] * other[n - i] for i in range(n + 1)) for n in range(FIELD_LENGTH + 1))

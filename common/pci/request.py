@@ -1,4 +1,4 @@
-"""A PCI request: how many devices, and which would do."""
+"""A PCI request: how many devices, and of which kinds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from enum import StrEnum
 from portclaim.common.pci.errors import InvalidRequest
 
 MAX_COUNT = 256
-"""The most devices that one request may ask for: as many functions as fit on one PCI bus, and more than
-any guest has slots for. A slip of the keyboard must not hold up a fleet."""
+"""The most devices that one request may ask for: the number of functions of one PCI bus, and more than any
+guest has slots for. The limit catches typing errors."""
 
 
 class NumaPolicy(StrEnum):
@@ -23,7 +23,7 @@ class NumaPolicy(StrEnum):
 
 
 class GroupPolicy(StrEnum):
-    """May the devices of one claim share a port? ``isolate``: every VF from another PF (``group_policy``)."""
+    """May the devices of one claim share a port? ``isolate``: each is from another one (``group_policy``)."""
 
     NONE = "none"
     ISOLATE = "isolate"
@@ -34,7 +34,7 @@ class PciRequest:
     """``count`` devices, each of which satisfies at least one of the alternatives in ``spec``.
 
     An alternative maps ``vendor_id``, ``product_id``, ``dev_type`` and tag names to wanted values;
-    None wants the tag not to be there.
+    None: the device must not have the tag.
     """
 
     count: int
@@ -43,8 +43,8 @@ class PciRequest:
     numa_policy: NumaPolicy = NumaPolicy.LEGACY
 
     def __post_init__(self) -> None:
-        """Raises :class:`InvalidRequest` for a count out of range or no alternative at all."""
+        """Raises :class:`InvalidRequest` if the count is out of range or ``spec`` has no alternative."""
         if not 1 <= self.count <= MAX_COUNT:
-            raise InvalidRequest(f"{self.count} devices asked for; a request can have 1 to {MAX_COUNT}")
+            raise InvalidRequest(f"a request for {self.count} devices is invalid: ask for 1 to {MAX_COUNT}")
         if not self.spec:
-            raise InvalidRequest("no device would do: the request has no alternative in its spec")
+            raise InvalidRequest("the spec of the request is empty: give at least one alternative")

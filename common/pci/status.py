@@ -1,4 +1,4 @@
-"""The life of the devices of one host: what each change of a device does to its PF/VF tree (Nova's rules)."""
+"""The statuses of a host's devices. A change of one device also changes its PF or VFs (Nova's rules)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class TreeDevice(Generic[Key]):
-    """A device and its place: ``parent`` is its PF's key, for a VF. ``owner`` holds it."""
+    """A device. ``parent`` is the key of the PF, if the device is a VF. ``owner`` holds the device."""
 
     dev_type: DeviceType
     parent: Key | None = None
@@ -42,9 +42,9 @@ class TreeDevice(Generic[Key]):
 
 
 class DeviceTree(Generic[Key]):
-    """The devices of a host by key. An operation changes all that it must, or raises and changes nothing.
+    """The devices of a host by key. An operation makes all its changes, or raises and changes nothing.
 
-    A VF whose parent is not tracked, or was removed, stands alone.
+    A VF whose PF is not tracked, or was removed, has no effect on other devices.
     """
 
     def __init__(self, devices: Mapping[Key, TreeDevice[Key]]) -> None:
@@ -62,11 +62,11 @@ class DeviceTree(Generic[Key]):
         return self._status[key]
 
     def owner(self, key: Key) -> str | None:
-        """Who holds it; None if nobody does."""
+        """The owner that holds the device; None if nobody does."""
         return self._owner[key]
 
     def claim(self, key: Key, owner: str) -> None:
-        """Reserve a device: the VFs of a PF, or the PF of a VF, can then not be claimed."""
+        """Claim a device. Then the VFs of a claimed PF, or the PF of a claimed VF, cannot be claimed."""
         self._require(key, (DeviceStatus.AVAILABLE,))
         vfs, pf = self._vfs(key), self._pf(key)
         self._require_all(vfs, _UNHELD, key)
@@ -78,7 +78,7 @@ class DeviceTree(Generic[Key]):
         self._hold(key, DeviceStatus.CLAIMED, owner)
 
     def allocate(self, key: Key, owner: str) -> None:
-        """Attach a device that is free or claimed by ``owner``; its tree partners become unavailable."""
+        """Allocate a device that is free or claimed by ``owner``. Its PF or VFs become unavailable."""
         self._require(key, (DeviceStatus.AVAILABLE, DeviceStatus.CLAIMED))
         if self._status[key] is DeviceStatus.CLAIMED:
             self._require_owner(key, owner)
@@ -89,10 +89,10 @@ class DeviceTree(Generic[Key]):
         self._hold(key, DeviceStatus.ALLOCATED, owner)
 
     def free(self, key: Key, owner: str | None = None) -> frozenset[Key]:
-        """Give a device back; answers all that became available by it.
+        """Free a device. Answers all devices that became available.
 
-        A PF frees its VFs; a VF frees its PF when all of its other VFs are available. ``owner``
-        None asks nobody.
+        A PF frees its VFs too. A VF frees its PF too, if all other VFs of that PF are available. With
+        ``owner`` None, the owner is not checked.
         """
         self._require(key, HELD)
         if owner is not None:
@@ -108,7 +108,7 @@ class DeviceTree(Generic[Key]):
         return frozenset(freed)
 
     def remove(self, key: Key) -> None:
-        """The device left the host; only what nobody holds can be removed."""
+        """Remove a device that has left the host. Raises :class:`InvalidTransition` if somebody holds it."""
         self._require(key, _UNHELD)
         if self._owner[key] is not None:
             raise WrongOwner(f"{key} belongs to {self._owner[key]}")
@@ -130,13 +130,13 @@ class DeviceTree(Generic[Key]):
     def _require(self, key: Key, allowed: Collection[DeviceStatus]) -> None:
         if self._status[key] not in allowed:
             wanted = " or ".join(sorted(allowed))
-            raise InvalidTransition(f"{key} is {self._status[key]}; it would have to be {wanted}")
+            raise InvalidTransition(f"{key} is {self._status[key]}; this change needs it to be {wanted}")
 
     def _require_all(self, partners: Iterable[Key], allowed: Collection[DeviceStatus], key: Key) -> None:
         for partner in partners:
             if self._status[partner] not in allowed:
                 raise InvalidTransition(
-                    f"{key} is not free: {partner} of its tree is {self._status[partner]}"
+                    f"{key} is not free: {partner} of the same port is {self._status[partner]}"
                 )
 
     def _require_owner(self, key: Key, owner: str) -> None:

@@ -131,7 +131,7 @@ class ComputeAgent:
             self._running.close()
 
     def _read_device_spec(self) -> DeviceSpecs:
-        """Parse device_spec once, before the driver may have built the host."""
+        """Parse device_spec. A simulated host may not be built yet: then it has no PFs to look up."""
         is_there = (self._tree.root / PCI_DEVICES).is_dir()
         try:
             host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
@@ -167,7 +167,7 @@ class ComputeAgent:
 
     def _work(self, runner: StepRunner, job: Job) -> None:
         ending = runner.run(job)
-        # Before the kernel's event comes, so that the inventory before the answer shows the change.
+        # Do not wait for the kernel's event: the inventory that is sent before the answer shows the change.
         self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
         if ending is not None:
             self._reporter.answer(job.step, ending)

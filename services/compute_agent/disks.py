@@ -51,7 +51,7 @@ def _disks_of(tree: SysfsTree, address: PciAddress) -> Iterator[str]:
 
 
 def _components(tree: SysfsTree, link: str) -> set[str]:
-    """The directories on the way to where a link leads."""
+    """The names of the directories in the target of a link."""
     target = tree.target(link)
     return set() if target is None else set(target.split("/"))
 

@@ -55,7 +55,7 @@ class HandedOver:
 
     @property
     def port(self) -> PciAddress:
-        """The PF whose tree it belongs to, or the device itself."""
+        """The PF of a VF; for any other device, the device itself."""
         return self.parent or self.address
 
 
@@ -186,7 +186,7 @@ class Handover:
             sql.execute(
                 "INSERT OR REPLACE INTO handed_over VALUES (?, ?, ?, ?, ?, ?, ?)", (*texts, row.num_vfs)
             )
-            # VFs that wait to be restored end with the port.
+            # A PF that is handed over loses its VFs: none of these has to be restored.
             sql.execute(
                 "DELETE FROM handed_over WHERE parent_address = ? AND claim_id IS NULL", (str(address),)
             )

@@ -1,4 +1,4 @@
-"""May a device be handed over? Not if the host uses it, nor if its IOMMU group is not viable without it."""
+"""May a device be handed over? It may if the host does not use it and its IOMMU group is viable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from portclaim.services.compute_agent.kernel import VFIO
 from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 _BRIDGE = "0x06"
-_HARMLESS = frozenset({None, VFIO, "pci-stub"})  # kernel docs, VFIO: what leaves a group viable
+_HARMLESS = frozenset({None, VFIO, "pci-stub"})  # drivers that leave a group viable (kernel docs, VFIO)
 
 
 def group_members(tree: SysfsTree, address: PciAddress) -> set[PciAddress]:

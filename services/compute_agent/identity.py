@@ -1,4 +1,4 @@
-"""The identity of an agent: a UUID that survives restarts, and a lock against a second agent with it."""
+"""The identity of an agent: a UUID that survives restarts, and a lock against a second agent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILE = "agent_id"
 class Identity:
     """The agent of one host name on this machine, whose directory is ``<state_path>/<host>``.
 
-    The lock is the kernel's (``flock``), so that no crash leaves one behind.
+    The kernel holds the lock (``flock``) and releases it when the agent crashes.
     """
 
     def __init__(self, state_path: Path, host: str) -> None:

@@ -134,7 +134,7 @@ class Kernel:
             helper.kill()  # takes effect when the kernel answers; nothing waits for that
             with self._lock:
                 self._waiting[address] = helper, path
-            LOG.error("the kernel does not answer: %s to %s", text, path)  # noqa: TRY400 - nothing failed here
+            LOG.error("the kernel has not answered the write of %s to %s", text, path)  # noqa: TRY400 - nothing failed here
             raise KernelBlocked(
                 f"{address} is blocked: the kernel has not answered a write to {path} "
                 f"in {self._timeout:g} s: look for a guest that still has it or one of its VFs"

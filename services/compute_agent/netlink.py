@@ -23,7 +23,7 @@ _BUFFER = 1 << 18
 
 
 def default_route_interfaces() -> frozenset[int]:
-    """The indexes of all interfaces that a default route leaves by, of any table and protocol.
+    """The indexes of all interfaces of default routes, in any table and of any protocol.
 
     Raises OSError where the kernel does not answer.
     """
@@ -32,7 +32,7 @@ def default_route_interfaces() -> frozenset[int]:
 
 
 def permanent_addresses() -> Mapping[str, str]:
-    """The MACs that cards were made with, by the names of their interfaces (kernels before 5.6 tell none).
+    """The permanent MACs of cards by interface name. Kernels before 5.6 do not show them.
 
     Raises OSError where the kernel does not answer.
     """
@@ -42,9 +42,9 @@ def permanent_addresses() -> Mapping[str, str]:
 
 
 def _dump(request: int, answer: int, question: bytes) -> list[bytes]:
-    """The whole of a table, as it was at one moment."""
+    """A whole table, as it was at one moment."""
     while (found := _try_to_dump(request, answer, question)) is None:
-        pass  # it changed while it was told: ask again
+        pass  # the table changed while the kernel sent it: ask again
     return found
 
 
@@ -77,7 +77,7 @@ def _mac(link: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _leaves_by(route: bytes) -> Iterator[int]:
-    """The interfaces of a route, none for one that is no default."""
+    """The interfaces of a default route; none for any other route."""
     _, dst_len, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(route)
     if dst_len or kind != _UNICAST:
         return

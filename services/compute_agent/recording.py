@@ -26,7 +26,7 @@ _ATTRIBUTES = (
     "reset_method",
 )
 _LINK = re.compile(r"driver|iommu_group|physfn|virtfn\d+")
-_NAMED_BY_MAC = re.compile(r"enx[0-9a-f]{12}")  # systemd's predictable names, where it knows no better
+_NAMED_BY_MAC = re.compile(r"enx[0-9a-f]{12}")  # a predictable name of systemd that contains the MAC
 _NODES, _CPUS = "devices/system/node", "devices/system/cpu"
 
 
@@ -51,7 +51,7 @@ class Recording:
         return cls(**content)
 
     def replay(self, root: Path) -> None:
-        """Build the tree at ``root``, where nothing of it may be yet."""
+        """Build the tree below ``root``. None of its files may exist yet."""
         for path, text in self.files.items():
             _make_room(root / path).write_text(f"{text}\n")
         for path, encoded in self.binaries.items():
@@ -64,7 +64,7 @@ def record(tree: SysfsTree, *, identifying: bool = False) -> Recording:
     """Read all PCI functions, bridges too, and the NUMA cells.
 
     Serial numbers and MACs are left out unless ``identifying``; so is a MAC in an interface's name.
-    ``sriov_numvfs`` is not read, for the reason that the scanner has.
+    ``sriov_numvfs`` is not read: see :class:`~.scanner.Scanner`.
     """
     found = Recording()
     for name in sorted(tree.names(PCI_DEVICES) or ()):
@@ -81,7 +81,7 @@ def _record_function(tree: SysfsTree, found: Recording, name: str, identifying: 
     try:
         target = (tree.root / link).readlink()
     except OSError:
-        return  # went away since the names were read
+        return  # the device disappeared after the names were read
     found.links[link] = str(target)
     place = os.path.normpath(f"{PCI_DEVICES}/{target}")
     _copy(tree, found, place, *_ATTRIBUTES)

@@ -47,10 +47,10 @@ class Reporter(threading.Thread):
     """Reports every ``interval`` seconds, and at once when woken or given an answer.
 
     An answer is sent after an inventory that was taken after the step's end. So the conductor knows the VFs
-    of a port before it hears that the port is back. While the conductor does not answer, rounds are repeated
-    and no answer is lost.
+    of a port before it hears that the port is restored. While the conductor does not answer, rounds are
+    repeated and no answer is lost.
 
-    The first round begins with a repair. A repair also comes every ``REPAIR_INTERVAL`` seconds, and when the
+    The first round begins with a repair. A repair also runs every ``REPAIR_INTERVAL`` seconds, and when the
     conductor asks for a full inventory or refuses a successful attach. ``take_inventory`` scans the host.
     ``own`` is called with True when the conductor accepts this agent as the host's, and with False when it
     accepts another agent.
@@ -99,7 +99,7 @@ class Reporter(threading.Thread):
             self.join(LAST_REPORT)
 
     def run(self) -> None:
-        """Rounds until the end. An error in one round does not prevent the next."""
+        """Repeat rounds until :meth:`end`. An error in one round does not prevent the next."""
         told = True
         while not self._ending.is_set():
             self._woken.clear()

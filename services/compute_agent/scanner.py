@@ -27,10 +27,7 @@ class ScanError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The devices of a host, in order of address.
-
-    ``problems``: those that are not usable now, with the reason.
-    """
+    """The devices of a host, in order of address. ``problems``: why some of them are not usable now."""
 
     devices: tuple[PciDevice, ...]
     problems: Mapping[PciAddress, str] = field(default_factory=dict)
@@ -59,8 +56,8 @@ class Scanner:
     """Reads one tree, completely or only what has changed. It reads VPD only once, because that is slow.
 
     The type is decided as Nova's libvirt driver does: a VF has ``physfn``; a PF has VFs or a
-    ``sriov_totalvfs`` above 0. ``sriov_numvfs`` is never read: the kernel takes the device's lock for it, so
-    a reader hangs while a blocked unbind holds that lock. The ``virtfn*`` links give the same without a lock.
+    ``sriov_totalvfs`` above 0. ``sriov_numvfs`` is never read: its reader hangs while a blocked unbind holds
+    the device's lock. The ``virtfn*`` links give the same without a lock.
     """
 
     def __init__(self, tree: SysfsTree, macs: Callable[[], Mapping[str, str]] | None = None) -> None:
@@ -75,7 +72,7 @@ class Scanner:
         """Read all functions except bridges.
 
         If a function came, went or was only half linked during a pass, the pass is repeated. If the next pass
-        finds the same, this is the state of the host, and what is inconsistent is in ``problems``. Raises
+        finds the same, this is the state of the host, and ``problems`` has the inconsistent devices. Raises
         :class:`ScanError`.
         """
         before: tuple[Scan, frozenset[str]] | None = None
@@ -96,9 +93,9 @@ class Scanner:
     def rescan(self, changed: Collection[PciAddress]) -> Scan:
         """What :meth:`scan` would find if only ``changed`` devices have changed since the last scan.
 
-        It reads these again, their tree partners and new devices. While the tree changes, it reads again what
-        came meanwhile or is inconsistent, and in the end everything. Later changes have events of their own.
-        Raises :class:`ScanError`.
+        It reads these again, their PFs and VFs, and new devices. While the tree changes, it reads new and
+        inconsistent devices again, and after ``ATTEMPTS`` passes everything. Later changes send events of
+        their own. Raises :class:`ScanError`.
         """
         last = self._last
         if last is None:
@@ -156,7 +153,7 @@ class Scanner:
                 continue
             functions[address], read[name] = function, address
             parent = function.device.parent
-            if parent is not None and str(parent) in known:  # of a new VF: it lists one more now
+            if parent is not None and str(parent) in known:  # a PF with a new VF: read it again
                 del known[str(parent)]
                 unread.append(str(parent))
         moved = set(self._tree.names(PCI_DEVICES) or ()) != set(names)
@@ -247,7 +244,7 @@ class Scanner:
         return kept or self._macs().get(netdev)
 
     def _serial(self, address: PciAddress, path: str) -> str | None:
-        """Read once per device, because the kernel reads VPD in steps of four bytes and polls the card."""
+        """The card's serial number. It is read once per device, because reading VPD from the card is slow."""
         key = address, self._tree.identity(path)
         if key not in self._serials:
             vpd = self._tree.binary(path + "vpd")
@@ -288,7 +285,7 @@ def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
             problems[address] = f"PF {device.parent} does not list this VF"
         strays = {vf for vf in function.vfs if vf not in functions or functions[vf].device.parent != address}
         if strays:
-            problems[address] = f"this PF lists VFs that are none of its own: {_list(strays)}"
+            problems[address] = f"this PF lists VFs that do not exist or do not link back: {_list(strays)}"
         devices.append(device)
     return Scan(tuple(devices), problems)
 

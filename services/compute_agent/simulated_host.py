@@ -1,4 +1,4 @@
-"""Simulated hosts as they come from a factory: so many ports, VFs, accelerators and NUMA nodes."""
+"""Build simulated hosts with given numbers of ports, VFs, accelerators and NUMA nodes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from portclaim.services.compute_agent.simulation import (
 
 @dataclass(frozen=True, slots=True)
 class HostShape:
-    """What a simulated host has. Ports and accelerators go round the NUMA nodes; one socket per node.
+    """What a simulated host has. Each NUMA node has one socket; the nodes get ports and accelerators in turn.
 
-    ``num_vfs`` of the ``vfs_per_port`` VFs that each port can have are switched on; None is all.
+    A port can have ``vfs_per_port`` VFs. At first it has ``num_vfs`` of them; None: all.
     """
 
     ports: int = 2
@@ -36,11 +36,11 @@ class HostShape:
 def build_host(root: Path, shape: HostShape, name: str) -> SimulatedTree:
     """Build the tree at ``root``, wholly or not at all: a killed build leaves only ``<root>.partial``.
 
-    Raises FileExistsError if ``root`` is there, ValueError if the shape needs more buses than a
+    Raises FileExistsError if ``root`` exists, ValueError if the shape needs more buses than a
     PCI domain has.
     """
     if root.exists():
-        raise FileExistsError(f"{root} is there already")
+        raise FileExistsError(f"{root} already exists")
     partial = root.with_name(f"{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     tree = SimulatedTree.create(partial, name)
@@ -57,7 +57,7 @@ def build_host(root: Path, shape: HostShape, name: str) -> SimulatedTree:
 
 
 class _RootComplex:
-    """The PCI buses of one NUMA node: a root port for each card, bus numbers dealt out in order."""
+    """The PCI buses of one NUMA node: a root port for each card, with bus numbers in ascending order."""
 
     def __init__(self, tree: SimulatedTree, shape: HostShape, node: int) -> None:
         self._tree, self._shape, self._node = tree, shape, node

@@ -20,7 +20,7 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent.routing import vf_addresses
 from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
-MARKER = "simulation.json"  # says that this tree is simulated; holds the host's name and driver table
+MARKER = "simulation.json"  # marks a simulated tree; has the host's name and driver table
 
 
 class NotSimulated(RuntimeError):
@@ -53,18 +53,18 @@ VF_OFFSET, VF_STRIDE = 128, 2  # as on Intel's 82576: VF addresses are not conti
 
 
 class SimulatedTree:
-    """One simulated host. Each change keeps the order of the kernel's, so a scan may meet it half done.
+    """One simulated host. Each change is made in the kernel's order, so a scan may find it half done.
 
-    Callers must not change one PF's tree from two threads at a time, as the kernel's own device
-    lock would not let them.
+    Two threads must not change one PF's tree at the same time. A real kernel prevents that with its device
+    lock.
     """
 
     def __init__(self, root: Path) -> None:
-        """Open a tree. Raises :class:`NotSimulated` if it is none of ours."""
+        """Open a tree. Raises :class:`NotSimulated` if it is not a simulated one."""
         try:
             about = json.loads((root / MARKER).read_text())
         except FileNotFoundError:
-            raise NotSimulated(f"{root} is no simulated tree: it has no {MARKER}") from None
+            raise NotSimulated(f"{root} is not a simulated tree: it has no {MARKER}") from None
         self.root = root
         self.name: str = about["name"]
         self._drivers: dict[str, str] = about["drivers"]
@@ -72,7 +72,7 @@ class SimulatedTree:
 
     @classmethod
     def create(cls, root: Path, name: str) -> SimulatedTree:
-        """Make an empty tree of this host name. Raises FileExistsError where there is anything."""
+        """Make an empty tree for this host name. Raises FileExistsError if ``root`` exists."""
         root.mkdir(parents=True)
         (root / PCI_DEVICES).mkdir(parents=True)
         drivers = {model.ids: model.driver for model in MODELS}
@@ -89,9 +89,9 @@ class SimulatedTree:
     def add_function(
         self, path: Path, address: PciAddress, model: Model, numa_node: int = -1, **more: str
     ) -> Path:
-        """Plug a function in below ``path`` (its bridge's place in ``devices``) and probe it.
+        """Add a function below ``path`` (the directory of its bridge in ``devices``) and bind its driver.
 
-        ``more`` are further attributes by their file names. Returns the function's own place.
+        ``more`` are further attributes by file name. Returns the directory of the function.
         """
         place = self._plug(path / str(address), address, model, numa_node, more)
         self.bind(address, self._drivers.get(model.ids))
@@ -122,8 +122,8 @@ class SimulatedTree:
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         """Write ``sriov_numvfs``.
 
-        Raises the kernel's own OSErrors: EBUSY from n to m, ERANGE above ``sriov_totalvfs``, ENOENT
-        without a driver that makes VFs.
+        Raises OSErrors as the kernel does: EBUSY if the port has VFs and ``count`` is not 0, ERANGE above
+        ``sriov_totalvfs``, ENOENT without a driver that makes VFs.
         """
         place = self._place(pf)
         attributes = SysfsTree(self.root / place)
@@ -158,7 +158,7 @@ class SimulatedTree:
     def bind(self, address: PciAddress, driver: str | None) -> None:
         """Unbind the function and bind it to another driver; None leaves it without.
 
-        A PF's own driver takes the VFs with it and a netdev is there only under such a driver.
+        A PF that changes its driver loses its VFs. Only a PF on its own driver has a network interface.
         """
         place = self._place(address)
         if self._tree.link(str(place / "driver")) != driver:
@@ -177,7 +177,7 @@ class SimulatedTree:
             self._write(place / "net" / netdev, address=mac, addr_assign_type="0", dev_port="0")
 
     def own_driver(self, address: PciAddress) -> str | None:
-        """The driver that would take this function if nobody said otherwise."""
+        """The driver that takes this function by default."""
         place = self._place(address)
         vendor, product = (self._tree.text(str(place / name)) or "" for name in ("vendor", "device"))
         return self._drivers.get(f"{vendor.removeprefix('0x')}:{product.removeprefix('0x')}")
@@ -231,7 +231,7 @@ class SimulatedTree:
 
 
 def _iommu_group(address: PciAddress) -> int:
-    """A number of its own for each function, as where the fabric isolates them all."""
+    """Each function has its own IOMMU group, as on a host that isolates all functions."""
     return address.domain << 16 | address.bus << 8 | address.slot << 3 | address.function
 
 

@@ -62,7 +62,7 @@ class StepRunner:
         return Ending("done")
 
     def _attach(self, step: Step) -> None:
-        """Attach all devices or none: on a failure, detach the others before it is reported."""
+        """Attach all devices or none: on a failure, detach all of them before it is reported."""
         try:
             self._attach_all(step)
         except BaseException:
@@ -109,7 +109,7 @@ class StepRunner:
                 )
 
     def _detach(self, step: Step) -> None:
-        """Detach every device that can be detached, also when one of them cannot."""
+        """Detach all devices. If one fails, the others are still detached."""
         reasons = []
         for device in step.devices:
             try:

@@ -24,18 +24,18 @@ class LocalStore:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, one at a time."""
+        """One transaction at a time. All of its changes take effect, or none."""
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # a full disk, say, has rolled back already
+                if self._connection.in_transaction:  # a full disk, for example, has rolled it back already
                     self._connection.execute("ROLLBACK")
                 raise
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         with self._lock:
             self._connection.close()

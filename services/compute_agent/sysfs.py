@@ -1,7 +1,7 @@
-"""A sysfs tree as text, links and names: the only place where the agent reads the kernel's files.
+"""Read the text, links and names of a sysfs tree.
 
-The root is a parameter, so that a tree made by a test, recorded on another machine or simulated is
-read by the very code that reads ``/sys``.
+The root is a parameter. So the same code reads ``/sys``, a tree made by a test, a tree recorded on another
+machine and a simulated tree.
 """
 # ruff: noqa: PTH115, PTH116, PTH208 - a host has thousands of files and pathlib takes three times as long
 
@@ -14,17 +14,17 @@ from pathlib import Path
 PCI_DEVICES = "bus/pci/devices"
 KERNELS_OWN = Path("/sys")
 
-# A function that is unplugged under a reader shows as one of these.
+# Reading a function that was just unplugged fails with one of these.
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
 _ATTRIBUTE_SIZE = 4096  # the kernel gives a text attribute one page at most
 _BINARY_SIZE = 32768  # VPD's own limit: its address has 15 bits (PCI specification)
 
 
 class SysfsTree:
-    """Reads below ``root``; every method answers None for what is not, or no longer, there.
+    """Reads below ``root``. Every method answers None for a file that does not exist, or no longer exists.
 
-    Any other trouble (no file descriptors left, say) is raised as the OSError it is: taking it for
-    an absence would make the devices of a host vanish.
+    Any other OSError (for example, no file descriptors left) is raised: if it counted as absence, the devices
+    of a host would vanish.
     """
 
     def __init__(self, root: Path | str = "/sys") -> None:
@@ -45,7 +45,7 @@ class SysfsTree:
         return None if data is None else data.decode("ascii", "replace").strip()
 
     def number(self, path: str) -> int | None:
-        """An attribute that is a number, decimal or ``0x...``; None too for one that is none."""
+        """An attribute that is a number, decimal or ``0x...``; None also if it is not a number."""
         text = self.text(path)
         if text is None:
             return None
@@ -55,7 +55,7 @@ class SysfsTree:
             return None
 
     def binary(self, path: str) -> bytes | None:
-        """A binary attribute; None too where the device or the kernel refuses to give it."""
+        """A binary attribute; None also if the device or the kernel refuses to show it."""
         try:
             return self._read(path, _BINARY_SIZE)
         except OSError as error:
@@ -69,7 +69,7 @@ class SysfsTree:
         return None if target is None else target.rpartition("/")[2]
 
     def target(self, path: str) -> str | None:
-        """A link's target as it is written there."""
+        """The target of a link, as the link has it."""
         try:
             return os.readlink(self._prefix + path)
         except OSError as error:
@@ -77,7 +77,7 @@ class SysfsTree:
             return None
 
     def identity(self, path: str) -> int | None:
-        """A number that a directory keeps as long as it lives: a device plugged anew has another."""
+        """A number that identifies a directory while it exists. A device plugged in again has another."""
         try:
             return os.stat(self._prefix + path).st_ino
         except OSError as error:

@@ -1,6 +1,6 @@
 """Write one attribute of sysfs and exit with 0 or the kernel's errno: a program for :mod:`.kernel`.
 
-A process of its own, because such a write can wait in the kernel for as long as a guest likes.
+It runs as a separate process, because a guest can block such a write in the kernel without limit.
 """
 
 import os

@@ -7,13 +7,12 @@ is one:
    as many suitable devices as it asks for. :mod:`.subsets` keeps that surplus for all 2^R subsets in one
    integer.
 2. A port is given whole or in VFs, never both, so each port adds one of two supplies. To choose for all ports
-is
-   hard in general (it contains exact cover). :mod:`.port_modes` groups ports that are alike.
+   is hard in general (it contains exact cover). :mod:`.port_modes` groups ports that are alike.
 3. :mod:`.search` tries all choices at once, as bits. Each subset that falls short removes all choices that
-make
-   it fall short. What a failed search learns is kept as a nogood, as in constraint programming.
-4. Where there are too many kinds of ports, Lagrangian relaxation (:mod:`.lagrangian`) bounds the search. 5.
-:mod:`.assignment` then takes device by device what each request prefers, while the rest can still be served.
+   make it fall short. What a failed search learns is kept as a nogood, as in constraint programming.
+4. Where there are too many kinds of ports, Lagrangian relaxation (:mod:`.lagrangian`) bounds the search.
+5. :mod:`.assignment` then takes for each request the devices that it prefers, one by one, as long as the
+   other requests can still be served.
 """
 
 from portclaim.common.pci.matching.assignment import FreeDevice, assign

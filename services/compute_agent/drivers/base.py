@@ -64,7 +64,7 @@ class HypervisorDriver(ABC):
 
     @abstractmethod
     def attachments(self) -> Sequence[Attachment]:
-        """The devices that guests have now, whoever attached them."""
+        """The devices that guests have now, including those that Portclaim did not attach."""
 
     def handed_over(self) -> Sequence[Attachment]:
         """The devices that were handed over for a claim, whether or not the guest has them now."""
@@ -93,7 +93,7 @@ class HypervisorDriver(ABC):
 
 
 def load_driver(name: str, conf: cfg.ConfigOpts, state_path: Path) -> HypervisorDriver:
-    """The driver of this name. Raises :class:`InvalidConfiguration`, also if the driver does."""
+    """Load a driver by name. Raises :class:`InvalidConfiguration` if it is missing or raises that itself."""
     try:
         found: DriverManager[HypervisorDriver] = DriverManager(
             NAMESPACE, name, on_missing_entrypoints_callback=None

@@ -17,9 +17,9 @@ class NoAnswer(DriverError):
 
 
 class Deadline:
-    """Runs each question in a thread of its own, which is abandoned after ``timeout`` seconds.
+    """Runs each question in its own thread, and abandons the thread after ``timeout`` seconds.
 
-    ``whom`` names in messages who is asked.
+    ``whom`` is who is asked, for messages.
     """
 
     def __init__(self, whom: str, timeout: float) -> None:
@@ -51,7 +51,7 @@ class Deadline:
         try:
             return answer.result(self._timeout)
         except TimeoutError:
-            if answer.done():  # it is the question's own
+            if answer.done():  # the question itself raised it
                 return answer.result()
             raise NoAnswer(f"{self._whom} did not answer in {self._timeout:g} s") from None
 

@@ -44,7 +44,7 @@ class Hostdev:
 
 def hostdevs(domain_xml: str) -> Iterator[Hostdev]:
     """The PCI devices of a domain, ``<interface type='hostdev'>`` included."""
-    devices = ET.fromstring(domain_xml).find("devices")  # noqa: S314 - libvirtd's own word
+    devices = ET.fromstring(domain_xml).find("devices")  # noqa: S314 - libvirtd is trusted
     for element in devices if devices is not None else ():
         is_interface = element.tag == "interface" and element.get("type") == "hostdev"
         if not is_interface and (element.tag, element.get("type")) != ("hostdev", "pci"):

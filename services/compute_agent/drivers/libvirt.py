@@ -80,7 +80,7 @@ class LibvirtDriver(RealHostDriver):
 
         Raises DriverError without libvirtd.
         """
-        libvirt.registerErrorHandler(_say_nothing, None)  # it would also print every error that is raised
+        libvirt.registerErrorHandler(_say_nothing, None)  # libvirt would also print each error that it raises
         self._libvirtd.ask(self._connection)
         super().start()
 
@@ -159,7 +159,7 @@ class LibvirtDriver(RealHostDriver):
             try:
                 domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
             except libvirt.libvirtError as error:
-                # It was asked before and has not answered yet: only its answer counts.
+                # The guest was asked before and has not released the device yet: _unplug() waits for that.
                 LOG.info("%s: %s", hostdev.address, error)
 
     def _check_holders(self, step: Step, device: StepDevice) -> None:

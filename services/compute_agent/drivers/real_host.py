@@ -27,7 +27,7 @@ OPTIONS = [
         "and nothing more is written to it until the kernel answers.",
     ),
     cfg.FloatOpt(
-        "home_timeout",
+        "restore_timeout",
         default=30.0,
         min=1.0,
         help="Seconds until a device must show its driver, and a port its VFs, after the write that asks "
@@ -48,7 +48,7 @@ def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
 
 
 class RealHostDriver(HypervisorDriver):
-    """Knows which devices were handed over, and restores them. Its subclasses know the guests."""
+    """Hands devices over and restores them. The subclasses say which guest has which device."""
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
         super().__init__(conf, state_path)
@@ -64,7 +64,7 @@ class RealHostDriver(HypervisorDriver):
             scanner,
             conf.pci.device_spec,
             None if options.hook is None else Hook(Path(options.hook), options.hook_timeout),
-            options.home_timeout,
+            options.restore_timeout,
             wait_until,
         )
         self.handover = Handover(tree, scanner, self.kernel, restorer)

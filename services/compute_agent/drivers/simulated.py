@@ -37,9 +37,9 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attachments (        -- what guests have
     address TEXT PRIMARY KEY, parent_address TEXT, claim_id TEXT, instance_id TEXT NOT NULL,
     num_vfs INTEGER NOT NULL);                  -- how many VFs the host had on it before
-CREATE TABLE IF NOT EXISTS restorer (         -- taken from a guest, not yet the host's again
+CREATE TABLE IF NOT EXISTS restoring (        -- released by a guest, not restored yet
     address TEXT PRIMARY KEY, num_vfs INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS effects (            -- every change there ever was, in order
+CREATE TABLE IF NOT EXISTS effects (            -- all changes, in order
     id INTEGER PRIMARY KEY, claim_id TEXT NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL,
     instance_id TEXT NOT NULL, address TEXT NOT NULL,
     happened_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')));
@@ -54,8 +54,8 @@ def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
 class SimulatedDriver(HypervisorDriver):
     """Keeps in ``hypervisor.sqlite`` which instance has which device, and every effect (table ``effects``).
 
-    It changes the record first, then the tree: at once, or after a crash.
-    ``faults.json`` beside it makes calls slow or fail; see :class:`~.faults.Fault`.
+    It changes the record first, then the tree. After a crash, the next start changes the tree.
+    ``faults.json`` in the same directory makes calls slow or fail; see :class:`~.faults.Fault`.
     """
 
     _record: LocalStore
@@ -76,7 +76,7 @@ class SimulatedDriver(HypervisorDriver):
         self._record = LocalStore(self.state_path / RECORD, _SCHEMA)
         with self._record.transaction() as sql:
             attached = sql.execute("SELECT address FROM attachments ORDER BY address").fetchall()
-            returning = sql.execute("SELECT address FROM restorer ORDER BY address").fetchall()
+            returning = sql.execute("SELECT address FROM restoring ORDER BY address").fetchall()
         for move, rows in ((self._give, attached), (self._take_back, returning)):
             for row in rows:
                 try:
@@ -112,10 +112,10 @@ class SimulatedDriver(HypervisorDriver):
                 {"address": device.address, "parent": device.parent_address},
             ).fetchall()
             if not holders:
-                before = sql.execute("SELECT num_vfs FROM restorer WHERE address = ?", (device.address,))
+                before = sql.execute("SELECT num_vfs FROM restoring WHERE address = ?", (device.address,))
                 row = before.fetchone()
                 num_vfs = row["num_vfs"] if row else tree.num_vfs(PciAddress.parse(device.address))
-                sql.execute("DELETE FROM restorer WHERE address = ?", (device.address,))
+                sql.execute("DELETE FROM restoring WHERE address = ?", (device.address,))
                 sql.execute(
                     "INSERT INTO attachments VALUES (?, ?, ?, ?, ?)",
                     (
@@ -138,7 +138,7 @@ class SimulatedDriver(HypervisorDriver):
         ours = device.address, str(step.claim_id)
         with self._record.transaction() as sql:
             moved = sql.execute(
-                "INSERT INTO restorer SELECT address, num_vfs FROM attachments"
+                "INSERT INTO restoring SELECT address, num_vfs FROM attachments"
                 " WHERE address = ? AND claim_id = ?",
                 ours,
             )
@@ -155,7 +155,7 @@ class SimulatedDriver(HypervisorDriver):
 
     def _take_back(self, address: str) -> None:
         with self._record.transaction() as sql:
-            row = sql.execute("SELECT num_vfs FROM restorer WHERE address = ?", (address,)).fetchone()
+            row = sql.execute("SELECT num_vfs FROM restoring WHERE address = ?", (address,)).fetchone()
         if row is None:
             return
         tree, function = self._open(), PciAddress.parse(address)
@@ -166,7 +166,7 @@ class SimulatedDriver(HypervisorDriver):
         except OSError as error:
             raise DriverError(f"{address} was not restored: {error}") from error
         with self._record.transaction() as sql:
-            sql.execute("DELETE FROM restorer WHERE address = ?", (address,))
+            sql.execute("DELETE FROM restoring WHERE address = ?", (address,))
 
     def _open(self) -> SimulatedTree:
         try:

@@ -1,4 +1,4 @@
-"""A device leaves only if it may, and comes home as it was."""
+"""A device is handed over only if it may leave the host, and it is restored as it was."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def kernel(host: SimulatedTree) -> SimulatedKernel:
 
 @pytest.fixture
 def build(host: SimulatedTree, scanner: Scanner, kernel: SimulatedKernel, state_path: Path) -> Build:
-    """What the handover is when an agent starts, or was killed and started again."""
+    """Makes the Handover of an agent that has just started, for the first time or after it was killed."""
 
     def build(device_spec: list[str] | None = None, hook: Hook | None = None) -> Handover:
         restorer = Restorer(kernel, scanner, device_spec or [], hook, 1.0, at_once)
@@ -57,20 +57,20 @@ def driver_of(scanner: Scanner, address: PciAddress) -> str | None:
     return None if device is None else device.driver
 
 
-class TestLeaving:
+class TestHandOver:
     def test_a_vf_is_bound_to_vfio_and_reset(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
         handover.hand_over(make_step("attach", str(VF)), VF)
         assert kernel.calls == [f"bind_to_vfio {VF}", f"reset {VF}"]
 
-    def test_a_port_lets_its_vfs_go_first_as_not_every_driver_takes_them_with_it(
+    def test_a_pf_loses_its_vfs_first_because_not_every_driver_removes_them(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
         handover.hand_over(make_step("attach", str(PF)), PF)
         assert kernel.calls == [f"set_num_vfs 0 {PF}", f"bind_to_vfio {PF}", f"reset {PF}"]
 
-    def test_the_same_step_again_neither_binds_nor_resets_what_a_guest_has_open(
+    def test_a_repeated_step_does_not_touch_a_device_that_a_guest_has_open(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
         step = make_step("attach", str(VF))
@@ -80,7 +80,7 @@ class TestLeaving:
         handover.hand_over(step, VF)
         assert kernel.calls == []
 
-    def test_the_same_instance_takes_a_whole_group(
+    def test_one_instance_can_get_all_devices_of_an_iommu_group(
         self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
     ) -> None:
         share_group(host, VF, VF2)
@@ -88,12 +88,12 @@ class TestLeaving:
         assert [driver_of(scanner, each) for each in (VF, VF2)] == ["vfio-pci", "vfio-pci"]
 
 
-class TestMustNotLeave:
+class TestRefusedHandOver:
     @pytest.fixture
     def refused(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> Callable[[PciAddress, str], None]:
-        """Checks that a device stays, and that nothing was done about it nor written down."""
+        """Checks that a hand-over is refused, and that the agent did nothing and recorded nothing."""
 
         def refused(address: PciAddress, why: str) -> None:
             kernel.calls.clear()
@@ -105,20 +105,20 @@ class TestMustNotLeave:
 
         return refused
 
-    def test_what_another_claim_has(
+    def test_a_device_of_another_claim_is_refused(
         self, handover: Handover, make_step: MakeStep, refused: Callable[[PciAddress, str], None]
     ) -> None:
         step = make_step("attach", str(VF))
         handover.hand_over(step, VF)
         refused(VF, f"{VF} is already in instance {step.instance_id}")
 
-    def test_a_port_one_of_whose_vfs_is_away(
+    def test_a_pf_is_refused_while_a_guest_has_one_of_its_vfs(
         self, handover: Handover, make_step: MakeStep, refused: Callable[[PciAddress, str], None]
     ) -> None:
         handover.hand_over(make_step("attach", str(VF)), VF)
         refused(PF, f"{VF} is already in instance")
 
-    def test_what_a_process_has_open_that_is_no_instance(
+    def test_a_device_that_a_process_of_the_host_has_open_is_refused(
         self, kernel: SimulatedKernel, refused: Callable[[PciAddress, str], None]
     ) -> None:
         kernel.opened.add(VF)
@@ -126,7 +126,7 @@ class TestMustNotLeave:
         refused(PF, f"{VF} is open in a process")
 
     @pytest.mark.parametrize("whose", [PF, VF])
-    def test_what_a_bridge_stands_on_be_it_by_a_vf(
+    def test_a_pf_is_refused_while_a_bridge_uses_it_or_one_of_its_vfs(
         self, host: SimulatedTree, refused: Callable[[PciAddress, str], None], whose: PciAddress
     ) -> None:
         net = place(host, whose) / "net/eth9"
@@ -134,7 +134,7 @@ class TestMustNotLeave:
         (net / "upper_br0").symlink_to("/nowhere/br0")
         refused(PF, f"{whose} is used by this host: br0 is built on eth9")
 
-    def test_what_has_the_default_route(
+    def test_a_pf_with_the_default_route_is_refused(
         self,
         host: SimulatedTree,
         refused: Callable[[PciAddress, str], None],
@@ -146,13 +146,13 @@ class TestMustNotLeave:
         )
         refused(PF, "enp1s0f0 has the default route")
 
-    def test_what_shares_its_group_with_a_device_of_the_host(
+    def test_a_device_that_shares_its_iommu_group_with_the_host_is_refused(
         self, host: SimulatedTree, refused: Callable[[PciAddress, str], None]
     ) -> None:
         share_group(host, VF, VF2)
         refused(VF, f"{VF} shares its IOMMU group with {VF2}, which this host uses with driver iavf")
 
-    def test_what_shares_its_group_with_a_device_of_another_instance(
+    def test_a_device_that_shares_its_iommu_group_with_another_instance_is_refused(
         self,
         host: SimulatedTree,
         handover: Handover,
@@ -163,15 +163,15 @@ class TestMustNotLeave:
         share_group(host, VF, VF2)
         refused(VF, "which is in another instance")
 
-    def test_what_no_iommu_isolates(
+    def test_a_device_without_an_iommu_group_is_refused(
         self, host: SimulatedTree, refused: Callable[[PciAddress, str], None]
     ) -> None:
         (place(host, VF) / "iommu_group").unlink()
         refused(VF, f"{VF} is in no IOMMU group")
 
 
-class TestComingHome:
-    def test_a_port_has_its_driver_and_as_many_vfs_as_before(
+class TestRestore:
+    def test_a_restored_pf_has_its_driver_and_as_many_vfs_as_before(
         self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
     ) -> None:
         host.set_num_vfs(PF, 0)
@@ -182,7 +182,7 @@ class TestComingHome:
         assert scanner.scan() == before
         assert handover.handed_over() == []
 
-    def test_a_port_has_the_vfs_that_device_spec_asks_for(
+    def test_a_restored_pf_has_as_many_vfs_as_device_spec_asks_for(
         self, build: Build, scanner: Scanner, make_step: MakeStep
     ) -> None:
         handover = build([json.dumps({"address": str(PF), "num_vfs": 2})])
@@ -190,7 +190,7 @@ class TestComingHome:
         handover.take_back(PF)
         assert len(scanner.vfs(PF)) == 2
 
-    def test_what_somebody_had_put_on_vfio_before_stays_there(
+    def test_a_device_that_was_bound_to_vfio_before_stays_bound_to_it(
         self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
     ) -> None:
         host.bind(VF, "vfio-pci")
@@ -199,7 +199,7 @@ class TestComingHome:
         handover.take_back(VF)
         assert driver_of(scanner, VF) == "vfio-pci"
 
-    def test_what_a_guest_has_open_is_left_to_it(
+    def test_a_device_that_a_guest_has_open_is_not_restored(
         self, handover: Handover, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
     ) -> None:
         step = make_step("attach", str(VF))
@@ -210,7 +210,7 @@ class TestComingHome:
         assert [row.claim_id for row in handover.handed_over()] == [step.claim_id]
         assert driver_of(scanner, VF) == "vfio-pci"
 
-    def test_vfs_that_do_not_come_back_are_told_and_tried_again(
+    def test_missing_vfs_are_reported_as_a_problem_and_restored_by_the_next_attempt(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
     ) -> None:
         handover = build()
@@ -225,7 +225,7 @@ class TestComingHome:
         assert handover.problems() == {}
         assert len(scanner.vfs(PF)) == 4
 
-    def test_vfs_on_their_way_home_end_with_their_port(
+    def test_handing_over_a_pf_drops_the_unfinished_restore_of_its_vfs(
         self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
     ) -> None:
         handover.hand_over(make_step("attach", str(VF)), VF)
@@ -235,7 +235,7 @@ class TestComingHome:
         handover.hand_over(make_step("attach", str(PF)), PF)
         assert [row.address for row in handover.handed_over()] == [PF]
 
-    def test_a_vf_that_somebody_ended_with_its_port_is_as_good_as_home(
+    def test_a_vf_that_no_longer_exists_needs_no_restore(
         self, handover: Handover, host: SimulatedTree, make_step: MakeStep
     ) -> None:
         handover.hand_over(make_step("attach", str(VF)), VF)
@@ -243,16 +243,16 @@ class TestComingHome:
         handover.take_back(VF)
         assert (handover.handed_over(), handover.problems()) == ([], {})
 
-    def test_a_device_that_is_home_is_not_brought_home(
+    def test_a_device_that_was_not_handed_over_is_not_restored(
         self, handover: Handover, kernel: SimulatedKernel
     ) -> None:
         handover.take_back(VF)
         assert kernel.calls == []
 
 
-class TestStartingAgain:
+class TestRestart:
     @pytest.mark.parametrize("broken", ["set_num_vfs", "bind_to_vfio", "reset"])
-    def test_a_departure_that_was_interrupted_is_finished(
+    def test_an_interrupted_hand_over_is_finished_after_a_restart(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, broken: str
     ) -> None:
         step = make_step("attach", str(PF))
@@ -265,7 +265,7 @@ class TestStartingAgain:
         assert [row.claim_id for row in successor.handed_over()] == [step.claim_id]
 
     @pytest.mark.parametrize("broken", ["return_to_driver", "set_num_vfs"])
-    def test_a_homecoming_that_was_interrupted_is_finished(
+    def test_an_interrupted_restore_is_finished_after_a_restart(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, broken: str
     ) -> None:
         before = scanner.scan()
@@ -278,7 +278,7 @@ class TestStartingAgain:
         assert build().handed_over() == []
         assert scanner.scan() == before
 
-    def test_the_number_of_vfs_survives_a_claim_that_came_before_they_were_back(
+    def test_the_number_of_vfs_survives_a_claim_made_before_they_were_restored(
         self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
     ) -> None:
         handover = build()
@@ -303,7 +303,7 @@ class TestHook:
 
         return program
 
-    def test_it_learns_which_port_is_back(
+    def test_the_hook_learns_which_port_was_restored(
         self, build: Build, make_step: MakeStep, tmp_path: Path, program: Callable[[str], Path]
     ) -> None:
         told = tmp_path / "told"
@@ -320,7 +320,7 @@ class TestHook:
             ("exec sleep 60", 0.1, "took more"),
         ],
     )
-    def test_one_that_fails_keeps_the_port_from_use(  # noqa: PLR0917 - fixtures
+    def test_a_hook_that_fails_makes_the_port_unusable(  # noqa: PLR0917 - fixtures
         self,
         build: Build,
         make_step: MakeStep,
@@ -334,7 +334,7 @@ class TestHook:
         handover.take_back(PF)
         assert why in handover.problems()[PF]
 
-    def test_one_that_is_missing_keeps_the_port_from_use(
+    def test_a_missing_hook_makes_the_port_unusable(
         self, build: Build, make_step: MakeStep, tmp_path: Path
     ) -> None:
         handover = build(hook=Hook(tmp_path / "missing", 1.0))
@@ -344,7 +344,7 @@ class TestHook:
 
 
 def share_group(host: SimulatedTree, one: PciAddress, other: PciAddress) -> None:
-    """Put both into the first one's IOMMU group."""
+    """Put both devices into the IOMMU group of the first."""
     group = (place(host, one) / "iommu_group").resolve()
     shutil.rmtree((place(host, other) / "iommu_group").resolve())
     (place(host, other) / "iommu_group").unlink()

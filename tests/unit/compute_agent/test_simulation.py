@@ -101,7 +101,7 @@ class TestBuilding:
         assert not (tmp_path / "sys").exists()
 
     def test_what_is_there_is_not_built_over(self, host: SimulatedTree) -> None:
-        with pytest.raises(FileExistsError, match="there already"):
+        with pytest.raises(FileExistsError, match="already exists"):
             build_host(host.root, HostShape(), "node-1")
 
     def test_a_killed_build_is_begun_anew(self, tmp_path: Path) -> None:

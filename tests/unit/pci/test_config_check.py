@@ -67,7 +67,7 @@ def test_what_may_surprise_is_noted() -> None:
         "this host has no network interface gone0 now",
     )
     assert findings[2] == Finding(
-        "10000:00:00.0", notes=("10000:00:00.0: device_spec has no words for PCI domains above ffff",)
+        "10000:00:00.0", notes=("10000:00:00.0: device_spec cannot name PCI domains above ffff",)
     )
 
 
