@@ -45,9 +45,11 @@ CREATE TABLE claims (
     first_device_id bigint,
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
-    live            boolean GENERATED ALWAYS AS (status IN ('claimed', 'allocated', 'releasing')) STORED,
+    -- Named by the statuses that are not live. So a later release can add a live status without a rewrite of the table.
+    live            boolean GENERATED ALWAYS AS
+                    (status NOT IN ('waiting', 'released', 'failed', 'expired')) STORED,
     live_id         uuid GENERATED ALWAYS AS
-                    (CASE WHEN status IN ('claimed', 'allocated', 'releasing') THEN id END) STORED,
+                    (CASE WHEN status NOT IN ('waiting', 'released', 'failed', 'expired') THEN id END) STORED,
     UNIQUE (id, compute_node_id, live),
     CONSTRAINT has_a_host_once_it_is_served CHECK (
         compute_node_id IS NOT NULL AND first_device_id IS NOT NULL AND status <> 'waiting'
