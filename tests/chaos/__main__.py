@@ -1,4 +1,4 @@
-"""`make chaos`: break a whole Portclaim on this machine again and again, and tell in a table what came of it.
+"""`make chaos`: inject faults into a whole Portclaim on this machine, and print a table of the results.
 
 Ends with 1 if anything was wrong. PORTCLAIM_CHAOS_KEEP=1 in the environment leaves the logs where they are.
 """

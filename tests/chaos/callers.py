@@ -1,4 +1,4 @@
-"""Callers that want devices and do not give up: who gets no answer calls again, with the same id."""
+"""Callers that do not give up: a caller without an answer repeats its call with the same id."""
 
 import threading
 import time
@@ -17,16 +17,17 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 T = TypeVar("T")
 
 ALIAS_SPECS = ("vf:1", "vf:1", "vf:2", "pf:1", "pf:1,vf:1")
-PAUSE = 0.05  # seconds between two looks at what nobody tells a caller about
-PATIENCE = 120.0  # seconds after which a call that is made again and again has failed
+PAUSE = 0.05  # seconds between two polls
+PATIENCE = 120.0  # seconds after which a repeated call has failed
 
 
 @dataclass
 class Caller:
-    """Claims and gives back by turns, then claims a VF and keeps it.
+    """Claims and releases in turn, and at the end claims a VF that it does not release.
 
-    ``begun`` has the id of every claim call of all callers, as they begin. ``answers`` is what this caller
-    was told that each claim has; ``troubles`` counts its calls without an answer, and the refused ones.
+    ``begun``: the ids of all claim calls of all callers, in the order in which they began. ``answers``: the
+    devices of each claim in the answers to this caller. ``troubles``: its calls that were refused or got no
+    answer.
     """
 
     scheduler: SchedulerClient
@@ -36,7 +37,7 @@ class Caller:
     troubles: Counter[str] = field(default_factory=Counter)
 
     def live(self, enough: threading.Event) -> UUID:
-        """Come and go until ``enough``; the id of the claim that is kept."""
+        """Claim and release until ``enough``; return the id of the claim that is not released."""
         while not enough.is_set():
             try:
                 claim = self._claim(self.random.choice(ALIAS_SPECS), enough)
@@ -48,14 +49,14 @@ class Caller:
         return self._claim("vf:1").claim_id
 
     def _claim(self, alias_spec: str, enough: threading.Event | None = None) -> Claim:
-        """Call until there is a claim. Raises ClaimRefused once it is ``enough``: from then on others keep
-        VFs, and there may never be a whole port again."""
+        """Call until there is a claim. Raises ClaimRefused after ``enough``: from then on callers hold VFs
+        for good, so a PF may never be free again."""
         request = ClaimRequest(
             claim_id=UUID(int=self.random.getrandbits(128)),
             instance_id=UUID(int=self.random.getrandbits(128)),
             extra_specs={"pci_passthrough:alias": alias_spec},
         )
-        for _ in range(self.random.choice([1, 1, 2])):  # some ask for what they have already
+        for _ in range(self.random.choice([1, 1, 2])):  # some callers repeat a claim that was served
             claim = self._insist(partial(self._call, request, enough))
             self.answers[request.claim_id].add(
                 frozenset(f"{claim.host} {device.address}" for device in claim.devices)
@@ -77,7 +78,7 @@ class Caller:
         return None if claim.status == "claimed" else claim
 
     def _insist(self, call: Callable[[], T | None]) -> T:
-        """Call until there is an answer, and it is not None."""
+        """Call until there is an answer that is not None."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
@@ -88,4 +89,4 @@ class Caller:
             if answer is not None:
                 return answer
             time.sleep(PAUSE)
-        raise AssertionError(f"in {PATIENCE} s there was no answer")
+        raise AssertionError(f"there was no answer in {PATIENCE} s")

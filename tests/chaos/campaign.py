@@ -1,4 +1,4 @@
-"""A campaign: fault after fault on a site under load, and after each a verdict."""
+"""A campaign injects one fault after another into a site under load, and checks everything after each."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _CUTS_AT_ONCE = 3
 
 @dataclass
 class Row:
-    """All faults of one kind. ``recoveries``: seconds, one for each."""
+    """All faults of one kind. ``recoveries``: the seconds until recovery from each."""
 
     fault: str
     injected: int = 0
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass
 class Injected:
-    """One fault, and what there was to count when it began."""
+    """One fault, and the counters when it began."""
 
     fault: Fault
     row: Row
@@ -54,7 +54,7 @@ class Injected:
 
 
 class Campaign:
-    """Injects what was dealt. ``seconds``: how long cuts stand, if not as long as they should."""
+    """Injects the given faults. ``seconds``: how long network cuts last, if not the default."""
 
     def __init__(
         self, site: Site, deck: Sequence[type[Fault]], random: Random, clients: int, cut_seconds: float
@@ -82,9 +82,9 @@ class Campaign:
         return list(dict.fromkeys(wrong for row in self.rows.values() for wrong in row.wrong))
 
     def run(self, deadline: float, tell: Callable[[str], None]) -> None:
-        """Until the deck is empty, the time is over, or the site does not recover.
+        """Run until all faults were injected, the time is over, or the site does not recover.
 
-        ``tell`` hears of each recovery.
+        ``tell`` is called after each recovery.
         """
         self._tell = tell
         self._verdict = Verdict(self._site)
@@ -104,12 +104,12 @@ class Campaign:
             return
         kind = self._deck.pop()
         if self._standing and kind in {CutNetwork, RestartRabbitMQ}:
-            if {*self._deck} <= {CutNetwork, RestartRabbitMQ}:  # nothing else is left to do meanwhile
+            if {*self._deck} <= {CutNetwork, RestartRabbitMQ}:  # there is nothing else to do meanwhile
                 self._heal_standing()
             else:
                 self._deck.insert(0, kind)
                 return
-        time.sleep(self._random.uniform(0.0, 0.5))  # so that it can hit anything anywhere
+        time.sleep(self._random.uniform(0.0, 0.5))  # so that the fault can hit at any moment
         if kind is CutNetwork:
             self._cut()
             return
@@ -125,7 +125,7 @@ class Campaign:
         return kind(self._site, self._random, [h for h in self._site.hosts if h not in self._site.cut])
 
     def _companion(self, faults: Sequence[Fault]) -> Fault | None:
-        """Another brief fault from the deck, of another kind or for another agent."""
+        """Another brief fault, of another kind or of another agent."""
         kinds = {type(fault) for fault in faults}
         targets = {fault.target for fault in faults}
         hosts = [host for host in self._site.hosts if host not in self._site.cut | targets]
@@ -185,7 +185,7 @@ class Campaign:
             self._conclude(standing)
 
     def _await(self, injected: Injected, hosts: Sequence[str]) -> None:
-        """Let clients aim at recovery from a fault that is over now."""
+        """Set the recovery from a fault that has ended as a goal of the clients."""
         injected.goal = Goal(time.monotonic(), hosts)
         with self.load.lock:
             self.load.goals.append(injected.goal)
@@ -220,7 +220,7 @@ class Campaign:
             load.goals = []
 
     def _judge(self) -> list[str]:
-        """Hold all clients, and look."""
+        """Pause all clients and check everything."""
         load = self.load
         with load.change:
             load.is_held = True

@@ -1,4 +1,4 @@
-"""Clients that claim, wait for the attach, give back and wait for the end, and call again by the same id."""
+"""Clients that claim, wait for the attach, release and wait for the end. They repeat calls with one id."""
 
 import threading
 import time
@@ -12,15 +12,15 @@ from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 
 KINDS = ("pf", "vf")
-_PAUSE = 0.05  # seconds between two looks at what nobody tells a caller about
+_PAUSE = 0.05  # seconds between two polls
 _ORDER = ("claimed", "allocated", "releasing", "released")
 
 
 @dataclass
 class Cycle:
-    """One claim from the alias_spec to the end of it, call by call.
+    """One claim from its request to its end, call by call.
 
-    ``devices`` is what the client was told that it has; ``wrong`` what it was told that cannot be.
+    ``devices``: the devices in the answers to the client. ``wrong``: the faults in these answers.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Cycle:
         return self.request.claim_id
 
     def advance(self, scheduler: SchedulerClient) -> bool:
-        """Make one call; answer whether it brought the cycle on. Phase ``over`` is its end."""
+        """Make one call; return whether the cycle has advanced. The last phase is ``over``."""
         match self.phase:
             case "claim":
                 self._note(scheduler.claim(self.request))
@@ -59,19 +59,19 @@ class Cycle:
     def _note(self, claim: Claim) -> str:
         devices = frozenset(f"{claim.host} {device.address}" for device in claim.devices)
         if self.devices is not None and devices != self.devices:
-            self.wrong.append(f"claim {claim.claim_id} has {set(devices)}, and had {set(self.devices)}")
+            self.wrong.append(f"claim {claim.claim_id} has {set(devices)} but had {set(self.devices)} before")
         self.devices = devices
         if not self.statuses or self.statuses[-1] != claim.status:
             self.statuses.append(claim.status)
             if self.statuses != [status for status in _ORDER if status in self.statuses]:
-                self.wrong.append(f"claim {claim.claim_id} went by {self.statuses}")
+                self.wrong.append(f"claim {claim.claim_id} had the statuses {self.statuses}")
         return claim.status
 
 
 @dataclass
 class Goal:
-    """Recovery from one fault: every client has come through a whole cycle of each kind, begun after
-    ``since``, on one of ``hosts``. ``reached``: after how many seconds each has."""
+    """Recovery from one fault: every client has finished a cycle of each kind that began after ``since`` on
+    one of ``hosts``. ``reached``: the seconds that each client and kind took."""
 
     since: float
     hosts: Collection[str]
@@ -82,12 +82,12 @@ class Goal:
             self.reached.setdefault((client, cycle.kind), time.monotonic() - self.since)
 
     def misses(self, client: str) -> list[str]:
-        """The kinds that this client has not come through yet."""
+        """The kinds of which this client has not finished a cycle yet."""
         return [kind for kind in KINDS if (client, kind) not in self.reached]
 
 
 class Load:
-    """What all clients do, and what became of it. ``unreachable``: hosts to leave alone."""
+    """The state and the counters shared by all clients. ``unreachable``: hosts that clients must not use."""
 
     def __init__(self, unreachable: Collection[str]) -> None:
         self.unreachable = unreachable
@@ -101,12 +101,12 @@ class Load:
         self.over: list[Cycle] = []
         self.is_held = False
         self.lock = threading.Lock()
-        self.change = threading.Condition(self.lock)  # for clients: what they should do is another thing now
-        self.progress = threading.Condition(self.lock)  # for others: clients have come further
+        self.change = threading.Condition(self.lock)  # tells clients that their work has changed
+        self.progress = threading.Condition(self.lock)  # tells the campaign that clients have advanced
 
 
 class Client(threading.Thread):
-    """Has one cycle in hand, and beside it those on hosts that cannot be reached."""
+    """Works on one cycle. ``aside``: its cycles on hosts that cannot be reached."""
 
     def __init__(
         self, name: str, scheduler: SchedulerClient, load: Load, hosts: Collection[str], seed: str
@@ -122,11 +122,11 @@ class Client(threading.Thread):
 
     @property
     def is_idle(self) -> bool:
-        """Is all done that could be?"""
+        """Is there no cycle on which the client could work?"""
         return self._in_hand is None and not self._reachable()
 
     def end(self) -> None:
-        """Begin nothing more, and return."""
+        """Begin no further cycle, and wait for the end of the thread."""
         with self._load.change:
             self._is_ending = True
             self._load.change.notify_all()
@@ -139,11 +139,11 @@ class Client(threading.Thread):
                     time.sleep(_PAUSE * self._random.uniform(0.5, 1.5))
         except Exception as error:
             with self._load.lock:
-                self._load.wrong.append(f"{self.name} has a fault of its own: {error!r}")
+                self._load.wrong.append(f"{self.name} failed: {error!r}")
             raise
 
     def _next(self) -> Cycle | None:
-        """What to go on with; None at the end. Waits while clients are held and nothing is in hand."""
+        """The cycle to work on; None at the end. Waits while clients are paused and no cycle is open."""
         with self._load.change:
             if self._in_hand is not None and self._in_hand.host in self._load.unreachable:
                 self.aside.append(self._in_hand)
@@ -158,13 +158,13 @@ class Client(threading.Thread):
                 elif self._load.is_held:
                     self._load.change.wait()
                 else:
-                    self._in_hand = self._wish()
+                    self._in_hand = self._new_cycle()
             return self._in_hand
 
     def _reachable(self) -> list[Cycle]:
         return [cycle for cycle in self.aside if cycle.host not in self._load.unreachable]
 
-    def _wish(self) -> Cycle:
+    def _new_cycle(self) -> Cycle:
         wanted = [(kind, goal.hosts) for goal in self._load.goals for kind in goal.misses(self.name)]
         kind, hosts = self._random.choice(wanted) if wanted else (self._random.choice(KINDS), self._hosts)
         host = self._random.choice([host for host in sorted(hosts) if host not in self._load.unreachable])
@@ -177,15 +177,15 @@ class Client(threading.Thread):
         return Cycle(kind, host, request, waits_for_attach=bool(wanted) or self._random.random() < 0.8)
 
     def _call(self, cycle: Cycle) -> bool:
-        """Did the call bring the cycle on?"""
+        """Make one call of the cycle; return whether the cycle has advanced."""
         load, began = self._load, time.monotonic()
         failure: Exception | None = None
         with load.lock:
             load.in_flight += 1
         try:
-            brought_on = cycle.advance(self._scheduler)
+            has_advanced = cycle.advance(self._scheduler)
         except Exception as error:
-            failure, brought_on = error, False
+            failure, has_advanced = error, False
         with load.lock:
             load.in_flight -= 1
             load.calls += 1
@@ -203,4 +203,4 @@ class Client(threading.Thread):
                 for goal in load.goals:
                     goal.note(self.name, cycle)
                 load.progress.notify_all()
-        return brought_on
+        return has_advanced

@@ -1,4 +1,4 @@
-"""Clocks that can be set for one service alone, where there is a C compiler."""
+"""Clocks that can be set for a single service. This needs a C compiler."""
 
 import shutil
 import struct
@@ -22,13 +22,13 @@ class Clocks:
         subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", self._library, _SOURCE], check=True)
 
     def environment(self, service: str) -> dict[str, str]:
-        """What a process of the service needs to go by its clock."""
+        """The environment variables that make a process of the service use its clock."""
         if not self._file(service).exists():
             self.set(service, 0)
         return {"LD_PRELOAD": str(self._library), "PORTCLAIM_CHAOS_CLOCK": str(self._file(service))}
 
     def set(self, service: str, ahead: int) -> None:
-        """Let the clock be ahead by so many seconds from now on."""
+        """Set the clock ahead by this many seconds."""
         with self._file(service).open("r+b" if self._file(service).exists() else "wb") as file:
             file.write(struct.pack("q", ahead))
 

@@ -21,7 +21,7 @@ ALIASES = [
 
 
 class Cloud:
-    """What runs, what the database says of it, and what its hypervisors have done."""
+    """The running services, the database, and the records of the hypervisors."""
 
     def __init__(
         self, services: Services, directory: Path, *, hosts: int, schedulers: int, workers: int
@@ -56,12 +56,12 @@ class Cloud:
             return violations(connection)
 
     def effects(self) -> list[tuple[UUID, str, str]]:
-        """Everything that the hypervisors did: for which claim, what, and with which device."""
+        """Everything that the hypervisors did: claim, action and device."""
         rows = self._records("SELECT claim_id, action, address FROM effects")
         return [(UUID(claim_id), action, f"{host} {address}") for host, (claim_id, action, address) in rows]
 
     def attached(self) -> set[tuple[UUID, str]]:
-        """Which devices guests have, and for which claim."""
+        """The devices that guests have, each with its claim."""
         rows = self._records("SELECT claim_id, address FROM attachments")
         return {(UUID(claim_id), f"{host} {address}") for host, (claim_id, address) in rows}
 

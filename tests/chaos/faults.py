@@ -1,4 +1,4 @@
-"""What is done to a site: each fault begins with ``inject`` and is over when ``heal`` returns."""
+"""The faults of a site. Each begins with ``inject`` and is over when ``heal`` returns."""
 
 import signal
 from abc import ABC, abstractmethod
@@ -12,17 +12,17 @@ from tests.chaos.supervisor import Supervised
 
 
 class Fault(ABC):
-    """``hosts``: where recovery has to be seen. ``seconds``: from begin to end.
+    """``hosts``: the hosts on which clients must recover. ``seconds``: from begin to end.
 
-    ``target``: who suffers; of two faults at once each has another.
+    ``target``: what the fault hits. Two faults at the same time have different targets.
     """
 
     name: ClassVar[str]
     seconds: ClassVar[float] = 0.0
-    is_brief: ClassVar[bool] = False  # so that others may happen at the same time
+    is_brief: ClassVar[bool] = False  # other faults may happen at the same time
 
     def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
-        """``hosts`` are those that it may touch."""
+        """``hosts``: the hosts that the fault may hit."""
         self.site = site
         self.random = random
         self.hosts = sorted(hosts)
@@ -30,18 +30,18 @@ class Fault(ABC):
 
     @classmethod
     def why_not(cls, _site: Site) -> str | None:
-        """Why it cannot be injected here; None: it can."""
+        """Why the fault cannot be injected here; None if it can."""
         return None
 
     @abstractmethod
     def inject(self) -> None: ...
 
     def heal(self) -> None:
-        """End it; nothing where it ends by itself."""
+        """End the fault. Faults that end by themselves do nothing."""
         return
 
     def _one_of(self, kind: str, among: Collection[str] | None = None) -> Supervised:
-        """A service that runs now."""
+        """A running service."""
         services = [each for each in self.site.services[kind] if among is None or each.name in among]
         self.random.shuffle(services)
         chosen = next((each for each in services if each.is_up), services[0])
@@ -87,7 +87,7 @@ class KillAgent(Fault):
 
 
 class StopScheduler(Fault):
-    """It goes on where it was, with calls in hand that nobody waits for any more."""
+    """Afterwards it goes on with calls for which no caller waits any more."""
 
     name = "SIGSTOP of a scheduler"
     seconds = 1.75 * TIMEOUT
@@ -102,7 +102,7 @@ class StopScheduler(Fault):
 
 
 class RestartRabbitMQ(Fault):
-    """By turns in good order and as a crash."""
+    """A clean stop and a crash in turn."""
 
     name = "RabbitMQ restarted"
 
@@ -134,7 +134,7 @@ class TerminateBackends(Fault):
 
 
 class CutNetwork(Fault):
-    """Stands while other faults come and go elsewhere."""
+    """Lasts while other faults happen elsewhere."""
 
     name = "network of an agent cut"
     seconds = 30.0
@@ -197,7 +197,7 @@ class FillDisk(Fault):
         self.site.postgresql.free_disk()
 
 
-# How often each happens among a thousand: what passes quickly more often than what takes its time.
+# How often each fault happens among a thousand. Brief faults happen more often than long ones.
 SHARES: dict[type[Fault], int] = {
     KillScheduler: 160,
     KillConductor: 160,
@@ -214,7 +214,7 @@ SHARES: dict[type[Fault], int] = {
 
 
 def deal(count: int, random: Random) -> list[type[Fault]]:
-    """``count`` faults by their shares, drawn from the end: first one of each kind, then in random order."""
+    """``count`` faults by their shares, to be popped from the end: one of each kind, then random ones."""
     total = sum(SHARES.values())
     more = [kind for kind, share in SHARES.items() for _ in range(round(count * share / total) - 1)]
     first = list(SHARES)

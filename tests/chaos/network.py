@@ -1,15 +1,15 @@
-"""A switch with a cable to every host, each host in a network namespace; only for a network of our own."""
+"""A switch with a cable to every host. Each host is a network namespace. Needs a private network."""
 
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 ADDRESS = "10.77.0.1"  # ours, on the switch
-_NAMESPACES = Path("/run/netns")  # where ip(8) keeps them
+_NAMESPACES = Path("/run/netns")  # where ip(8) stores namespaces
 
 
 class Network:
-    """Lays the cables. One that is cut carries nothing, either way, and nobody is told."""
+    """Makes the cables. A cut cable drops everything in both directions, without an error."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
         self._cables = {host: f"cable-{number}" for number, host in enumerate(hosts, start=1)}
@@ -27,15 +27,15 @@ class Network:
             _ip(f"-n {host} link set lo up")
 
     def on(self, host: str) -> list[str]:
-        """What to write before a command that is to run on this host."""
+        """The prefix of a command that runs on this host."""
         return ["nsenter", f"--net={_NAMESPACES / host}"]
 
     def cut(self, host: str) -> None:
-        """Let no more through, to the host and from it."""
+        """Drop all traffic to and from the host."""
         _ip(f"link set {self._cables[host]} down")
 
     def heal(self, host: str) -> None:
-        """Let all through again."""
+        """Let the traffic through again."""
         _ip(f"link set {self._cables[host]} up")
 
 

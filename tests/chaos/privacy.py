@@ -1,4 +1,4 @@
-"""A network and mounts of this program's own, which nobody else sees and which go with its last process."""
+"""A private network and private mounts for this program. They vanish with its last process."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ _ENTERED = "PORTCLAIM_CHAOS_PRIVATE"
 
 
 def enter() -> None:
-    """Begin the program again in namespaces of its own, where it may; once."""
+    """Restart the program once in its own namespaces, if it has the permission."""
     if _ENTERED not in os.environ:
         private = _possible()
         os.environ[_ENTERED] = " ".join(private)
@@ -21,17 +21,17 @@ def enter() -> None:
 
 
 def has_network() -> bool:
-    """Is the network our own?"""
+    """Does the program have a private network?"""
     return "--net" in os.environ.get(_ENTERED, "")
 
 
 def has_mounts() -> bool:
-    """May we mount what nobody else sees?"""
+    """Does the program have private mounts?"""
     return "--mount" in os.environ.get(_ENTERED, "")
 
 
 def why_not() -> str:
-    """Why something is not there that :func:`enter` would have given us."""
+    """Why the program lacks what :func:`enter` would have given it."""
     return "it needs root with CAP_SYS_ADMIN, unshare (util-linux) and, for networks, ip (iproute2)"
 
 

@@ -1,4 +1,4 @@
-"""The table: what was injected, what became of it, and how soon it was over."""
+"""The table of results: the faults, their outcomes and the times until recovery."""
 
 import json
 import os
@@ -23,7 +23,7 @@ HEADINGS = (
 
 
 def lines(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The cells of each fault's line, and those of the last one, about all."""
+    """The cells of one line for each fault, and of the last line with the totals."""
     found = [_cells(row) for row in rows]
     everything = Row("all")
     for row in rows:
@@ -59,7 +59,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: float) -> None:
-    """The figures as JSON, and the table beside it."""
+    """Write the figures as JSON, and the table into a file next to it."""
     load = campaign.load
     file.parent.mkdir(parents=True, exist_ok=True)
     facts = {

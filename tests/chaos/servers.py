@@ -1,4 +1,4 @@
-"""A PostgreSQL and a RabbitMQ that can be stopped and started again with all they have."""
+"""A PostgreSQL and a RabbitMQ that can be restarted without losing their data."""
 
 import os
 import shlex
@@ -16,14 +16,14 @@ from portclaim.common.db import migrate
 from tests.chaos import network, privacy
 from tests.support.rabbitmq import PASSWORD, USER, prepare_node, start_node, start_port_mapper
 
-# Unlike the tests' own server, this one has to keep its word whatever happens to it.
+# Unlike the server of the other tests, this one must be durable.
 _SETTINGS = ["--listen_addresses=", "--max_connections=200", "--fsync=on", "--synchronous_commit=on"]
 _ROOM = 4 << 30  # bytes that the disk of the tablespace has
 _DATABASE = "portclaim"
 
 
 class PostgreSQL:
-    """The database lies in a tablespace on a disk of its own, where we may mount one."""
+    """The database is in a tablespace on its own disk, if the program may mount one."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -44,7 +44,7 @@ class PostgreSQL:
         self.engine = sa.create_engine(self.url, poolclass=sa.NullPool)
 
     def restart(self) -> None:
-        """Stop it at once, without a checkpoint, and start it; returns when it takes connections."""
+        """Stop it at once, without a checkpoint, and start it. Returns when it accepts connections."""
         os.kill(self._server.pid, signal.SIGQUIT)  # "immediate shutdown"
         self._server.wait()
         self._server = self._start()
@@ -57,7 +57,7 @@ class PostgreSQL:
         """)
 
     def fill_disk(self) -> None:
-        """Take all room that is left."""
+        """Fill the disk completely."""
         while True:
             used = os.statvfs(self._disk)
             try:
@@ -67,7 +67,7 @@ class PostgreSQL:
             return
 
     def free_disk(self) -> None:
-        """Give the room back."""
+        """Free the space again."""
         self._resize(_ROOM)
 
     def ask(self, statement: str, **facts: Any) -> list[tuple[Any, ...]]:
@@ -110,7 +110,7 @@ class PostgreSQL:
 
 
 class RabbitMQ:
-    """Listens where hosts reach it, too, if they have a network."""
+    """Also listens on the network of the hosts, if there is one."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir()
@@ -126,7 +126,7 @@ class RabbitMQ:
         self.url = f"rabbit://{USER}:{PASSWORD}@{address}:{self._broker.amqp}/"
 
     def restart(self, how: signal.Signals) -> None:
-        """End it by this signal and start it; returns when it takes connections."""
+        """End it with this signal and start it. Returns when it accepts connections."""
         os.kill(self._node.pid, how)
         self._node.wait()
         self._node = self._start()

@@ -27,7 +27,7 @@ from tests.support.services import as_ini
 PORTS, VFS = 6, 3  # of each host
 TIMEOUT = 2.0  # seconds that a caller waits
 
-# What decides how soon a fault is over: an operator may set the same.
+# The options that decide how soon Portclaim recovers. An operator may set the same.
 _BUS = {
     "heartbeat_timeout_threshold": 4,
     "rabbit_retry_interval": 1,
@@ -48,12 +48,12 @@ Sections = dict[str, dict[str, object]]
 class Site:
     """``services`` by kind: scheduler, conductor, compute_agent; an agent has the name of its host.
 
-    ``cut`` are the hosts without a network at the moment.
+    ``cut``: the hosts whose network is cut at the moment.
     """
 
     def __init__(self, hosts: int) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="portclaim-chaos-"))
-        self.directory.chmod(0o711)  # PostgreSQL's user passes through
+        self.directory.chmod(0o711)  # the user of PostgreSQL must reach its files
         self._holder = supervise(
             *("sh", "-c", "echo here; exec sleep infinity"),
             ready="here",
@@ -74,7 +74,7 @@ class Site:
             }
 
     def client(self) -> SchedulerClient:
-        """A caller's client, which calls once and no more, on a connection of its own."""
+        """A client with its own connection, which does not repeat calls."""
         file = self.directory / "client.conf"
         once = {"timeout": TIMEOUT, "attempts": 1}
         file.write_text(as_ini(self._sections({"rpc": once})))
@@ -85,7 +85,7 @@ class Site:
         return [service for of_kind in self.services.values() for service in of_kind]
 
     def records(self, query: str, hosts: Collection[str], *facts: object) -> dict[str, list[tuple[Any, ...]]]:
-        """What the hypervisors of these hosts have written down, by host."""
+        """Rows from the records of the hypervisors of these hosts, by host."""
         found = {}
         for host in hosts:
             file = self.directory / "agents" / host / "hypervisor.sqlite"
@@ -94,7 +94,7 @@ class Site:
         return found
 
     def close(self) -> list[str]:
-        """Stop everything in good order; what did not end so."""
+        """Stop everything cleanly; return what did not stop cleanly."""
         for kind in ("compute_agent", "scheduler", "conductor"):
             with ThreadPoolExecutor() as threads:
                 list(threads.map(Supervised.stop, self.services[kind]))

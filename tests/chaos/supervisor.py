@@ -1,4 +1,4 @@
-"""Services under a supervisor, which starts again what ends, as systemd does with `Restart=always`."""
+"""A supervisor that restarts services when they end, as systemd does with `Restart=always`."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ RESTART_PAUSE = 2.0  # seconds: RestartSec in deploy/systemd
 
 
 class Supervised:
-    """One service. ``surprises`` is how it ended when nobody had killed it."""
+    """One service. ``surprises``: its ends that no fault had caused."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Supervised:
         assert self._up.wait(60), f"{self.name} is not up in a minute"
 
     def kill(self) -> None:
-        """As a crash of all of its processes at once."""
+        """Kill all of its processes at once, as a crash does."""
         self._was_killed = True
         self._up.clear()
         self.send(signal.SIGKILL)
@@ -55,7 +55,7 @@ class Supervised:
         os.killpg(self._kept.pid, number)
 
     def stop(self) -> None:
-        """Stop it as an operator does; it has to end in good order."""
+        """Stop it as an operator does; it has to end cleanly."""
         self._is_wanted = False
         self._kept.stop()
         self._watch.join()

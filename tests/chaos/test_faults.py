@@ -1,4 +1,4 @@
-"""Every fault once or twice, in short: `make chaos` does it a thousand times. See docs/reliability.md."""
+"""A short campaign: each fault once or twice. `make chaos` injects a thousand; see docs/reliability.md."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ SHORT = ["--faults=11", "--seed=6", "--minutes=1.6", "--clients=3", "--hosts=3",
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a short campaign says of each fault."""
+    """The results of a short campaign, for each fault."""
     if find_server() is None:
         skip_without("RabbitMQ", "as root: apt-get install rabbitmq-server")
     directory = tmp_path_factory.mktemp("chaos")
@@ -27,8 +27,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("fault", [kind.name for kind in SHARES])
-def test_fault(rows: dict[str, Any], fault: str) -> None:
-    """Nothing is wrong after it, and all clients have come through whole claims of both kinds."""
+def test_portclaim_recovers_from_the_fault(rows: dict[str, Any], fault: str) -> None:
+    """After the fault nothing is wrong, and all clients have finished claims of both kinds."""
     row = rows[fault]
     if row["skipped"]:
         pytest.skip(row["skipped"])

@@ -1,4 +1,4 @@
-"""The harness does what it says: clocks jump, and a verdict sees what hypervisors did wrong."""
+"""Tests of the harness: clocks jump, and a verdict finds the faults of hypervisors."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ PF, VF = "0000:81:00.0", "0000:81:02.0"
 
 
 @pytest.mark.skipif(not has_compiler(), reason="there is no C compiler (cc)")
-def test_a_clock_is_set_while_its_service_runs(tmp_path: Path) -> None:
+def test_a_clock_can_be_set_while_its_service_runs(tmp_path: Path) -> None:
     clocks = Clocks(tmp_path / "clocks")
     command, environment = [sys.executable, "-c", TELL_TIME], clocks.environment("service")
     with subprocess.Popen(
@@ -34,7 +34,7 @@ def test_a_clock_is_set_while_its_service_runs(tmp_path: Path) -> None:
 
 
 def site(effects: list[tuple[str, str, str]]) -> Any:
-    """One host with a PF and its VF, whose hypervisor did this: claim, action, address."""
+    """One host with a PF and its VF. ``effects`` of its hypervisor: claim, action, address."""
 
     def records(query: str, hosts: list[str], *_facts: object) -> dict[str, list[tuple[Any, ...]]]:
         rows = [(number, *effect) for number, effect in enumerate(effects)] if "effects" in query else []
@@ -57,7 +57,7 @@ def site(effects: list[tuple[str, str, str]]) -> Any:
         ([("one", "detach", PF)], "which did not have it"),
     ],
 )
-def test_what_hypervisors_did_is_judged_effect_by_effect(
+def test_a_verdict_finds_impossible_attaches_and_detaches(
     effects: list[tuple[str, str, str]], wrong: str
 ) -> None:
     found = Verdict(site(effects))._follow_hypervisors(["host"])

@@ -33,16 +33,16 @@ CALLERS = 6
 
 @pytest.fixture
 def impatient(rabbit_url: str, tmp_path: Path) -> Iterator[Bus]:
-    """Callers who do not wait long."""
+    """A bus whose callers wait only briefly."""
     bus = Bus(rabbit_url, tmp_path, timeout=1.0)
     yield bus
     bus.close()
 
 
-def test_in_the_middle_of_a_claim(
+def test_a_claim_survives_the_death_of_all_scheduler_workers(
     service_process: Services, tmp_path: Path, impatient: Bus, bus: Bus
 ) -> None:
-    """What the database was asked to do it does, though nobody waits for it; nor was the attach sent."""
+    """The database finishes the statement although its scheduler is dead. The attach was not sent yet."""
     cloud = Cloud(service_process, tmp_path, hosts=1, schedulers=1, workers=2)
     request = ClaimRequest(
         claim_id=uuid4(), instance_id=uuid4(), extra_specs={"pci_passthrough:alias": "pf:1,vf:2"}
@@ -64,7 +64,9 @@ def test_in_the_middle_of_a_claim(
 
 
 @pytest.mark.timeout(short_or_long(290, 3000))
-def test_at_any_moment(service_process: Services, tmp_path: Path, impatient: Bus) -> None:
+def test_claims_survive_the_death_of_schedulers_at_any_moment(
+    service_process: Services, tmp_path: Path, impatient: Bus
+) -> None:
     cloud = Cloud(service_process, tmp_path, hosts=2, schedulers=2, workers=4)
     begun: list[UUID] = []
     enough = threading.Event()
@@ -75,17 +77,17 @@ def test_at_any_moment(service_process: Services, tmp_path: Path, impatient: Bus
             kill_at_random(cloud, begun, Random("killer"))
         finally:
             enough.set()
-    kept = {life.result() for life in lives}
+    not_released = {life.result() for life in lives}
     wait_until(lambda: cloud.sql("SELECT FROM outbox") == [], "every step is done")
 
     assert cloud.broken_rules() == []
     free = "SELECT FROM pci_devices WHERE status = 'available' AND dev_type = 'type-VF'"
-    assert len(cloud.sql(free)) == len(cloud.hosts) * PORTS * VFS - len(kept)
+    assert len(cloud.sql(free)) == len(cloud.hosts) * PORTS * VFS - len(not_released)
     told = {claim_id: answers for caller in callers for claim_id, answers in caller.answers.items()}
     assert {claim_id: {devices} for claim_id, devices in held(cloud).items()} == told
-    assert_attached_once(cloud, kept)
+    assert_attached_once(cloud, not_released)
     troubles = sum((caller.troubles for caller in callers), Counter[str]())
-    assert troubles["unanswered"] > 0  # or else nothing was in hand when its worker was killed
+    assert troubles["unanswered"] > 0  # otherwise no worker was killed during a call
     sys.stdout.write(f"{KILLS} kills in {len(begun)} calls for {len(told)} claims: {dict(troubles)}\n")
 
 
@@ -94,7 +96,7 @@ def kill(pid: int) -> None:
 
 
 def kill_at_random(cloud: Cloud, begun: Sequence[UUID], random: Random) -> None:
-    """Kill workers while claims are being made, and once in a while a whole service."""
+    """Kill workers while claims are being made, and every tenth time a whole service."""
 
     def let_them_call(times: int) -> None:
         due = len(begun) + times
@@ -103,7 +105,7 @@ def kill_at_random(cloud: Cloud, begun: Sequence[UUID], random: Random) -> None:
     killed: set[int] = set()
     for number in range(1, KILLS + 1):
         let_them_call(random.randint(10, 30))
-        time.sleep(random.uniform(0.0, 0.02))  # so that it can hit a claim anywhere
+        time.sleep(random.uniform(0.0, 0.02))  # so that the kill can hit a claim at any moment
         if number % 10 == 0:
             random.choice([scheduler for scheduler in cloud.schedulers if scheduler.running]).kill()
             cloud.schedulers.append(cloud.start_scheduler())
@@ -115,7 +117,7 @@ def kill_at_random(cloud: Cloud, begun: Sequence[UUID], random: Random) -> None:
 
 
 def held(cloud: Cloud) -> dict[UUID, frozenset[str]]:
-    """What each claim has, or had."""
+    """The devices that each claim has or had."""
     rows = cloud.sql("""
         SELECT cd.claim_id, array_agg(n.host || ' ' || d.address)
           FROM claim_devices cd
@@ -126,8 +128,8 @@ def held(cloud: Cloud) -> dict[UUID, frozenset[str]]:
     return {claim_id: frozenset(devices) for claim_id, devices in rows}
 
 
-def assert_attached_once(cloud: Cloud, kept: set[UUID]) -> None:
-    """Each device of a claim that was ever allocated was attached once, and of the others at most once."""
+def assert_attached_once(cloud: Cloud, not_released: set[UUID]) -> None:
+    """Each device of a claim that was ever allocated was attached once; any other at most once."""
     counted = Counter(cloud.effects())
     assert set(counted.values()) == {1}
     allocated = {
@@ -139,4 +141,8 @@ def assert_attached_once(cloud: Cloud, kept: set[UUID]) -> None:
     detached = {(claim_id, device) for claim_id, action, device in counted if action == "detach"}
     assert {(claim_id, device) for claim_id in allocated for device in devices[claim_id]} <= attached
     assert all(device in devices[claim_id] for claim_id, device in attached)
-    assert attached - detached == cloud.attached() == {(c, device) for c in kept for device in devices[c]}
+    assert (
+        attached - detached
+        == cloud.attached()
+        == {(c, device) for c in not_released for device in devices[c]}
+    )

@@ -1,4 +1,4 @@
-"""Is everything as it must be? Asked while all clients rest, of the database and of the hypervisors."""
+"""Checks the database and the hypervisors while all clients are paused."""
 
 import time
 from collections import Counter
@@ -9,7 +9,7 @@ from tests.chaos.clients import Cycle
 from tests.chaos.site import PORTS, VFS, Site
 from tests.support.invariants import violations
 
-PATIENCE = 20.0  # seconds until what is under way has to be done
+PATIENCE = 20.0  # seconds until all open steps must be done
 
 _AWAITED = """
     SELECT n.host || ': step ' || o.step || ', ' || o.action || ', of claim ' || o.claim_id
@@ -45,7 +45,7 @@ _PARENTS = """
 
 
 class Verdict:
-    """Looks at what is new since the last look; what the hypervisors did is followed effect by effect."""
+    """Checks what is new since the last check, and replays what the hypervisors did, effect by effect."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -59,8 +59,8 @@ class Verdict:
         self._told: set[str] = set()
 
     def check(self, over: Collection[Cycle], aside: Collection[Cycle]) -> list[str]:
-        """What is wrong and was not before. ``over``: the cycles that ended since the last check;
-        ``aside``: all that rest on hosts that cannot be reached."""
+        """The faults that are new. ``over``: the cycles that ended since the last check. ``aside``: the open
+        cycles on hosts that cannot be reached."""
         hosts = [host for host in self._site.hosts if host not in self._site.cut]
         self._unchecked += over
         self._known = {cycle.claim_id for cycle in (*self._unchecked, *aside)} | self._known
@@ -76,7 +76,7 @@ class Verdict:
         return new
 
     def _unfinished(self, hosts: list[str]) -> list[str]:
-        """Steps that nobody did, and devices that are lost."""
+        """Steps that were not done, and devices that are lost."""
         deadline = time.monotonic() + PATIENCE
         while True:
             ask = self._site.postgresql.ask
@@ -86,14 +86,14 @@ class Verdict:
             time.sleep(0.05)
 
     def _strange_claims(self) -> list[str]:
-        """Claims that nobody has asked for."""
+        """Claims that no client has made."""
         known, since = list(self._known), self._since
         self._since = self._now()
         strange = self._site.postgresql.ask(_STRANGE, since=since, known=known)
-        return [f"nobody has asked for claim {claim_id}" for (claim_id,) in strange]
+        return [f"no client has made claim {claim_id}" for (claim_id,) in strange]
 
     def _follow_hypervisors(self, hosts: list[str]) -> list[str]:
-        """Do again what each hypervisor did, and see whether it could be done."""
+        """Replay what each hypervisor did, and check whether it was possible."""
         wrong = []
         for host in hosts:
             query = "SELECT id, claim_id, action, address FROM effects WHERE id > ? ORDER BY id"
@@ -115,7 +115,7 @@ class Verdict:
         return [f"{host} {address} was given to claim {claim} beside {holders}"] if holders else []
 
     def _compare(self, hosts: list[str]) -> list[str]:
-        """What clients were told, what the database says, and what the hypervisors did."""
+        """Compare the answers to clients with the database and with the hypervisors."""
         ready = [cycle for cycle in self._unchecked if cycle.host in hosts]
         self._unchecked = [cycle for cycle in self._unchecked if cycle.host not in hosts]
         rows = self._site.postgresql.ask(_CLAIMS, ids=[cycle.claim_id for cycle in ready])
@@ -137,7 +137,7 @@ class Verdict:
                     wrong.append(
                         f"{device} was attached and detached {times} times for claim {cycle.claim_id}"
                     )
-        wrong += [f"nobody wanted {effect}" for effect in self._done if effect[2].split()[0] in hosts]
+        wrong += [f"no claim explains {effect}" for effect in self._done if effect[2].split()[0] in hosts]
         return wrong
 
     def _now(self) -> Any:

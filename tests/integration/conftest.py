@@ -13,7 +13,7 @@ from tests.support.services import Services
 
 @pytest.fixture
 def database_url() -> Iterator[str]:
-    """The URL of a migrated database that is this test's own."""
+    """The URL of this test's own migrated database."""
     url = postgresql.create_database()
     yield url
     postgresql.drop_database(url)
@@ -21,7 +21,7 @@ def database_url() -> Iterator[str]:
 
 @pytest.fixture
 def fleet(database_url: str) -> Iterator[Fleet]:
-    """A fleet on that database, still without hosts; see `Fleet`. Whatever a test does, no rule is broken."""
+    """A fleet on that database, still without hosts; see `Fleet`. After the test no rule may be broken."""
     fleet = Fleet(database_url)
     try:
         yield fleet
@@ -32,7 +32,7 @@ def fleet(database_url: str) -> Iterator[Fleet]:
 
 @pytest.fixture
 def empty_database_url() -> Iterator[str]:
-    """The URL of a database of this test's own that has no table yet."""
+    """The URL of this test's own database without any table."""
     url = postgresql.create_database(template="template0")
     yield url
     postgresql.drop_database(url)
@@ -40,7 +40,7 @@ def empty_database_url() -> Iterator[str]:
 
 @pytest.fixture
 def rabbit_url() -> Iterator[str]:
-    """The transport URL of a virtual host that is this test's own."""
+    """The transport URL of this test's own virtual host."""
     broker = rabbitmq.shared_broker()
     url = broker.create_virtual_host()
     yield url

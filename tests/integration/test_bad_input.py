@@ -1,4 +1,4 @@
-"""Whatever is sent: a clear typed error, nothing changed in the database, and the same worker goes on."""
+"""Bad messages get a clear typed error, change nothing in the database and do not stop the worker."""
 
 import subprocess
 import sys
@@ -163,14 +163,14 @@ def altered(message: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusal(bus: Bus, topic: str, method: str, message: dict[str, Any]) -> PortclaimError:
-    """The error that answers a message that must not be accepted."""
+    """The error that answers a bad message."""
     with pytest.raises(PortclaimError) as refused:
         bus.call(topic, method, **message)
     return refused.value
 
 
 def assert_invalid(error: PortclaimError, named: str, message: object) -> None:
-    """It is the error of a message that does not fit, it names the fault, and says it as data too."""
+    """The error is an InvalidMessage, names the fault in its text, and lists it as data."""
     assert isinstance(error, InvalidMessage), (message, error)
     assert named in error.message, (message, error.message)
     assert error.kwargs["faults"], message
@@ -185,16 +185,16 @@ class TestMessagesForTheScheduler:
         self.before = (fleet.contents(), self.process.workers)
 
     def assert_nothing_happened(self, bus: Bus) -> None:
-        """The database is as it was, and the same worker goes on."""
+        """The database has not changed, and the same worker still serves."""
         assert (self.fleet.contents(), self.process.workers) == self.before
         assert bus.scheduler.claim(ClaimRequest.model_validate(CLAIM)).status == "claimed"
 
-    def test_claims_of_the_wrong_shape(self, bus: Bus) -> None:
+    def test_malformed_claims_are_refused(self, bus: Bus) -> None:
         for change, named in BAD_CLAIMS:
             assert_invalid(refusal(bus, "scheduler", "claim", altered(CLAIM, change)), named, change)
         self.assert_nothing_happened(bus)
 
-    def test_claims_that_have_no_meaning(self, bus: Bus) -> None:
+    def test_claims_with_meaningless_extra_specs_are_refused(self, bus: Bus) -> None:
         for alias in BAD_ALIASES:
             error = refusal(bus, "scheduler", "claim", altered(CLAIM, extra_specs(alias)))
             assert isinstance(error, InvalidRequest), (alias, error)
@@ -213,7 +213,7 @@ class TestMessagesForTheScheduler:
             assert isinstance(error, InvalidRequest), (specs, error)
         self.assert_nothing_happened(bus)
 
-    def test_they_say_what_to_do(self, bus: Bus) -> None:
+    def test_refusals_say_what_to_do(self, bus: Bus) -> None:
         unknown = refusal(bus, "scheduler", "claim", altered(CLAIM, extra_specs("no-such-alias:1")))
         assert "no-such-alias" in unknown.message
         assert "nic-pf, nic-vf" in unknown.message
@@ -221,7 +221,7 @@ class TestMessagesForTheScheduler:
         assert "10000" in too_many.message
         assert "from 1 to" in too_many.message
 
-    def test_everything_else_that_it_answers(self, bus: Bus) -> None:
+    def test_malformed_messages_to_the_other_methods_are_refused(self, bus: Bus) -> None:
         for method, message, named in [
             ("release", {"claim_id": "c1"}, "claim_id"),
             ("release", {}, "claim_id"),
@@ -243,7 +243,7 @@ class TestMessagesForTheScheduler:
             assert_invalid(refusal(bus, "scheduler", method, message), named, (method, message))
         self.assert_nothing_happened(bus)
 
-    def test_methods_and_versions_that_do_not_exist(self, bus: Bus) -> None:
+    def test_unknown_methods_and_versions_are_refused(self, bus: Bus) -> None:
         for method in ("delete_everything", "_wanted", "__init__", "target", ""):
             with pytest.raises(RemoteError):
                 bus.call("scheduler", method)
@@ -267,18 +267,18 @@ class TestMessagesForTheConductor:
         assert not bus.conductor.report_inventory(self.host.inventory).resend
 
     def report(self, *devices: dict[str, Any]) -> dict[str, Any]:
-        """A good report with a new digest, of the port and these devices besides."""
+        """A good report with a new digest, of the port and of these devices."""
         port = [device.model_dump(mode="json") for device in port_devices(0, vfs=0)]
         agent = {"host": "h1", "agent_id": str(self.host.agent_id)}
         return {**agent, "digest": "new", "devices": [*port, *devices]}
 
-    def test_reports_of_the_wrong_shape(self, bus: Bus) -> None:
+    def test_malformed_reports_are_refused(self, bus: Bus) -> None:
         for change, named in BAD_REPORTS:
             report = altered(self.report(), change)
             assert_invalid(refusal(bus, "conductor", "report_inventory", report), named, change)
         self.assert_nothing_happened(bus)
 
-    def test_reports_of_devices_that_cannot_be(self, bus: Bus) -> None:
+    def test_reports_of_impossible_devices_are_refused(self, bus: Bus) -> None:
         for change, named in BAD_DEVICES:
             report = self.report(altered(DEVICE, change))
             assert_invalid(refusal(bus, "conductor", "report_inventory", report), named, change)
@@ -286,14 +286,14 @@ class TestMessagesForTheConductor:
         assert_invalid(refusal(bus, "conductor", "report_inventory", twice), "more than one", twice)
         self.assert_nothing_happened(bus)
 
-    def test_a_report_for_a_host_that_another_live_agent_owns(self, bus: Bus) -> None:
+    def test_a_report_for_a_host_of_another_live_agent_is_refused(self, bus: Bus) -> None:
         for report in (self.report(), altered(self.report(), {"devices": None})):
             error = refusal(bus, "conductor", "report_inventory", altered(report, {"agent_id": str(uuid4())}))
             assert isinstance(error, HostOwnedByAnotherAgent)
             assert "h1" in error.message
         self.assert_nothing_happened(bus)
 
-    def test_answers_of_the_wrong_shape(self, bus: Bus) -> None:
+    def test_malformed_step_results_are_refused(self, bus: Bus) -> None:
         good = {
             "host": "h1",
             "agent_id": str(self.host.agent_id),
@@ -325,7 +325,7 @@ class TestConfiguration:
         ],
         ids=lambda value: value if isinstance(value, str) else None,
     )
-    def test_it_is_refused(
+    def test_a_service_refuses_a_bad_option(
         self, tmp_path: Path, service: type, sections: dict[str, dict[str, Any]], said: str
     ) -> None:
         with pytest.raises(InvalidConfiguration) as refused:
@@ -335,7 +335,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("section", "option", "value"), [("conductor", "workers", "0"), ("rpc", "timeout", "soon")]
     )
-    def test_a_value_that_cannot_be_ends_the_program_at_once(
+    def test_an_impossible_value_ends_the_program_at_once(
         self,
         tmp_path: Path,
         capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""What the bus loses and finds again: answers without a queue, servers without a connection."""
+"""Outages of the bus: an answer has no queue, a server has no connection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from tests.support.concurrency import wait_until
 from tests.support.rabbitmq import Broker, shared_broker
 from tests.support.services import as_ini
 
-AWAY = 3.0  # seconds that a lost queue is away: longer than anybody tries to answer
+AWAY = 3.0  # seconds that a lost queue is missing: longer than a server tries to answer
 
 
 @pytest.fixture
 def bus(rabbit_url: str, tmp_path: Path) -> Iterator[tuple[SchedulerClient, RPCServer]]:
-    """A caller and a server, each with connections of its own, that do not come back at once."""
+    """A caller and a server with separate connections, which do not reconnect at once."""
     file = tmp_path / "impatient.conf"
     sections = {
         "DEFAULT": {"transport_url": rabbit_url},
@@ -59,10 +59,10 @@ def does_answer(client: SchedulerClient) -> bool:
     return True
 
 
-def test_who_was_away_gets_answers_again_as_soon_as_it_is_back(
+def test_a_caller_gets_answers_as_soon_as_it_is_connected_again(
     bus: tuple[SchedulerClient, RPCServer], broker: Broker, virtual_host: str
 ) -> None:
-    """And not a minute later, although a server has found that there is nobody to answer to."""
+    """It gets them at once, not a minute later, although the server could not deliver an answer before."""
     client, _ = bus
     queues = [queue["name"] for queue in broker.manage("GET", f"queues/{virtual_host}")]
     [for_answers] = [name for name in queues if name.startswith("reply_")]
@@ -71,7 +71,7 @@ def test_who_was_away_gets_answers_again_as_soon_as_it_is_back(
     wait_until(lambda: does_answer(client), "the server answers")
 
 
-def test_a_server_without_a_connection_finishes(
+def test_a_server_that_lost_its_connection_stops_cleanly(
     bus: tuple[SchedulerClient, RPCServer], broker: Broker, virtual_host: str
 ) -> None:
     _, serving = bus

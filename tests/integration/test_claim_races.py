@@ -1,4 +1,7 @@
-"""What changes between a claimant's look and its grasp: it gets what it asked for, or nothing."""
+"""Devices change between the moment a claim reads them and the moment it takes them.
+
+The claim gets what it requested, or nothing.
+"""
 
 import logging
 from collections.abc import Callable
@@ -18,8 +21,8 @@ Arrange = Callable[[Callable[[], object]], None]
 
 
 @pytest.fixture
-def once_it_has_looked(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Arrange:
-    """Let something happen when what is free has next been read, before its reader goes on."""
+def after_reading_free_devices(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Arrange:
+    """Lets something happen right after the next read of the free devices."""
 
     def arrange(then: Callable[[], object]) -> None:
         looked = False
@@ -36,14 +39,14 @@ def once_it_has_looked(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Arrange
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_broken(fleet: Fleet) -> None:
+def _no_rule_is_broken(fleet: Fleet) -> None:
     yield
     with fleet.engine.connect() as connection:
         assert violations(connection) == []
 
 
-def test_a_device_that_is_of_another_kind_by_then_is_not_taken(
-    fleet: Fleet, once_it_has_looked: Arrange
+def test_a_device_that_has_become_another_kind_is_not_taken(
+    fleet: Fleet, after_reading_free_devices: Arrange
 ) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 0, CONNECTX5)])
 
@@ -51,25 +54,27 @@ def test_a_device_that_is_of_another_kind_by_then_is_not_taken(
         host.add(*port_devices(1, 0))
         host.report()
 
-    once_it_has_looked(change)
+    after_reading_free_devices(change)
     with pytest.raises(ClaimRefused):
         fleet.claim("any-pf:1,roce-pf:1")
 
 
-def test_a_device_that_is_of_another_kind_again_is_found(fleet: Fleet, once_it_has_looked: Arrange) -> None:
+def test_a_device_that_has_become_the_requested_kind_is_found(
+    fleet: Fleet, after_reading_free_devices: Arrange
+) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 0, CONNECTX5)])
 
     def change() -> None:
         host.add(*port_devices(0, 0, CONNECTX5), *port_devices(1, 0))
         host.report()
 
-    once_it_has_looked(change)
+    after_reading_free_devices(change)
     first, second = fleet.claim("nic-pf:1,roce-pf:1").devices
     assert (first.address, second.address) == (pf(1), pf(0))
 
 
-def test_a_vf_that_is_below_a_held_port_by_then_is_not_taken(
-    fleet: Fleet, once_it_has_looked: Arrange
+def test_a_vf_that_has_moved_to_a_held_port_is_not_taken(
+    fleet: Fleet, after_reading_free_devices: Arrange
 ) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 2), *port_devices(1, 0)])
 
@@ -79,13 +84,13 @@ def test_a_vf_that_is_below_a_held_port_by_then_is_not_taken(
             host.change(vf(0, number), parent_address=pf(1))
         host.report()
 
-    once_it_has_looked(change)
+    after_reading_free_devices(change)
     with pytest.raises(ClaimRefused):
         fleet.claim("nic-vf:1,nic-vf:1")
 
 
-def test_a_pf_and_a_vf_that_is_its_own_by_then_are_not_both_taken(
-    fleet: Fleet, once_it_has_looked: Arrange
+def test_a_pf_and_a_vf_that_has_moved_to_it_are_not_both_taken(
+    fleet: Fleet, after_reading_free_devices: Arrange
 ) -> None:
     host = fleet.host_of("h1", [*port_devices(0, 0), *port_devices(1, 1)])
 
@@ -93,13 +98,13 @@ def test_a_pf_and_a_vf_that_is_its_own_by_then_are_not_both_taken(
         host.change(vf(1, 0), parent_address=pf(0))
         host.report()
 
-    once_it_has_looked(change)
+    after_reading_free_devices(change)
     whole, slice_of_other = fleet.claim("nic-pf:1,nic-vf:1").devices
     assert (whole.address, slice_of_other.address, slice_of_other.parent_address) == (pf(1), vf(1, 0), pf(0))
 
 
-def test_callers_that_waited_for_a_claim_which_was_given_up_get_one_between_them(fleet: Fleet) -> None:
-    """All of them go on at the same instant, with the same id and each with a port of its own."""
+def test_callers_that_waited_for_a_claim_that_was_rolled_back_get_one_claim(fleet: Fleet) -> None:
+    """All callers go on at the same moment, with the same id, and each has chosen another port."""
     host = fleet.host("h1", ports=8, vfs=1)
     given_up = sa.text("""
         INSERT INTO claims (id, instance_id, compute_node_id, status, request, first_device_id)
@@ -117,10 +122,8 @@ def test_callers_that_waited_for_a_claim_which_was_given_up_get_one_between_them
         host.failed(claim, "never mind")
 
 
-def test_an_answer_and_a_report_do_not_lock_each_other_out(
-    fleet: Fleet, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Both change the host's row, and the trees of two ports."""
+def test_a_step_result_and_a_report_do_not_deadlock(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Both change the row of the host and the devices of two ports."""
     host = fleet.host("h1", ports=2, vfs=1)
     claim = fleet.claim("nic-pf:2")
     host.done(claim)
@@ -141,8 +144,8 @@ def test_an_answer_and_a_report_do_not_lock_each_other_out(
     assert set(fleet.status("h1").values()) == {"available"}
 
 
-def test_an_answer_asks_for_no_report_that_came_while_it_waited(fleet: Fleet) -> None:
-    """The device was missing when the answer came, and is listed again by the report that is before it."""
+def test_a_step_result_does_not_ask_for_a_report_that_arrived_while_it_waited(fleet: Fleet) -> None:
+    """The device was missing when the step result arrived; an earlier report then lists it again."""
     host = fleet.host("h1", vfs=2)
     claim = fleet.claim("nic-vf:1")
     host.lose(held := claim.devices[0].address)

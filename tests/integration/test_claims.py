@@ -1,4 +1,4 @@
-"""Claims: whole ports and slices of them, all or nothing, once per id, and never refused without need."""
+"""Claims of PFs and VFs: all or nothing, once per id, and refused only if no host can serve them."""
 
 from uuid import uuid4
 
@@ -35,25 +35,25 @@ class TestWholePorts:
             vf(0, 2): "unclaimable",
         }
 
-    def test_no_vf_of_it_can_be_claimed_any_more(self, fleet: Fleet) -> None:
+    def test_the_vfs_of_a_claimed_pf_cannot_be_claimed(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=3)
         fleet.claim("nic-pf:1")
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-vf:1")
 
-    def test_other_ports_are_as_they_were(self, fleet: Fleet) -> None:
+    def test_other_ports_do_not_change(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=2, vfs=2)
         taken = addresses(fleet.claim("nic-pf:1"))
         vfs = fleet.claim("nic-vf:2")
         assert {device.parent_address for device in vfs.devices} == {pf(0), pf(1)} - set(taken)
 
-    def test_a_pf_without_vfs_can_be_had_too(self, fleet: Fleet) -> None:
+    def test_a_pf_without_vfs_can_be_claimed(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=0)
         assert addresses(fleet.claim("nic-pf:1")) == [pf(0)]
 
 
-class TestSlices:
-    def test_a_vf_takes_its_pf_out_and_leaves_the_other_vfs(self, fleet: Fleet) -> None:
+class TestVFs:
+    def test_claiming_a_vf_blocks_its_pf_and_leaves_the_other_vfs_available(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=3)
         [held] = fleet.claim("nic-vf:1").devices
         assert (held.dev_type, held.product_id, held.parent_address) == ("type-VF", X710.vf, pf(0))
@@ -64,13 +64,13 @@ class TestSlices:
             **dict.fromkeys(free, "available"),
         }
 
-    def test_its_pf_cannot_be_claimed_any_more(self, fleet: Fleet) -> None:
+    def test_the_pf_of_a_claimed_vf_cannot_be_claimed(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=3)
         fleet.claim("nic-vf:1")
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-pf:1")
 
-    def test_its_pf_is_free_only_when_the_last_vf_is(self, fleet: Fleet) -> None:
+    def test_a_pf_is_available_again_only_after_its_last_vf_is_freed(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=3)
         first, second = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
         for claim in (first, second):
@@ -81,13 +81,13 @@ class TestSlices:
         host.done(fleet.release(second))
         assert addresses(fleet.claim("nic-pf:1")) == [pf(0)]
 
-    def test_whole_ports_stay_whole_as_long_as_others_have_room(self, fleet: Fleet) -> None:
+    def test_a_vf_claim_uses_a_port_with_held_vfs_before_an_untouched_one(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=3, vfs=4)
         for _ in range(4):
             fleet.claim("nic-vf:1")
         assert len(fleet.claim("nic-pf:2").devices) == 2
 
-    def test_not_even_all_vfs_of_a_port_are_the_port(self, fleet: Fleet) -> None:
+    def test_holding_all_vfs_of_a_port_does_not_give_its_pf(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=2)
         assert len(fleet.claim("nic-vf:2").devices) == 2
         with pytest.raises(ClaimRefused):
@@ -112,20 +112,20 @@ class TestSeveralKinds:
         [whole] = [d.address for d in claim.devices if d.dev_type == "type-PF"]
         assert {d.parent_address for d in claim.devices} == {None, pf(0), pf(1)} - {whole}
 
-    def test_a_port_is_not_given_whole_and_in_slices_to_one_claim_either(self, fleet: Fleet) -> None:
+    def test_one_claim_cannot_have_a_pf_and_a_vf_of_the_same_port(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=4)
         before = fleet.contents()
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-pf:1,nic-vf:1")
         assert fleet.contents() == before
 
-    def test_the_same_kind_may_be_named_twice(self, fleet: Fleet) -> None:
+    def test_an_alias_may_be_named_twice_in_one_claim(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=3)
         claim = fleet.claim("nic-vf:1,nic-vf:2")
         assert [device.request_index for device in claim.devices] == [0, 1, 1]
         assert len(set(addresses(claim))) == 3
 
-    def test_it_is_all_or_nothing(self, fleet: Fleet) -> None:
+    def test_a_claim_gets_all_of_its_devices_or_none(self, fleet: Fleet) -> None:
         fleet.host_of("h1", [*port_devices(0, 4), gpu(1)])
         before = fleet.contents()
         for too_much in ("nic-vf:1,gpu:2", "gpu:1,nic-vf:5", "nic-vf:1,roce-vf:1"):
@@ -149,28 +149,28 @@ class TestHosts:
         for name in ("h1", "h2", "h3"):
             fleet.host(name, ports=1, vfs=2)
 
-    def test_only_on_these(self, fleet: Fleet) -> None:
+    def test_hosts_limits_a_claim_to_these_hosts(self, fleet: Fleet) -> None:
         assert fleet.claim("nic-vf:2", hosts=["h2"]).host == "h2"
         assert fleet.claim("nic-vf:2", hosts=["h2", "h3"]).host == "h3"
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-vf:1", hosts=["h2", "h3"])
 
-    def test_not_on_these(self, fleet: Fleet) -> None:
+    def test_avoid_hosts_excludes_these_hosts(self, fleet: Fleet) -> None:
         assert fleet.claim("nic-vf:1", avoid_hosts=["h1", "h3"]).host == "h2"
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-vf:1", avoid_hosts=["h1", "h2", "h3"])
 
-    def test_to_be_avoided_outweighs_to_be_used(self, fleet: Fleet) -> None:
+    def test_avoid_hosts_outweighs_hosts(self, fleet: Fleet) -> None:
         assert fleet.claim("nic-vf:1", hosts=["h1", "h3"], avoid_hosts=["h1"]).host == "h3"
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-vf:1", hosts=["h1"], avoid_hosts=["h1"])
 
-    def test_a_host_that_nobody_knows_has_nothing(self, fleet: Fleet) -> None:
+    def test_an_unknown_host_serves_no_claim(self, fleet: Fleet) -> None:
         with pytest.raises(ClaimRefused) as refused:
             fleet.claim("nic-vf:1", hosts=["h9"])
         assert left(explanation(refused.value))["hosts"] == 0
 
-    def test_not_on_a_host_that_is_disabled(self, fleet: Fleet) -> None:
+    def test_a_disabled_host_serves_no_claim(self, fleet: Fleet) -> None:
         fleet.sql("UPDATE compute_nodes SET disabled_reason = 'new fans' WHERE host <> 'h2'")
         assert fleet.claim("nic-vf:1").host == "h2"
         with pytest.raises(ClaimRefused):
@@ -178,7 +178,7 @@ class TestHosts:
 
 
 class TestRefusal:
-    def test_it_says_what_every_filter_left_over(self, fleet: Fleet) -> None:
+    def test_a_refusal_shows_how_many_devices_each_filter_left(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=2, vfs=4)
         fleet.host("h2", ports=1, vfs=4)
         fleet.claim("nic-vf:3", hosts=["h2"])
@@ -191,17 +191,17 @@ class TestRefusal:
         assert why.nearest_miss
         assert why.nearest_miss in refused.value.message
 
-    def test_a_kind_that_no_host_has(self, fleet: Fleet) -> None:
+    def test_a_kind_that_no_host_has_is_refused(self, fleet: Fleet) -> None:
         fleet.host("h1")
         with pytest.raises(ClaimRefused) as refused:
             fleet.claim("gpu:1")
         assert set(left(explanation(refused.value)).values()) == {0}
 
-    def test_an_empty_fleet(self, fleet: Fleet) -> None:
+    def test_an_empty_fleet_refuses_every_claim(self, fleet: Fleet) -> None:
         with pytest.raises(ClaimRefused):
             fleet.claim("nic-vf:1")
 
-    def test_it_writes_nothing_and_its_id_stays_free(self, fleet: Fleet) -> None:
+    def test_a_refusal_writes_nothing_and_its_id_can_be_used_later(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=1)
         holder, claim_id = fleet.claim("nic-vf:1"), uuid4()
         before = fleet.contents()
@@ -211,7 +211,7 @@ class TestRefusal:
         host.failed(holder, "no such instance")
         assert fleet.claim("nic-vf:1", claim_id).claim_id == claim_id
 
-    def test_explain_says_the_same_and_reserves_nothing(self, fleet: Fleet) -> None:
+    def test_explain_gives_the_same_explanation_and_writes_nothing(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=2)
         before = fleet.contents()
         assert fleet.explain("nic-vf:2").served
@@ -224,7 +224,7 @@ class TestRefusal:
 
 
 class TestOncePerId:
-    def test_the_same_request_again_has_the_same_answer(self, fleet: Fleet) -> None:
+    def test_repeating_a_claim_returns_the_same_answer(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=2, vfs=4)
         claim_id, instance_id = uuid4(), uuid4()
         first = fleet.claim("nic-vf:2", claim_id, instance_id)
@@ -232,7 +232,7 @@ class TestOncePerId:
         assert fleet.claim("nic-vf:2", claim_id, instance_id) == first
         assert fleet.contents() == before
 
-    def test_later_it_is_the_claim_as_it_then_stands(self, fleet: Fleet) -> None:
+    def test_repeating_a_claim_later_returns_its_current_state(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=1)
         claim_id, instance_id = uuid4(), uuid4()
         claim = fleet.claim("nic-vf:1", claim_id, instance_id)
@@ -266,13 +266,13 @@ class TestOncePerId:
         assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
         assert list(fleet.status("h1").values()).count("claimed") == 1
 
-    def test_they_do_so_even_for_the_last_device(self, fleet: Fleet) -> None:
+    def test_many_callers_with_one_id_get_one_claim_of_the_last_device(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=1)
         claim_id, instance_id = uuid4(), uuid4()
         answers = at_once([lambda: fleet.claim("nic-pf:1", claim_id, instance_id)] * 16)
         assert all(isinstance(answer, Claim) and answer == answers[0] for answer in answers), answers
 
-    def test_of_two_requests_with_one_id_at_once_one_is_served(self, fleet: Fleet) -> None:
+    def test_of_two_concurrent_requests_with_one_id_only_one_is_served(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=4, vfs=8)
         claim_id, instance_id = uuid4(), uuid4()
         answers = at_once(
@@ -299,7 +299,7 @@ class TestAtOnce:
             ("nic-pf:2", 32, 0),
         ],
     )
-    def test_exactly_enough_for_sixteen_is_enough(
+    def test_sixteen_callers_get_sixteen_vfs_of_one_host(
         self, fleet: Fleet, alias: str, ports: int, vfs: int
     ) -> None:
         fleet.host("h1", ports, vfs)
@@ -308,19 +308,19 @@ class TestAtOnce:
         held = [address for answer in answers for address in addresses(answer)]
         assert len(held) == len(set(held)) == 16 * int(alias[-1])
 
-    def test_it_is_enough_too_if_it_is_spread_over_hosts(self, fleet: Fleet) -> None:
+    def test_sixteen_callers_get_sixteen_vfs_of_several_hosts(self, fleet: Fleet) -> None:
         for number in range(4):
             fleet.host_of(f"h{number}", [*port_devices(0, 4), *(gpu(port) for port in range(1, 5))])
         answers = at_once([lambda: fleet.claim("nic-vf:1,gpu:1")] * 16)
         assert all(isinstance(answer, Claim) for answer in answers), answers
 
-    def test_one_port_for_sixteen_goes_to_one(self, fleet: Fleet) -> None:
+    def test_one_of_sixteen_callers_gets_the_only_port(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=8)
         answers = at_once([lambda: fleet.claim("nic-pf:1")] * 16)
         assert sum(isinstance(answer, Claim) for answer in answers) == 1, answers
         assert sum(isinstance(answer, ClaimRefused) for answer in answers) == 15, answers
 
-    def test_one_port_wanted_whole_and_in_slices_is_given_in_one_way(self, fleet: Fleet) -> None:
+    def test_a_port_claimed_as_pf_and_as_vfs_at_once_is_served_in_one_way(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=8)
         answers = at_once([lambda: fleet.claim("nic-pf:1"), lambda: fleet.claim("nic-vf:1")] * 8)
         served = [answer for answer in answers if isinstance(answer, Claim)]

@@ -82,7 +82,7 @@ def done_in_json(process: subprocess.CompletedProcess[str]) -> Any:
 
 
 def assert_failed(process: subprocess.CompletedProcess[str], status: int, *said: str) -> None:
-    """It ended with this status and an error message on standard error, and printed nothing else."""
+    """It ended with this status, printed an error message on standard error, and nothing else."""
     assert (process.returncode, process.stdout) == (status, ""), process
     for words in said:
         assert words in process.stderr, process
@@ -118,7 +118,7 @@ class TestWithServices:
         assert (some.returncode, some.stdout.count("type-VF")) == (0, 3)
         assert "more than 3" in some.stderr
 
-    def test_with_the_same_claim_id_it_may_be_called_again(self, portclaim: Run, fleet: Fleet) -> None:
+    def test_repeating_a_claim_with_the_same_id_is_safe(self, portclaim: Run, fleet: Fleet) -> None:
         claim = ("claim", "--claim-id", str(uuid4()), "--instance", str(uuid4()), "--output", "json")
         first = done_in_json(portclaim(*claim, "--alias", "nic-vf:1"))
         assert done_in_json(portclaim(*claim, "--alias", "nic-vf:1")) == first
@@ -183,7 +183,7 @@ class TestWithServices:
         assert "DANGER: the devices were not detached. If host h1 still runs" in forced.stderr
         assert_failed(portclaim(*force[:3]), 2, "--force and --reason go together")
 
-    def test_hosts_and_ports_go_out_of_use_and_come_back(self, portclaim: Run, fleet: Fleet) -> None:
+    def test_hosts_and_ports_are_drained_undrained_and_removed(self, portclaim: Run, fleet: Fleet) -> None:
         port = ("--port", pf(0))
         drained = done(portclaim("host", "drain", "h1", *port, "--reason", "flapping link"))
         assert drained == f"port {pf(0)} of h1 takes no new claims; 0 live claims on it\n"
@@ -223,7 +223,7 @@ class TestWithServices:
         assert done(portclaim("outbox", "retry", claim["claim_id"])) == "1 step sent again\n"
         assert done(portclaim("outbox", "retry", "--parked")) == "0 steps sent again\n"
 
-    def test_a_claim_that_waits_says_so_until_it_is_served(
+    def test_claim_wait_prints_that_it_waits_until_it_is_served(
         self, waiting: Callable[..., subprocess.Popen[str]], portclaim: Run, fleet: Fleet
     ) -> None:
         holder = fleet.claim("nic-pf:1", hosts=["h1"])
@@ -242,7 +242,7 @@ class TestWithServices:
         assert (waits.returncode, json.loads(said)["status"]) == (0, "claimed")
         assert json.loads(said)["claim_id"] == claim_id
 
-    def test_interrupted_it_says_how_to_go_on_and_the_claim_waits_on(
+    def test_claim_wait_interrupted_says_how_to_go_on_and_the_claim_still_waits(
         self, waiting: Callable[..., subprocess.Popen[str]], portclaim: Run, fleet: Fleet
     ) -> None:
         for _ in range(2):
@@ -291,34 +291,34 @@ class TestBadUsage:
             ("--config-file no-such-file tree", "no-such-file"),
         ],
     )
-    def test_it_is_understood_before_anything_is_done(self, command: str, said: str) -> None:
+    def test_bad_usage_is_refused_before_anything_is_done(self, command: str, said: str) -> None:
         ended = CliRunner().invoke(main, command.split(), prog_name="portclaim")
         assert ended.exit_code == 2
         assert ended.stdout == ""
         assert said in ended.stderr
 
-    def test_it_is_status_2(self) -> None:
+    def test_bad_usage_ends_with_status_2(self) -> None:
         assert_failed(run("claim", "--claim-id", "7"), 2, "Usage: portclaim claim", "--claim-id")
 
 
 class TestWithoutServices:
-    def test_without_a_scheduler_it_says_who_does_not_answer(self, rabbit_url: str) -> None:
+    def test_without_a_scheduler_the_error_names_the_scheduler(self, rabbit_url: str) -> None:
         bus = {"OS_DEFAULT__TRANSPORT_URL": rabbit_url, "OS_RPC__TIMEOUT": "0.5", "OS_RPC__ATTEMPTS": "2"}
         assert_failed(run("tree", **bus), 1, "scheduler does not answer", "can be repeated")
 
-    def test_without_a_broker_it_does_not_wait_for_ever(self) -> None:
+    def test_without_a_broker_the_command_fails_instead_of_waiting_forever(self) -> None:
         [nobody] = free_ports(1)
         bus = {"OS_DEFAULT__TRANSPORT_URL": f"rabbit://guest:guest@127.0.0.1:{nobody}/"}
         assert_failed(run("tree", **bus), 1, "scheduler does not answer")
 
-    def test_an_option_that_cannot_be_honoured_is_refused(self, tmp_path: Path) -> None:
+    def test_an_unsupported_option_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "portclaim.conf"
         file.write_text(as_ini({"pci": {"report_in_placement": True}}))
         assert_failed(run("--config-file", str(file), "tree"), 1, "portclaim: ", "[pci] report_in_placement")
 
 
 class TestDatabaseUpgrade:
-    def test_it_makes_the_schema_and_may_be_run_again(self, empty_database_url: str) -> None:
+    def test_upgrade_creates_the_schema_and_can_be_repeated(self, empty_database_url: str) -> None:
         database = {"OS_DATABASE__CONNECTION": empty_database_url}
         assert done(run("db", "upgrade", **database)).startswith("the schema was empty, and is ")
         with sa.create_engine(empty_database_url).connect() as connection:
@@ -340,7 +340,7 @@ class TestDatabaseUpgrade:
         database = {"OS_DATABASE__CONNECTION": empty_database_url}
         assert_failed(run("db", "prune", "--older-than", "90d", **database), 1, "run `portclaim db upgrade`")
 
-    def test_without_a_database_it_is_status_1(self, tmp_path: Path) -> None:
+    def test_without_a_database_it_ends_with_status_1(self, tmp_path: Path) -> None:
         assert_failed(run("db", "upgrade"), 1, "[database] connection is not set")
         for url, said in [
             (f"postgresql+psycopg2://nobody@/nothing?host={tmp_path}", str(tmp_path)),
@@ -357,7 +357,7 @@ class TestHelp:
             assert lazy.load().get_short_help_str(limit=100) == lazy.short_help, name
             assert lazy.load().name == name
 
-    def test_it_imports_nothing_that_takes_long(self) -> None:
+    def test_the_list_of_commands_imports_no_slow_modules(self) -> None:
         listed = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "portclaim.cli.main", "--help"],
             capture_output=True,
@@ -377,7 +377,7 @@ class TestHelp:
             "portclaim.common.errors",
         }
 
-    def test_the_help_of_a_command_and_completion_import_nothing_that_takes_long(self) -> None:
+    def test_the_help_of_a_command_and_completion_import_no_slow_modules(self) -> None:
         text = f"""
 import sys
 import click
@@ -390,7 +390,7 @@ assert not set(sys.modules) & {SLOW}, set(sys.modules) & {SLOW}
         words = {"COMP_WORDS": "portclaim host dr", "COMP_CWORD": "2"}
         assert done(run(_PORTCLAIM_COMPLETE="bash_complete", **words)) == "plain,drain\n"
 
-    def test_values_that_are_copied_to_avoid_an_import_are_the_same(self) -> None:
+    def test_values_copied_to_avoid_an_import_match_the_originals(self) -> None:
         assert claims.LONGEST_WAIT == claim_messages.MAX_WAIT
         assert get_args(Kind) == events.KINDS
         assert get_args(fields.ClaimStatus) == events.CLAIM_STATUSES
@@ -415,5 +415,5 @@ assert not set(sys.modules) & {SLOW}, set(sys.modules) & {SLOW}
             assert f"Example: {name}" in example, name
             assert re.search(r"^ *Next: ", text, re.MULTILINE), name
 
-    def test_the_version_names_the_schema_that_it_needs(self) -> None:
+    def test_the_version_names_the_required_schema(self) -> None:
         assert done(run("--version")) == f"portclaim {version('portclaim')}, schema {HEAD}\n"

@@ -56,7 +56,7 @@ def make_agent(make_conf: Callable[..., cfg.ConfigOpts], tmp_path: Path) -> Call
 def scheduler(
     make_conf: Callable[..., cfg.ConfigOpts], make_agent: Callable[[str], ComputeAgent], database_url: str
 ) -> Iterator[SchedulerClient]:
-    """The way in to a running fleet."""
+    """A scheduler client of the running fleet."""
     database = {"database": {"connection": database_url}}
     services = [
         Conductor(make_conf("conductor", **database)),
@@ -73,7 +73,7 @@ def scheduler(
         yield SchedulerClient(bus, conf)
 
 
-def test_every_host_does_its_own_steps(scheduler: SchedulerClient, tmp_path: Path) -> None:
+def test_each_agent_does_the_steps_of_its_own_host(scheduler: SchedulerClient, tmp_path: Path) -> None:
     claims = [
         scheduler.claim(
             ClaimRequest(
@@ -96,7 +96,7 @@ def test_every_host_does_its_own_steps(scheduler: SchedulerClient, tmp_path: Pat
         assert sorted(link.readlink().name for link in drivers).count("vfio-pci") == 2
 
 
-def test_an_agent_that_is_stopped_before_it_has_started_does_not_start(
+def test_an_agent_stopped_before_it_has_started_does_not_start(
     make_agent: Callable[[str], ComputeAgent], tmp_path: Path
 ) -> None:
     agent = make_agent("node-1")

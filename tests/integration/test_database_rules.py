@@ -1,4 +1,4 @@
-"""PostgreSQL itself refuses a double booking, whoever asks: here somebody types SQL by hand."""
+"""PostgreSQL itself refuses a double booking, even in SQL that is typed by hand."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ ENDED = ("released", "failed", "expired")
 
 @contextmanager
 def refused(constraint: str) -> Iterator[None]:
-    """PostgreSQL refuses what is in the block, at the latest at its commit, and names the rule."""
+    """PostgreSQL refuses the statements of the block, at the latest at the commit, and names the rule."""
     with pytest.raises(sa.exc.IntegrityError) as caught:
         yield
     assert caught.value.orig.diag.constraint_name == constraint
@@ -29,7 +29,7 @@ def refused(constraint: str) -> Iterator[None]:
 
 @pytest.fixture
 def fleet(database_url: str) -> Iterator[Fleet]:
-    """What is typed here is not all that a claim would write: nobody looks whether it fits together."""
+    """The SQL of these tests writes less than a claim does, so `tests.support.invariants` is not checked."""
     fleet = Fleet(database_url)
     yield fleet
     fleet.close()
@@ -62,7 +62,7 @@ ADD_DEVICE = """
 
 
 def take(fleet: Fleet, host: str, address: str) -> UUID:
-    """Book a device for a new claim, as carefully as one can by hand."""
+    """Book a device for a new claim by hand."""
     claim_id = uuid4()
     with fleet.engine.begin() as connection:
         take_in(connection, claim_id, host, address)
@@ -81,7 +81,7 @@ def add_device(fleet: Fleet, dev_type: str, parent: str | None, **changes: Any) 
 
 
 class TestTwoHoldersOfOneTree:
-    def test_by_hand_one_device_can_be_taken(self, fleet: Fleet) -> None:
+    def test_one_device_can_be_taken_by_hand(self, fleet: Fleet) -> None:
         take(fleet, "h1", vf(0, 0))
         assert fleet.status("h1")[vf(0, 0)] == "claimed"
 
@@ -95,12 +95,12 @@ class TestTwoHoldersOfOneTree:
         with refused(TREE_RULE):
             take(fleet, "h1", pf(0))
 
-    def test_it_does_not_help_to_take_them_for_one_claim(self, fleet: Fleet) -> None:
+    def test_a_pf_and_its_vf_cannot_be_taken_for_one_claim(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", pf(0))
         with refused(TREE_RULE):
             fleet.sql(TAKE, claim_id=claim_id, host="h1", address=vf(0, 0))
 
-    def test_once_attached_it_is_no_different(self, fleet: Fleet) -> None:
+    def test_a_pf_and_its_vf_cannot_both_be_allocated(self, fleet: Fleet) -> None:
         take(fleet, "h1", pf(0))
         fleet.sql("UPDATE pci_devices SET status = 'allocated' WHERE status = 'claimed'")
         with refused(TREE_RULE):
@@ -118,7 +118,7 @@ class TestTwoHoldersOfOneTree:
                 vf=vf(0, 0),
             )
 
-    def test_both_sides_of_one_statement_count(self, fleet: Fleet) -> None:
+    def test_one_statement_cannot_take_a_pf_and_its_vf(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", vf(1, 0))
         with refused(TREE_RULE):
             fleet.sql(
@@ -130,12 +130,12 @@ class TestTwoHoldersOfOneTree:
 
 
 class TestTwoConnectionsAtOnce:
-    """What the other connection has not committed yet is waited for, not overlooked."""
+    """A statement waits for the uncommitted changes of the other connection."""
 
     @pytest.mark.parametrize(
         ("first", "second"), [(vf(0, 0), pf(0)), (pf(0), vf(0, 0))], ids=["vf-then-pf", "pf-then-vf"]
     )
-    def test_the_second_is_refused_when_the_first_commits(
+    def test_the_second_connection_is_refused_when_the_first_commits(
         self, fleet: Fleet, first: str, second: str
     ) -> None:
         with fleet.engine.connect() as connection:
@@ -149,7 +149,7 @@ class TestTwoConnectionsAtOnce:
     @pytest.mark.parametrize(
         ("first", "second"), [(vf(0, 0), pf(0)), (pf(0), vf(0, 0))], ids=["vf-then-pf", "pf-then-vf"]
     )
-    def test_the_second_is_served_when_the_first_gives_up(
+    def test_the_second_connection_is_served_when_the_first_rolls_back(
         self, fleet: Fleet, first: str, second: str
     ) -> None:
         with fleet.engine.connect() as connection:
@@ -167,7 +167,7 @@ class TestTwoConnectionsAtOnce:
             connection.commit()
         assert fleet.status("h1")[vf(0, 0)] == fleet.status("h1")[vf(0, 1)] == "claimed"
 
-    def test_one_device_goes_to_one_claim(self, fleet: Fleet) -> None:
+    def test_one_device_cannot_be_taken_by_two_claims(self, fleet: Fleet) -> None:
         with fleet.engine.connect() as connection:
             take_in(connection, uuid4(), "h1", vf(0, 0))
             other = meanwhile(lambda: take(fleet, "h1", vf(0, 0)))
@@ -180,40 +180,40 @@ class TestTwoConnectionsAtOnce:
 class TestDeviceAndClaim:
     """A device is held if and only if it names its claim, which is live and on the device's host."""
 
-    def test_no_device_is_held_without_a_claim(self, fleet: Fleet) -> None:
+    def test_a_device_cannot_be_held_without_a_claim(self, fleet: Fleet) -> None:
         for status in ("claimed", "allocated"):
             with refused("held_names_its_claim"):
                 fleet.sql(f"UPDATE pci_devices SET status = '{status}' WHERE address = '{vf(0, 0)}'")
 
-    def test_no_device_names_a_claim_without_being_held(self, fleet: Fleet) -> None:
+    def test_a_free_device_cannot_name_a_claim(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", vf(0, 0))
         for status in ("available", "unclaimable", "unavailable", "removed"):
             with refused("held_names_its_claim"):
                 fleet.sql(f"UPDATE pci_devices SET status = '{status}' WHERE claim_id = '{claim_id}'")
 
-    def test_no_device_is_held_by_a_claim_that_does_not_exist(self, fleet: Fleet) -> None:
+    def test_a_device_cannot_be_held_by_an_unknown_claim(self, fleet: Fleet) -> None:
         with refused(CLAIM_RULE):
             fleet.sql(TAKE, claim_id=uuid4(), host="h1", address=vf(0, 0))
 
-    def test_no_device_is_held_by_an_ended_claim(self, fleet: Fleet) -> None:
+    def test_a_device_cannot_be_held_by_an_ended_claim(self, fleet: Fleet) -> None:
         for ended in ENDED:
             device = {"claim_id": uuid4(), "host": "h1", "address": vf(0, 0)}
             fleet.sql(ADD_CLAIM, **device, status=ended)
             with refused(CLAIM_RULE):
                 fleet.sql(TAKE, **device)
 
-    def test_no_claim_ends_while_it_holds_a_device(self, fleet: Fleet) -> None:
+    def test_a_claim_cannot_end_while_it_holds_a_device(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", vf(0, 0))
         for ended in ENDED:
             with refused(CLAIM_RULE):
                 fleet.sql("UPDATE claims SET status = :ended WHERE id = :id", ended=ended, id=claim_id)
 
-    def test_no_device_is_held_by_a_claim_of_another_host(self, fleet: Fleet) -> None:
+    def test_a_device_cannot_be_held_by_a_claim_of_another_host(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", vf(0, 0))
         with refused(CLAIM_RULE):
             fleet.sql(TAKE, claim_id=claim_id, host="h2", address=vf(1, 0))
 
-    def test_no_claim_moves_away_from_its_devices(self, fleet: Fleet) -> None:
+    def test_a_claim_cannot_change_to_another_host_than_its_devices(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", vf(0, 0))
         with refused(CLAIM_RULE):
             fleet.sql(
@@ -222,12 +222,12 @@ class TestDeviceAndClaim:
                 id=claim_id,
             )
 
-    def test_no_claim_is_live_without_a_device(self, fleet: Fleet) -> None:
+    def test_a_live_claim_must_hold_a_device(self, fleet: Fleet) -> None:
         for live in ("claimed", "allocated", "releasing"):
             with refused(HOLDER_RULE):
                 fleet.sql(ADD_CLAIM, claim_id=uuid4(), host="h1", address=vf(0, 0), status=live)
 
-    def test_no_live_claim_loses_its_device(self, fleet: Fleet) -> None:
+    def test_a_live_claim_cannot_lose_its_device(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", vf(0, 0))
         with refused(HOLDER_RULE):
             fleet.sql(
@@ -235,20 +235,20 @@ class TestDeviceAndClaim:
                 id=claim_id,
             )
 
-    def test_no_device_is_taken_from_a_claim_for_another(self, fleet: Fleet) -> None:
+    def test_a_device_cannot_change_from_one_live_claim_to_another(self, fleet: Fleet) -> None:
         take(fleet, "h1", vf(0, 0))
         with refused(HOLDER_RULE):
             take(fleet, "h1", vf(0, 0))
 
-    def test_no_ended_claim_comes_back_to_life_without_its_device(self, fleet: Fleet) -> None:
+    def test_an_ended_claim_cannot_become_live_without_a_device(self, fleet: Fleet) -> None:
         device = {"claim_id": uuid4(), "host": "h1", "address": vf(0, 0)}
         fleet.sql(ADD_CLAIM, **device, status="released")
         with refused(HOLDER_RULE):
             fleet.sql("UPDATE claims SET status = 'allocated' WHERE id = :id", id=device["claim_id"])
 
-    def test_no_held_device_and_no_claim_is_deleted(self, fleet: Fleet) -> None:
+    def test_a_held_device_and_its_claim_cannot_be_deleted(self, fleet: Fleet) -> None:
         claim_id = take(fleet, "h1", vf(0, 0))
-        fleet.sql("DELETE FROM device_events")  # which would keep any device
+        fleet.sql("DELETE FROM device_events")  # because it would keep the device from being deleted
         with refused(HOLDER_RULE):
             fleet.sql("DELETE FROM pci_devices WHERE claim_id = :id", id=claim_id)
         with refused(CLAIM_RULE):
@@ -258,11 +258,11 @@ class TestDeviceAndClaim:
 class TestTheTree:
     """An address is one device; a VF, and nothing else, has a parent, which is a PF of its host."""
 
-    def test_no_vf_belongs_to_the_pf_of_another_host(self, fleet: Fleet) -> None:
+    def test_a_vf_cannot_have_a_pf_of_another_host(self, fleet: Fleet) -> None:
         with refused(PARENT_RULE):
             add_device(fleet, "type-VF", parent=pf(0), parent_host="h2")
 
-    def test_no_pf_moves_to_another_host_without_its_vfs(self, fleet: Fleet) -> None:
+    def test_a_pf_cannot_change_to_another_host_without_its_vfs(self, fleet: Fleet) -> None:
         fleet.host_of("h3", [])
         with refused(PARENT_RULE):
             fleet.sql(
@@ -271,36 +271,36 @@ class TestTheTree:
                 pf=pf(0),
             )
 
-    def test_no_vf_has_a_parent_that_is_no_pf(self, fleet: Fleet) -> None:
+    def test_the_parent_of_a_vf_must_be_a_pf(self, fleet: Fleet) -> None:
         fleet.host_of("h3", [gpu(9)])
         with refused(PARENT_RULE):
             add_device(fleet, "type-VF", host="h3", parent_host="h3", parent=pf(9))
         with refused(PARENT_RULE):
             add_device(fleet, "type-VF", parent=vf(0, 0))
 
-    def test_no_pf_becomes_something_else_under_its_vfs(self, fleet: Fleet) -> None:
+    def test_a_pf_with_vfs_cannot_become_another_type(self, fleet: Fleet) -> None:
         with refused(PARENT_RULE):
             fleet.sql("UPDATE pci_devices SET dev_type = 'type-PCI' WHERE address = :pf", pf=pf(0))
 
-    def test_no_vf_is_without_a_parent(self, fleet: Fleet) -> None:
+    def test_a_vf_must_have_a_parent(self, fleet: Fleet) -> None:
         with refused("only_a_vf_has_a_parent"):
             add_device(fleet, "type-VF", parent=None)
 
-    def test_nothing_else_has_a_parent(self, fleet: Fleet) -> None:
+    def test_only_a_vf_can_have_a_parent(self, fleet: Fleet) -> None:
         for dev_type in ("type-PF", "type-PCI"):
             with refused("only_a_vf_has_a_parent"):
                 add_device(fleet, dev_type, parent=pf(0))
 
-    def test_no_address_is_two_devices_of_a_host(self, fleet: Fleet) -> None:
+    def test_a_host_cannot_have_two_devices_at_one_address(self, fleet: Fleet) -> None:
         with refused("pci_devices_compute_node_id_address_key"):
             add_device(fleet, "type-PCI", parent=None, address=pf(0))
 
-    def test_the_same_address_on_another_host_is_another_device(self, fleet: Fleet) -> None:
+    def test_two_hosts_can_have_a_device_at_the_same_address(self, fleet: Fleet) -> None:
         add_device(fleet, "type-PCI", parent=None)
         add_device(fleet, "type-PCI", parent=None, host="h2")
         assert fleet.status("h1").keys() == fleet.status("h2").keys()
 
-    def test_what_is_no_address_is_refused(self, fleet: Fleet) -> None:
+    def test_a_malformed_address_is_refused(self, fleet: Fleet) -> None:
         for text in ("81:00.0", "0000:81:00.8", "0000:81:20.0", "0000:81:00", "0000:8g:00.0", "0000:8A:00.0"):
             with refused("pci_devices_address_check"):
                 add_device(fleet, "type-PCI", parent=None, address=text)

@@ -1,4 +1,4 @@
-"""``portclaim demo`` as its first user runs it: what it shows is true, and it leaves nothing behind."""
+"""``portclaim demo`` as a new user runs it: its output is true, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def environment(place: Path, **more: str) -> dict[str, str]:
 
 
 def leftovers(place: Path) -> list[str]:
-    """Temporary files, and processes that know the directory, after they have had time to end."""
+    """Temporary files, and processes that still use the directory after they had time to end."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = [*map(str, place.iterdir()), *processes(str(place))]
@@ -58,7 +58,7 @@ def processes(word: str) -> list[str]:
             if word.encode() in told:
                 found.append((about / "cmdline").read_bytes().replace(b"\0", b" ").decode())
         except OSError:
-            continue  # it has ended, or is somebody else's
+            continue  # it has ended, or belongs to another user
     return found
 
 
@@ -91,11 +91,11 @@ def statuses(text: str) -> dict[str, set[str]]:
     return found
 
 
-def test_output_is_plain_where_it_is_no_terminal(shown: str) -> None:
+def test_output_has_no_colours_if_it_is_not_a_terminal(shown: str) -> None:
     assert "\x1b" not in shown
 
 
-def test_it_shows_the_devices_that_this_machine_really_has(shown: str) -> None:
+def test_it_shows_the_real_devices_of_this_machine(shown: str) -> None:
     functions = {
         function.name: [(function / name).read_text().strip()[2:] for name in ("class", "vendor", "device")]
         for function in Path("/sys/bus/pci/devices").glob("*")
@@ -107,7 +107,7 @@ def test_it_shows_the_devices_that_this_machine_really_has(shown: str) -> None:
     assert len(listed) == min(len(real), 10) or "... and" in tree
 
 
-def test_a_port_claimed_whole_makes_its_vfs_unclaimable(shown: str) -> None:
+def test_claiming_a_pf_makes_its_vfs_unclaimable(shown: str) -> None:
     assert statuses(step(shown, "Claim a whole port")) == {"PF": {"claimed"}, "VF": {"unclaimable"}}
 
 
@@ -117,31 +117,31 @@ def test_a_vf_of_that_port_is_refused_with_the_reason(shown: str) -> None:
     assert re.search(r"^ +available +0 +0$", refusal, re.MULTILINE)
 
 
-def test_attached_it_is_allocated_and_its_vfs_are_unavailable(shown: str) -> None:
+def test_an_attached_pf_is_allocated_and_its_vfs_are_unavailable(shown: str) -> None:
     assert statuses(step(shown, "The host's agent attaches")) == {"PF": {"allocated"}, "VF": {"unavailable"}}
 
 
-def test_released_all_is_available_again(shown: str) -> None:
+def test_after_the_release_all_devices_are_available(shown: str) -> None:
     assert statuses(step(shown, "Release the port")) == {"PF": {"available"}, "VF": {"available"}}
 
 
-def test_sixteen_clients_are_served_and_refused_and_nothing_is_handed_out_twice(shown: str) -> None:
+def test_sixteen_clients_are_served_or_refused_and_no_device_is_booked_twice(shown: str) -> None:
     competition, proven = step(shown, "16 clients compete"), step(shown, "Was a device handed out twice?")
     served, refused = map(int, re.findall(r"(\d+) claims served and (\d+) refused", competition)[0])
     recorded = [int(claims) for claims in re.findall(r"^ +type-[PV]F +(\d+)", proven, re.MULTILINE)]
     assert served >= 32
     assert refused > 0
-    assert sum(recorded) == served + 1, "and tenant A's"
+    assert sum(recorded) == served + 1, "the claims of the 16 clients, and one of tenant A"
     assert re.findall(r"double_bookings: (\d+)", proven) == ["0", "0", "0"]
     assert "held_vf_has_unheld_pf" in step(shown, "Try a double booking by hand")
 
 
-def test_it_prints_what_the_readme_shows_of_it(shown: str) -> None:
+def test_the_output_matches_the_readme(shown: str) -> None:
     (example,) = [example for example in examples() if example.command == "make demo"]
     assert missing(example.lines, shown) is None
 
 
-def test_the_picture_shows_what_it_prints_and_loads_nothing(shown: str) -> None:
+def test_the_picture_matches_the_output_and_loads_no_other_files(shown: str) -> None:
     """`make picture` makes the picture anew."""
 
     def gist(text: str) -> str:
@@ -160,7 +160,7 @@ def test_the_picture_shows_what_it_prints_and_loads_nothing(shown: str) -> None:
     assert len(lines) > 20
 
 
-def test_it_ends_with_what_to_try_next(shown: str) -> None:
+def test_the_output_ends_with_what_to_try_next(shown: str) -> None:
     end = shown.partition("Try next:")[2]
     commands = [command for command, _ in next_commands(ROOT)]
     assert re.findall(r"^ +(\S.*?)  ", end, re.MULTILINE)[1:] == commands
@@ -171,11 +171,11 @@ def test_it_ends_with_what_to_try_next(shown: str) -> None:
             subprocess.run(command.split(), cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
-def test_outside_of_the_source_tree_it_names_only_commands_that_work_there(tmp_path: Path) -> None:
+def test_outside_the_source_tree_it_names_only_commands_that_work_there(tmp_path: Path) -> None:
     assert [command for command, _ in next_commands(tmp_path)] == ["portclaim host scan", "portclaim --help"]
 
 
-def test_every_simulated_host_has_its_tree(shown: str) -> None:
+def test_the_output_shows_the_devices_of_every_simulated_host(shown: str) -> None:
     competition = step(shown, "16 clients compete")
     assert re.findall(r"^ +(sim-\d) *$", competition, re.MULTILINE) == ["sim-1", "sim-2", "sim-3"]
     assert len(re.findall(r"── \S+  PF  ", competition)) == 5
@@ -210,7 +210,7 @@ class Terminal:
         return self.process.wait(timeout=60)
 
 
-def test_on_a_terminal_it_is_in_colour_and_ctrl_c_ends_it_while_clients_compete(place: Path) -> None:
+def test_on_a_terminal_it_has_colours_and_ctrl_c_ends_it_while_clients_compete(place: Path) -> None:
     terminal = Terminal(place)
     terminal.read_until("claims again")
     terminal.process.send_signal(signal.SIGINT)
@@ -226,7 +226,7 @@ def test_on_a_terminal_it_is_in_colour_and_ctrl_c_ends_it_while_clients_compete(
     ("moment", "number"),
     [("a private, empty PostgreSQL ...", signal.SIGTERM), ("It is not attached yet", signal.SIGHUP)],
 )
-def test_stopped_early_without_colour_and_beside_services_of_the_users_own(
+def test_it_can_be_stopped_early_without_colours_and_next_to_real_services(
     place: Path, moment: str, number: signal.Signals
 ) -> None:
     """The environment has options for those services, with another broker and another database."""
@@ -297,32 +297,32 @@ def found(engine: sa.Engine) -> list[int]:
     ]
 
 
-def test_the_questions_accept_one_hold_after_another(engine: sa.Engine) -> None:
+def test_the_queries_accept_one_hold_after_another(engine: sa.Engine) -> None:
     hold(engine, 0, "type-VF", 1, 2)
     hold(engine, 1, "type-VF", 2, None)
     hold(engine, 0, "type-PF", 0, 1)
     assert found(engine) == [0, 0, 0]
 
 
-def test_the_questions_find_a_device_held_twice(engine: sa.Engine) -> None:
+def test_the_queries_find_a_device_held_twice(engine: sa.Engine) -> None:
     hold(engine, 0, "type-VF", 1, 3)
     hold(engine, 1, "type-VF", 2, None)
     assert found(engine)[0] > 0
 
 
-def test_the_questions_find_a_port_held_whole_and_in_slices(engine: sa.Engine) -> None:
+def test_the_queries_find_a_port_held_as_pf_and_as_vf(engine: sa.Engine) -> None:
     hold(engine, 0, "type-PF", 1, 3)
     hold(engine, 1, "type-VF", 2, 4)
     assert found(engine)[1] > 0
 
 
-def test_the_questions_find_a_double_booking_of_this_moment(engine: sa.Engine) -> None:
+def test_the_queries_find_a_current_double_booking(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         for statement in WITHOUT_RULES:
             connection.execute(sa.text(statement))
     assert found(engine)[2] > 0
 
 
-def test_where_a_double_booking_is_possible_by_hand_no_refusal_is_shown(engine: sa.Engine) -> None:
+def test_a_statement_that_postgresql_accepts_shows_no_refusal(engine: sa.Engine) -> None:
     assert double_bookings.refusal(engine, "UPDATE pci_devices SET present = false") is None
     assert double_bookings.refusal(engine, "UPDATE pci_devices SET status = 'claimed'") is not None

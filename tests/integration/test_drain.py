@@ -1,4 +1,4 @@
-"""Hosts and ports that operators take out of use, for a while or for good."""
+"""Operators drain hosts and ports, undrain them, and remove hosts."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def reasons(fleet: Fleet) -> dict[str, str | None]:
 
 
 class TestHost:
-    def test_a_drained_one_gets_no_claims_and_explain_says_why(self, fleet: Fleet, host: Host) -> None:
+    def test_a_drained_host_gets_no_claims_and_explain_says_why(self, fleet: Fleet, host: Host) -> None:
         stays = fleet.claim("nic-vf:1")
         assert fleet.scheduler.drain("h1", "new fan") == 1
         with pytest.raises(ClaimRefused, match="drained: h1: new fan"):
@@ -33,12 +33,12 @@ class TestHost:
         host.done(fleet.release(stays))
         assert fleet.show(stays).status == "released"
 
-    def test_brought_back_it_takes_claims(self, fleet: Fleet) -> None:
+    def test_an_undrained_host_gets_claims_again(self, fleet: Fleet) -> None:
         fleet.scheduler.drain("h1", "new fan")
         assert fleet.scheduler.undrain("h1") == 0
         assert fleet.claim("nic-pf:1").host == "h1"
 
-    def test_again_and_again_is_as_good_as_once(self, fleet: Fleet) -> None:
+    def test_draining_twice_changes_nothing(self, fleet: Fleet) -> None:
         fleet.scheduler.drain("h1", "new fan")
         fleet.scheduler.drain("h1", "flapping", pf(0))
         before = fleet.contents()
@@ -46,16 +46,16 @@ class TestHost:
         fleet.scheduler.drain("h1", "flapping", pf(0))
         assert fleet.contents() == before
 
-    def test_a_silent_one_gets_no_claims_until_it_is_heard_of(self, fleet: Fleet, host: Host) -> None:
+    def test_a_silent_host_gets_no_claims_until_it_reports_again(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         fleet.falls_silent("h1")
         with pytest.raises(ClaimRefused, match="the agent of every host with such a device is silent"):
             fleet.claim("nic-vf:1")
-        assert fleet.show(claim).status == "claimed", "nothing is freed by itself"
+        assert fleet.show(claim).status == "claimed", "a silent host keeps its claims"
         host.sign_of_life()
         assert fleet.claim("nic-vf:1").host == "h1"
 
-    def test_what_is_not_there_is_refused(self, fleet: Fleet) -> None:
+    def test_unknown_hosts_and_ports_are_refused(self, fleet: Fleet) -> None:
         before = fleet.contents()
         for call in (
             partial(fleet.scheduler.drain, "h9", "new fan"),
@@ -73,7 +73,7 @@ class TestHost:
 
 
 class TestPort:
-    def test_a_drained_one_gives_nothing_and_the_others_go_on(self, fleet: Fleet) -> None:
+    def test_a_drained_port_gets_no_claims_and_the_other_port_does(self, fleet: Fleet) -> None:
         fleet.scheduler.drain("h1", "flapping", pf(0))
         assert reasons(fleet) == {
             **dict.fromkeys([pf(0), vf(0, 0), vf(0, 1)], "port drained: flapping"),
@@ -85,7 +85,7 @@ class TestPort:
         fleet.scheduler.undrain("h1", pf(0))
         assert [device.address for device in fleet.claim("nic-pf:1").devices] == [pf(0)]
 
-    def test_explain_says_why(self, fleet: Fleet) -> None:
+    def test_explain_says_that_all_ports_are_drained(self, fleet: Fleet) -> None:
         for port in (0, 1):
             fleet.scheduler.drain("h1", "flapping", pf(port))
         assert fleet.explain("nic-vf:1").nearest_miss == (
@@ -93,7 +93,7 @@ class TestPort:
         )
 
     @pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
-    def test_what_is_held_stays_held_and_is_not_given_on(
+    def test_devices_of_a_drained_port_stay_held_and_are_not_claimed_again(
         self, fleet: Fleet, host: Host, alias_spec: str
     ) -> None:
         claim, other = fleet.claim(alias_spec), fleet.claim("nic-pf:1")
@@ -108,7 +108,7 @@ class TestPort:
         assert fleet.claim("nic-pf:1").devices[0].address == port
         fleet.release(other)
 
-    def test_of_two_claims_on_it_the_first_that_ends_frees_nothing(self, fleet: Fleet, host: Host) -> None:
+    def test_a_vf_released_on_a_drained_port_is_unavailable(self, fleet: Fleet, host: Host) -> None:
         first, second = (fleet.claim("nic-vf:1") for _ in range(2))
         fleet.scheduler.drain("h1", "flapping", pf(0))
         host.done(fleet.release(first))
@@ -116,7 +116,7 @@ class TestPort:
         assert fleet.claim("nic-vf:1").devices[0].parent_address == pf(1)
         host.done(fleet.release(second))
 
-    def test_a_report_changes_nothing_and_vfs_that_come_later_are_drained_too(
+    def test_a_report_leaves_a_port_drained_and_new_vfs_are_drained_too(
         self, fleet: Fleet, host: Host
     ) -> None:
         fleet.scheduler.drain("h1", "flapping", pf(0))
@@ -132,7 +132,7 @@ class TestPort:
         fleet.scheduler.undrain("h1", pf(0))
         assert set(fleet.status("h1").values()) == {"available"}
 
-    def test_a_vf_that_changes_ports_is_as_its_new_port_is(self, fleet: Fleet, host: Host) -> None:
+    def test_a_vf_that_moves_is_drained_if_its_new_port_is_drained(self, fleet: Fleet, host: Host) -> None:
         fleet.scheduler.drain("h1", "flapping", pf(0))
         host.change(vf(0, 0), parent_address=pf(1))
         host.change(vf(1, 0), parent_address=pf(0))
@@ -140,7 +140,9 @@ class TestPort:
         assert fleet.status("h1")[vf(0, 0)] == "available"
         assert fleet.status("h1")[vf(1, 0)] == "unavailable"
 
-    def test_drain_claim_and_release_may_cross(self, fleet: Fleet, host: Host) -> None:
+    def test_concurrent_drain_undrain_release_and_report_break_no_rule(
+        self, fleet: Fleet, host: Host
+    ) -> None:
         for _ in range(5):
             claim = fleet.claim("nic-vf:1")
             at_once(
@@ -160,7 +162,7 @@ class TestPort:
 
 
 class TestRemoval:
-    def test_a_host_that_was_switched_off_is_gone_and_its_history_stays(
+    def test_removing_a_silent_host_removes_its_devices_and_keeps_its_history(
         self, fleet: Fleet, host: Host
     ) -> None:
         claim = fleet.claim("nic-vf:1")
@@ -174,7 +176,7 @@ class TestRemoval:
         fleet.scheduler.remove_host("h1", "ann", "sold")
         assert fleet.contents() == before
 
-    def test_one_that_lives_or_is_in_use_is_not(self, fleet: Fleet) -> None:
+    def test_a_host_that_is_alive_or_in_use_is_not_removed(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:1")
         before = fleet.contents()
         for force in (False, True):
@@ -187,7 +189,7 @@ class TestRemoval:
             fleet.scheduler.remove_host("h1", "ann", "sold")
         assert fleet.contents() == before
 
-    def test_by_force_its_claims_end(self, fleet: Fleet, host: Host) -> None:
+    def test_removal_by_force_ends_the_claims_of_the_host(self, fleet: Fleet, host: Host) -> None:
         claims = [fleet.claim("nic-pf:1"), fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")]
         host.done(claims[0])
         fleet.release(claims[1])
@@ -197,7 +199,9 @@ class TestRemoval:
         assert set(fleet.status("h1").values()) == {"removed"}
         assert host.ended(*(claim.claim_id for claim in claims)) == sorted(claim.claim_id for claim in claims)
 
-    def test_if_it_comes_back_it_is_drained_until_it_is_brought_back(self, fleet: Fleet, host: Host) -> None:
+    def test_a_removed_host_that_reports_again_is_drained_until_it_is_undrained(
+        self, fleet: Fleet, host: Host
+    ) -> None:
         fleet.falls_silent("h1")
         fleet.scheduler.remove_host("h1", "ann", "sold")
         assert host.sign_of_life().resend

@@ -1,4 +1,4 @@
-"""What is recorded is published: all of it, in order, and once unless something dies."""
+"""Every recorded event is published, in order, and only once unless a publisher dies."""
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -21,7 +21,7 @@ from tests.support.fleet import Fleet, Host, gpu, pf, port_devices, slice_of, vf
 
 
 class Reader:
-    """A publisher, and a broker that has taken what is in ``events``."""
+    """A publisher and a broker. ``events``: what the broker has received."""
 
     def __init__(self, fleet: Fleet) -> None:
         self.events: list[Event] = []
@@ -37,7 +37,7 @@ class Reader:
             raise ConnectionAbortedError
 
     def catch_up(self) -> list[Event]:
-        """All that is there now, and was not taken before."""
+        """Publish everything; return the events that are new."""
         before = len(self.events)
         while self.publisher.work():
             continue
@@ -51,7 +51,7 @@ def reader(fleet: Fleet) -> Reader:
 
 @pytest.fixture(autouse=True)
 def host(fleet: Fleet, reader: Reader) -> Host:
-    """One port with four VFs, of which everybody has heard."""
+    """One port with four VFs, whose events are already published."""
     host = fleet.host("h1", ports=1, vfs=4)
     reader.catch_up()
     return host
@@ -62,7 +62,9 @@ def changes(events: Iterable[Event]) -> list[tuple[str | None, str, str]]:
 
 
 class TestClaims:
-    def test_every_transition_is_told_with_its_cause(self, fleet: Fleet, host: Host, reader: Reader) -> None:
+    def test_every_transition_is_published_with_its_cause(
+        self, fleet: Fleet, host: Host, reader: Reader
+    ) -> None:
         claim = fleet.claim("nic-vf:2")
         host.done(claim)
         fleet.release(claim)
@@ -84,18 +86,18 @@ class TestClaims:
             ]
         assert len({event.id for event in told}) == len(told)
 
-    def test_what_happened_before_is_told_once(self, fleet: Fleet, reader: Reader) -> None:
+    def test_earlier_transitions_are_published_once(self, fleet: Fleet, reader: Reader) -> None:
         fleet.claim("nic-vf:1")
         assert len(reader.catch_up()) == 1
         assert reader.catch_up() == []
         assert Reader(fleet).catch_up() == []
 
-    def test_a_backlog_goes_out_in_batches(self, fleet: Fleet, reader: Reader) -> None:
+    def test_a_backlog_is_published_in_batches(self, fleet: Fleet, reader: Reader) -> None:
         claims = [fleet.claim("nic-vf:1") for _ in range(4)]
         assert [reader.publisher.publish_batches(limit=3) for _ in range(3)] == [3, 1, 0]
         assert [event.claim_id for event in reader.events[-4:]] == [claim.claim_id for claim in claims]
 
-    def test_a_claim_that_was_forgotten_holds_up_nothing(
+    def test_a_pruned_claim_does_not_block_later_events(
         self, fleet: Fleet, host: Host, reader: Reader
     ) -> None:
         host.done(fleet.release(fleet.claim("nic-vf:1")))
@@ -105,14 +107,14 @@ class TestClaims:
 
 
 class TestDevices:
-    def test_they_appear(self, fleet: Fleet, reader: Reader) -> None:
+    def test_new_devices_are_published(self, fleet: Fleet, reader: Reader) -> None:
         fleet.host_of("h2", [*port_devices(0, 1), gpu(3)])
         told = reader.catch_up()
         assert [event.devices[0].address for event in told] == [pf(0), pf(3), vf(0, 0)]
         assert {event.kind for event in told} == {"device"}
         assert set(changes(told)) == {(None, "available", "its host reports it as usable")}
 
-    def test_they_vanish_and_come_back(self, host: Host, reader: Reader) -> None:
+    def test_devices_that_vanish_and_come_back_are_published(self, host: Host, reader: Reader) -> None:
         host.lose(vf(0, 3))
         host.report()
         host.add(slice_of(0, 3))
@@ -122,7 +124,7 @@ class TestDevices:
             ("removed", "available", "its host reports it as usable"),
         ]
 
-    def test_they_fall_out_of_use_and_why(self, host: Host, reader: Reader) -> None:
+    def test_unusable_devices_are_published_with_the_reason(self, host: Host, reader: Reader) -> None:
         for reason in ("no link", "too hot", None):
             host.change(vf(0, 1), unusable_reason=reason)
             host.report()
@@ -135,7 +137,9 @@ class TestDevices:
             ("available", "unavailable", "no device_spec entry of its host matches it"),
         ]
 
-    def test_a_port_is_drained_with_all_its_vfs(self, fleet: Fleet, reader: Reader) -> None:
+    def test_draining_a_port_is_published_for_the_pf_and_all_its_vfs(
+        self, fleet: Fleet, reader: Reader
+    ) -> None:
         fleet.scheduler.drain("h1", "flapping link", pf(0))
         told = reader.catch_up()
         assert len(told) == 5
@@ -143,7 +147,7 @@ class TestDevices:
         fleet.scheduler.undrain("h1", pf(0))
         assert {event.to_status for event in reader.catch_up()} == {"available"}
 
-    def test_claims_are_none_of_their_own_doing(self, fleet: Fleet, host: Host, reader: Reader) -> None:
+    def test_claims_cause_no_device_events(self, fleet: Fleet, host: Host, reader: Reader) -> None:
         for alias in ("nic-pf:1", "nic-vf:4"):
             claim = fleet.claim(alias)
             host.done(claim)
@@ -151,7 +155,7 @@ class TestDevices:
             host.done(fleet.release(claim))
         assert {event.kind for event in reader.catch_up()} == {"claim"}
 
-    def test_vfs_that_a_guest_took_along_are_away_until_they_are_seen_again(
+    def test_vfs_of_a_pf_in_a_guest_are_unavailable_until_they_are_reported_again(
         self, fleet: Fleet, host: Host, reader: Reader
     ) -> None:
         claim = fleet.claim("nic-pf:1")
@@ -168,7 +172,7 @@ class TestDevices:
         assert {event.devices[0].address for event in told} == set(vfs)
         assert set(changes(told)) == {("unavailable", "available", "its host reports it as usable")}
 
-    def test_what_they_are_told_to_be_is_what_they_are(
+    def test_the_latest_event_of_each_device_has_its_current_status(
         self, fleet: Fleet, host: Host, reader: Reader
     ) -> None:
         host.change(vf(0, 0), unusable_reason="no link")
@@ -185,14 +189,16 @@ class TestDevices:
 
 
 class TestFaults:
-    def test_the_broker_is_away_for_a_while(self, fleet: Fleet, host: Host, reader: Reader) -> None:
+    def test_events_are_published_after_the_broker_was_down(
+        self, fleet: Fleet, host: Host, reader: Reader
+    ) -> None:
         reader.is_away = True
         host.done(fleet.claim("nic-vf:1"))
         assert reader.catch_up() == []
         reader.is_away = False
         assert [event.to_status for event in reader.catch_up()] == ["claimed", "allocated"]
 
-    def test_what_was_not_marked_comes_again_with_the_same_id(
+    def test_events_not_marked_as_published_are_published_again_with_the_same_id(
         self, fleet: Fleet, host: Host, reader: Reader
     ) -> None:
         host.done(fleet.claim("nic-vf:1"))
@@ -203,7 +209,7 @@ class TestFaults:
         before = reader.events[-2:]
         assert reader.catch_up() == before
 
-    def test_one_publishes_and_the_others_pass_by(self, fleet: Fleet) -> None:
+    def test_only_one_publisher_publishes_at_a_time(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:1")
         others = Reader(fleet)
         seen: list[int] = []
@@ -214,7 +220,7 @@ class TestFaults:
         assert Publisher(fleet.engine, publish).publish_batches() == 1
         assert (seen, others.events) == ([0], [])
 
-    def test_operators_see_what_waits(self, fleet: Fleet, reader: Reader) -> None:
+    def test_event_backlog_shows_the_unpublished_events(self, fleet: Fleet, reader: Reader) -> None:
         def backlog() -> dict[str, tuple[int, bool]]:
             rows = fleet.sql("SELECT kind, unpublished, oldest_waits_for > interval '0' FROM event_backlog")
             return {kind: (count, waits) for kind, count, waits in rows}
@@ -228,7 +234,7 @@ class TestFaults:
 
 
 class Writer:
-    """A transaction in which a claim could not be detached once more, and that is open until it ends."""
+    """An open transaction that has recorded a failed detach of a claim."""
 
     def __init__(self, fleet: Fleet, claim: Claim) -> None:
         self.connection = fleet.engine.connect()
@@ -254,7 +260,9 @@ def gaps(fleet: Fleet) -> list[tuple[Any, ...]]:
     return fleet.sql("SELECT kind, id FROM event_gaps ORDER BY id")
 
 
-def test_a_gap_is_filled_by_who_took_its_id(fleet: Fleet, host: Host, reader: Reader) -> None:
+def test_an_event_committed_late_is_published_after_later_ids(
+    fleet: Fleet, host: Host, reader: Reader
+) -> None:
     early, late = (Writer(fleet, fleet.release(fleet.claim("nic-vf:1"))) for _ in range(2))
     reader.catch_up()
     late.end(well=True)
@@ -266,18 +274,18 @@ def test_a_gap_is_filled_by_who_took_its_id(fleet: Fleet, host: Host, reader: Re
     assert [event.id for event in reader.catch_up()] == [f"claim-{early.id}"]
 
 
-def test_a_gap_that_nobody_will_fill_is_given_up(fleet: Fleet, host: Host, reader: Reader) -> None:
+def test_a_gap_left_by_a_rollback_is_given_up(fleet: Fleet, host: Host, reader: Reader) -> None:
     early, late = (Writer(fleet, fleet.release(fleet.claim("nic-vf:1"))) for _ in range(2))
     late.end(well=True)
     reader.catch_up()
     early.end(well=False)
-    # As soon as no transaction of the whole server is as old, those of other tests among them.
-    wait_until(lambda: not (reader.publisher.work() or gaps(fleet)), "it is given up")
+    # This needs that no transaction of the whole server is as old, not even one of another test.
+    wait_until(lambda: not (reader.publisher.work() or gaps(fleet)), "the gap is given up")
     assert f"claim-{early.id}" not in {event.id for event in reader.events}
 
 
 CLAIMS = 4
-# Whose transaction begins, or ends if it is open; how it then ends; and what the publisher does next.
+# Which writer begins its transaction, or ends an open one; how it ends it; what the publisher does next.
 steps = st.lists(
     st.tuples(
         st.integers(0, CLAIMS - 1),
@@ -295,7 +303,7 @@ steps = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=steps, limit=st.integers(1, 3))
-def test_whoever_commits_when_nothing_is_lost_and_each_claim_is_in_order(
+def test_with_any_order_of_commits_no_event_is_lost_and_each_claim_is_in_order(
     fleet: Fleet, host: Host, steps: Sequence[tuple[int, str, str]], limit: int
 ) -> None:
     claims = [fleet.release(fleet.claim("nic-vf:1")) for _ in range(CLAIMS)]
@@ -332,19 +340,21 @@ def test_whoever_commits_when_nothing_is_lost_and_each_claim_is_in_order(
 
     first_seen = list(dict.fromkeys(event.id for event in reader.events))
     assert sorted(first_seen) == sorted(f"claim-{id}" for _, id in committed)
-    assert deaths or len(reader.events) == len(committed), "none came twice"
+    assert deaths or len(reader.events) == len(committed), "no event came twice"
     for number, claim in enumerate(claims):
         told = [event.id for event in reader.events if event.claim_id == claim.claim_id]
         assert list(dict.fromkeys(told)) == [f"claim-{id}" for which, id in committed if which == number]
         host.done(claim)
 
 
-def test_a_writer_waits_for_no_publisher(fleet: Fleet, host: Host, reader: Reader) -> None:
+def test_writers_do_not_wait_for_a_publisher(fleet: Fleet, host: Host, reader: Reader) -> None:
     fleet.claim("nic-vf:1")
     with fleet.engine.connect() as connection:
         connection.execute(sa.text("SELECT FROM event_cursors FOR UPDATE"))
         stuck = meanwhile(reader.publisher.publish_batches)
-        wait_until(lambda: len(reader.events) > 5, "it has published, and waits to mark that")
+        wait_until(
+            lambda: len(reader.events) > 5, "the publisher has published, and waits to mark the events"
+        )
         host.done(fleet.claim("nic-vf:1"))
         host.lose(vf(0, 3))
         host.report()

@@ -1,4 +1,4 @@
-"""Events over a real RabbitMQ: from conductors that die, through a broker that restarts, to a consumer."""
+"""Events over a real RabbitMQ, with conductors that die, a broker that restarts, and consumers."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def host(fleet: Fleet) -> Host:
 
 
 class Follower:
-    """A stream that is followed in a thread of its own, until the test ends."""
+    """Follows a stream in its own thread until the test ends."""
 
     def __init__(
         self, transport_url: str, wanted: EventFilter | None = None, name: str | None = "test"
@@ -58,7 +58,7 @@ class Follower:
         self._following.result(LONG)
 
     def statuses(self, claim_id: UUID) -> list[str]:
-        """What became of a claim, each once."""
+        """The statuses of a claim in the received events, each once."""
         mine = {event.id: event.to_status for event in self.events if event.claim_id == claim_id}
         return list(mine.values())
 
@@ -78,7 +78,7 @@ Follow = Callable[..., Follower]
 
 @pytest.fixture
 def follow(rabbit_url: str) -> Iterator[Follow]:
-    """Follows events of this test's virtual host, or of another."""
+    """Starts a follower of the events of this test's virtual host, or of another."""
     followers: list[Follower] = []
 
     def follow(
@@ -94,7 +94,7 @@ def follow(rabbit_url: str) -> Iterator[Follow]:
 
 @pytest.fixture
 def publish(fleet: Fleet, rabbit_url: str) -> Iterator[Callable[[], int]]:
-    """Publishes what is there, as a conductor does."""
+    """Publishes all recorded events, as a conductor does."""
     exchange = Exchange(configured(rabbit_url))
     yield Publisher(fleet.engine, exchange.publish).publish_batches
     exchange.close()
@@ -108,13 +108,13 @@ def configured(transport_url: str) -> Any:
 
 
 def recorded(fleet: Fleet) -> dict[UUID, list[str]]:
-    """What became of every claim, as the history has it."""
+    """The statuses of every claim, from its history."""
     rows = fleet.sql("SELECT claim_id, array_agg(to_status ORDER BY id) FROM claim_events GROUP BY claim_id")
     return dict(rows)
 
 
 class TestAmongServices:
-    def test_many_workers_and_conductors_and_each_claim_in_order(
+    def test_with_many_workers_and_conductors_the_events_of_each_claim_are_in_order(
         self, fleet: Fleet, host: Host, service_process: Services, bus: Bus, follow: Follow
     ) -> None:
         heard = follow()
@@ -138,9 +138,11 @@ class TestAmongServices:
         for claim_id in lives:
             heard.hears("released", claim_id)
         assert {claim_id: heard.statuses(claim_id) for claim_id in lives} == lives
-        assert len({event.id for event in heard.events}) == len(heard.events), "nobody died, none came twice"
+        assert len({event.id for event in heard.events}) == len(heard.events), (
+            "no conductor died, so no event came twice"
+        )
 
-    def test_a_conductor_that_dies_before_it_has_marked_what_it_published(
+    def test_events_are_published_again_if_a_conductor_dies_before_it_marks_them(
         self, fleet: Fleet, host: Host, service_process: Services, follow: Follow
     ) -> None:
         heard = follow()
@@ -158,16 +160,18 @@ class TestAmongServices:
         assert [event.to_status for event in told] == ["claimed", "claimed", "allocated"]
         assert told[0] == told[1]
         backlog = "SELECT sum(unpublished) FROM event_backlog"
-        wait_until(lambda: fleet.sql(backlog) == [(0,)], "everything is marked")
+        wait_until(lambda: fleet.sql(backlog) == [(0,)], "all events are marked as published")
 
-    def test_who_wants_none_gets_none(self, fleet: Fleet, service_process: Services) -> None:
+    def test_no_events_are_published_if_they_are_disabled(
+        self, fleet: Fleet, service_process: Services
+    ) -> None:
         conductor = service_process("conductor", {"conductor": {"publish_events": False}})
         conductor.stop()
         assert fleet.sql("SELECT unpublished FROM event_backlog WHERE kind = 'device'") == [(36,)]
 
 
 def attached(bus: Bus, host: Host, claim: Claim) -> None:
-    """What the agent says when it has done what it was told to."""
+    """The step result of an agent that has attached a claim."""
     bus.conductor.step_done(
         StepResult(
             host=host.name, agent_id=host.agent_id, claim_id=claim.claim_id, step=claim.step, outcome="done"
@@ -183,7 +187,7 @@ class TestBroker:
         with Node(tmp_path).running() as node:
             yield node
 
-    def test_it_restarts_and_nothing_is_lost(
+    def test_no_event_is_lost_when_the_broker_restarts(
         self, fleet: Fleet, host: Host, node: "Node", follow: Follow
     ) -> None:
         exchange = Exchange(configured(node.url))
@@ -213,7 +217,7 @@ class TestBroker:
         assert late.statuses(claim.claim_id) == ["allocated", "releasing", "released"]
         exchange.close()
 
-    def test_where_there_is_none_it_is_said_and_nothing_is_marked(self, fleet: Fleet) -> None:
+    def test_without_a_broker_streams_fail_and_no_event_is_marked_as_published(self, fleet: Fleet) -> None:
         nowhere = f"rabbit://guest:guest@127.0.0.1:{free_ports(1)[0]}/"
         with pytest.raises(ServiceUnavailable):
             EventStream(configured(nowhere)).start()
@@ -223,7 +227,7 @@ class TestBroker:
         assert publisher.work() is False
         assert fleet.sql("SELECT sum(unpublished) FROM event_backlog") == [(36,)]
 
-    def test_the_next_of_its_hosts_is_taken(self, rabbit_url: str) -> None:
+    def test_a_stream_connects_to_the_next_broker_of_its_list(self, rabbit_url: str) -> None:
         nowhere = f"guest:guest@127.0.0.1:{free_ports(1)[0]}"
         user, _, rest = rabbit_url.removeprefix("rabbit://").partition("@")
         place, _, virtual_host = rest.partition("/")
@@ -255,12 +259,12 @@ class Node:
         self._node = start_node(log, self._environment, engines.run_owner())
 
     def stop(self) -> None:
-        """As a power cut does."""
+        """Stop it as a power cut does."""
         self._node.stop()
 
 
 class TestStream:
-    def test_one_that_comes_back_resumes(
+    def test_a_consumer_that_reconnects_resumes(
         self, fleet: Fleet, rabbit_url: str, publish: Callable[[], int]
     ) -> None:
         wanted = EventFilter(kinds=("claim",))
@@ -283,12 +287,12 @@ class TestStream:
                 if len(seen) == 5:
                     break
         ids = [event.id for event in seen]
-        assert ids[1] == ids[2], "what was in hand comes again"
+        assert ids[1] == ids[2], "the event that was not acknowledged comes again"
         assert [event.claim_id for event in seen[:2] + seen[3:]] == [
             claim_id for (claim_id,) in fleet.sql("SELECT claim_id FROM claim_events ORDER BY id")
         ]
 
-    def test_each_name_gets_everything_and_two_of_one_name_do_not_share(
+    def test_each_name_gets_all_events_through_one_consumer_at_a_time(
         self, fleet: Fleet, host: Host, follow: Follow, publish: Callable[[], int]
     ) -> None:
         one, other, spare = follow(name="one"), follow(name="other"), follow(name="one")
@@ -303,7 +307,7 @@ class TestStream:
         spare.hears("allocated", claim.claim_id)
         assert spare.statuses(claim.claim_id) == ["allocated"]
 
-    def test_a_deleted_name_begins_anew(
+    def test_a_deleted_name_starts_with_new_events(
         self, fleet: Fleet, host: Host, rabbit_url: str, follow: Follow, publish: Callable[[], int]
     ) -> None:
         EventStream(configured(rabbit_url), name="billing").start()
@@ -316,7 +320,7 @@ class TestStream:
         heard.hears("allocated", before.claim_id)
         assert heard.statuses(before.claim_id) == ["allocated"]
 
-    def test_it_is_filtered(
+    def test_filters_select_events(
         self, fleet: Fleet, host: Host, follow: Follow, publish: Callable[[], int]
     ) -> None:
         fleet.host("h1.rack-2.example", ports=1, vfs=2)
@@ -343,7 +347,7 @@ class TestStream:
         for wanted, expected in alias_specs.items():
             assert {event.claim_id for event in followers[wanted].events} == expected
 
-    def test_another_version_is_refused_and_left_where_it_is(self, rabbit_url: str) -> None:
+    def test_an_event_of_another_version_is_refused_and_stays_in_the_queue(self, rabbit_url: str) -> None:
         conf = configured(rabbit_url)
         EventStream(conf, name="old").start()
         put(rabbit_url, "claim.claimed.h1", {"version": 2, "id": "claim-1", "what": "is this"})
@@ -351,7 +355,7 @@ class TestStream:
             with EventStream(conf, name="old") as stream, pytest.raises(UnknownSchema, match="version 2"):
                 next(iter(stream))
 
-    def test_what_is_no_event_is_passed_over(self, rabbit_url: str, follow: Follow) -> None:
+    def test_a_message_that_is_not_an_event_is_skipped(self, rabbit_url: str, follow: Follow) -> None:
         heard = follow()
         for nonsense in ("hello", {}, [], {"version": "1"}, {"version": 1, "id": 7}):
             put(rabbit_url, "claim.claimed.h1", nonsense)
@@ -360,7 +364,7 @@ class TestStream:
         assert [event.id for event in heard.events] == ["claim-7"]
 
     @pytest.mark.parametrize("name", ["", "a b", "a/b", "ü", "x" * 201, "*"])
-    def test_a_name_that_cannot_be_one(self, rabbit_url: str, name: str) -> None:
+    def test_an_invalid_name_is_refused(self, rabbit_url: str, name: str) -> None:
         with pytest.raises(InvalidRequest):
             EventStream(configured(rabbit_url), name=name)
 
@@ -381,7 +385,7 @@ EVENT = {
 
 
 def put(rabbit_url: str, key: str, body: object) -> None:
-    """Put anything into the exchange."""
+    """Publish any message to the exchange."""
     options = {"confirm_publish": True}
     url = rabbit_url.replace("rabbit", "amqp", 1)
     with kombu.Connection(url, transport_options=options) as connection:
@@ -389,7 +393,7 @@ def put(rabbit_url: str, key: str, body: object) -> None:
 
 
 class TestInMemory:
-    def test_the_demos_bus_carries_them_too(self, fleet: Fleet, follow: Follow) -> None:
+    def test_the_in_memory_bus_of_the_demo_carries_events(self, fleet: Fleet, follow: Follow) -> None:
         heard = follow(url="fake://", name=None)
         claim = fleet.claim("nic-vf:1")
         exchange = Exchange(configured("fake://"))
@@ -401,7 +405,7 @@ class TestInMemory:
 class TestCommandLine:
     @contextmanager
     def running(self, rabbit_url: str, *flags: str) -> Iterator[subprocess.Popen[str]]:
-        """`portclaim events`, once it follows. Ctrl-C ends it cleanly."""
+        """`portclaim events` that already follows the events. Ctrl-C ends it cleanly."""
         environment = os.environ | {"OS_DEFAULT__TRANSPORT_URL": rabbit_url}
         command = [str(PROGRAM), "events", *flags]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -415,7 +419,7 @@ class TestCommandLine:
             finally:
                 process.kill()
 
-    def test_it_follows_and_resumes(
+    def test_the_command_follows_events_and_resumes(
         self, fleet: Fleet, host: Host, rabbit_url: str, publish: Callable[[], int]
     ) -> None:
         flags = ("--kind", "claim", "--name", "billing", "--output", "json")
@@ -433,7 +437,7 @@ class TestCommandLine:
         # The first line may come again: it was printed, and perhaps not yet acknowledged.
         assert list(dict.fromkeys(event.to_status for event in told)) == ["claimed", "allocated", "releasing"]
 
-    def test_a_line_for_people(
+    def test_the_default_output_is_one_readable_line_per_event(
         self, fleet: Fleet, host: Host, rabbit_url: str, publish: Callable[[], int]
     ) -> None:
         claim = fleet.claim("nic-vf:1")

@@ -1,4 +1,4 @@
-"""What an operator may end for a host that will not come back, and what is so if it does."""
+"""Operators release claims of a silent host by force; the host may come back later."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ CAUSE = "released by force, by ann: h1 has burnt down"
 
 @pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1", "nic-vf:2"])
 @pytest.mark.parametrize("status", ["claimed", "allocated", "releasing"])
-def test_a_claim_of_a_silent_host_is_over_at_once(
+def test_a_claim_of_a_silent_host_is_released_at_once(
     fleet: Fleet, host: Host, alias_spec: str, status: str
 ) -> None:
     claim = fleet.claim(alias_spec)
@@ -40,7 +40,7 @@ def test_a_claim_of_a_silent_host_is_over_at_once(
     assert fleet.contents() == before
 
 
-def test_while_the_agent_gives_signs_of_life_it_is_refused(fleet: Fleet) -> None:
+def test_release_by_force_is_refused_while_the_agent_is_alive(fleet: Fleet) -> None:
     claim = fleet.claim("nic-vf:1")
     before = fleet.contents()
     with pytest.raises(HostIsAlive, match="host h1 is alive"):
@@ -48,7 +48,7 @@ def test_while_the_agent_gives_signs_of_life_it_is_refused(fleet: Fleet) -> None
     assert fleet.contents() == before
 
 
-def test_an_unknown_claim_and_a_force_without_a_reason_are_refused(fleet: Fleet) -> None:
+def test_release_by_force_needs_a_known_claim_a_name_and_a_reason(fleet: Fleet) -> None:
     claim = fleet.claim("nic-vf:1")
     fleet.falls_silent("h1")
     before = fleet.contents()
@@ -61,7 +61,7 @@ def test_an_unknown_claim_and_a_force_without_a_reason_are_refused(fleet: Fleet)
 
 
 @pytest.mark.parametrize("alias_spec", ["nic-pf:1", "nic-vf:1"])
-def test_nothing_is_offered_before_the_host_has_reported_anew(
+def test_the_devices_are_not_offered_before_the_host_reports_them_again(
     fleet: Fleet, host: Host, alias_spec: str
 ) -> None:
     claim = fleet.claim(alias_spec)
@@ -71,7 +71,7 @@ def test_nothing_is_offered_before_the_host_has_reported_anew(
     held = claim.devices[0].address
     assert fleet.status("h1")[held] == fleet.status("h1")[pf(0)] == "unavailable"
 
-    assert host.sign_of_life().resend, "the inventory has to be told again"
+    assert host.sign_of_life().resend, "the conductor asks for the whole inventory"
     with pytest.raises(ClaimRefused):
         fleet.claim("nic-pf:1")
     assert host.ended(claim.claim_id) == [claim.claim_id]
@@ -84,7 +84,7 @@ def test_nothing_is_offered_before_the_host_has_reported_anew(
     assert set(fleet.status("h1").values()) == {"available"}
 
 
-def test_other_claims_of_the_port_stay_as_they_are(fleet: Fleet, host: Host) -> None:
+def test_other_claims_on_the_port_do_not_change(fleet: Fleet, host: Host) -> None:
     gone, stays = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
     host.done(gone)
     host.done(stays)
@@ -97,17 +97,17 @@ def test_other_claims_of_the_port_stay_as_they_are(fleet: Fleet, host: Host) -> 
     assert set(fleet.status("h1").values()) == {"available"}
 
 
-def test_an_answer_that_comes_after_all_is_overtaken(fleet: Fleet, host: Host) -> None:
+def test_a_late_result_of_the_attach_is_refused_as_stale(fleet: Fleet, host: Host) -> None:
     claim = fleet.claim("nic-vf:1")
     fleet.falls_silent("h1")
     fleet.force(claim)
     with pytest.raises(StaleStep):
         host.done(claim, step=1)
-    host.done(claim, step=2)  # what its agent says when it has detached what it found
+    host.done(claim, step=2)  # the result of the detach of what the agent found
     assert fleet.show(claim).status == "released"
 
 
-def test_force_report_answer_and_release_may_cross(fleet: Fleet, host: Host) -> None:
+def test_concurrent_force_report_step_result_and_release_break_no_rule(fleet: Fleet, host: Host) -> None:
     for _ in range(5):
         claim = fleet.claim("nic-vf:1")
         fleet.falls_silent("h1")

@@ -1,4 +1,4 @@
-"""What has happened is kept with its cause, until it is old enough to be forgotten."""
+"""The history of ended claims stays in the database until it is pruned."""
 
 from datetime import timedelta
 
@@ -32,7 +32,7 @@ def ended(fleet: Fleet, host: Host, days_ago: int) -> Claim:
 
 
 def known(fleet: Fleet) -> set[object]:
-    """The claims that are still there; all of a claim is, or nothing."""
+    """The ids of the claims in the database. Checks that no claim was deleted only in part."""
     [(claims, with_events, with_devices)] = fleet.sql(
         "SELECT ARRAY(SELECT id FROM claims), ARRAY(SELECT claim_id FROM claim_events),"
         " ARRAY(SELECT claim_id FROM claim_devices)"
@@ -49,7 +49,7 @@ def prune(fleet: Fleet, size: int = 1000) -> int:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 1000])
-def test_what_ended_long_ago_is_forgotten_and_nothing_else(fleet: Fleet, host: Host, size: int) -> None:
+def test_pruning_deletes_only_claims_that_ended_long_ago(fleet: Fleet, host: Host, size: int) -> None:
     old = [ended(fleet, host, days_ago=91) for _ in range(3)]
     young = ended(fleet, host, days_ago=89)
     live = fleet.claim("nic-vf:1")
@@ -61,14 +61,14 @@ def test_what_ended_long_ago_is_forgotten_and_nothing_else(fleet: Fleet, host: H
     assert fleet.contents() == before
 
 
-def test_many_may_prune_at_once(fleet: Fleet, host: Host) -> None:
+def test_concurrent_pruning_is_safe(fleet: Fleet, host: Host) -> None:
     for _ in range(20):
         ended(fleet, host, days_ago=91)
     assert sum(at_once([lambda: prune(fleet, size=3)] * 4)) == 20
     assert known(fleet) == set()
 
 
-def test_nobody_is_waited_for(fleet: Fleet, host: Host) -> None:
+def test_pruning_does_not_wait_for_locks(fleet: Fleet, host: Host) -> None:
     locked, _ = (ended(fleet, host, days_ago=91) for _ in range(2))
     with fleet.engine.begin() as connection:
         connection.execute(sa.text("SELECT FROM claims WHERE id = :id FOR UPDATE"), {"id": locked.claim_id})
@@ -77,14 +77,16 @@ def test_nobody_is_waited_for(fleet: Fleet, host: Host) -> None:
     assert prune(fleet) == 1
 
 
-def test_a_forgotten_claims_id_may_be_used_anew(fleet: Fleet, host: Host) -> None:
+def test_the_id_of_a_pruned_claim_can_be_used_again(fleet: Fleet, host: Host) -> None:
     claim = ended(fleet, host, days_ago=91)
     prune(fleet)
     assert fleet.claim("nic-pf:1", claim_id=claim.claim_id).status == "claimed"
 
 
-def test_a_conductor_prunes_if_it_is_told_to(fleet: Fleet, host: Host, service_process: Services) -> None:
+def test_a_conductor_prunes_if_it_is_configured_to(
+    fleet: Fleet, host: Host, service_process: Services
+) -> None:
     ended(fleet, host, days_ago=91)
     young = ended(fleet, host, days_ago=89)
     service_process("conductor", {"conductor": {"prune_after": 90}})
-    wait_until(lambda: known(fleet) == {young.claim_id}, "the old claim is forgotten")
+    wait_until(lambda: known(fleet) == {young.claim_id}, "the old claim is pruned")

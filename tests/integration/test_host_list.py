@@ -1,4 +1,4 @@
-"""What operators are told of each host: does it take claims, and what has it free and held."""
+"""The list of hosts: whether each takes claims, and its free and held devices."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def counts(host: HostSummary) -> tuple[int, ...]:
     return host.pfs_available, host.pfs_held, host.vfs_available, host.vfs_held, host.live_claims
 
 
-def test_ports_are_counted_whole_and_in_slices(fleet: Fleet) -> None:
+def test_free_and_held_pfs_and_vfs_are_counted(fleet: Fleet) -> None:
     host = fleet.host("h1", ports=3, vfs=4)
     host.add(gpu(5))
     host.report()
@@ -30,7 +30,7 @@ def test_ports_are_counted_whole_and_in_slices(fleet: Fleet) -> None:
     assert counts(listed(fleet)[0]) == (2, 1, 8, 0, 1)
 
 
-def test_who_takes_no_claims_says_why(fleet: Fleet) -> None:
+def test_a_host_that_takes_no_claims_shows_the_reason(fleet: Fleet) -> None:
     for name in ("h3", "h1", "h2"):
         fleet.host(name, ports=2, vfs=2)
     fleet.falls_silent("h1")
@@ -45,7 +45,7 @@ def test_who_takes_no_claims_says_why(fleet: Fleet) -> None:
     assert counts(in_part) == (1, 0, 2, 0, 0)
 
 
-def test_one_may_be_asked_for_and_many_are_cut_off(fleet: Fleet) -> None:
+def test_the_list_can_show_one_host_and_has_a_limit(fleet: Fleet) -> None:
     for number in range(4):
         fleet.host(f"h{number}")
     assert [host.host for host in listed(fleet, host="h2")] == ["h2"]
@@ -55,10 +55,10 @@ def test_one_may_be_asked_for_and_many_are_cut_off(fleet: Fleet) -> None:
     assert not fleet.scheduler.hosts(HostFilter(limit=4)).more
 
 
-def test_a_removed_one_has_nothing_any_more(fleet: Fleet) -> None:
+def test_a_removed_host_has_no_devices(fleet: Fleet) -> None:
     fleet.host("h1")
     fleet.falls_silent("h1")
     fleet.scheduler.remove_host("h1", "ann", "sold")
     [gone] = listed(fleet)
     assert (gone.devices, gone.drained_reason) == (0, "removed by ann: sold")
-    assert vf(0, 0) in fleet.status("h1"), "its history is kept"
+    assert vf(0, 0) in fleet.status("h1"), "its history stays"

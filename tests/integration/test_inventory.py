@@ -1,4 +1,4 @@
-"""What an agent reports becomes what the database says: at once, and never under a holder's feet."""
+"""Reports of agents change the devices in the database at once, but never a device that a claim holds."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ class TestNewChangedVanished:
         fleet.host_of("h1", [*port_devices(0, vfs=2), gpu(1)])
         assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1), pf(1))
 
-    def test_a_host_may_have_nothing_to_offer(self, fleet: Fleet) -> None:
+    def test_a_host_may_report_no_devices(self, fleet: Fleet) -> None:
         fleet.host_of("h1", [])
         assert fleet.status("h1") == {}
 
-    def test_devices_of_one_kind_are_one_pool_on_all_hosts(self, fleet: Fleet) -> None:
+    def test_devices_of_one_kind_share_a_pool_on_all_hosts(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=2, vfs=2)
         fleet.host("h2", ports=2, vfs=2)
         assert fleet.sql("SELECT dev_type FROM pools ORDER BY dev_type") == [("type-PF",), ("type-VF",)]
 
-    def test_new_vfs_appear_beside_the_old(self, fleet: Fleet) -> None:
+    def test_new_vfs_are_added(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=1)
         host.add(slice_of(0, 1))
         host.report()
@@ -44,21 +44,21 @@ class TestNewChangedVanished:
         assert fleet.status("h1") == {pf(0): "available", vf(0, 0): "unavailable"}
         assert fact(fleet, vf(0, 0), "unusable_reason") == "bound to another driver"
 
-    def test_other_facts_are_simply_what_the_last_report_said(self, fleet: Fleet) -> None:
+    def test_other_facts_are_those_of_the_latest_report(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=1)
         host.change(vf(0, 0), numa_node=1, attributes={"driver": "vfio-pci"})
         host.report()
         assert fact(fleet, vf(0, 0), "numa_node") == 1
         assert fact(fleet, vf(0, 0), "attributes") == {"driver": "vfio-pci"}
 
-    def test_other_tags_are_another_pool(self, fleet: Fleet) -> None:
+    def test_changed_tags_put_a_device_into_another_pool(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         pool = fact(fleet, vf(0, 0), "pool_id")
         host.change(vf(0, 0), tags={"physical_network": "blue"})
         host.report()
         assert fact(fleet, vf(0, 0), "pool_id") != pool == fact(fleet, vf(0, 1), "pool_id")
 
-    def test_a_vanished_device_is_removed_and_comes_back_as_itself(self, fleet: Fleet) -> None:
+    def test_a_vanished_device_is_removed_and_gets_its_row_back_when_it_returns(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         device_id, device = fact(fleet, vf(0, 1), "id"), host.devices[vf(0, 1)]
         host.lose(vf(0, 1))
@@ -69,7 +69,7 @@ class TestNewChangedVanished:
         assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
         assert fact(fleet, vf(0, 1), "id") == device_id
 
-    def test_a_card_that_is_pulled_takes_its_vfs_along(self, fleet: Fleet) -> None:
+    def test_a_vanished_pf_is_removed_with_its_vfs(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=2, vfs=1)
         host.lose(pf(0), vf(0, 0))
         host.report()
@@ -77,18 +77,18 @@ class TestNewChangedVanished:
             "available", pf(1), vf(1, 0)
         )
 
-    def test_another_card_in_the_same_slot_is_of_its_own_kind(self, fleet: Fleet) -> None:
+    def test_another_card_in_the_same_slot_gets_its_own_kind(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=1)
         host.add(*port_devices(0, vfs=1, card=CONNECTX5))
         host.report()
         assert [d.product_id for d in fleet.claim("roce-vf:1").devices] == [CONNECTX5.vf]
 
-    def test_one_host_says_nothing_about_another(self, fleet: Fleet) -> None:
+    def test_a_report_does_not_change_other_hosts(self, fleet: Fleet) -> None:
         fleet.host("h1", vfs=2)
         fleet.host_of("h2", [])
         assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
 
-    def test_numa_cells_are_kept(self, fleet: Fleet) -> None:
+    def test_numa_cells_are_stored(self, fleet: Fleet) -> None:
         host = fleet.host("h1")
         report = host.inventory.model_dump() | {
             "digest": "2",
@@ -100,13 +100,15 @@ class TestNewChangedVanished:
 
 
 class TestInUse:
-    """What somebody holds stays as it is, whatever a report says or leaves out."""
+    """A held device does not change, whatever a report says or omits."""
 
     @pytest.fixture
     def host(self, fleet: Fleet) -> Host:
         return fleet.host("h1", ports=2, vfs=2)
 
-    def test_a_held_vf_that_vanishes_is_kept_until_it_is_free(self, fleet: Fleet, host: Host) -> None:
+    def test_a_held_vf_that_vanishes_is_removed_only_after_its_release(
+        self, fleet: Fleet, host: Host
+    ) -> None:
         claim = fleet.claim("nic-vf:1")
         held = claim.devices[0].address
         host.done(claim)
@@ -118,7 +120,7 @@ class TestInUse:
         host.report()
         assert fleet.status("h1")[held] == "removed"
 
-    def test_a_held_pf_and_its_vfs_are_kept(self, fleet: Fleet, host: Host) -> None:
+    def test_a_held_pf_and_its_vfs_are_not_removed(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-pf:1")
         host.done(claim)
         held = claim.devices[0].address
@@ -132,7 +134,7 @@ class TestInUse:
             "unavailable",
         )
 
-    def test_a_pf_whose_vf_is_held_is_kept(self, fleet: Fleet, host: Host) -> None:
+    def test_a_pf_with_a_held_vf_is_not_removed(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         parent = claim.devices[0].parent_address
         host.lose(*[d for d in host.devices if parent in (d, host.devices[d].parent_address)])
@@ -141,8 +143,8 @@ class TestInUse:
         assert fleet.status("h1")[claim.devices[0].address] == "claimed"
         assert "removed" in fleet.status("h1").values()
 
-    def test_the_vfs_of_a_held_pf_may_be_away_and_come_back(self, fleet: Fleet) -> None:
-        """The way of a PF through a guest: while it has the PF, the VFs do not exist on the host."""
+    def test_the_vfs_of_a_held_pf_may_vanish_and_come_back(self, fleet: Fleet) -> None:
+        """While a guest has a PF, its VFs do not exist on the host."""
         host = fleet.host("h3", ports=1, vfs=2)
         devices = dict(host.devices)
         claim = fleet.claim("nic-pf:1", hosts=["h3"])
@@ -158,7 +160,7 @@ class TestInUse:
         host.done(claim)
         assert fleet.status("h3") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
 
-    def test_vfs_that_do_not_come_back_are_not_handed_out(self, fleet: Fleet) -> None:
+    def test_vfs_that_do_not_come_back_cannot_be_claimed(self, fleet: Fleet) -> None:
         host = fleet.host("h3", ports=1, vfs=2)
         claim = fleet.claim("nic-pf:1", hosts=["h3"])
         host.done(claim)
@@ -173,7 +175,7 @@ class TestInUse:
         host.report()
         assert fleet.status("h3") == all_are("unavailable", pf(0), vf(0, 0), vf(0, 1))
 
-    def test_what_it_is_does_not_change_under_its_holder(self, fleet: Fleet, host: Host) -> None:
+    def test_the_kind_of_a_held_device_does_not_change(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         held = claim.devices[0]
         host.add(*port_devices(0, vfs=2, card=CONNECTX5), *port_devices(1, vfs=2, card=CONNECTX5))
@@ -185,7 +187,7 @@ class TestInUse:
 
 
 class TestChangedTrees:
-    def test_renumbered_vfs_are_other_devices(self, fleet: Fleet) -> None:
+    def test_vfs_with_new_addresses_are_new_devices(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=4)
         host.lose(*(vf(0, n) for n in range(4)))
         host.add(*(slice_of(0, n) for n in range(2, 6)))
@@ -195,7 +197,7 @@ class TestChangedTrees:
             | all_are("available", pf(0), vf(0, 2), vf(0, 3), vf(0, 4), vf(0, 5))
         )
 
-    def test_renumbered_around_a_held_vf(self, fleet: Fleet) -> None:
+    def test_vfs_get_new_addresses_while_one_vf_is_held(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         held = fleet.claim("nic-vf:1").devices[0].address
         other = vf(0, 1) if held == vf(0, 0) else vf(0, 0)
@@ -218,7 +220,7 @@ class TestChangedTrees:
         assert fleet.status("h1") == all_are("available", *host.devices) | blocked | {whole: "allocated"}
 
     def test_a_pf_may_become_a_plain_device_and_a_pf_again(self, fleet: Fleet) -> None:
-        """SR-IOV switched off in the firmware, and on again."""
+        """SR-IOV is switched off in the firmware, and on again."""
         host = fleet.host("h1", vfs=2)
         with_vfs = dict(host.devices)
         host.lose(vf(0, 0), vf(0, 1))
@@ -231,8 +233,8 @@ class TestChangedTrees:
         assert fleet.status("h1") == all_are("available", pf(0), vf(0, 0), vf(0, 1))
         assert fact(fleet, pf(0), "dev_type") == "type-PF"
 
-    def test_a_plain_device_that_is_held_becomes_a_pf_once_it_is_free(self, fleet: Fleet) -> None:
-        """Until then its VFs have nothing to be below; everything else of the report counts."""
+    def test_a_held_plain_device_becomes_a_pf_after_its_release(self, fleet: Fleet) -> None:
+        """Until then its VFs are not recorded; the rest of the report is."""
         host = fleet.host_of("h1", [gpu(0)])
         claim = fleet.claim("gpu:1")
         host.add(*port_devices(0, vfs=2), *port_devices(1, vfs=1))
@@ -242,7 +244,7 @@ class TestChangedTrees:
         host.report()
         assert fleet.status("h1") == all_are("available", *host.devices)
 
-    def test_a_pf_in_trouble_that_is_none_any_more_has_no_vfs(self, fleet: Fleet) -> None:
+    def test_an_unusable_pf_that_becomes_a_plain_device_has_no_vfs(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         host.lose(vf(0, 0), vf(0, 1))
         host.change(pf(0), dev_type="type-PCI", unusable_reason="it does not answer")
@@ -250,7 +252,7 @@ class TestChangedTrees:
         assert fleet.status("h1") == {pf(0): "unavailable"} | all_are("removed", vf(0, 0), vf(0, 1))
 
     def test_a_pf_may_become_a_vf_of_another_port_and_a_pf_again(self, fleet: Fleet) -> None:
-        """A card with one port comes where one with two was: the addresses of its VFs begin at the second."""
+        """A one-port card replaces a two-port card: its VFs begin at the address of the second port."""
         host = fleet.host("h1", ports=2, vfs=1)
         with_two_ports = dict(host.devices)
         host.lose(vf(1, 0))
@@ -265,7 +267,7 @@ class TestChangedTrees:
         host.report()
         assert fleet.status("h1") == all_are("available", *host.devices)
 
-    def test_a_port_knows_how_many_vfs_it_has(self, fleet: Fleet) -> None:
+    def test_the_number_of_vfs_of_a_port_is_up_to_date(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=2, vfs=2)
         for number in range(2):
             host.change(vf(0, number), parent_address=pf(1))
@@ -275,7 +277,7 @@ class TestChangedTrees:
         host.report()
         assert (fact(fleet, pf(0), "vfs"), fact(fleet, pf(1), "vfs")) == (0, 0)
 
-    def test_a_pf_stays_one_while_a_vf_of_it_is_held(self, fleet: Fleet) -> None:
+    def test_a_pf_stays_a_pf_while_one_of_its_vfs_is_held(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         claim = fleet.claim("nic-vf:1")
         held = claim.devices[0].address
@@ -298,20 +300,20 @@ class TestChangedTrees:
 
 
 class TestUnchanged:
-    def test_a_sign_of_life_writes_nothing_but_last_seen(self, fleet: Fleet) -> None:
+    def test_a_report_without_devices_writes_only_last_seen(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=2, vfs=4)
         host.done(fleet.claim("nic-vf:1"))
         before = fleet.contents()
         assert not host.sign_of_life().resend
         assert only_last_seen_changed(before, fleet.contents())
 
-    def test_so_does_the_same_report_again(self, fleet: Fleet) -> None:
+    def test_repeating_a_report_writes_only_last_seen(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=2, vfs=4)
         before = fleet.contents()
         host.report()
         assert only_last_seen_changed(before, fleet.contents())
 
-    def test_only_what_changed_is_written(self, fleet: Fleet) -> None:
+    def test_only_changed_devices_are_written(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=2, vfs=4)
         before = fleet.contents()
         host.change(vf(0, 1), attributes={"driver": "vfio-pci"})
@@ -319,14 +321,14 @@ class TestUnchanged:
         changed = set(versions(fleet.contents()["pci_devices"])) - set(versions(before["pci_devices"]))
         assert len(changed) == 1
 
-    def test_what_was_removed_long_ago_is_not_asked_for_again(self, fleet: Fleet) -> None:
+    def test_a_device_removed_long_ago_does_not_ask_for_a_full_report(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         host.lose(vf(0, 1))
         host.report()
         host.done(fleet.release(fleet.claim("nic-vf:1")))
         assert not host.sign_of_life().resend
 
-    def test_a_digest_that_is_not_known_asks_for_everything(self, fleet: Fleet) -> None:
+    def test_an_unknown_digest_asks_for_a_full_report(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=1)
         host.change(vf(0, 0), numa_node=1)
         assert host.sign_of_life().resend
@@ -334,12 +336,12 @@ class TestUnchanged:
         host.report()
         assert not host.sign_of_life().resend
 
-    def test_a_new_host_cannot_begin_with_a_sign_of_life(self, fleet: Fleet) -> None:
+    def test_the_first_report_of_a_host_must_be_full(self, fleet: Fleet) -> None:
         assert Host(fleet, "h1", {}).sign_of_life().resend
 
 
 def versions(rows: list[tuple[str, str, dict[str, Any]]]) -> list[tuple[str, str]]:
-    """Where each row lies and which transaction wrote it."""
+    """The place of each row, and the transaction that wrote it."""
     return [(place, transaction) for place, transaction, _ in rows]
 
 

@@ -1,4 +1,4 @@
-"""From claimed to released: what agents answer, what is sent again, and what stays on record."""
+"""From claimed to released: step results of agents, steps sent again, and the history."""
 
 from datetime import timedelta
 from functools import partial
@@ -30,7 +30,7 @@ def tree(pf_status: str, *vf_statuses: str) -> dict[str, str]:
 
 
 def steps(fleet: Fleet) -> list[tuple[str, str, int]]:
-    """What was sent: to whom, which action, which step."""
+    """The steps sent so far: host, action and number."""
     return [(host, step.action, step.step) for host, step in fleet.sent]
 
 
@@ -39,7 +39,7 @@ def outbox(fleet: Fleet) -> list[tuple[int, str]]:
 
 
 def time_passes(fleet: Fleet) -> None:
-    """Until everything in the outbox is due."""
+    """Make every step in the outbox due."""
     fleet.sql("UPDATE outbox SET send_after = now()")
 
 
@@ -82,7 +82,7 @@ class TestAttach:
         host.done(fleet.release(claimed))
         assert fleet.status("h1") == tree("available", "available", "available")
 
-    def test_one_that_failed_frees_its_devices_and_says_why(self, fleet: Fleet, host: Host) -> None:
+    def test_a_failed_attach_frees_the_devices_and_gives_the_reason(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-pf:1")
         host.failed(claim, "no such instance here")
         failed = fleet.show(claim)
@@ -91,7 +91,9 @@ class TestAttach:
         assert fleet.status("h1") == tree("available", "available", "available")
         assert outbox(fleet) == []
 
-    def test_one_whose_instance_is_gone_frees_its_devices_and_says_so(self, fleet: Fleet, host: Host) -> None:
+    def test_a_claim_whose_instance_is_gone_frees_its_devices_and_says_so(
+        self, fleet: Fleet, host: Host
+    ) -> None:
         claim = fleet.claim("nic-pf:1")
         host.done(claim)
         host.failed(claim, "the instance is not on this host")
@@ -104,7 +106,7 @@ class TestAttach:
         host.failed(claim, "said again")
         assert fleet.contents() == before
 
-    def test_all_devices_of_a_claim_move_together(self, fleet: Fleet) -> None:
+    def test_all_devices_of_a_claim_change_status_together(self, fleet: Fleet) -> None:
         host = fleet.host("h2", ports=2, vfs=2)
         claim = fleet.claim("nic-vf:4")
         host.done(claim)
@@ -113,7 +115,7 @@ class TestAttach:
 
 
 class TestDetach:
-    def test_a_release_sends_its_step_and_waits_for_the_answer(self, fleet: Fleet, host: Host) -> None:
+    def test_a_release_sends_a_detach_and_waits_for_its_result(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-pf:1")
         host.done(claim)
         fleet.release(claim)
@@ -123,7 +125,9 @@ class TestDetach:
         assert fleet.show(claim).status == "released"
         assert fleet.status("h1") == tree("available", "available", "available")
 
-    def test_one_that_failed_keeps_the_devices_and_is_sent_again(self, fleet: Fleet, host: Host) -> None:
+    def test_a_failed_detach_leaves_the_devices_held_and_is_sent_again(
+        self, fleet: Fleet, host: Host
+    ) -> None:
         claim = fleet.claim("nic-pf:1")
         host.done(claim)
         fleet.release(claim)
@@ -138,7 +142,7 @@ class TestDetach:
         released = fleet.show(claim)
         assert (released.status, released.reason) == ("released", None)
 
-    def test_a_release_overtakes_an_attach(self, fleet: Fleet, host: Host) -> None:
+    def test_a_release_replaces_an_unfinished_attach(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         fleet.release(claim)
         assert outbox(fleet) == [(2, "detach")]
@@ -150,19 +154,19 @@ class TestDetach:
 
 
 class TestAnswers:
-    def test_the_same_answer_again_changes_nothing(self, fleet: Fleet, host: Host) -> None:
+    def test_repeating_a_step_result_changes_nothing(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         host.done(claim)
         before = fleet.contents()
         host.done(claim)
         assert fleet.contents() == before
 
-    def test_the_same_answer_many_times_at_once_counts_once(self, fleet: Fleet, host: Host) -> None:
+    def test_concurrent_equal_step_results_count_once(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         assert at_once([lambda: host.done(claim, step=1)] * 8) == [None] * 8
         assert events(fleet, claim) == [(None, "claimed"), ("claimed", "allocated")]
 
-    def test_of_two_answers_at_once_a_failure_has_the_last_word(self, fleet: Fleet) -> None:
+    def test_of_two_concurrent_step_results_the_failure_wins(self, fleet: Fleet) -> None:
         host = fleet.host("h2", ports=1, vfs=8)
         for _ in range(8):
             claim = fleet.claim("nic-vf:1", hosts=["h2"])
@@ -172,7 +176,7 @@ class TestAnswers:
                 [(None, "claimed"), ("claimed", "allocated"), ("allocated", "failed")],
             )
 
-    def test_answer_and_release_may_cross(self, fleet: Fleet, host: Host) -> None:
+    def test_concurrent_step_result_and_release_break_no_rule(self, fleet: Fleet, host: Host) -> None:
         for _ in range(5):
             claim = fleet.claim("nic-vf:1")
             at_once([partial(host.done, claim, 1), partial(fleet.release, claim)])
@@ -180,14 +184,14 @@ class TestAnswers:
             host.done(claim)
             assert fleet.status("h1") == tree("available", "available", "available")
 
-    def test_an_answer_to_a_step_that_was_not_sent_is_refused(self, fleet: Fleet, host: Host) -> None:
+    def test_a_result_of_a_step_that_was_not_sent_is_refused(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         before = fleet.contents()
         with pytest.raises(InvalidRequest, match="no step 2"):
             host.done(claim, step=2)
         assert fleet.contents() == before
 
-    def test_only_the_agent_of_its_host_may_answer(self, fleet: Fleet) -> None:
+    def test_only_the_agent_of_the_host_may_report_a_step_result(self, fleet: Fleet) -> None:
         other = fleet.host("h2", ports=1, vfs=1)
         claim = fleet.claim("nic-vf:1", hosts=["h1"])
         before = fleet.contents()
@@ -199,14 +203,14 @@ class TestAnswers:
             Host(fleet, "h9", {}).done(claim)
         assert fleet.contents() == before
 
-    def test_an_answer_for_no_claim_is_refused(self, fleet: Fleet, host: Host) -> None:
+    def test_a_step_result_for_an_unknown_claim_is_refused(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1").model_copy(update={"claim_id": uuid4()})
         with pytest.raises(ClaimNotFound, match=str(claim.claim_id)):
             host.done(claim, step=1)
 
 
 class TestHoldings:
-    def test_an_agent_learns_what_it_should_hold(self, fleet: Fleet, host: Host) -> None:
+    def test_an_agent_learns_which_claims_it_should_hold(self, fleet: Fleet, host: Host) -> None:
         attached, claimed = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
         host.done(attached)
         assert [(h.claim_id, h.status, h.step) for h in host.holdings()] == [
@@ -216,14 +220,14 @@ class TestHoldings:
         [device] = host.holdings()[0].devices
         assert (device.address, device.parent_address) == (attached.devices[0].address, pf(0))
 
-    def test_what_is_being_released_is_still_held(self, fleet: Fleet, host: Host) -> None:
+    def test_a_releasing_claim_is_still_held(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-pf:1")
         fleet.release(claim)
         assert [(h.status, h.step) for h in host.holdings()] == [("releasing", 2)]
         host.done(claim)
         assert host.holdings() == []
 
-    def test_of_what_it_found_it_learns_what_has_ended_and_is_told_nothing_of_the_unknown(
+    def test_an_agent_learns_which_found_claims_have_ended_but_nothing_about_unknown_ones(
         self, fleet: Fleet, host: Host
     ) -> None:
         live, released = fleet.claim("nic-vf:1"), fleet.claim("nic-vf:1")
@@ -233,14 +237,14 @@ class TestHoldings:
         found = [live.claim_id, released.claim_id, failed.claim_id, uuid4()]
         assert host.ended(*found) == sorted([released.claim_id, failed.claim_id])
 
-    def test_it_is_told_of_its_own_host_alone(self, fleet: Fleet, host: Host) -> None:
+    def test_an_agent_learns_only_about_its_own_host(self, fleet: Fleet, host: Host) -> None:
         fleet.host("h2", ports=1, vfs=1)
         fleet.claim("nic-vf:1", hosts=["h2"])
         assert host.holdings() == []
 
 
 class TestOutbox:
-    """A step is sent until it is answered, whatever becomes of whoever sent it first."""
+    """A step is sent until it is answered, even if the service that sent it first dies."""
 
     def test_a_claim_stands_even_if_its_step_cannot_be_sent(self, fleet: Fleet) -> None:
         fleet.bus_is_down = True
@@ -252,34 +256,34 @@ class TestOutbox:
         [(to, step)] = fleet.sent
         assert (to, step.claim_id, step.action, step.step) == ("h1", claim.claim_id, "attach", 1)
 
-    def test_the_relay_sends_what_the_claim_sent(self, fleet: Fleet) -> None:
+    def test_the_relay_sends_the_same_step_as_the_claim(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:2")
         time_passes(fleet)
         fleet.relay().send_due()
         assert fleet.sent[0] == fleet.sent[1]
 
-    def test_what_is_answered_is_not_sent_again(self, fleet: Fleet, host: Host) -> None:
+    def test_a_step_with_a_result_is_not_sent_again(self, fleet: Fleet, host: Host) -> None:
         claim = fleet.claim("nic-vf:1")
         host.done(claim)
         assert outbox(fleet) == []
         assert fleet.relay().send_due() == 0
 
-    def test_what_is_not_due_is_not_sent_again(self, fleet: Fleet) -> None:
+    def test_a_step_that_is_not_due_is_not_sent_again(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:1")
         assert fleet.relay().send_due() == 0
 
-    def test_each_silence_doubles_the_wait_for_the_next(self, fleet: Fleet) -> None:
+    def test_the_pause_doubles_each_time_a_step_is_sent(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:1")
         waits = []
         for _ in range(8):
             fleet.sql("UPDATE outbox SET send_after = now()")
             fleet.relay(resend_after=5.0).send_due()
-            # The clock of a transaction stands still, so this is exact if it is asked relative to that.
+            # now() is constant within a transaction, so the pause can be computed exactly.
             [(wait,)] = fleet.sql("SELECT date_trunc('second', send_after - now() + '0.5 s') FROM outbox")
             waits.append(wait)
         assert waits == [timedelta(seconds=5 * factor) for factor in (2, 4, 8, 16, 32, 64, 64, 64)]
 
-    def test_relays_share_the_work(self, fleet: Fleet) -> None:
+    def test_concurrent_relays_send_each_step_once(self, fleet: Fleet) -> None:
         fleet.host("h2", ports=4, vfs=8)
         for _ in range(32):
             fleet.claim("nic-vf:1")
@@ -288,7 +292,7 @@ class TestOutbox:
         assert sum(at_once([fleet.relay().send_due for _ in range(4)])) == 32
         assert len({step.claim_id for _, step in fleet.sent}) == len(fleet.sent) == 32
 
-    def test_what_could_not_be_sent_comes_later(self, fleet: Fleet) -> None:
+    def test_a_step_that_could_not_be_sent_is_sent_later(self, fleet: Fleet) -> None:
         fleet.claim("nic-vf:1")
         fleet.sent.clear()
         time_passes(fleet)
@@ -321,7 +325,7 @@ class TestRecord:
         ]
         assert fleet.sql("SELECT cause FROM claim_events WHERE cause = ''") == []
 
-    def test_who_held_a_device_and_when_is_kept(self, fleet: Fleet, host: Host) -> None:
+    def test_the_history_shows_who_held_a_device_and_when(self, fleet: Fleet, host: Host) -> None:
         first = fleet.claim("nic-pf:1")
         host.failed(first, "no such instance")
         second = fleet.claim("nic-pf:1")

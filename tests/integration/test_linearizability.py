@@ -1,4 +1,4 @@
-"""Claims and releases of many threads answer as if each had happened at one moment, one after the other."""
+"""Concurrent claims and releases are answered as if they had happened one after the other."""
 
 import time
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ PORTS, VFS = 2, 3
 
 
 def ports(number: int, vfs: int) -> list[Free]:
-    """So many ports, with so many VFs each, as nobody holds them."""
+    """This many free ports with this many VFs each."""
     [pf_kind], [vf_kind] = ALIASES["nic-pf"], ALIASES["nic-vf"]
     return [
         device
@@ -40,7 +40,7 @@ def ports(number: int, vfs: int) -> list[Free]:
 
 class TestThreads:
     @pytest.mark.parametrize("seed", SEEDS)
-    def test_what_they_were_answered_has_a_legal_order(self, fleet: Fleet, seed: int) -> None:
+    def test_the_answers_to_all_threads_have_a_legal_order(self, fleet: Fleet, seed: int) -> None:
         hosts = {name: fleet.host(name, PORTS, VFS) for name in ("h1", "h2")}
         histories = at_once([lambda n=n: live(fleet, hosts, Random(f"{seed} {n}")) for n in range(THREADS)])
         assert [broken for broken in histories if isinstance(broken, Exception)] == []
@@ -52,7 +52,7 @@ class TestThreads:
 
 
 def live(fleet: Fleet, hosts: dict[str, Host], random: Random) -> list[Event]:
-    """Claim and give back by turns; what was answered, and when."""
+    """Claim and release in turn; return the answers and their times."""
     events: list[Event] = []
     for _ in range(CLAIMS):
         alias = random.choice(ALIAS_SPECS)
@@ -84,7 +84,7 @@ def served(called: int, answered: int, *devices: Device) -> Served:
 
 @st.composite
 def histories(draw: st.DrawFn) -> Sequence[Event]:
-    """A few events of callers that give back only what they know that they have."""
+    """A few events. Callers release only claims whose devices they know."""
     waits = st.lists(st.integers(1, 6), min_size=4, max_size=4).map(accumulate).map(tuple)
     devices = st.sampled_from([(PF0,), (PF1,), (VF00,), (VF10,), (VF00, VF10), (PF0, VF10)])
     history: list[Event] = []
@@ -101,7 +101,7 @@ def histories(draw: st.DrawFn) -> Sequence[Event]:
 
 
 def is_legal(order: Sequence[Event]) -> bool:
-    """Could just this have happened, one event after the other?"""
+    """Is there an order of the events in which all answers are right?"""
     held: Holding | None = frozenset()
     for number, event in enumerate(order):
         if held is None or any(later.answered < event.called for later in order[number:]):
@@ -111,46 +111,46 @@ def is_legal(order: Sequence[Event]) -> bool:
 
 
 class TestChecker:
-    """On two ports with two VFs each, by hand."""
+    """Histories written by hand, on two ports with two VFs each."""
 
-    def test_one_after_the_other(self) -> None:
+    def test_events_one_after_the_other_are_legal(self) -> None:
         first, second = served(0, 1, PF0), served(4, 5, VF00)
         assert HOLDS.legal_order([first, Freed(2, 3, first), second]) == [0, 1, 2]
 
-    def test_no_device_is_held_by_two(self) -> None:
+    def test_a_device_held_by_two_claims_is_illegal(self) -> None:
         first = served(0, 1, VF00)
         assert not HOLDS.legal_order([first, served(2, 3, VF00)])
         assert not HOLDS.legal_order([first, served(2, 3, VF00), Freed(4, 5, first)])
         assert not HOLDS.legal_order([first, served(0, 1, VF00, VF10)])
 
-    def test_no_vf_is_held_beside_its_pf(self) -> None:
+    def test_a_vf_held_together_with_its_pf_is_illegal(self) -> None:
         assert not HOLDS.legal_order([served(0, 2, VF00), served(1, 3, PF0)])
         assert not HOLDS.legal_order([served(0, 2, PF0, VF01)])
         assert HOLDS.legal_order([served(0, 2, VF00), served(1, 3, PF1)])
 
-    def test_what_is_held_may_be_refused(self) -> None:
+    def test_refusing_a_held_device_is_legal(self) -> None:
         held = [served(0, 1, VF00), served(0, 1, VF10)]
         assert HOLDS.legal_order([*held, Refused(2, 3, "nic-pf:1")])
         assert HOLDS.legal_order([*held, Refused(2, 3, "nic-pf:1,nic-vf:1")])
 
-    def test_what_was_free_all_the_time_may_not(self) -> None:
+    def test_refusing_a_device_that_was_free_all_the_time_is_illegal(self) -> None:
         held = [served(0, 1, VF00), served(0, 1, VF01)]
         for alias in ("nic-pf:1", "nic-vf:1", "nic-vf:2"):
             assert not HOLDS.legal_order([*held, Refused(2, 3, alias)])
         assert not HOLDS.legal_order([served(0, 1, PF0), Refused(2, 3, "nic-vf:2")])
 
-    def test_nor_what_was_given_back_before(self) -> None:
+    def test_refusing_a_device_released_before_is_illegal(self) -> None:
         first, second = served(0, 1, PF0), served(0, 1, PF1)
         held = [first, second, Freed(2, 9, first)]
         assert HOLDS.legal_order([*held, Refused(3, 4, "nic-vf:1")])
         assert not HOLDS.legal_order([*held, Refused(10, 11, "nic-vf:1")])
 
-    def test_nor_what_is_claimed_only_later(self) -> None:
+    def test_refusing_a_device_claimed_only_later_is_illegal(self) -> None:
         first, second = served(0, 1, PF0), served(4, 5, PF1)
         assert not HOLDS.legal_order([first, second, Refused(2, 3, "nic-vf:1")])
         assert HOLDS.legal_order([first, second, Refused(2, 4, "nic-vf:1")])
 
-    def test_a_release_may_have_taken_effect_at_any_time_in_its_call(self) -> None:
+    def test_a_release_may_take_effect_at_any_moment_of_its_call(self) -> None:
         first, second = served(0, 1, PF0), served(0, 1, PF1)
         freed = Freed(2, 20, first)
         # Once the VF is claimed, the port is not whole; before that, no VF is free.
@@ -159,7 +159,7 @@ class TestChecker:
         assert HOLDS.legal_order([first, second, freed, third, Refused(17, 18, "nic-pf:1")])
         assert not HOLDS.legal_order([first, second, freed, third, Refused(20, 21, "nic-vf:1")])
 
-    def test_two_releases_have_an_order_that_explains_both_refusals(self) -> None:
+    def test_an_order_of_two_releases_may_explain_two_refusals(self) -> None:
         first, second = served(0, 1, PF0), served(0, 1, PF1)
         freed = [Freed(2, 20, first), Freed(2, 20, second)]
         after = [served(3, 19, VF00), served(3, 19, VF10)]
@@ -169,10 +169,10 @@ class TestChecker:
 
     @given(history=histories())
     @settings(derandomize=not IS_LONG, max_examples=short_or_long(150, 5_000), deadline=None, database=None)
-    def test_it_finds_what_trying_all_orders_finds(self, history: Sequence[Event]) -> None:
+    def test_the_checker_agrees_with_trying_all_orders(self, history: Sequence[Event]) -> None:
         assert bool(HOLDS.legal_order(history)) == any(map(is_legal, permutations(history)))
 
-    def test_it_gives_up_rather_than_guess(self) -> None:
+    def test_the_checker_gives_up_after_too_many_steps(self) -> None:
         operations = [Operation(0, 9, lambda n, bit=bit: n | 1 << bit) for bit in range(12)]
         with pytest.raises(Undecided):
             legal_order([*operations, Operation(0, 9, lambda _: None)], 0, steps=100)

@@ -1,7 +1,7 @@
-"""Moves among all else that may happen to claims, by one or by several at once: no instance goes without its
-devices unless somebody took them, and no two claims are left of a move.
+"""Moves mixed with all other events of claims, one by one or several at once.
 
-That is in ``tests.support.invariants``, from the history of all claims, and looked at after each step.
+An instance loses its devices only if somebody releases them. An ended move leaves at most one claim live.
+The rules are in ``tests.support.invariants``. They read the history of all claims. Each step checks them.
 """
 
 from collections.abc import Callable, Sequence
@@ -139,7 +139,7 @@ class Migration(RuleBasedStateMachine):
         return lambda: self.fleet.scheduler.revert_move(self.claim(which).claim_id)
 
     def other(self, kind: str, which: int) -> Callable[[], object]:
-        """What an agent says, a caller or an operator wants, or a conductor does."""
+        """A step result of an agent, a release by a caller or an operator, or the expiry by a conductor."""
 
         def call() -> object:
             claim = self.claim(which)
@@ -161,17 +161,17 @@ class Migration(RuleBasedStateMachine):
         return call
 
     def claim(self, which: int) -> Claim:
-        """One of the latest, be it the target of a move."""
+        """One of the latest claims; it may be the target of a move."""
         return self.claims[-8:][which % len(self.claims[-8:])]
 
     def move_to(self, which: int) -> tuple[str | None, str]:
-        """The status of the move to a claim, and of the claim."""
+        """The status of the move whose target is this claim, and the status of the claim."""
         claim_id: UUID = self.claim(which).claim_id
         found = self.fleet.sql("SELECT status FROM moves WHERE target_claim_id = :id", id=claim_id)
         return found[0][0] if found else None, self.fleet.show(self.claim(which)).status
 
     def answer_of(self, call: Callable[[], object]) -> Callable[[], object]:
-        """The call, with what it refuses as its answer."""
+        """The same call, but it returns a refusal instead of raising it."""
 
         def answer() -> object:
             try:
@@ -200,16 +200,16 @@ def is_live(status: str) -> bool:
     return status in {"begun", "completing"}
 
 
-def test_whoever_moves_has_devices_on_one_host_or_the_other(database_url: str) -> None:
+def test_a_moving_instance_always_has_devices_on_one_of_its_hosts(database_url: str) -> None:
     run_state_machine_as_test(
-        lambda: Migration(database_url),  # type: ignore[arg-type]  # what makes a machine will do
+        lambda: Migration(database_url),  # type: ignore[arg-type]  # a factory works too
         settings=settings(
             max_examples=short_or_long(20, 500),
             stateful_step_count=short_or_long(30, 60),
             derandomize=not IS_LONG,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # what fails between threads may not fail again, so as to be shrunk
+            phases=[Phase.generate],  # a failure between threads may not repeat, so it cannot be shrunk
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),

@@ -1,4 +1,4 @@
-"""An instance goes to another host: it has its devices here until it has others there."""
+"""Moves: an instance keeps its devices on the old host until it has devices on the new one."""
 
 from functools import partial
 from uuid import uuid4
@@ -27,7 +27,7 @@ def source(fleet: Fleet) -> Claim:
 
 
 class TestBegin:
-    def test_it_claims_the_same_elsewhere_and_leaves_the_source_as_it_is(
+    def test_a_move_claims_the_same_requests_on_another_host_and_keeps_the_source(
         self, fleet: Fleet, source: Claim
     ) -> None:
         move = fleet.move(source)
@@ -39,14 +39,14 @@ class TestBegin:
         assert (fleet.sent[-1][1].action, fleet.sent[-1][1].claim_id) == ("attach", move.target.claim_id)
         assert causes(fleet, move.target) == [f"move of claim {source.claim_id}"]
 
-    def test_a_resize_asks_for_something_else(self, fleet: Fleet, source: Claim) -> None:
+    def test_a_resize_claims_other_requests(self, fleet: Fleet, source: Claim) -> None:
         move = fleet.move(source, alias="nic-pf:1", hosts=["h3"])
         assert [(move.target.host, device.dev_type) for device in move.target.devices] == [("h3", "type-PF")]
 
-    def test_what_was_claimed_for_one_host_may_go_to_any(self, fleet: Fleet, source: Claim) -> None:
+    def test_a_claim_made_for_one_host_can_move_to_any_other(self, fleet: Fleet, source: Claim) -> None:
         assert fleet.move(source).target.host in {"h2", "h3"}
 
-    def test_where_it_is_now_is_no_other_host(self, fleet: Fleet, source: Claim) -> None:
+    def test_an_instance_cannot_move_to_the_host_where_it_is(self, fleet: Fleet, source: Claim) -> None:
         with pytest.raises(ClaimRefused, match="every host with such a device is excluded by avoid_hosts"):
             fleet.move(source, hosts=["h1"])
         fleet.scheduler.drain("h2", "new fan")
@@ -58,7 +58,7 @@ class TestBegin:
 
     @pytest.mark.parametrize("alias_spec", ["nic-vf:2", "nic-pf:1,nic-vf:1"])
     @pytest.mark.usefixtures("source")
-    def test_again_it_is_the_same_move(self, fleet: Fleet, alias_spec: str) -> None:
+    def test_repeating_a_move_returns_the_same_move(self, fleet: Fleet, alias_spec: str) -> None:
         source = fleet.attached(fleet.claim(alias_spec))
         move = fleet.move(source)
         before = fleet.contents()
@@ -67,7 +67,7 @@ class TestBegin:
         answers = at_once([partial(fleet.move, source, move.target.claim_id)] * 4)
         assert answers == [move] * 4
 
-    def test_again_when_all_is_over_it_says_how_it_ended(self, fleet: Fleet, source: Claim) -> None:
+    def test_repeating_a_move_that_has_ended_says_how_it_ended(self, fleet: Fleet, source: Claim) -> None:
         move = fleet.move(source)
         fleet.attached(move.target)
         completed = fleet.complete(move)
@@ -76,7 +76,7 @@ class TestBegin:
         assert (again.status, again.source.status) == ("completed", "released")
         assert again.target == completed.target
 
-    def test_of_many_at_once_one_is_begun(self, fleet: Fleet, source: Claim) -> None:
+    def test_of_concurrent_moves_of_one_claim_only_one_begins(self, fleet: Fleet, source: Claim) -> None:
         answers = at_once([partial(fleet.move, source) for _ in range(6)])
         begun = [answer for answer in answers if isinstance(answer, Move)]
         assert len(begun) == 1
@@ -84,7 +84,9 @@ class TestBegin:
         assert len(refused) == 5, answers
         assert all(str(begun[0].target.claim_id) in str(error) for error in refused)
 
-    def test_its_id_cannot_be_used_for_something_else(self, fleet: Fleet, source: Claim) -> None:
+    def test_the_target_id_of_a_move_cannot_be_used_for_another_request(
+        self, fleet: Fleet, source: Claim
+    ) -> None:
         move = fleet.move(source)
         before = fleet.contents()
         with pytest.raises(ClaimConflict):
@@ -93,13 +95,15 @@ class TestBegin:
             fleet.move(source, source.claim_id)
         assert fleet.contents() == before
 
-    def test_an_id_that_claims_the_same_without_a_move_is_in_use(self, fleet: Fleet, source: Claim) -> None:
+    def test_the_id_of_a_plain_claim_cannot_be_the_target_of_a_move(
+        self, fleet: Fleet, source: Claim
+    ) -> None:
         plain = fleet.claim("nic-vf:2", instance_id=source.instance_id, avoid_hosts=["h1"])
         with pytest.raises(ClaimConflict, match="not for a move of claim"):
             fleet.move(source, plain.claim_id)
 
     @pytest.mark.usefixtures("source")
-    def test_only_what_is_attached_can_be_moved(self, fleet: Fleet) -> None:
+    def test_only_an_allocated_claim_can_be_moved(self, fleet: Fleet) -> None:
         claim = fleet.claim("nic-vf:1")
         with pytest.raises(MoveConflict, match="is claimed: only an allocated claim can be moved"):
             fleet.move(claim)
@@ -108,9 +112,7 @@ class TestBegin:
         with pytest.raises(MoveConflict, match="is releasing"):
             fleet.move(claim)
 
-    def test_what_is_being_moved_is_not_moved_again_from_either_end(
-        self, fleet: Fleet, source: Claim
-    ) -> None:
+    def test_neither_claim_of_a_live_move_can_be_moved_again(self, fleet: Fleet, source: Claim) -> None:
         move = fleet.move(source)
         fleet.attached(move.target)
         for end in (move.source, move.target):
@@ -119,7 +121,7 @@ class TestBegin:
         fleet.complete(move)
         assert fleet.move(move.target).source.claim_id == move.target.claim_id
 
-    def test_what_is_not_there_or_has_no_meaning_is_refused(self, fleet: Fleet, source: Claim) -> None:
+    def test_unknown_claims_moves_and_aliases_are_refused(self, fleet: Fleet, source: Claim) -> None:
         before = fleet.contents()
         with pytest.raises(ClaimNotFound):
             fleet.move(source.model_copy(update={"claim_id": uuid4()}))
@@ -132,7 +134,7 @@ class TestBegin:
 
 
 class TestComplete:
-    def test_once_the_target_is_attached_the_source_is_released(self, fleet: Fleet, source: Claim) -> None:
+    def test_completing_after_the_attach_releases_the_source(self, fleet: Fleet, source: Claim) -> None:
         move = fleet.move(source)
         fleet.attached(move.target)
         assert standing(fleet, move) == ("begun", "allocated", "allocated")
@@ -145,7 +147,7 @@ class TestComplete:
         assert causes(fleet, source)[2:] == [f"moved to claim {move.target.claim_id}", "detach done"]
         assert set(fleet.status("h1").values()) == {"available"}
 
-    def test_called_before_that_the_answer_of_the_agent_releases_it(
+    def test_completing_before_the_attach_releases_the_source_once_it_is_attached(
         self, fleet: Fleet, source: Claim
     ) -> None:
         move = fleet.move(source)
@@ -159,7 +161,7 @@ class TestComplete:
             ("h1", "detach", source.claim_id)
         ]
 
-    def test_relays_are_woken_by_that(self, fleet: Fleet, source: Claim) -> None:
+    def test_the_attach_of_a_completing_move_wakes_the_relays(self, fleet: Fleet, source: Claim) -> None:
         move = fleet.move(source)
         fleet.complete(move)
         with fleet.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -170,7 +172,7 @@ class TestComplete:
             assert [notice.channel for notice in driver.notifies] == ["portclaim_outbox"]
 
     @pytest.mark.parametrize("is_attached", [False, True])
-    def test_again_and_again_is_as_good_as_once(self, fleet: Fleet, source: Claim, is_attached: bool) -> None:
+    def test_completing_twice_changes_nothing(self, fleet: Fleet, source: Claim, is_attached: bool) -> None:
         move = fleet.move(source)
         if is_attached:
             fleet.attached(move.target)
@@ -179,7 +181,7 @@ class TestComplete:
         assert fleet.complete(move) == first
         assert fleet.contents() == before
 
-    def test_after_a_revert_it_is_refused(self, fleet: Fleet, source: Claim) -> None:
+    def test_a_reverted_move_cannot_be_completed(self, fleet: Fleet, source: Claim) -> None:
         move = fleet.move(source)
         fleet.revert(move)
         before = fleet.contents()
@@ -187,7 +189,7 @@ class TestComplete:
             fleet.complete(move)
         assert fleet.contents() == before
 
-    def test_of_a_silent_source_nothing_is_free_before_its_agent_is_back(
+    def test_devices_on_a_silent_source_host_stay_held_until_its_agent_detaches_them(
         self, fleet: Fleet, source: Claim
     ) -> None:
         move = fleet.move(source)
@@ -202,7 +204,7 @@ class TestComplete:
 
 class TestRevert:
     @pytest.mark.parametrize("before_that", ["nothing", "completing", "attached"])
-    def test_the_target_goes_and_the_source_stays(
+    def test_reverting_releases_the_target_and_keeps_the_source(
         self, fleet: Fleet, source: Claim, before_that: str
     ) -> None:
         move = fleet.move(source)
@@ -219,9 +221,9 @@ class TestRevert:
         fleet.hosts[move.target.host].done(move.target)
         assert standing(fleet, move) == ("reverted", "allocated", "released")
         assert causes(fleet, move.target)[-2:] == [f"move of claim {source.claim_id} reverted", "detach done"]
-        assert fleet.move(source).status == "begun", "it may be tried anew"
+        assert fleet.move(source).status == "begun", "the claim can be moved again"
 
-    def test_what_is_completed_is_not_reverted(self, fleet: Fleet, source: Claim) -> None:
+    def test_a_completed_move_cannot_be_reverted(self, fleet: Fleet, source: Claim) -> None:
         move = fleet.move(source)
         fleet.attached(move.target)
         fleet.complete(move)

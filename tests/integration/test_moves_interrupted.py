@@ -1,4 +1,4 @@
-"""Whatever dies in the middle of a move: who calls again until there is an answer gets the right one."""
+"""Something dies during a move: a caller that repeats its call gets the right answer."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +21,7 @@ def source(fleet: Fleet) -> Claim:
 
 
 class Death(BaseException):
-    """Of a service, as far as its database and its caller can tell."""
+    """A service dies, as far as its database and its caller can tell."""
 
 
 Outlived = Callable[[Callable[[], Move]], Move]
@@ -29,8 +29,8 @@ Outlived = Callable[[Callable[[], Move]], Move]
 
 @pytest.fixture
 def outlived(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Outlived:
-    """Call until there is an answer: who answers dies after its first statement, the next after its second,
-    and so on. Whoever died has not cast anything."""
+    """Repeat a call until it is answered. In the first attempt the service dies after one statement, in the
+    second after two, and so on. A service that died has sent nothing to an agent."""
 
     def call_again(call: Callable[[], Move]) -> Move:
         left = deaths = 0
@@ -57,7 +57,9 @@ def outlived(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Outlived:
     return call_again
 
 
-def test_a_scheduler_that_moves(fleet: Fleet, outlived: Outlived, source: Claim) -> None:
+def test_beginning_a_move_survives_the_death_of_schedulers(
+    fleet: Fleet, outlived: Outlived, source: Claim
+) -> None:
     target_id = uuid4()
     move = outlived(partial(fleet.move, source, target_id))
     assert (move.status, move.target.claim_id) == ("begun", target_id)
@@ -74,7 +76,7 @@ def test_a_scheduler_that_moves(fleet: Fleet, outlived: Outlived, source: Claim)
         ("revert", True, "reverted"),
     ],
 )
-def test_a_scheduler_that_ends_one(
+def test_ending_a_move_survives_the_death_of_schedulers(
     fleet: Fleet, outlived: Outlived, end: str, is_attached: bool, status: str
 ) -> None:
     move = fleet.move(instance_on_h1(fleet))
@@ -83,7 +85,9 @@ def test_a_scheduler_that_ends_one(
     assert outlived(partial(getattr(fleet, end), move)).status == status
 
 
-def test_a_conductor_that_is_told_of_the_attach(fleet: Fleet, outlived: Outlived, source: Claim) -> None:
+def test_recording_the_attach_survives_the_death_of_conductors(
+    fleet: Fleet, outlived: Outlived, source: Claim
+) -> None:
     move = fleet.move(source)
     fleet.complete(move)
 
@@ -99,8 +103,10 @@ def test_a_conductor_that_is_told_of_the_attach(fleet: Fleet, outlived: Outlived
     ("what", "status"),
     [("move", "begun"), ("complete", "completed"), ("revert", "reverted"), ("attached", "completed")],
 )
-def test_a_session_of_postgresql(fleet: Fleet, source: Claim, what: str, status: str) -> None:
-    """It is killed with its work half done; the service does all of it again on another."""
+def test_a_move_survives_the_death_of_a_postgresql_session(
+    fleet: Fleet, source: Claim, what: str, status: str
+) -> None:
+    """The session is killed when its work is half done. The service repeats all of it on another one."""
     calls: dict[str, Callable[[], object]] = {"move": partial(fleet.move, source)}
     if what != "move":
         move = fleet.move(source)
@@ -112,23 +118,24 @@ def test_a_session_of_postgresql(fleet: Fleet, source: Claim, what: str, status:
     if what == "attached":
         fleet.complete(move)
     with fleet.engine.connect() as connection:
-        # Each writes an event last, and not before this lets go.
+        # Each call writes an event as its last statement, and waits for this lock before that.
         connection.execute(sa.text("LOCK claim_events IN SHARE MODE"))
         call = meanwhile(calls[what])
         wait_until_blocked(fleet.engine)
-        killed = {pid for pid, _ in fleet.sql(f"SELECT pid, pg_terminate_backend(pid) {_WHO_WAITS}")}
+        killed = {pid for pid, _ in fleet.sql(f"SELECT pid, pg_terminate_backend(pid) {_BLOCKED_SESSIONS}")}
         wait_until(
-            lambda: {pid for (pid,) in fleet.sql(f"SELECT pid {_WHO_WAITS}")} - killed, "it is retried"
+            lambda: {pid for (pid,) in fleet.sql(f"SELECT pid {_BLOCKED_SESSIONS}")} - killed,
+            "another session repeats the work",
         )
         connection.rollback()
     call.result()
     assert fleet.sql("SELECT status FROM moves") == [(status,)]
 
 
-_WHO_WAITS = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+_BLOCKED_SESSIONS = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
-def test_a_bus_that_takes_no_step(fleet: Fleet, source: Claim) -> None:
+def test_the_steps_of_a_move_are_sent_after_the_bus_was_down(fleet: Fleet, source: Claim) -> None:
     fleet.bus_is_down = True
     move = fleet.move(source)
     fleet.attached(move.target)
@@ -140,7 +147,7 @@ def test_a_bus_that_takes_no_step(fleet: Fleet, source: Claim) -> None:
     assert [(host, step.action) for host, step in fleet.sent] == [("h1", "detach")]
 
 
-def test_all_that_may_happen_to_a_move_may_cross(fleet: Fleet, source: Claim) -> None:
+def test_concurrent_calls_on_a_move_break_no_rule(fleet: Fleet, source: Claim) -> None:
     for _ in range(6):
         move = fleet.move(source)
         at_once(

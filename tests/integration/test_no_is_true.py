@@ -1,4 +1,4 @@
-"""No is only said when it is true: where there is enough for all, everyone is served, in whatever way."""
+"""A claim is refused only if it cannot be served: if there are enough devices, every caller is served."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,48 +18,50 @@ from tests.support.invariants import violations
 ROUNDS = short_or_long(4, 100)
 
 
-class Asked(NamedTuple):
-    """What so many claimants want, each for itself; on any host, or one on each."""
+class Demand(NamedTuple):
+    """The number of callers, and what each claims; on any host, or each on its own host."""
 
-    claimants: int
+    callers: int
     alias: str
     one_per_host: bool = False
 
 
 class Plenty(NamedTuple):
-    """So many hosts with just these devices each, and claimants who want all of them."""
+    """The number of hosts, the devices of each, and callers who claim all of them."""
 
     hosts: int
     devices: Sequence[DeviceReport]
-    alias_specs: Sequence[Asked]
+    alias_specs: Sequence[Demand]
 
 
 def ports(number: int, vfs: int) -> list[DeviceReport]:
     return [device for port in range(number) for device in port_devices(port, vfs)]
 
 
-# In each of these whatever is given to one leaves enough for the others, so that the order does not matter.
+# In each of these cases, whatever one caller gets leaves enough for the others. The order does not matter.
 JUST_ENOUGH = {
-    "VFs on ports of several hosts": Plenty(4, ports(2, 4), [Asked(32, "nic-vf:1")]),
-    "pairs of VFs, some of them from two ports": Plenty(4, ports(2, 3), [Asked(12, "nic-vf:2")]),
-    "PFs": Plenty(4, ports(6, 2), [Asked(24, "nic-pf:1")]),
-    "pairs of PFs": Plenty(4, ports(6, 2), [Asked(12, "nic-pf:2")]),
-    "ports, whole or all of their VFs": Plenty(4, ports(4, 4), [Asked(8, "nic-pf:1"), Asked(8, "nic-vf:4")]),
+    "VFs on ports of several hosts": Plenty(4, ports(2, 4), [Demand(32, "nic-vf:1")]),
+    "pairs of VFs, some of them from two ports": Plenty(4, ports(2, 3), [Demand(12, "nic-vf:2")]),
+    "PFs": Plenty(4, ports(6, 2), [Demand(24, "nic-pf:1")]),
+    "pairs of PFs": Plenty(4, ports(6, 2), [Demand(12, "nic-pf:2")]),
+    "ports, whole or all of their VFs": Plenty(
+        4, ports(4, 4), [Demand(8, "nic-pf:1"), Demand(8, "nic-vf:4")]
+    ),
     "VFs of a host of one's choice": Plenty(
         8,
         ports(2, 2),
-        [Asked(8, "nic-vf:1", one_per_host=True), Asked(8, "nic-vf:3", one_per_host=True)],
+        [Demand(8, "nic-vf:1", one_per_host=True), Demand(8, "nic-vf:3", one_per_host=True)],
     ),
     "several requests": Plenty(
         8,
         [*ports(2, 2), gpu(2)],
-        [Asked(8, "nic-vf:2,gpu:1"), Asked(8, "nic-pf:1", one_per_host=True)],
+        [Demand(8, "nic-vf:2,gpu:1"), Demand(8, "nic-pf:1", one_per_host=True)],
     ),
     "one kind that does for two requests": Plenty(
-        16, [*port_devices(0, 1), *port_devices(1, 1, CONNECTX5)], [Asked(16, "any-vf:1,nic-vf:1")]
+        16, [*port_devices(0, 1), *port_devices(1, 1, CONNECTX5)], [Demand(16, "any-vf:1,nic-vf:1")]
     ),
     "a port that has to stay whole for another request": Plenty(
-        16, [*port_devices(0, 2), *port_devices(1, 1, CONNECTX5)], [Asked(16, "any-pf:1,any-vf:2")]
+        16, [*port_devices(0, 2), *port_devices(1, 1, CONNECTX5)], [Demand(16, "any-pf:1,any-vf:2")]
     ),
 }
 
@@ -69,8 +71,8 @@ def plenty(request: pytest.FixtureRequest) -> Plenty:
     return JUST_ENOUGH[request.param]
 
 
-def claimants(fleet: Fleet, hosts: Mapping[str, Host], alias_specs: Sequence[Asked]) -> list[partial[Claim]]:
-    """The calls of all claimants, those with different alias_specs in turn."""
+def callers(fleet: Fleet, hosts: Mapping[str, Host], alias_specs: Sequence[Demand]) -> list[partial[Claim]]:
+    """The calls of all callers. Calls with different alias specs alternate."""
     by_turn = [
         (
             number,
@@ -81,17 +83,17 @@ def claimants(fleet: Fleet, hosts: Mapping[str, Host], alias_specs: Sequence[Ask
             ),
         )
         for alias_spec in alias_specs
-        for number in range(alias_spec.claimants)
+        for number in range(alias_spec.callers)
     ]
     return [call for _, call in sorted(by_turn, key=lambda each: each[0])]
 
 
 def refused(answers: Sequence[object]) -> list[object]:
-    """All but claims."""
+    """The answers that are not claims."""
     return [answer for answer in answers if not isinstance(answer, Claim)]
 
 
-def give_back(fleet: Fleet, hosts: Mapping[str, Host], claim: Claim) -> None:
+def leave(fleet: Fleet, hosts: Mapping[str, Host], claim: Claim) -> None:
     fleet.release(claim)
     hosts[claim.host].done(claim, step=2)
 
@@ -101,19 +103,19 @@ def broken_rules(fleet: Fleet) -> list[tuple[str, str]]:
         return violations(connection)
 
 
-def test_everyone_is_served_in_every_round(fleet: Fleet, plenty: Plenty) -> None:
+def test_every_caller_is_served_in_every_round(fleet: Fleet, plenty: Plenty) -> None:
     hosts = {f"h{n}": fleet.host_of(f"h{n}", plenty.devices) for n in range(plenty.hosts)}
     for _ in range(ROUNDS):
-        answers = at_once(claimants(fleet, hosts, plenty.alias_specs))
+        answers = at_once(callers(fleet, hosts, plenty.alias_specs))
         assert refused(answers) == []
         assert broken_rules(fleet) == []
         claims = [answer for answer in answers if isinstance(answer, Claim)]
-        assert set(at_once([partial(give_back, fleet, hosts, claim) for claim in claims])) == {None}
+        assert set(at_once([partial(leave, fleet, hosts, claim) for claim in claims])) == {None}
 
 
-def test_everyone_waits_for_whoever_has_the_locks(fleet: Fleet, plenty: Plenty) -> None:
+def test_every_caller_waits_for_locks_and_is_served(fleet: Fleet, plenty: Plenty) -> None:
     hosts = {f"h{n}": fleet.host_of(f"h{n}", plenty.devices) for n in range(plenty.hosts)}
-    calls = claimants(fleet, hosts, plenty.alias_specs)
+    calls = callers(fleet, hosts, plenty.alias_specs)
     with fleet.engine.begin() as other:
         other.execute(sa.text("SELECT FROM pci_devices WHERE parent_id IS NULL FOR UPDATE"))
         answers = meanwhile(partial(at_once, calls))
@@ -132,25 +134,25 @@ def test_everyone_waits_for_whoever_has_the_locks(fleet: Fleet, plenty: Plenty) 
     ],
     ids=["VFs", "PFs", "whole ports in both ways", "whole ports in both ways, with another device"],
 )
-def test_who_gives_back_before_claiming_again_is_always_served(
+def test_callers_that_release_before_they_claim_again_are_always_served(
     fleet: Fleet, aliases: Sequence[str], devices: Sequence[DeviceReport]
 ) -> None:
-    """On two hosts there is one share for everyone; nobody ever has more."""
+    """The devices of two hosts are enough for all callers, and no caller holds more than one claim."""
     hosts = {name: fleet.host_of(name, devices) for name in ("h1", "h2")}
 
     def come_and_go(alias: str) -> None:
         for _ in range(ROUNDS):
-            give_back(fleet, hosts, fleet.claim(alias))
+            leave(fleet, hosts, fleet.claim(alias))
 
     assert at_once([partial(come_and_go, alias) for alias in aliases]) == [None] * 16
     assert broken_rules(fleet) == []
 
 
 @pytest.mark.parametrize("hosts", [None, [f"h{n}" for n in range(12)]], ids=["any host", "named hosts"])
-def test_what_is_free_is_always_something_else(
+def test_a_claim_is_served_although_the_free_devices_change_after_every_statement(
     fleet: Fleet, hosts: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After every statement, a host with VFs of a new kind appears, and those that were free are taken."""
+    """After every statement a host with VFs of a new kind appears, and the VFs that were free are claimed."""
     fleet.host_of("h0", port_devices(0, 2, tags={"kind": "0"}))
     assert fleet.explain("nic-vf:1,nic-vf:1").served
     coming = iter(range(1, 12))

@@ -1,7 +1,7 @@
-"""What the services ask of PostgreSQL costs as much in a large fleet as in a small one.
+"""The SQL of the services costs as much in a large fleet as in a small one.
 
-Counted are the buffers of tables and indexes that a call touches, foreign keys and all, up to its commit;
-not seconds, which tell of the machine.
+The tests count the buffers of tables and indexes that a call touches up to its commit, including those for
+foreign keys. They do not measure seconds, which depend on the machine.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def fleet_of(size: Size) -> Iterator[Fleet]:
     url = postgresql.create_database()
     fleet = Fleet(url)
     build(fleet.engine, size)
-    # Vacuum touches buffers too, whenever it likes.
+    # Vacuum would touch buffers too, at any time.
     for (table,) in fleet.sql("SELECT relname FROM pg_stat_user_tables"):
         fleet.sql(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
     yield fleet
@@ -44,7 +44,7 @@ def large() -> Iterator[Fleet]:
         yield fleet
 
 
-# What is done, up to the call that counts.
+# Prepares an operation and returns the call to be measured.
 Call = Callable[[], object]
 Operation = Callable[[Fleet], Call]
 
@@ -54,7 +54,7 @@ def claim_of(alias: str) -> Operation:
 
 
 def claim_on_hosts(alias: str) -> Operation:
-    """On those that come last in every order."""
+    """A claim on hosts that come last in every order."""
 
     def operation(fleet: Fleet) -> Call:
         last = [host for (host,) in fleet.sql("SELECT host FROM compute_nodes ORDER BY id DESC LIMIT 3")]
@@ -102,8 +102,8 @@ def poll_of_the_relay(fleet: Fleet) -> Call:
     return fleet.relay().send_due
 
 
-def look_at_the_lines(fleet: Fleet) -> Call:
-    return fleet.lines.work
+def look_at_the_queues(fleet: Fleet) -> Call:
+    return fleet.queues.work
 
 
 def step_sent_again(fleet: Fleet) -> Call:
@@ -145,13 +145,13 @@ OPERATIONS = {
     "holdings of a host": holdings_of_a_host,
     "devices of a host": devices_of_a_host,
     "poll of the relay": poll_of_the_relay,
-    "look at the lines": look_at_the_lines,
+    "look at the queues": look_at_the_queues,
     "step sent again": step_sent_again,
 }
 
 
 def touched(fleet: Fleet) -> int:
-    """Buffers so far, in this database."""
+    """The buffers touched so far in this database."""
     fleet.sql("SELECT pg_stat_force_next_flush()")
     [(buffers,)] = fleet.sql("""
         SELECT sum(heap_blks_read + heap_blks_hit + coalesce(idx_blks_read + idx_blks_hit, 0)
@@ -162,7 +162,7 @@ def touched(fleet: Fleet) -> int:
 
 
 def cost(fleet: Fleet, operation: Operation) -> int:
-    """In buffers; of a few times the cheapest, because now and then a page is split or tidied up."""
+    """The buffers that the cheapest of a few calls touches: some calls also split or clean a page."""
     costs = []
     for _ in range(4):
         call = operation(fleet)
@@ -173,14 +173,16 @@ def cost(fleet: Fleet, operation: Operation) -> int:
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_it_costs_the_same_in_a_fleet_ten_times_as_large(small: Fleet, large: Fleet, name: str) -> None:
+def test_an_operation_costs_the_same_in_a_fleet_ten_times_as_large(
+    small: Fleet, large: Fleet, name: str
+) -> None:
     in_small, in_large = cost(small, OPERATIONS[name]), cost(large, OPERATIONS[name])
     assert 0 < in_large <= most(in_small)
-    assert in_small <= most(in_large), "another plan"
+    assert in_small <= most(in_large), "the fleets use different plans"
 
 
 def most(cost_elsewhere: int) -> float:
-    """What it may cost: indexes are not as deep in the other fleet, nor are hosts as full."""
+    """The highest cost allowed in the other fleet, whose indexes are deeper or whose hosts are fuller."""
     return 1.5 * cost_elsewhere + 5
 
 

@@ -1,6 +1,4 @@
-"""PreparedStatement statements: each a transaction of its own, done again when its connection turns out to be
-dead.
-"""
+"""Prepared statements: each is a transaction of its own, and is repeated if its connection is dead."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +27,7 @@ def engine(database_url: str) -> Iterator[sa.Engine]:
 
 
 def end_sessions(database_url: str) -> None:
-    """As a restart or a fail-over does."""
+    """End all sessions, as a restart or a fail-over does."""
     engine = sa.create_engine(database_url, poolclass=sa.NullPool)
     with engine.connect() as connection:
         connection.execute(
@@ -40,12 +38,12 @@ def end_sessions(database_url: str) -> None:
         )
 
 
-def test_parameters_are_found_by_name_and_others_are_passed_over(engine: sa.Engine) -> None:
+def test_parameters_are_passed_by_name_and_unknown_ones_are_ignored(engine: sa.Engine) -> None:
     assert SUM.value(engine, {"b": 5, "a": 1, "c": 7}) == 7
     assert SUM.rows(engine, {"a": 2, "b": 1}) == [(5,)]
 
 
-def test_it_is_prepared_once_in_each_session(engine: sa.Engine) -> None:
+def test_a_statement_is_prepared_once_in_each_session(engine: sa.Engine) -> None:
     sessions = set(at_once([lambda: SESSION.value(engine, {})] * 16))
     assert len(sessions) <= 4
     with engine.connect() as connection:
@@ -53,15 +51,15 @@ def test_it_is_prepared_once_in_each_session(engine: sa.Engine) -> None:
     assert named == 1
 
 
-def test_it_is_a_transaction_of_its_own(engine: sa.Engine) -> None:
+def test_a_statement_is_a_transaction_of_its_own(engine: sa.Engine) -> None:
     transaction = PreparedStatement("transaction", "SELECT pg_current_xact_id()")
     assert transaction.value(engine, {}) != transaction.value(engine, {})
-    with engine.begin() as connection:  # and others on the same sessions are not
+    with engine.begin() as connection:  # other statements on the same sessions share a transaction
         first = connection.execute(sa.text("SELECT pg_current_xact_id()")).scalar_one()
         assert connection.execute(sa.text("SELECT pg_current_xact_id()")).scalar_one() == first
 
 
-def test_an_error_of_the_statement_is_raised_and_the_session_kept(engine: sa.Engine) -> None:
+def test_an_error_of_the_statement_is_raised_and_the_session_stays_in_use(engine: sa.Engine) -> None:
     session = SESSION.value(engine, {})
     with pytest.raises(exc.DBAPIError, match="out of range"):
         SUM.value(engine, {"a": 2**31 - 1, "b": 1})
@@ -76,8 +74,8 @@ def test_lost_connections_are_replaced_without_an_error(engine: sa.Engine, datab
     assert not set(before) & set(after)
 
 
-def test_a_connection_that_is_lost_unnoticed_is_replaced_too(database_url: str) -> None:
-    """psycopg2 has been seen to raise its plain DatabaseError then, and to call the connection open."""
+def test_a_lost_connection_that_psycopg2_reports_as_open_is_replaced(database_url: str) -> None:
+    """psycopg2 may then raise a plain DatabaseError and still report the connection as open."""
     lost: list[object] = []
 
     class Connection(psycopg2.extensions.connection):
@@ -97,13 +95,13 @@ def test_a_connection_that_is_lost_unnoticed_is_replaced_too(database_url: str) 
     engine.dispose()
 
 
-def test_what_ends_its_session_every_time_is_given_up(engine: sa.Engine) -> None:
+def test_a_statement_that_always_ends_its_session_raises_service_unavailable(engine: sa.Engine) -> None:
     with pytest.raises(ServiceUnavailable):
         ENDING.value(engine, {})
     assert SESSION.value(engine, {})
 
 
-def test_a_full_disk_is_said_to_be_one_and_the_session_kept(engine: sa.Engine) -> None:
+def test_a_full_disk_raises_service_unavailable_and_the_session_stays_in_use(engine: sa.Engine) -> None:
     session = SESSION.value(engine, {})
     with engine.begin() as connection:
         connection.execute(
@@ -122,7 +120,7 @@ def test_a_full_disk_is_said_to_be_one_and_the_session_kept(engine: sa.Engine) -
     assert SESSION.value(engine, {}) == session
 
 
-def test_a_database_that_is_gone_is_said_to_be_away() -> None:
+def test_a_missing_database_raises_service_unavailable() -> None:
     url = create_database()
     engine = connect(url, pool_size=4)
     SESSION.value(engine, {})

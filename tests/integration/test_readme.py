@@ -1,6 +1,6 @@
-"""What the README, the tutorial and the how-to guides say is so.
+"""The README, the tutorial and the how-to guides are right.
 
-Their commands run or are at least understood, their programs run, and both print what the pages show.
+Their commands run, or at least parse. Their programs run. Both print what the pages show.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from portclaim.services.scheduler.service import Scheduler
 from tests.support.readme import PAGES, ROOT, Example, blocks, examples, missing, pages, programs
 from tests.support.services import Services
 
-DEADLINE = 30.0  # seconds until what a command started has come about
+DEADLINE = 30.0  # seconds until the effect of a command must be visible
 Run = Callable[[Example], subprocess.CompletedProcess[str]]
 
 
@@ -48,7 +48,7 @@ NAMES = [line for line in mentioned("portclaim") if re.fullmatch(r"[a-z_ ]+", li
 
 
 @pytest.mark.parametrize("line", [*shown("portclaim"), *sorted({*mentioned("portclaim")} - {*NAMES})])
-def test_the_command_line_understands(line: str, tmp_path: Path) -> None:
+def test_the_command_line_parses_every_shown_command(line: str, tmp_path: Path) -> None:
     file = tmp_path / "portclaim.conf"
     file.touch()
     words = shlex.split(line.replace("/etc/portclaim/portclaim.conf", str(file)))
@@ -82,14 +82,14 @@ def understand(
         understand(within, name, words, context)
 
 
-def test_make_has_the_targets() -> None:
+def test_every_named_make_target_exists() -> None:
     targets = {line.split()[0] for line in (*shown("make"), *mentioned("make"))}
     known = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"demo", "test"} <= targets <= known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_a_target(page: Path) -> None:
     made = {f"docs/{place}" for place in MADE_FROM_THE_CODE}
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     assert links
@@ -118,19 +118,19 @@ def portclaim(service_process: Services, rabbit_url: str, tmp_path: Path) -> Run
     return run
 
 
-def test_the_examples_of_the_command_line_print_what_is_shown(portclaim: Run) -> None:
+def test_the_shown_commands_print_the_shown_output(portclaim: Run) -> None:
     every = [example for example in examples() if example.command.startswith("portclaim ")]
     assert len(every) > 4
     for example in every:
         deadline = time.monotonic() + DEADLINE
         run = portclaim(example)
         while missing(example.lines, run.stdout) and time.monotonic() < deadline:
-            run = portclaim(example)  # what was asked for before may still be under way
+            run = portclaim(example)  # the effect of an earlier command may still be under way
         assert run.returncode == 0, run.stderr
         assert missing(example.lines, run.stdout) is None, f"{example.command} printed:\n{run.stdout}"
 
 
-def test_the_programs_of_an_api_layer_print_what_is_shown(portclaim: Run, tmp_path: Path) -> None:
+def test_the_shown_programs_print_the_shown_output(portclaim: Run, tmp_path: Path) -> None:
     every = programs()
     assert "scheduler.claim(" in every[0].command
     assert all(program.lines for program in every)
@@ -143,7 +143,7 @@ def test_the_programs_of_an_api_layer_print_what_is_shown(portclaim: Run, tmp_pa
         assert missing(program.lines, run.stdout) is None, f"{program.command}\nprinted:\n{run.stdout}"
 
 
-def test_the_configuration_is_one_that_services_start_with(tmp_path: Path) -> None:
+def test_services_start_with_the_shown_configuration(tmp_path: Path) -> None:
     file = tmp_path / "portclaim.conf"
     for block in blocks("ini"):
         file.write_text(block)
@@ -165,14 +165,14 @@ def test_the_sample_of_the_configuration_is_up_to_date(tmp_path: Path) -> None:
     assert (ROOT / "deploy/portclaim.conf.sample").read_text() == fresh.read_text(), remedy
 
 
-def test_the_sample_changes_nothing_where_it_is_used_as_it_is() -> None:
+def test_the_unedited_sample_configuration_changes_no_option() -> None:
     conf = config.load(["--config-file", str(ROOT / "deploy/portclaim.conf.sample")], "portclaim")
     assert conf.pci.device_spec == []
     assert conf.database.connection is None
 
 
 @pytest.mark.parametrize("unit", sorted((ROOT / "deploy/systemd").iterdir()), ids=lambda unit: unit.name)
-def test_a_systemd_unit_starts_a_program_that_there_is(unit: Path) -> None:
+def test_every_systemd_unit_starts_an_existing_program(unit: Path) -> None:
     (program,) = re.findall(r"^ExecStart=/opt/portclaim/bin/(\S+)", unit.read_text(), re.MULTILINE)
     assert program == unit.stem
     assert Path(sys.executable).with_name(program).is_file()

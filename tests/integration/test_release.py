@@ -1,4 +1,4 @@
-"""Giving devices back: what is free when, who may do so, and as often as they like."""
+"""Release of claims: when devices become free, and repeated calls."""
 
 from uuid import uuid4
 
@@ -11,7 +11,7 @@ from tests.support.looking import addresses
 
 
 class TestRelease:
-    def test_what_was_claimed_is_detached_before_it_is_free(self, fleet: Fleet) -> None:
+    def test_claimed_devices_are_detached_before_they_are_free(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=2)
         claim = fleet.claim("nic-pf:1")
         released = fleet.release(claim)
@@ -21,7 +21,7 @@ class TestRelease:
         assert fleet.show(claim).status == "released"
         assert set(fleet.status("h1").values()) == {"available"}
 
-    def test_so_is_what_was_attached(self, fleet: Fleet) -> None:
+    def test_attached_devices_are_detached_before_they_are_free(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=2)
         claim = fleet.claim("nic-pf:1")
         host.done(claim)
@@ -32,7 +32,7 @@ class TestRelease:
         assert fleet.show(claim).status == "released"
         assert set(fleet.status("h1").values()) == {"available"}
 
-    def test_released_again_it_is_as_it_was(self, fleet: Fleet) -> None:
+    def test_releasing_a_released_claim_changes_nothing(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=2)
         claim = fleet.claim("nic-vf:1")
         releasing = fleet.release(claim)
@@ -44,7 +44,7 @@ class TestRelease:
         assert fleet.release(claim).status == "released"
         assert fleet.contents() == before
 
-    def test_a_failed_claim_is_as_it_was(self, fleet: Fleet) -> None:
+    def test_releasing_a_failed_claim_changes_nothing(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=2)
         claim = fleet.claim("nic-vf:1")
         host.failed(claim, "no such instance")
@@ -54,7 +54,7 @@ class TestRelease:
         assert addresses(released) == addresses(claim)
         assert fleet.contents() == before
 
-    def test_so_is_one_that_has_expired(self, fleet: Fleet) -> None:
+    def test_releasing_an_expired_claim_changes_nothing(self, fleet: Fleet) -> None:
         host = fleet.host("h1", ports=1, vfs=2)
         claim = fleet.claim("nic-vf:1")
         fleet.expire(after=0.0)
@@ -63,13 +63,13 @@ class TestRelease:
         assert fleet.release(claim).status == "expired"
         assert fleet.contents() == before
 
-    def test_many_callers_release_once(self, fleet: Fleet) -> None:
+    def test_concurrent_releases_release_a_claim_once(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=2)
         claim = fleet.claim("nic-vf:1")
         answers = at_once([lambda: fleet.release(claim)] * 8)
         assert [(answer.status, answer.step) for answer in answers] == [("releasing", 2)] * 8
 
-    def test_what_does_not_exist_cannot_be_released_or_shown(self, fleet: Fleet) -> None:
+    def test_an_unknown_claim_cannot_be_released_or_shown(self, fleet: Fleet) -> None:
         fleet.host("h1")
         for look in (fleet.scheduler.release, fleet.scheduler.show):
             unknown = uuid4()

@@ -43,13 +43,13 @@ class TestOneAgentPerHost:
 
 
 class TestAtOnce:
-    def test_the_same_report_twice_is_as_good_as_once(self, fleet: Fleet) -> None:
+    def test_two_equal_concurrent_reports_count_once(self, fleet: Fleet) -> None:
         host = Host(fleet, "h1", {d.address: d for d in port_devices(0, vfs=32)})
         answers = at_once([host.report] * 8)
         assert [answer.resend for answer in answers] == [False] * 8
         assert fleet.status("h1") == all_are("available", *host.devices)
 
-    def test_two_different_reports_leave_one_of_them_whole(self, fleet: Fleet) -> None:
+    def test_of_two_different_concurrent_reports_one_applies_completely(self, fleet: Fleet) -> None:
         host = fleet.host("h1", vfs=2)
         fewer = Host(fleet, "h1", {d.address: d for d in port_devices(0, vfs=1)}, host.agent_id)
         more = Host(fleet, "h1", {d.address: d for d in port_devices(0, vfs=8)}, host.agent_id)
@@ -59,20 +59,20 @@ class TestAtOnce:
             last = fewer if digest == fewer.inventory.digest else more
             assert present(fleet) == set(last.devices)
 
-    def test_many_hosts_may_bring_the_same_new_pools(self, fleet: Fleet) -> None:
+    def test_concurrent_reports_of_many_hosts_can_create_the_same_pools(self, fleet: Fleet) -> None:
         devices = {
             d.address: d
             for port in range(8)
             for d in port_devices(port, vfs=2, tags={"physical_network": f"net{port}"})
         }
-        # Each in another order: whoever took pools as they come would deadlock.
+        # Each host lists them in another order: locking pools in that order would deadlock.
         hosts = [Host(fleet, f"h{n}", dict(sorted(devices.items(), reverse=n % 2 == 0))) for n in range(8)]
         answers = at_once([host.report for host in hosts])
         assert [answer.resend for answer in answers] == [False] * 8
         assert fleet.sql("SELECT count(*) FROM pools") == [(16,)]
 
     def test_a_report_waits_for_a_claim_on_the_same_port(self, fleet: Fleet) -> None:
-        """The claim's transaction is under way and has locked the tree; the report must see its outcome."""
+        """The open transaction of the claim has locked the port. The report must see its result."""
         host = fleet.host("h1", vfs=1)
         claim = fleet.claim("nic-vf:1")
         with fleet.engine.connect() as connection:

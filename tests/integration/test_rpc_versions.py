@@ -159,12 +159,12 @@ class TestOldService:
         self.endpoint = OldEndpoint()
         site.serve(self.endpoint, "1.0")
 
-    def test_it_answers_a_new_caller_that_uses_nothing_new(self, site: Site) -> None:
+    def test_an_old_service_answers_a_new_caller_that_uses_no_new_fields(self, site: Site) -> None:
         answer = site.caller(NewClient).ask(PLAIN)
         assert answer.said == {"ports": [{"name": "p0"}, {"name": "p1"}]}
 
     @pytest.mark.parametrize(("request_", "needed"), [(WITH_SPEED, "1.1"), (URGENT, "1.2")])
-    def test_it_refuses_a_new_field_and_says_what_to_do(
+    def test_an_old_service_refuses_a_new_field_and_says_what_to_do(
         self, site: Site, request_: NewRequest, needed: str
     ) -> None:
         with pytest.raises(UnsupportedVersion) as refused:
@@ -178,11 +178,11 @@ class TestOldService:
         )
         assert self.endpoint.came == []
 
-    def test_it_refuses_a_new_method(self, site: Site) -> None:
+    def test_an_old_service_refuses_a_new_method(self, site: Site) -> None:
         with pytest.raises(UnsupportedVersion, match="count needs version 1\\.1"):
             site.caller(NewClient).count()
 
-    def test_it_drops_a_message_that_is_too_new_and_goes_on(
+    def test_an_old_service_drops_a_message_that_is_too_new_and_goes_on(
         self, site: Site, caplog: pytest.LogCaptureFixture
     ) -> None:
         caller = site.caller(NewClient)
@@ -206,16 +206,16 @@ class TestNewService:
     def _new_service(self, site: Site) -> None:
         site.serve(NewEndpoint(), "1.2")
 
-    def test_it_answers_an_old_caller_who_ignores_what_is_new(self, site: Site) -> None:
+    def test_a_new_service_answers_an_old_caller_which_ignores_new_fields(self, site: Site) -> None:
         answer = site.caller(OldClient).ask(OldRequest(ports=[OldPort(name="p0")]))
         assert answer.said["ports"] == [{"name": "p0", "speed": None}]
 
-    def test_it_answers_a_new_caller(self, site: Site) -> None:
+    def test_a_new_service_answers_a_new_caller(self, site: Site) -> None:
         answer = site.caller(NewClient).ask(WITH_SPEED)
         assert answer.said["ports"][1] == {"name": "p1", "speed": 25}
         assert answer.details == [Detail(text="new")]
 
-    def test_a_field_that_it_does_not_know_is_still_refused(self, site: Site) -> None:
+    def test_a_new_service_still_refuses_unknown_fields(self, site: Site) -> None:
         class Unknown(NewRequest):
             colour: str = "red"
 
@@ -239,7 +239,7 @@ class TestPin:
         assert caller.can_send("1.0")
         assert not caller.can_send("1.1")
 
-    def test_it_sends_nothing_newer(self, site: Site) -> None:
+    def test_a_pinned_caller_sends_nothing_newer(self, site: Site) -> None:
         caller = site.caller(NewClient, pin="1.1")
         assert caller.count().said == {"count": 1}
         for send in (caller.ask, caller.tell, caller.at("h1").ask):
@@ -251,11 +251,11 @@ class TestPin:
                 in str(refused.value)
             )
 
-    def test_without_a_pin_it_may_send_all(self, site: Site) -> None:
+    def test_a_caller_without_a_pin_may_send_new_fields(self, site: Site) -> None:
         assert site.caller(NewClient).can_send("1.2")
 
 
-def test_over_rabbitmq_it_is_the_same(rabbit_url: str, tmp_path: Path) -> None:
+def test_versions_work_the_same_over_rabbitmq(rabbit_url: str, tmp_path: Path) -> None:
     with closing(Site(rabbit_url, tmp_path)) as site:
         old = OldEndpoint()
         site.serve(old, "1.0")
@@ -274,7 +274,7 @@ def test_over_rabbitmq_it_is_the_same(rabbit_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pin", ["auto", "1", "2.0", "1.0.1", ""])
-def test_a_pin_that_is_no_version_is_refused(pin: str, tmp_path: Path) -> None:
+def test_an_invalid_pin_is_refused(pin: str, tmp_path: Path) -> None:
     file = tmp_path / "portclaim.conf"
     file.write_text(as_ini({"upgrade_levels": {"conductor": pin}}))
     with pytest.raises(InvalidConfiguration, match="conductor"):

@@ -44,8 +44,8 @@ def spreading_fleet(database_url: str) -> Iterator[Fleet]:
     fleet.close()
 
 
-def port_wish(count: int = 1, **tags: str | None) -> DeviceRequest:
-    """VFs of the card, as a port asks for them: by tags."""
+def port_request(count: int = 1, **tags: str | None) -> DeviceRequest:
+    """A request for VFs by tags, as a Neutron port makes it."""
     return DeviceRequest(count=count, spec=[{"vendor_id": X710.vendor, "product_id": X710.vf, **tags}])
 
 
@@ -60,29 +60,29 @@ def refusal(fleet: Fleet, alias: str, **particulars: object) -> Explanation:
 
 
 class TestFilters:
-    def test_tags_decide_among_devices_of_the_same_ids(self, fleet: Fleet) -> None:
+    def test_tags_select_among_devices_with_the_same_ids(self, fleet: Fleet) -> None:
         fleet.host("plain")
         fleet.host("trusting", tags={"trusted": "true"})
-        assert fleet.claim("", requests=[port_wish(trusted="true")]).host == "trusting"
+        assert fleet.claim("", requests=[port_request(trusted="true")]).host == "trusting"
 
-    def test_a_physical_network(self, fleet: Fleet) -> None:
+    def test_a_physical_network_selects_devices(self, fleet: Fleet) -> None:
         fleet.host("h1", tags={"physical_network": "physnet0"})
         fleet.host("h2", tags={"physical_network": "physnet1"})
-        assert fleet.claim("", requests=[port_wish(physical_network="physnet1")]).host == "h2"
-        refusal(fleet, "", requests=[port_wish(physical_network=None)])
+        assert fleet.claim("", requests=[port_request(physical_network="physnet1")]).host == "h2"
+        refusal(fleet, "", requests=[port_request(physical_network=None)])
 
-    def test_a_pf_goes_only_to_who_asks_for_that_type(self, fleet: Fleet) -> None:
+    def test_a_pf_is_given_only_to_a_request_for_type_pf(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=0)
         assert [row.devices for row in refusal(fleet, "any-x710:1").filters if row.filter == "type"] == [0]
         assert addresses(fleet.claim("nic-pf:1")) == [pf(0)]
 
-    def test_the_pf_of_a_card_that_must_stay_as_it_is(self, fleet: Fleet) -> None:
+    def test_a_pf_that_is_not_offered_is_not_given(self, fleet: Fleet) -> None:
         top, *vfs = port_devices(0, 2)
         fleet.host_of("h1", [top.model_copy(update={"offered": False}), *vfs])
         refusal(fleet, "nic-pf:1")
         assert ports(fleet.claim("nic-vf:1")) == {pf(0)}
 
-    def test_a_disabled_host(self, fleet: Fleet) -> None:
+    def test_a_disabled_host_is_not_used(self, fleet: Fleet) -> None:
         fleet.host("h1")
         fleet.sql("UPDATE compute_nodes SET disabled_reason = 'new fan' WHERE host = 'h1'")
         why = refusal(fleet, "nic-vf:1")
@@ -90,7 +90,7 @@ class TestFilters:
         fleet.host("h2")
         assert fleet.claim("nic-vf:1").host == "h2"
 
-    def test_a_host_whose_agent_is_silent(self, fleet: Fleet) -> None:
+    def test_a_host_with_a_silent_agent_is_not_used(self, fleet: Fleet) -> None:
         silent = fleet.host("h1")
         fleet.sql("UPDATE compute_nodes SET last_seen = now() - interval '1 hour' WHERE host = 'h1'")
         why = refusal(fleet, "nic-pf:1")
@@ -99,7 +99,7 @@ class TestFilters:
         assert fleet.claim("nic-pf:1").host == "h1"
 
     @pytest.mark.parametrize("wanted", ["nic-vf:1", "nic-pf:1", "nic-vf:1,gpu:1"])
-    def test_only_on_some_hosts_and_not_on_others(self, fleet: Fleet, wanted: str) -> None:
+    def test_hosts_and_avoid_hosts_limit_the_choice(self, fleet: Fleet, wanted: str) -> None:
         for name in ("h1", "h2", "h3"):
             fleet.host_of(name, [*port_devices(0, 4), gpu(1)])
         assert fleet.claim(wanted, hosts=["h2"]).host == "h2"
@@ -143,12 +143,14 @@ class TestNuma:
         override = {"hw:pci_numa_affinity_policy": "preferred"}
         assert addresses(fleet.claim("required-vf:1", numa_cells=[1], **override)) == [vf(0, 0)]
 
-    def test_no_policy_counts_for_an_instance_without_cells(self, fleet: Fleet) -> None:
+    def test_numa_policies_are_ignored_for_an_instance_without_cells(self, fleet: Fleet) -> None:
         self.host(fleet, 2)
         assert addresses(fleet.claim("required-vf:1")) == [vf(0, 0)]
 
     @pytest.mark.parametrize("wanted", ["nic-vf:1", "nic-pf:1"])
-    def test_without_a_wish_the_last_of_a_scarce_cell_is_left(self, fleet: Fleet, wanted: str) -> None:
+    def test_without_a_numa_policy_the_last_device_of_a_scarce_cell_is_left(
+        self, fleet: Fleet, wanted: str
+    ) -> None:
         self.host(fleet, 0, 1, 1)
         (device,) = fleet.claim(wanted).devices
         assert device.numa_node == 1
@@ -160,20 +162,20 @@ class TestGroupPolicy:
         assert ports(fleet.claim("nic-vf:2", group_policy="isolate")) == {pf(0), pf(1)}
         refusal(fleet, "nic-vf:3", group_policy="isolate")
 
-    def test_without_it_they_come_from_one_port(self, fleet: Fleet) -> None:
+    def test_without_isolate_all_vfs_come_from_one_port(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=2, vfs=4)
         assert len(ports(fleet.claim("nic-vf:2"))) == 1
 
 
 class TestExactMatching:
-    def test_the_picky_request_gets_what_the_other_could_do_without(self, fleet: Fleet) -> None:
-        """Taken in order and first-come, the first request would take the only device for the second."""
+    def test_a_device_goes_to_the_request_that_no_other_device_suits(self, fleet: Fleet) -> None:
+        """If requests were served in order, the first would take the only device that suits the second."""
         fleet.host_of("h1", [*port_devices(0, 1), *port_devices(1, 1, CONNECTX5)])
         made = fleet.claim("either:1,nic-vf:1")
         assert [device.product_id for device in made.devices] == [CONNECTX5.vf, X710.vf]
 
     def test_a_pf_and_vfs_share_out_the_ports(self, fleet: Fleet) -> None:
-        """The PF must be the small port's, or the VFs would not fit; and whichever is asked for first."""
+        """The PF must be the one of the small port, or the VFs would not fit. The order does not matter."""
         for name, wanted in (("h1", "nic-pf:1,nic-vf:4"), ("h2", "nic-vf:4,nic-pf:1")):
             fleet.host_of(name, [*port_devices(0, 4), *port_devices(1, 2)])
             made = fleet.claim(wanted, hosts=[name])
@@ -241,7 +243,7 @@ class TestPacking:
 
 
 class TestExplanation:
-    def test_who_stands_in_the_way_of_a_whole_port(self, fleet: Fleet) -> None:
+    def test_the_explanation_names_the_instances_that_block_a_pf(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=4)
         fleet.host("h2", ports=1, vfs=4)
         holders = [fleet.claim("nic-vf:1", hosts=[name]) for name in ("h1", "h2")]
@@ -255,7 +257,7 @@ class TestExplanation:
             (name, pf(0), [holder.instance_id], 1) for name, holder in zip(("h1", "h2"), holders, strict=True)
         ]
 
-    def test_a_vf_whose_port_is_taken_whole(self, fleet: Fleet) -> None:
+    def test_the_explanation_names_the_instance_that_holds_the_pf_of_a_vf(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=4)
         holder = fleet.claim("nic-pf:1")
         why = refusal(fleet, "nic-vf:1")
@@ -263,7 +265,7 @@ class TestExplanation:
             why.nearest_miss
         )
 
-    def test_too_few_on_every_host(self, fleet: Fleet) -> None:
+    def test_the_explanation_says_that_every_host_has_too_few_devices(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=4)
         fleet.host("h2", ports=1, vfs=2)
         assert (
@@ -271,16 +273,16 @@ class TestExplanation:
             == "no host has enough free devices for this request (5 needed, h1 has 4)"
         )
 
-    def test_a_dry_run_says_the_same_and_takes_nothing(self, fleet: Fleet) -> None:
+    def test_a_dry_run_gives_the_same_explanation_and_takes_nothing(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=4)
         assert fleet.explain("nic-vf:4").served
         assert not fleet.explain("nic-vf:5").served
         assert set(fleet.status("h1").values()) == {"available"}
 
-    def test_every_filter_leaves_less(self, fleet: Fleet) -> None:
+    def test_each_filter_leaves_fewer_devices(self, fleet: Fleet) -> None:
         fleet.host_of("h1", [*port_devices(0, 4, tags={"trusted": "true"}), gpu(1)])
         fleet.host_of("h2", [*port_devices(0, 4), slice_of(0, 4)])
-        filters = refusal(fleet, "", requests=[port_wish(count=9, trusted="true")]).filters
+        filters = refusal(fleet, "", requests=[port_request(count=9, trusted="true")]).filters
         assert [row.filter for row in filters][:4] == ["ids", "tags", "type", "remote_managed"]
         assert [row.devices for row in filters][:3] == [9, 4, 4]
         counts = [row.devices for row in filters]

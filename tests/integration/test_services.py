@@ -1,4 +1,4 @@
-"""Conductor and scheduler as processes over RabbitMQ: they start, share, finish, die and are replaced."""
+"""Conductor and scheduler as processes over RabbitMQ: they start, share work, stop, die and are replaced."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def request(alias: str) -> ClaimRequest:
 
 @contextmanager
 def all_trees_locked(fleet: Fleet) -> Iterator[None]:
-    """Whatever touches a device has to wait, so that work is in hand for as long as a test likes."""
+    """Locks all devices: every call that changes one has to wait until the block ends."""
     with fleet.engine.connect() as connection:
         connection.execute(sa.text("SELECT FROM pci_devices ORDER BY id FOR UPDATE"))
         yield
@@ -52,7 +52,7 @@ def wait_for_consumers(bus: Bus, service: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("service", ["conductor", "scheduler"])
-def test_as_many_workers_as_asked_for_and_a_dead_one_is_replaced(
+def test_the_configured_number_of_workers_runs_and_a_dead_one_is_replaced(
     service: str, service_process: Services, bus: Bus
 ) -> None:
     process = service_process(service, OPTIONS[service], "--workers", "2")
@@ -63,7 +63,7 @@ def test_as_many_workers_as_asked_for_and_a_dead_one_is_replaced(
     victim, survivor = process.workers
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: victim not in process.workers and len(process.workers) == 2, "it is replaced")
-    # Not by its consumers alone: the broker may still count those of the dead one.
+    # The consumers alone do not show it: the broker may still count those of the dead worker.
     wait_until(lambda: process.log.count(f"portclaim-{service} ready") == 3, "the new one is ready")
     wait_for_consumers(bus, service, 2)
     assert survivor in process.workers
@@ -75,7 +75,7 @@ def test_as_many_workers_as_asked_for_and_a_dead_one_is_replaced(
 
 
 class TestSigterm:
-    """What is in hand is finished; what was not taken yet waits for the next; the status is 0."""
+    """The service finishes its current work, leaves the rest in the bus, and exits with status 0."""
 
     def test_a_scheduler_finishes_its_claim(self, service_process: Services, bus: Bus, fleet: Fleet) -> None:
         fleet.host("h1", ports=1, vfs=2)
@@ -107,7 +107,9 @@ class TestSigterm:
         assert fleet.status("h1")[vf(0, 1)] == "removed"
 
     @pytest.mark.parametrize("service", OPTIONS)
-    def test_who_still_waits_for_a_broker_ends(self, service: str, service_process: Services) -> None:
+    def test_a_service_that_still_waits_for_a_broker_stops(
+        self, service: str, service_process: Services
+    ) -> None:
         nowhere = {"DEFAULT": {"transport_url": "rabbit://127.0.0.1:1/"}}
         process = service_process(service, OPTIONS[service] | nowhere, until="Connection refused")
         process.stop()
@@ -126,7 +128,7 @@ def test_two_schedulers_and_two_conductors_share_the_work(
     for host in hosts:
         host.lose(vf(0, 3))
     with all_trees_locked(fleet):
-        # Two for each, which the broker deals out in turn; and each does one thing at a time.
+        # The broker deals out two calls to each service, and each service does one call at a time.
         claims = [meanwhile(partial(bus.scheduler.claim, request("nic-vf:1"))) for _ in range(4)]
         reports = [meanwhile(partial(bus.conductor.report_inventory, host.inventory)) for host in hosts * 2]
         wait_until_blocked(fleet.engine, 4)
@@ -135,10 +137,10 @@ def test_two_schedulers_and_two_conductors_share_the_work(
     assert fleet.faults() == []
 
 
-def test_a_claim_survives_the_scheduler_that_makes_it(
+def test_a_claim_survives_the_death_of_the_scheduler_that_makes_it(
     service_process: Services, rabbit_url: str, tmp_path: Path, fleet: Fleet
 ) -> None:
-    """The caller hears nothing, and calls again with the same id: whoever answers then, it is one claim."""
+    """The caller gets no answer and repeats the call with the same id. There is one claim in the end."""
     fleet.host("h1", ports=1, vfs=8)
     impatient = Bus(rabbit_url, tmp_path, timeout=2.0, attempts=20)
     first = service_process("scheduler", OPTIONS["scheduler"])
@@ -156,11 +158,11 @@ def test_a_claim_survives_the_scheduler_that_makes_it(
 
 
 class TestWaitingClaim:
-    """No round comes by itself here: who is served was told of."""
+    """The scheduler runs no periodic rounds here, so only a notification can make it serve."""
 
     @pytest.fixture
     def waits(self, service_process: Services, bus: Bus, fleet: Fleet) -> tuple[ServiceProcess, Claim, Claim]:
-        """A scheduler, who holds all that there is, and who waits for it."""
+        """A scheduler, a claim that holds the only port, and a claim that waits for a VF of it."""
         fleet.host("h1", ports=1, vfs=2)
         service_process("conductor")
         scheduler = service_process("scheduler", SELDOM)
@@ -183,18 +185,18 @@ class TestWaitingClaim:
             )
         )
 
-    def test_it_is_served_as_soon_as_there_is_room(
+    def test_a_waiting_claim_is_served_as_soon_as_devices_are_free(
         self, bus: Bus, fleet: Fleet, waits: tuple[ServiceProcess, Claim, Claim]
     ) -> None:
         _, holder, claim = waits
         wait_until(
-            lambda: fleet.sql("SELECT reserved_host FROM waiting") == [("h1",)], "a port is kept for it"
+            lambda: fleet.sql("SELECT reserved_host FROM waiting") == [("h1",)], "a port is reserved for it"
         )
         self.leave(bus, fleet, holder)
         wait_until(lambda: bus.scheduler.show(claim.claim_id).status == "claimed", "it is served")
         assert fleet.sql("SELECT action FROM outbox WHERE claim_id = :id", id=claim.claim_id) == [("attach",)]
 
-    def test_it_keeps_its_place_though_no_scheduler_is_left(
+    def test_waiting_claims_stay_in_order_while_no_scheduler_runs(
         self, service_process: Services, bus: Bus, fleet: Fleet, waits: tuple[ServiceProcess, Claim, Claim]
     ) -> None:
         scheduler, holder, claim = waits
@@ -216,17 +218,17 @@ class TestOneScheduler:
     @pytest.fixture
     def scheduler(self, service_process: Services, fleet: Fleet) -> ServiceProcess:
         fleet.host("h1", ports=2, vfs=4)
-        # It offers an answer no longer than its callers wait, even to one that was never there.
+        # It tries to deliver an answer only as long as callers wait, even if there is no caller.
         return service_process("scheduler", OPTIONS["scheduler"] | {"rpc": {"timeout": 1}})
 
-    def test_a_claim_id_stands_for_one_claim_over_the_bus_too(self, bus: Bus, fleet: Fleet) -> None:
+    def test_concurrent_calls_with_one_id_over_the_bus_get_one_claim(self, bus: Bus, fleet: Fleet) -> None:
         claim_request = request("nic-vf:2")
         answers = at_once([partial(bus.scheduler.claim, claim_request)] * 8)
         assert all(isinstance(answer, Claim) and answer == answers[0] for answer in answers), answers
         assert bus.scheduler.claim(claim_request) == bus.scheduler.show(claim_request.claim_id) == answers[0]
         assert fleet.sql("SELECT count(*) FROM claims") == [(1,)]
 
-    def test_errors_arrive_as_what_they_are(self, bus: Bus) -> None:
+    def test_errors_arrive_with_their_type_and_data(self, bus: Bus) -> None:
         claim_request = request("nic-vf:2")
         bus.scheduler.claim(claim_request)
         with pytest.raises(ClaimConflict) as conflict:
@@ -240,9 +242,7 @@ class TestOneScheduler:
         with pytest.raises(ClaimNotFound):
             bus.scheduler.release(uuid4())
 
-    def test_no_message_that_a_broker_can_carry_stops_it(
-        self, scheduler: ServiceProcess, bus: Bus, fleet: Fleet
-    ) -> None:
+    def test_no_message_stops_a_scheduler(self, scheduler: ServiceProcess, bus: Bus, fleet: Fleet) -> None:
         before, workers = fleet.contents(), scheduler.workers
         envelope = {"oslo.version": "2.0"}
         calls = [

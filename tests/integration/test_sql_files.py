@@ -50,13 +50,13 @@ def test_every_file_is_loaded() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_postgresqls_parser_reads_it(name: str) -> None:
+def test_the_parser_of_postgresql_accepts_every_file(name: str) -> None:
     assert pglast.parse_sql(text_of(name))
 
 
 @pytest.mark.parametrize("name", REPEATABLE)
-def test_it_can_be_loaded_again(name: str) -> None:
-    """Nothing in it fails because it is there already, and no data is touched."""
+def test_every_file_can_be_loaded_again(name: str) -> None:
+    """Loading it again does not fail and changes no data."""
     for statement in pglast.parse_sql(text_of(name)):
         match statement.stmt:
             case ast.CreateFunctionStmt() | ast.CreateTrigStmt() as made:
@@ -67,13 +67,13 @@ def test_it_can_be_loaded_again(name: str) -> None:
                 raise AssertionError(f"{name}.sql: {other}")
 
 
-def test_each_function_stands_once() -> None:
+def test_each_function_is_defined_once() -> None:
     count = Counter(function for name in FILES for function in functions_of(name))
     assert [function for function, times in count.items() if times > 1] == []
 
 
-def test_what_python_calls_stands_under_that_name(database_url: str) -> None:
-    """A reader who finds ``SELECT claim_on_one_port(`` in Python finds it in one of the files too."""
+def test_every_function_that_python_calls_is_defined(database_url: str) -> None:
+    """A function that Python calls, like ``claim_on_one_port``, is defined in one of the files."""
     ours = {function for name in FILES for function in functions_of(name)}
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
@@ -108,12 +108,12 @@ def checked_database() -> Iterator[sa.Engine]:
         server.stop()
 
 
-def test_plpgsql_check_finds_nothing_wrong_with_any_body(checked_database: sa.Engine) -> None:
+def test_plpgsql_check_finds_no_fault_in_any_function(checked_database: sa.Engine) -> None:
     with checked_database.connect() as connection:
         assert connection.execute(sa.text(FAULTS)).all() == []
 
 
-def test_plpgsql_check_would_find_a_column_that_is_not_there(checked_database: sa.Engine) -> None:
+def test_plpgsql_check_finds_a_missing_column(checked_database: sa.Engine) -> None:
     with checked_database.connect() as connection:
         connection.execute(sa.text("ALTER TABLE waiting_claims RENAME queued_at TO since"))
         faults = connection.execute(sa.text(FAULTS)).all()

@@ -43,7 +43,9 @@ def wait_until_gone(*processes: int) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_server_and_directory_go_however_the_owner_ends(tmp_path: Path, end: signal.Signals) -> None:
+def test_the_server_and_its_directory_are_removed_however_the_owner_ends(
+    tmp_path: Path, end: signal.Signals
+) -> None:
     directory = tmp_path / "server"
     directory.mkdir()
     command = [sys.executable, "-c", OWNER, str(directory)]
@@ -56,7 +58,7 @@ def test_server_and_directory_go_however_the_owner_ends(tmp_path: Path, end: sig
     assert not directory.exists()
 
 
-def test_stop_answers_with_the_servers_own_exit_status(tmp_path: Path) -> None:
+def test_stop_returns_the_exit_status_of_the_server(tmp_path: Path) -> None:
     polite = 'trap "exit 7" TERM; echo up; sleep 1000 & wait'
     server = supervise("sh", "-c", polite, ready="up", log=tmp_path / "log")
     assert server.stop() == 7
@@ -68,7 +70,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
         supervise("sh", "-c", "echo the port is taken >&2; exit 3", ready="up", log=tmp_path / "log")
 
 
-def test_embedded_postgresql_serves_and_is_gone_after_that() -> None:
+def test_embedded_postgresql_serves_and_is_removed_after_its_stop() -> None:
     with postgresql() as url:
         directory = Path(str(sa.make_url(url).query["host"]))
         with sa.create_engine(url).connect() as connection:
@@ -77,7 +79,7 @@ def test_embedded_postgresql_serves_and_is_gone_after_that() -> None:
     assert not directory.exists()
 
 
-def test_embedded_postgresql_goes_with_an_owner_that_is_killed() -> None:
+def test_embedded_postgresql_ends_when_its_owner_is_killed() -> None:
     command = [sys.executable, "-c", POSTGRESQL_OWNER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
@@ -90,7 +92,7 @@ def test_embedded_postgresql_goes_with_an_owner_that_is_killed() -> None:
     assert not directory.exists()
 
 
-def test_the_end_of_a_server_is_noticed_although_a_daemon_of_it_holds_its_output_open(tmp_path: Path) -> None:
+def test_the_end_of_a_server_is_noticed_while_its_daemon_holds_its_output_open(tmp_path: Path) -> None:
     stray = tmp_path / "stray"
     command = f"setsid sleep 1000 & echo $! > {stray}; echo no good; exit 3"
     with pytest.raises(NotStarted, match="status 3 before it was ready:\nno good"):

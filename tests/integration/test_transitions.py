@@ -1,4 +1,4 @@
-"""Tables say what may follow what in a claim's life, and a move's: PostgreSQL, code and page keep to them."""
+"""The tables of allowed status changes of claims and moves: PostgreSQL, code and docs follow them."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -17,16 +17,16 @@ PAIRS = {(each.before, each.after) for each in TRANSITIONS}
 
 
 @pytest.mark.parametrize("transitions", [TRANSITIONS, MOVE_TRANSITIONS])
-def test_the_page_draws_the_table(transitions: Sequence[Transition]) -> None:
+def test_the_diagram_in_the_docs_matches_the_table(transitions: Sequence[Transition]) -> None:
     assert f"```mermaid\n{diagram(transitions)}\n```" in PAGE.read_text()
 
 
-def test_no_pair_stands_twice_and_what_has_ended_stays_as_it_is() -> None:
+def test_no_change_is_listed_twice_and_ended_claims_do_not_change() -> None:
     assert len(PAIRS) == len(TRANSITIONS)
     assert {before for before, _ in PAIRS} == {None, "waiting", *LIVE}
 
 
-def test_postgresql_takes_these_and_no_others(fleet: Fleet) -> None:
+def test_postgresql_accepts_exactly_these_changes(fleet: Fleet) -> None:
     fleet.host("h1")
     claim = fleet.claim("nic-vf:1")
     statuses = get_args(ClaimStatus)
@@ -43,7 +43,7 @@ def test_postgresql_takes_these_and_no_others(fleet: Fleet) -> None:
                     connection.execute(insert, facts)
 
 
-def test_each_of_them_happens(fleet: Fleet) -> None:
+def test_each_change_happens(fleet: Fleet) -> None:
     host = fleet.host("h1", ports=1, vfs=16)
     claims = {
         name: fleet.claim("nic-vf:1") for name in ("forced", "lost", "forced when attached", "released")
@@ -79,7 +79,7 @@ def test_each_of_them_happens(fleet: Fleet) -> None:
 class TestMoves:
     PAIRS = frozenset((each.before, each.after) for each in MOVE_TRANSITIONS)
 
-    def test_postgresql_takes_these_and_no_others(self, fleet: Fleet) -> None:
+    def test_postgresql_accepts_exactly_these_changes(self, fleet: Fleet) -> None:
         for name in ("h1", "h2"):
             fleet.host(name)
         source, target = (fleet.claim("nic-vf:1", hosts=[name]) for name in ("h1", "h2"))
@@ -103,7 +103,7 @@ class TestMoves:
                     with pytest.raises(sa.exc.IntegrityError, match="cannot become"):
                         connection.execute(change, facts)
 
-    def test_each_of_them_happens(self, fleet: Fleet) -> None:
+    def test_each_change_happens(self, fleet: Fleet) -> None:
         hosts = {name: fleet.host(name, ports=1, vfs=16) for name in ("h1", "h2")}
         fleet.sql("CREATE TABLE seen (before text, after text)")
         fleet.sql("""

@@ -1,4 +1,4 @@
-"""Claims that wait: in which order they are served, what serves them, and what becomes of the others."""
+"""Waiting claims: the order in which they are served, what serves them, and how they end."""
 
 import threading
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def host(fleet: Fleet) -> Host:
 
 
 def fill(fleet: Fleet, alias_spec: str = "nic-vf:1") -> list[Claim]:
-    """Claims until nothing is left."""
+    """Claim until nothing more can be served."""
     claims = []
     while fleet.explain(alias_spec).served:
         claims.append(fleet.claim(alias_spec))
@@ -44,27 +44,27 @@ def wait(fleet: Fleet, alias_spec: str = "nic-vf:1", **facts: object) -> Claim:
     return claim
 
 
-def kept(fleet: Fleet) -> dict[str, object]:
+def reserved(fleet: Fleet) -> dict[str, object]:
     return dict(fleet.sql("SELECT address, reserved_for FROM pci_devices WHERE reserved_for IS NOT NULL"))
 
 
-class TestInLine:
-    def test_what_can_be_served_does_not_wait(self, fleet: Fleet) -> None:
+class TestQueue:
+    def test_a_claim_that_can_be_served_at_once_does_not_wait(self, fleet: Fleet) -> None:
         assert fleet.claim("nic-vf:1", wait=300).status == "claimed"
         assert fleet.scheduler.waiting(WaitingFilter()).claims == []
 
-    def test_first_come_first_served(self, fleet: Fleet) -> None:
+    def test_a_queue_is_served_in_order_of_arrival(self, fleet: Fleet) -> None:
         holders = fill(fleet)
-        line = [wait(fleet) for _ in range(3)]
+        queue = [wait(fleet) for _ in range(3)]
         for number, holder in enumerate(holders[:3]):
             fleet.leave(holder)
             fleet.serve()
-            assert statuses(fleet, *line) == ["claimed"] * (number + 1) + ["waiting"] * (2 - number)
+            assert statuses(fleet, *queue) == ["claimed"] * (number + 1) + ["waiting"] * (2 - number)
         assert [step.claim_id for _, step in fleet.sent if step.action == "attach"][-3:] == [
-            claim.claim_id for claim in line
+            claim.claim_id for claim in queue
         ]
 
-    def test_nobody_overtakes_though_there_is_room(self, fleet: Fleet) -> None:
+    def test_a_claim_does_not_overtake_a_queue_with_the_same_requests(self, fleet: Fleet) -> None:
         first, *others = fill(fleet)
         waits = wait(fleet)
         for holder in (first, *others):
@@ -80,29 +80,29 @@ class TestInLine:
         assert statuses(fleet, waits, behind) == ["claimed"] * 2
         assert fleet.claim("nic-vf:1").status == "claimed"
 
-    def test_who_wants_something_else_does_not_wait_behind(self, fleet: Fleet) -> None:
+    def test_a_claim_with_other_requests_does_not_wait_behind_the_queue(self, fleet: Fleet) -> None:
         fleet.host_of("h2", [gpu(0)])
         fill(fleet)
         wait(fleet)
         assert fleet.claim("gpu:1").status == "claimed"
 
-    def test_the_place_is_shown_and_what_is_kept(self, fleet: Fleet) -> None:
+    def test_waiting_lists_the_position_and_the_reserved_ports(self, fleet: Fleet) -> None:
         fill(fleet, "nic-pf:1")
-        line = [wait(fleet, "nic-pf:1"), wait(fleet, "nic-pf:1"), wait(fleet, "nic-vf:2")]
+        queue = [wait(fleet, "nic-pf:1"), wait(fleet, "nic-pf:1"), wait(fleet, "nic-vf:2")]
         fleet.serve()
         shown = fleet.scheduler.waiting(WaitingFilter()).claims
         assert [(each.claim_id, each.position, each.alias, each.reserved_host) for each in shown] == [
-            (line[0].claim_id, 1, "nic-pf:1", "h1"),
-            (line[1].claim_id, 2, "nic-pf:1", None),
-            (line[2].claim_id, 1, "nic-vf:2", "h1"),
+            (queue[0].claim_id, 1, "nic-pf:1", "h1"),
+            (queue[1].claim_id, 2, "nic-pf:1", None),
+            (queue[2].claim_id, 1, "nic-vf:2", "h1"),
         ]
         assert {port for each in shown for port in each.reserved_ports} == {pf(0), pf(1)}
         assert 299 < shown[0].expires_in <= 300
-        [one] = fleet.scheduler.waiting(WaitingFilter(claim_id=line[1].claim_id)).claims
+        [one] = fleet.scheduler.waiting(WaitingFilter(claim_id=queue[1].claim_id)).claims
         assert one.position == 2
         assert fleet.scheduler.waiting(WaitingFilter(limit=2)).more
 
-    def test_calling_again_is_safe(self, fleet: Fleet) -> None:
+    def test_repeating_the_claim_of_a_waiting_claim_is_safe(self, fleet: Fleet) -> None:
         holders = fill(fleet)
         claim_id, instance_id = uuid4(), uuid4()
         waits = wait(fleet, claim_id=claim_id, instance_id=instance_id)
@@ -116,21 +116,21 @@ class TestInLine:
             fleet.claim("nic-vf:1", claim_id, uuid4())
         assert fleet.contents() == before
         fleet.leave(holders[0])
-        assert again() == waits, "it is served in its turn, and not because it asks again"
+        assert again() == waits, "a repeated call does not serve a claim; only its turn in the queue does"
         fleet.serve()
         assert again().status == "claimed"
         assert again(wait=300) == again() == fleet.show(waits)
 
-    def test_the_same_id_at_once_is_one_place(self, fleet: Fleet) -> None:
+    def test_concurrent_calls_with_one_id_take_one_place_in_the_queue(self, fleet: Fleet) -> None:
         fill(fleet)
         again = partial(fleet.claim, "nic-vf:1", uuid4(), uuid4(), wait=300)
         answers = at_once([again] * 6)
         assert answers == [answers[0]] * 6
         assert len(fleet.scheduler.waiting(WaitingFilter()).claims) == 1
 
-    def test_no_place_is_lost_when_everything_starts_anew(self, fleet: Fleet, database_url: str) -> None:
+    def test_queues_survive_a_restart_of_all_services(self, fleet: Fleet, database_url: str) -> None:
         holders = fill(fleet)
-        line = [wait(fleet) for _ in range(3)]
+        queue = [wait(fleet) for _ in range(3)]
         fleet.serve()
         fleet.engine.dispose()
         after = Fleet(database_url)
@@ -138,17 +138,17 @@ class TestInLine:
             fleet.leave(holder)
         after.serve()
         after.close()
-        assert statuses(fleet, *line) == ["claimed", "claimed", "waiting"]
+        assert statuses(fleet, *queue) == ["claimed", "claimed", "waiting"]
 
-    def test_several_workers_share_the_lines(self, fleet: Fleet) -> None:
+    def test_several_workers_serve_the_queues_together(self, fleet: Fleet) -> None:
         holders = fill(fleet)
-        line = [wait(fleet) for _ in range(5)]
+        queue = [wait(fleet) for _ in range(5)]
         for holder in holders[:3]:
             fleet.leave(holder)
         assert at_once([fleet.serve] * 4) == [None] * 4
-        assert statuses(fleet, *line) == ["claimed"] * 3 + ["waiting"] * 2
+        assert statuses(fleet, *queue) == ["claimed"] * 3 + ["waiting"] * 2
         fleet.serve()
-        assert len(kept(fleet)) == 3, "one port, for the first of those that are left"
+        assert len(reserved(fleet)) == 3, "a port and its two VFs are reserved for the new head of the queue"
 
 
 MakeRoom = Callable[[Fleet, Host, Claim], object]
@@ -184,15 +184,15 @@ def devices_appear(fleet: Fleet, host: Host, holder: Claim) -> None:
     host.report()
 
 
-def host_appears(fleet: Fleet, host: Host, holder: Claim) -> None:
+def host_is_added(fleet: Fleet, host: Host, holder: Claim) -> None:
     fleet.host("h2", ports=1, vfs=1)
 
 
-def port_comes_back(fleet: Fleet, host: Host, holder: Claim) -> None:
+def port_is_undrained(fleet: Fleet, host: Host, holder: Claim) -> None:
     fleet.scheduler.undrain("h3", pf(0))
 
 
-def host_comes_back(fleet: Fleet, host: Host, holder: Claim) -> None:
+def host_is_undrained(fleet: Fleet, host: Host, holder: Claim) -> None:
     fleet.scheduler.undrain("h4")
 
 
@@ -205,12 +205,14 @@ def host_comes_back(fleet: Fleet, host: Host, holder: Claim) -> None:
         claim_expires,
         released_by_force,
         devices_appear,
-        host_appears,
-        port_comes_back,
-        host_comes_back,
+        host_is_added,
+        port_is_undrained,
+        host_is_undrained,
     ],
 )
-def test_whatever_makes_room_rings_and_serves(fleet: Fleet, host: Host, make_room: MakeRoom) -> None:
+def test_new_room_sends_a_notification_and_is_given_to_the_queue(
+    fleet: Fleet, host: Host, make_room: MakeRoom
+) -> None:
     for name in ("h3", "h4"):
         fleet.host(name, ports=1, vfs=1)
     fleet.scheduler.drain("h3", "flapping", pf(0))
@@ -219,32 +221,32 @@ def test_whatever_makes_room_rings_and_serves(fleet: Fleet, host: Host, make_roo
     waits = wait(fleet)
     fleet.serve()
     assert statuses(fleet, waits) == ["waiting"]
-    rung = threading.Semaphore(0)
-    listener = NotificationListener(fleet.engine, CHANNEL, rung.release)
+    notified = threading.Semaphore(0)
+    listener = NotificationListener(fleet.engine, CHANNEL, notified.release)
     listener.start()
     try:
-        assert rung.acquire(timeout=LONG), "it listens"
+        assert notified.acquire(timeout=LONG), "the listener is connected"
         make_room(fleet, host, holders[0])
-        assert rung.acquire(timeout=LONG), "somebody is told"
+        assert notified.acquire(timeout=LONG), "a notification arrives"
     finally:
         listener.end()
     fleet.serve()
     assert statuses(fleet, waits) == ["claimed"]
-    assert kept(fleet) == {}
+    assert reserved(fleet) == {}
 
 
-def test_a_host_that_is_heard_of_again_serves_at_the_next_round(fleet: Fleet, host: Host) -> None:
+def test_a_silent_host_that_reports_again_is_used_in_the_next_round(fleet: Fleet, host: Host) -> None:
     fleet.falls_silent("h1")
     waits = wait(fleet)
     fleet.serve()
     assert statuses(fleet, waits) == ["waiting"]
-    assert kept(fleet) == {}, "nothing is kept on a silent host"
+    assert reserved(fleet) == {}, "no port of a silent host is reserved"
     host.sign_of_life()
     fleet.serve()
     assert statuses(fleet, waits) == ["claimed"]
 
 
-def test_where_nobody_waits_nobody_is_told(fleet: Fleet, host: Host) -> None:
+def test_no_notification_is_sent_while_no_claim_waits(fleet: Fleet, host: Host) -> None:
     with fleet.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
         listener.execute(sa.text(f"LISTEN {CHANNEL}"))
         fleet.leave(fleet.claim("nic-pf:1"))
@@ -252,32 +254,32 @@ def test_where_nobody_waits_nobody_is_told(fleet: Fleet, host: Host) -> None:
         host.report()
         fleet.sql(f"NOTIFY {CHANNEL}, 'the end'")
         driver: Any = listener.connection.dbapi_connection
-        wait_until(lambda: driver.poll() or driver.notifies, "the end is heard of")
+        wait_until(lambda: driver.poll() or driver.notifies, "the last notification arrives")
         assert [heard.payload for heard in driver.notifies] == ["the end"]
         listener.execute(sa.text("UNLISTEN *"))
 
 
 class TestEnd:
-    def test_release_gives_the_place_to_the_next(self, fleet: Fleet) -> None:
+    def test_releasing_the_head_of_a_queue_makes_the_next_claim_the_head(self, fleet: Fleet) -> None:
         holders = fill(fleet)
         first, second = wait(fleet), wait(fleet)
         fleet.serve()
         released = fleet.release(first)
         assert (released.status, released.host) == ("released", None)
         assert fleet.release(first) == released == fleet.show(first)
-        assert kept(fleet) == {}
+        assert reserved(fleet) == {}
         fleet.leave(holders[0])
         fleet.serve()
         assert statuses(fleet, first, second) == ["released", "claimed"]
 
-    def test_there_is_nothing_to_be_released_by_force(self, fleet: Fleet) -> None:
+    def test_a_waiting_claim_cannot_be_released_by_force(self, fleet: Fleet) -> None:
         fill(fleet)
         waits = wait(fleet)
         with pytest.raises(InvalidRequest, match="release it without force"):
             fleet.force(waits)
         assert statuses(fleet, waits) == ["waiting"]
 
-    def test_past_its_deadline_it_has_expired_and_says_so_for_good(self, fleet: Fleet) -> None:
+    def test_a_waiting_claim_expires_at_its_deadline_and_stays_expired(self, fleet: Fleet) -> None:
         holders = fill(fleet)
         claim_id, instance_id = uuid4(), uuid4()
         late = wait(fleet, claim_id=claim_id, instance_id=instance_id)
@@ -291,30 +293,30 @@ class TestEnd:
         assert str(ended.reason).startswith("not served within")
         assert fleet.claim("nic-vf:1", claim_id, instance_id, wait=300) == ended == fleet.release(late)
 
-    def test_cancelled_while_it_is_served_it_is_one_or_the_other(self, fleet: Fleet) -> None:
+    def test_a_claim_released_while_it_is_served_ends_as_released_or_is_detached(self, fleet: Fleet) -> None:
         for _ in range(8):
             holders = fill(fleet)
-            line = [wait(fleet), wait(fleet)]
+            queue = [wait(fleet), wait(fleet)]
             fleet.serve()
             fleet.leave(holders[0])
-            at_once([fleet.serve, partial(fleet.release, line[0]), fleet.serve])
+            at_once([fleet.serve, partial(fleet.release, queue[0]), fleet.serve])
             fleet.serve()
-            first, second = statuses(fleet, *line)
+            first, second = statuses(fleet, *queue)
             assert (first, second) in {("released", "claimed"), ("releasing", "waiting")}
             assert fleet.faults() == []
-            for claim in [*holders[1:], *line]:
+            for claim in [*holders[1:], *queue]:
                 if fleet.show(claim).host is not None:
                     fleet.leave(claim)
                 else:
                     fleet.release(claim)
 
-    def test_a_release_that_comes_while_another_connection_serves_it_waits_and_detaches(
+    def test_a_release_waits_for_the_connection_that_serves_the_claim_then_detaches(
         self, fleet: Fleet
     ) -> None:
         holders = fill(fleet)
         waits = wait(fleet)
         fleet.leave(holders[0])
-        with fleet.engine.connect() as other:  # which holds the tree that serving it needs
+        with fleet.engine.connect() as other:  # locks the ports that the scheduler needs
             other.execute(sa.text("SELECT FROM pci_devices WHERE parent_id IS NULL ORDER BY id FOR UPDATE"))
             serving = meanwhile(fleet.serve)
             wait_until_blocked(fleet.engine)
@@ -324,7 +326,7 @@ class TestEnd:
         serving.result()
         assert releasing.result().status == "releasing"
 
-    def test_one_that_another_connection_has_in_hand_is_passed_over(self, fleet: Fleet) -> None:
+    def test_serving_skips_a_claim_that_another_connection_has_locked(self, fleet: Fleet) -> None:
         fleet.host("h2", ports=1, vfs=1, card=CONNECTX5)
         nics, roces = fill(fleet), fill(fleet, "roce-vf:1")
         here, there = wait(fleet), wait(fleet, "roce-vf:1")
@@ -338,7 +340,9 @@ class TestEnd:
         fleet.serve()
         assert statuses(fleet, here) == ["claimed"]
 
-    def test_what_waits_is_not_pruned_and_does_not_expire_when_served_late(self, fleet: Fleet) -> None:
+    def test_an_old_waiting_claim_is_not_pruned_and_does_not_expire_when_it_is_served(
+        self, fleet: Fleet
+    ) -> None:
         holders = fill(fleet)
         waits = wait(fleet)
         fleet.sql(
@@ -350,7 +354,7 @@ class TestEnd:
         fleet.serve()
         assert waits.claim_id not in fleet.expire(after=60.0)
 
-    def test_its_history_is_kept(self, fleet: Fleet) -> None:
+    def test_the_history_shows_that_a_claim_waited_and_was_served(self, fleet: Fleet) -> None:
         holders = fill(fleet)
         waits = wait(fleet)
         fleet.leave(holders[0])
@@ -361,13 +365,13 @@ class TestEnd:
         ) == [(None, "waiting", "claim"), ("waiting", "claimed", "served")]
 
 
-class TestKeptPort:
-    def test_a_waiting_pf_keeps_later_vfs_from_its_port(self, fleet: Fleet) -> None:
+class TestReservedPort:
+    def test_vf_claims_cannot_take_a_port_that_is_reserved_for_a_pf_claim(self, fleet: Fleet) -> None:
         on_first = [fleet.claim("nic-vf:1") for _ in range(2)]
         other = fleet.claim("nic-vf:1")
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
-        assert set(kept(fleet)) == {pf(1), vf(1, 0), vf(1, 1)}, "the port with the fewest holders"
+        assert set(reserved(fleet)) == {pf(1), vf(1, 0), vf(1, 1)}, "the port with the fewest holders"
         with pytest.raises(ClaimRefused) as refused:
             fleet.claim("nic-vf:1")
         assert f"h1: reserved for waiting claim {waits.claim_id}" not in refused.value.message
@@ -378,10 +382,10 @@ class TestKeptPort:
             fleet.claim("nic-vf:1")
         fleet.serve()
         assert [device.address for device in fleet.show(waits).devices] == [pf(1)]
-        assert kept(fleet) == {}
+        assert reserved(fleet) == {}
         assert statuses(fleet, *on_first) == ["claimed"] * 2
 
-    def test_explain_says_for_whom(self, fleet: Fleet) -> None:
+    def test_explain_names_the_claim_for_which_a_port_is_reserved(self, fleet: Fleet) -> None:
         holder = fleet.claim("nic-pf:1", hosts=["h1"])
         fleet.scheduler.drain("h1", "flapping", pf(1) if holder.devices[0].address == pf(0) else pf(0))
         waits = wait(fleet, "nic-pf:1")
@@ -391,17 +395,17 @@ class TestKeptPort:
             f"h1: reserved for waiting claim {waits.claim_id}"
         )
 
-    def test_served_elsewhere_it_gives_its_port_up(self, fleet: Fleet) -> None:
+    def test_a_claim_served_on_another_host_loses_its_reserved_port(self, fleet: Fleet) -> None:
         fill(fleet)
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
-        assert kept(fleet)
+        assert reserved(fleet)
         fleet.host("h2", ports=1, vfs=2)
         fleet.serve()
         assert fleet.show(waits).host == "h2"
-        assert kept(fleet) == {}
+        assert reserved(fleet) == {}
 
-    def test_several_ports_are_of_one_host(self, fleet: Fleet) -> None:
+    def test_all_ports_reserved_for_a_claim_are_on_one_host(self, fleet: Fleet) -> None:
         second = fleet.host("h2", ports=2, vfs=2)
         claims = fill(fleet)
         waits = wait(fleet, "nic-pf:2")
@@ -419,7 +423,7 @@ class TestKeptPort:
         assert second.name in {"h1", "h2"}
 
     @pytest.mark.parametrize("trouble", ["port drained", "host drained", "silent", "devices lost", "removed"])
-    def test_what_cannot_serve_it_any_more_is_given_up_for_another(
+    def test_another_host_is_reserved_when_the_reserved_host_cannot_serve_any_more(
         self, fleet: Fleet, host: Host, trouble: str
     ) -> None:
         fill(fleet)
@@ -451,7 +455,7 @@ class TestKeptPort:
         fleet.serve()
         assert fleet.show(waits).host == other.name
 
-    def test_a_drain_of_a_kept_port_stays_when_the_claim_has_gone(self, fleet: Fleet) -> None:
+    def test_a_drained_reserved_port_stays_drained_after_the_claim_has_ended(self, fleet: Fleet) -> None:
         fill(fleet)
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
@@ -463,7 +467,7 @@ class TestKeptPort:
         fleet.release(waits)
         assert dict(fleet.sql("SELECT address, reason FROM pf_vf_tree"))[port] == "port drained: flapping"
 
-    def test_vfs_that_come_later_are_kept_too(self, fleet: Fleet, host: Host) -> None:
+    def test_new_vfs_of_a_reserved_port_are_reserved_too(self, fleet: Fleet, host: Host) -> None:
         holders = fill(fleet)
         waits = wait(fleet, "nic-pf:1")
         fleet.serve()
@@ -478,7 +482,9 @@ class TestKeptPort:
         fleet.serve()
         assert [device.address for device in fleet.show(waits).devices] == [port]
 
-    def test_vfs_that_are_away_with_their_pf_are_waited_for(self, fleet: Fleet, host: Host) -> None:
+    def test_a_port_is_reserved_while_its_vfs_are_absent_because_a_guest_has_the_pf(
+        self, fleet: Fleet, host: Host
+    ) -> None:
         whole = [fleet.claim("nic-pf:1"), fleet.claim("nic-pf:1")]
         for claim in whole:
             host.done(claim)
@@ -496,15 +502,15 @@ class TestKeptPort:
         fleet.serve()
         assert {device.parent_address for device in fleet.show(waits).devices} == {port}
 
-    def test_of_more_lines_than_ports_the_eldest_choose_first(self, fleet: Fleet) -> None:
-        """Who wants two ports is not kept from them for ever by those who want one."""
+    def test_with_more_queues_than_ports_the_oldest_claims_reserve_first(self, fleet: Fleet) -> None:
+        """Claims for one port do not starve an older claim for two."""
         holders = [fleet.claim("nic-pf:1"), fleet.claim("nic-pf:1")]
         early = wait(fleet, "nic-pf:1")
         fleet.serve()
         both = wait(fleet, "nic-pf:2")
         late = wait(fleet, "any-pf:1")
         fleet.serve()
-        assert set(kept(fleet).values()) == {early.claim_id}, "late comes after both"
+        assert set(reserved(fleet).values()) == {early.claim_id}, "`late` is behind `both`"
         for holder in holders:
             fleet.leave(holder)
             fleet.serve()
@@ -517,7 +523,7 @@ class TestKeptPort:
         assert statuses(fleet, both, late) == ["claimed", "waiting"]
 
 
-def test_a_line_whose_wish_means_nothing_any_more_holds_up_no_other(fleet: Fleet, database_url: str) -> None:
+def test_a_queue_whose_alias_was_removed_does_not_block_other_queues(fleet: Fleet, database_url: str) -> None:
     holders = fill(fleet)
     odd, other = wait(fleet, "any-vf:1"), wait(fleet, "nic-vf:1")
     fewer = Fleet(database_url, aliases=[alias for alias in ALIASES if "any-" not in alias])

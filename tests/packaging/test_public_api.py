@@ -132,7 +132,8 @@ def site(service_process: Services, rabbit_url: str, tmp_path: Path) -> str:
 
 
 def test_the_examples_run(site: str) -> None:
-    assert {"ClaimRequest", "DeviceFilter", "EventStream", "ExplainRequest", "connect"} <= set(EXAMPLES)
+    with_example = {"ClaimRequest", "DeviceFilter", "EventStream", "ExplainRequest", "connect", "hostdev_xml"}
+    assert with_example <= set(EXAMPLES)
     with connect(site) as scheduler:
         running = {name: start(text, site) for name, text in EXAMPLES.items()}
         # The stream of events ends with the first claim that is released.
@@ -148,6 +149,7 @@ def test_the_examples_run(site: str) -> None:
     assert {name: process.returncode for name, process in running.items()} == dict.fromkeys(running, 0), told
     assert told["ClaimRequest"][0] == "claimed compute-7\n"
     assert "type-VF" in told["DeviceFilter"][0]
+    assert told["hostdev_xml"][0].count('<alias name="ua-portclaim-') == 2
     assert re.search(r"[0-9a-f-]{36} released\n$", told["EventStream"][0])
 
 

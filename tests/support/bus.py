@@ -1,4 +1,4 @@
-"""The callers' end of the bus: the typed clients, and messages that none of them would ever send."""
+"""A caller on the bus: the typed clients, and messages that these clients never send."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Bus:
         self.conductor = ConductorClient(self._transport, conf)
 
     def call(self, topic: str, method: str, version: str = FIRST, **fields: Any) -> Any:
-        """Call with whatever fields, past the clients and their checks."""
+        """Call with any fields, without the checks of the clients."""
         target = oslo_messaging.Target(topic=topic, version=version)
         client = oslo_messaging.get_rpc_client(self._transport, target, timeout=self._timeout)
         return client.call({}, method, **fields)

@@ -1,4 +1,4 @@
-"""Several things at once, without a guess about time."""
+"""Concurrent calls and waiting, without guessed delays."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 T = TypeVar("T")
 
-LONG = 30.0  # seconds after which something that must happen counts as never happening
+LONG = 30.0  # seconds after which an expected event counts as missing
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """Start all calls at the same moment, each in a thread; their answers, or what they raised, in order."""
+    """Start all calls at the same moment, each in a thread. Return their answers or exceptions, in order."""
     together = Barrier(len(calls))
 
     def one(call: Callable[[], T]) -> T | Exception:
@@ -37,15 +37,15 @@ def meanwhile(call: Callable[[], T]) -> Future[T]:
 
 
 def wait_until(happened: Callable[[], Any], what: str) -> None:
-    """Look again and again until something has happened that nobody tells about. Fails after `LONG`."""
+    """Poll until something has happened. Fails after `LONG`."""
     deadline = time.monotonic() + LONG
     while not happened():
-        assert time.monotonic() < deadline, f"in {LONG} s it never came about that {what}"
+        assert time.monotonic() < deadline, f"after {LONG} s still not: {what}"
         time.sleep(0.01)
 
 
 def wait_until_blocked(engine: sa.Engine, sessions: int = 1) -> None:
-    """Wait until as many sessions of this database wait for a lock."""
+    """Wait until this many sessions of this database wait for a lock."""
     blocked = sa.text("""
         SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND wait_event_type = 'Lock'
@@ -59,7 +59,7 @@ def wait_until_blocked(engine: sa.Engine, sessions: int = 1) -> None:
 
 
 def wait_until_listening(engine: sa.Engine, channel: str) -> None:
-    """Wait until a session of this database listens to a channel, and has nothing else to do."""
+    """Wait until an idle session of this database listens to a channel."""
     listening = sa.text("""
         SELECT count(*) FROM pg_stat_activity
          WHERE datname = current_database() AND query = 'LISTEN ' || :channel AND state = 'idle'
@@ -69,4 +69,4 @@ def wait_until_listening(engine: sa.Engine, channel: str) -> None:
         with engine.connect() as connection:
             return int(connection.scalar(listening, {"channel": channel}) or 0)
 
-    wait_until(count, f"somebody listens to {channel}")
+    wait_until(count, f"a session listens to {channel}")

@@ -1,4 +1,4 @@
-"""How hard the tests try that could go on for ever: a short time, or with PORTCLAIM_CHAOS=long a long one."""
+"""How long open-ended tests run: a short time, or a long time with PORTCLAIM_CHAOS=long."""
 
 import os
 from typing import TypeVar

@@ -1,4 +1,4 @@
-"""Hosts made to be hard: ports asked for whole and split, so that it hardly works out.
+"""Hosts that are hard to match: the requests compete for whole ports and for their VFs.
 
 A host is written as masks: bit r of a device's mask is set if the device does for request r.
 """

@@ -1,4 +1,4 @@
-"""Something that happens between two statements of a program, at the worst moment."""
+"""Lets something happen between two SQL statements of a program."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ def after_each_statement(
 ) -> None:
     """Call `then` after every statement, with its text or, of a prepared one, its name.
 
-    What `then` does itself is left alone.
+    Statements of `then` itself do not count.
     """
     busy = False
 

@@ -1,4 +1,4 @@
-"""Ctrl-C at every moment of a piece of code, one moment after the other."""
+"""Interrupts a piece of code, as Ctrl-C does, at each of its instructions in turn."""
 
 import sys
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from types import CodeType, FrameType, ModuleType
 
 
 class Interrupted(BaseException):
-    """What the handler of a signal raises, wherever the program is."""
+    """Stands for the exception that a signal handler raises, at any place of the program."""
 
 
 def at_every_moment(run: Callable[[], object], of: ModuleType) -> int:
     """Call ``run`` again and again, each time with :class:`Interrupted` raised at the next instruction of
-    the module ``of``, until it comes through undisturbed; answer how often that was not so."""
+    the module ``of``, until it runs to its end. Return how often it was interrupted."""
     for moment in count():
         try:
             _interrupt(run, of, moment)
@@ -37,7 +37,7 @@ def _interrupt(run: Callable[[], object], of: ModuleType, moment: int) -> None:
         return trace
 
     before = sys.gettrace()
-    sys.settrace(trace)  # of this thread alone: no other gets signals
+    sys.settrace(trace)  # in this thread only, because only one thread gets signals
     try:
         run()
     finally:

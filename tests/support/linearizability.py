@@ -1,7 +1,7 @@
-"""Had calls that overlapped an order in which, one after the other, each may have answered as it did?
+"""Is there an order of overlapping calls that explains the answer of each?
 
-The search of Wing and Gong (1993): extend an order call by call, and go back where it leads nowhere. A call
-may come next only if no other that is left had its answer before this one was made.
+The search of Wing and Gong (1993): extend an order call by call, and backtrack from dead ends. A call may
+come next only if no other remaining call was answered before this call was made.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -12,7 +12,7 @@ S = TypeVar("S", bound=Hashable)
 
 
 class Undecided(Exception):
-    """The search was given up before it found an order, or that there is none."""
+    """The search was given up without a result."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What tests look at: the devices of a claim, and the facts that the database has of them."""
+"""Look-ups for tests: the devices of a claim, and columns of a device from the database."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def addresses(claim: Claim) -> list[str]:
 
 
 def fact_of(fleet: Fleet, host: str, address: str, column: str) -> Any:
-    """One column of one device."""
+    """One column of the device at this address of this host."""
     [(value,)] = fleet.sql(
         f"SELECT d.{column} FROM pci_devices d JOIN compute_nodes n ON n.id = d.compute_node_id"
         " WHERE n.host = :host AND d.address = :address",
@@ -32,5 +32,5 @@ def fact(fleet: Fleet, address: str, column: str) -> Any:
 
 
 def present(fleet: Fleet) -> set[str]:
-    """The devices that their hosts listed last time."""
+    """The addresses that the latest report of each host listed."""
     return {address for (address,) in fleet.sql("SELECT address FROM pci_devices WHERE present")}

@@ -1,4 +1,4 @@
-"""One host of the model: its devices, what could be taken of them, and what a report makes of them."""
+"""One host of the model: its devices, which of them are free, and how a report changes them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from tests.support.fleet import CONNECTX5, T4, X710
 
 
 class Kind(NamedTuple):
-    """What a request looks at in a device."""
+    """The facts of a device that a request compares."""
 
     dev_type: str
     vendor_id: str
@@ -32,25 +32,25 @@ ALIASES = {
 
 
 class Free(NamedTuple):
-    """A device that could be taken; ``parent`` is the PF of a VF."""
+    """A free device; ``parent`` is the PF of a VF."""
 
     address: str
     kind: Kind
     parent: str | None = None
 
     def excludes(self, other: "Free") -> bool:
-        """Can only one of the two be taken?"""
+        """Is it impossible to hold both devices?"""
         return self.address in {other.address, other.parent} or self.parent == other.address
 
 
 def kinds_requested(alias: str) -> list[tuple[int, Collection[Kind]]]:
-    """For each device that is asked for, the index of its request and the kinds that would do."""
+    """For each requested device, the index of its request and the kinds that suit."""
     requests = [part.split(":") for part in alias.split(",")]
     return [(index, ALIASES[name]) for index, (name, count) in enumerate(requests) for _ in range(int(count))]
 
 
 def can_serve(free: Collection[Free], wanted: Sequence[Collection[Kind]]) -> bool:
-    """Is there a device of its own for each alias_spec, and no PF beside a VF of it? Tries all there is."""
+    """Is there a free device for each wanted one, without a PF and its own VF? Tries all combinations."""
     if not wanted:
         return True
     tried = set()
@@ -76,11 +76,11 @@ class Device:
 
     @property
     def follows(self) -> bool:
-        """Is its status what others and its own facts make it?"""
+        """Does its status follow from its own facts and its PF or VFs?"""
         return self.claim_id is None and self.status != "removed"
 
     def settle(self, partner: str | None) -> None:
-        """Take the status that follows, if the tree partner is held as ``partner`` says."""
+        """Set the status. ``partner``: the status of its PF or VFs that a claim holds, or None."""
         if not self.offered or partner == "allocated":
             self.status = "unavailable"
         elif partner == "claimed":
@@ -108,10 +108,10 @@ class Host:
         return [device for device in self.devices.values() if device.parent == address]
 
     def apply(self, reports: Sequence[DeviceReport]) -> None:
-        """Make the devices what they are reported to be, as far as nobody holds them."""
+        """Change the devices that no claim holds to what is reported."""
         in_use = {address for address in self.devices if self._is_in_use(address)}
         by_address = {report.address: report for report in reports}
-        # What is held as something else than a PF becomes one when it is free; its VFs are listed then.
+        # A held device that is not a PF becomes one only when it is free; its VFs count only from then on.
         other = {address for address in in_use if self.devices[address].kind.dev_type != "type-PF"}
         listed = {report.address: report for report in reports if report.parent_address not in other}
         for address, device in self.devices.items():
@@ -124,7 +124,7 @@ class Host:
             device = self.devices.setdefault(address, Device(kind, report.parent_address))
             if address not in in_use:
                 device.kind, device.parent = kind, report.parent_address
-                if device.parent is not None:  # a VF is drained as the port is that it belongs to now
+                if device.parent is not None:  # a VF is drained if its new port is drained
                     device.drained = device.parent in self.devices and self.devices[device.parent].drained
             if device.status == "removed":
                 device.status = "unavailable"
@@ -137,7 +137,7 @@ class Host:
         return any(each.claim_id is not None for each in [self.devices[address], *self.vfs(address)])
 
     def _may_come_back(self, device: Device, by_address: Mapping[str, DeviceReport]) -> bool:
-        """Is it a VF whose PF is in a guest, or in trouble?"""
+        """Is it a VF whose PF is held, or is reported as unusable?"""
         if device.parent is None:
             return False
         pf = by_address.get(device.parent)
@@ -145,11 +145,11 @@ class Host:
         return in_trouble or self.devices[device.parent].claim_id is not None
 
     def settle(self, ports: Collection[str]) -> None:
-        """Let the devices of these trees that nobody holds follow their tree partners."""
+        """Set the statuses of the devices of these ports that no claim holds."""
         for address, device in self.devices.items():
             if address in ports and device.parent is None and device.follows:
                 held = {vf.status for vf in self.vfs(address) if vf.claim_id is not None}
-                # A PF that was made unavailable stays so until all of its VFs are free.
+                # A PF that became unavailable stays unavailable until all its VFs are free.
                 stays = held and device.status == "unavailable"
                 device.settle("allocated" if stays else min(held, default=None))
         for device in self.devices.values():

@@ -1,6 +1,6 @@
 """A private RabbitMQ node from the machine's own `rabbitmq-server`, on free ports, with its own port mapper.
 
-It shares nothing with a broker that the machine may run: neither name, nor ports, nor files, nor epmd.
+It shares no name, port, file or epmd with another broker on the machine.
 Virtual hosts, one per test, are made through its management interface, which answers in milliseconds where
 `rabbitmqctl` starts an Erlang machine for each word.
 """
@@ -93,7 +93,7 @@ def start_rabbitmq(owner: int) -> tuple[list[SupervisedProcess], dict[str, Any]]
     directory = Path(tempfile.mkdtemp(prefix="portclaim-rabbitmq-"))
     broker, environment = prepare_node(directory)
     port_mapper = start_port_mapper(directory, environment, owner)
-    # Removed with the node: nothing in it is worth the seconds that a shutdown takes.
+    # It is removed with the node. A clean shutdown would only take seconds.
     node = start_node(directory / "log", environment, owner, directory)
     socket.create_connection(("127.0.0.1", broker.amqp), timeout=10).close()
     return [node, port_mapper], asdict(broker)

@@ -1,4 +1,4 @@
-"""A fleet of any size, written straight into an empty, migrated database: a million devices in a minute."""
+"""Inserts a fleet of any size into an empty, migrated database: a million devices take a minute."""
 
 from typing import NamedTuple
 from uuid import UUID
@@ -6,14 +6,14 @@ from uuid import UUID
 import sqlalchemy as sa
 
 AGENT = UUID(int=1)
-"""The agent of every host."""
+"""The agent id of every host."""
 
 DIGEST = "as built"
-"""What every host has reported."""
+"""The inventory digest of every host."""
 
 
 class Size(NamedTuple):
-    """So many hosts, `host-1` and so on, with ports on each, and VFs on each port."""
+    """The number of hosts (`host-1`, `host-2`, ...), of ports on each host, and of VFs on each port."""
 
     hosts: int
     ports: int
@@ -23,8 +23,8 @@ class Size(NamedTuple):
         return f"{self.hosts}x{self.ports}x{self.vfs}"
 
 
-# As reports would leave it: the first half of a host's ports on NUMA node 0, the others on 1; each port on a
-# bus of its own, its VFs in the places behind it and, if there are many, on the next bus.
+# The rows that reports would write. The first half of a host's ports is on NUMA node 0, the rest on node 1.
+# Each port has its own bus. Its VFs follow it there and, if there are many, on the next bus.
 _BUILD = """
 INSERT INTO compute_nodes (host, agent_id, inventory_digest, inventoried_at, last_seen)
 SELECT 'host-' || n, %(agent)s, %(digest)s, now(), now() + interval '1 day'
@@ -51,7 +51,8 @@ SELECT pf.compute_node_id, pf.id, p.id, pf.numa_node, true,
  ORDER BY pf.id, place
 """
 
-# Of every second port half of the VFs are allocated; the claims of every fourth wait for their attach.
+# Half of the VFs of every second port are held. On every fourth port their claims still wait for the attach;
+# on the others they are allocated.
 _USE = """
 UPDATE pci_devices SET status = CASE id %% 4 WHEN 1 THEN 'unavailable' ELSE 'unclaimable' END
  WHERE dev_type = 'type-PF' AND id %% 2 = 1;
@@ -82,7 +83,7 @@ _COUNT = "SELECT refresh_port_pools(array_agg(id)) FROM pci_devices WHERE dev_ty
 
 
 def build(engine: sa.Engine, size: Size, *, used: bool = True) -> None:
-    """Fill the database. Every row is right by itself, so that no foreign key is looked at."""
+    """Fill the database. Foreign keys are not checked, because these rows never break one."""
     facts = {**size._asdict(), "agent": str(AGENT), "digest": DIGEST}
     with engine.begin() as connection:
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")

@@ -25,7 +25,7 @@ class NothingLeft:
         raise ClaimRefused("no host can serve this")
 
 
-def test_no_client_waits_at_the_start_for_one_that_does_not_come() -> None:
+def test_no_client_waits_forever_for_a_client_that_never_started() -> None:
     scheduler = cast(SchedulerClient, NothingLeft())
 
     def compete() -> None:

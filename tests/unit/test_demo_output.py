@@ -7,7 +7,7 @@ from rich.console import Console
 from portclaim.cli.demo.output import Output
 
 
-def test_the_progress_bar_does_not_pass_its_end() -> None:
+def test_the_progress_bar_stops_at_its_end() -> None:
     """Claims that were under way when the last one was served are served too."""
     out = Output()
     out.console = Console(file=io.StringIO(), force_terminal=True, width=100)

@@ -1,4 +1,4 @@
-"""The documentation names what exists, and the pages that are made from the code leave nothing out."""
+"""The documentation names only existing things, and the pages generated from the code are complete."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_files_and_folders_that_a_page_names_exist(name: str) -> None:
     assert files or "decisions" in name or name == "SECURITY.md"
 
 
-def test_functions_that_the_architecture_names_stand_where_it_says() -> None:
+def test_functions_named_in_the_architecture_page_are_in_the_named_files() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
     places = re.findall(r"`([\w.]+)`(?: and `\w+`)?\s+in\s+`([\w/]+\.(?:py|sql))`", page)
     assert len(places) > 15
@@ -68,7 +68,7 @@ def test_the_command_line_page_has_every_command_and_option() -> None:
         assert all(flag in page for option in options for flag in option.opts)
 
 
-def test_a_choice_is_shown_as_it_is_typed() -> None:
+def test_choices_are_shown_as_they_are_typed() -> None:
     for context in command_line.commands(click.Context(main, info_name="portclaim")):
         for parameter in context.command.params:
             if isinstance(parameter.type, click.Choice):
@@ -89,7 +89,7 @@ def test_the_rpc_page_has_every_method_message_and_error() -> None:
     assert not unexplained
 
 
-def test_the_page_of_plug_ins_has_every_plug_in() -> None:
+def test_the_plug_in_page_has_every_plug_in() -> None:
     page = plug_ins.page()
     for namespace in ("portclaim.hypervisor", "portclaim.packing"):
         plugs = entry_points(group=namespace)
@@ -97,7 +97,7 @@ def test_the_page_of_plug_ins_has_every_plug_in() -> None:
         assert all(f"| `{plug.name}` |" in page for plug in plugs)
 
 
-def test_the_check_of_the_site_finds_what_is_wrong(tmp_path: Path) -> None:
+def test_the_check_of_the_site_finds_faults(tmp_path: Path) -> None:
     (tmp_path / "other.html").write_text('<h2 id="there">There</h2>')
     (tmp_path / "index.html").write_text("""
         <script src="https://example.org/x.js"></script> <img src="missing.png">

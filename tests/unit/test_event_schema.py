@@ -1,4 +1,4 @@
-"""An event says what docs/events.md says. The bindings of a queue pass what its filter wants."""
+"""Events match docs/events.md, and the bindings of a queue let through the events of its filter."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def event(**facts: Any) -> Event:
 
 
 def lets_through(pattern: str, key: str) -> bool:
-    """As a topic exchange does it (RabbitMQ, tutorial 5): `*` is a word, `#` any number of them."""
+    """Match as a topic exchange does (RabbitMQ, tutorial 5): `*` is one word, `#` any number of words."""
     words = [
         ".*" if word == "#" else r"[^.]*" if word == "*" else re.escape(word) for word in pattern.split(".")
     ]
@@ -54,7 +54,7 @@ def test_the_page_shows_an_event() -> None:
     assert read(shown.model_dump_json()) == shown
 
 
-def test_the_patterns_on_the_page_let_something_through() -> None:
+def test_each_pattern_on_the_page_matches_an_event() -> None:
     patterns = re.findall(r"^\| `(\S+)` \| [a-z]", PAGE.partition("| pattern |")[2], re.MULTILINE)
     keys = ["claim.released.compute-7.example", "device.unavailable.h1"]
     assert [[lets_through(pattern, key) for key in keys] for pattern in patterns] == [
@@ -67,7 +67,7 @@ def test_the_patterns_on_the_page_let_something_through() -> None:
 
 
 @given(wanted=filters, kind=kinds, status=statuses, host=hosts | st.none(), claim=claims | st.none())
-def test_what_fits_comes_through_and_little_else(
+def test_bindings_let_all_wanted_events_through_and_few_others(
     wanted: EventFilter, kind: str, status: str, host: str | None, claim: UUID | None
 ) -> None:
     told = event(kind=kind, to_status=status, host=host, claim_id=claim)
@@ -76,7 +76,7 @@ def test_what_fits_comes_through_and_little_else(
     assert not comes or wanted.model_copy(update={"claim_ids": ()}).fits(told)
 
 
-def test_the_longest_host_has_a_key_and_a_binding() -> None:
+def test_the_longest_host_name_has_a_key_and_a_binding() -> None:
     host = "h" * 255
     assert len(routing_key("claim", "releasing", host)) == 255
     [pattern] = EventFilter(kinds=("claim",), statuses=("releasing",), hosts=(host,)).bindings()
@@ -84,30 +84,30 @@ def test_the_longest_host_has_a_key_and_a_binding() -> None:
 
 
 @pytest.mark.parametrize("host", ["*", "#", "a.#", "a b", ""])
-def test_no_host_is_a_pattern(host: str) -> None:
+def test_a_host_name_is_never_a_pattern(host: str) -> None:
     with pytest.raises(ValueError, match="host"):
         EventFilter(hosts=(host,))
 
 
-def test_what_was_added_later_is_passed_over() -> None:
+def test_unknown_fields_are_ignored() -> None:
     assert event(colour="blue", devices=[{"address": "0000:81:00.0", "dev_type": "type-PF", "speed": 7}])
     assert event(to_status="migrating").to_status == "migrating"
 
 
 @pytest.mark.parametrize("version", [0, 2, 99])
-def test_another_version_is_refused(version: int) -> None:
+def test_an_event_of_another_version_is_refused(version: int) -> None:
     with pytest.raises(UnknownSchema, match=f"version {version}") as refused:
         read(json.dumps({"version": version, "and": "whatever"}))
     assert refused.value.kwargs == {"version": version}
 
 
 @pytest.mark.parametrize("name", Event.model_fields)
-def test_what_lacks_something_is_no_event(name: str) -> None:
+def test_an_event_without_a_required_field_is_refused(name: str) -> None:
     with pytest.raises(InvalidMessage, match=name):
         read(json.dumps({key: value for key, value in EXAMPLE.items() if key != name}))
 
 
 @given(st.binary() | st.text())
-def test_no_bytes_are_anything_else_than_refused(body: bytes | str) -> None:
+def test_any_other_bytes_are_refused(body: bytes | str) -> None:
     with pytest.raises(InvalidMessage):
         read(body)

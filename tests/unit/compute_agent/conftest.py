@@ -36,7 +36,7 @@ def conf(host: SimulatedTree, tmp_path: Path) -> Iterator[cfg.ConfigOpts]:
     conf.set_override("state_path", str(tmp_path))
     conf.set_override("host", "node-1")
     yield conf
-    # oslo.config keeps an override with the option's group, which all of a process's ConfigOpts share.
+    # oslo.config stores an override in the option's group, which all ConfigOpts of a process share.
     conf.clear_override("sysfs_root", "compute_agent")
 
 
@@ -56,7 +56,7 @@ def driver(conf: cfg.ConfigOpts, state_path: Path) -> SimulatedDriver:
 
 @pytest.fixture
 def restart(conf: cfg.ConfigOpts, state_path: Path) -> Callable[[], SimulatedDriver]:
-    """What the driver is after the agent was killed and started again."""
+    """Makes the driver of an agent that was killed and started again."""
 
     def restart() -> SimulatedDriver:
         driver = SimulatedDriver(conf, state_path)
@@ -68,7 +68,7 @@ def restart(conf: cfg.ConfigOpts, state_path: Path) -> Callable[[], SimulatedDri
 
 @pytest.fixture
 def make_step(scanner: Scanner) -> Callable[..., Step]:
-    """Makes a step about devices of the host, given by their addresses."""
+    """Makes a step for devices of the host, given by their addresses."""
 
     def make(
         action: str,

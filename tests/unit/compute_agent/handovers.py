@@ -1,4 +1,4 @@
-"""A kernel that acts on a simulated host as the real one does on real devices, for tests of what uses it."""
+"""A fake kernel for tests: it acts on a simulated host as the real kernel acts on real devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from portclaim.services.compute_agent.sysfs import SysfsTree
 
 
 class SimulatedKernel(Kernel):
-    """Does at once what it is asked. ``opened`` are devices that guests use; ``calls`` is what was asked.
+    """Does everything at once. ``opened``: devices that guests use. ``calls``: the calls so far.
 
     ``broken`` makes calls of that name fail.
     """
@@ -57,5 +57,5 @@ class SimulatedKernel(Kernel):
 
 
 def at_once(condition: Callable[[], bool], timeout: float) -> bool:
-    """In place of waiting: nothing happens by itself on a simulated host."""
+    """Replaces waiting, because nothing happens later on a simulated host."""
     return condition()

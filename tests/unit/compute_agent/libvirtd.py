@@ -1,6 +1,6 @@
-"""A libvirt of a few words, in place of libvirt-python, for tests of what the driver makes of its answers.
+"""A small fake of libvirt-python, for tests of how the driver handles the answers of libvirt.
 
-What the real one answers is known from the hardware tests, which run the same driver against it.
+The hardware tests run the same driver against the real libvirt.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class libvirtError(Exception):
 
 
 class Domain:
-    """``live`` and ``config`` are the ``<hostdev>`` elements it has; a ``deaf`` guest lets nothing go."""
+    """``live`` and ``config``: its ``<hostdev>`` elements. A ``deaf`` guest completes no detach."""
 
     def __init__(self, uuid: str, *, active: bool = True, persistent: bool = True) -> None:
         self.live: list[str] | None = [] if active else None
@@ -64,7 +64,7 @@ class Domain:
             elements.remove(xml)
 
     def addresses(self) -> tuple[set[PciAddress] | None, set[PciAddress] | None]:
-        """What it has, live and in its configuration."""
+        """The addresses of its devices, live and in its configuration."""
         return _addresses(self.live), _addresses(self.config)
 
     def _chosen(self, flags: int) -> list[str]:
@@ -87,12 +87,12 @@ def _addresses(elements: list[str] | None) -> set[PciAddress] | None:
 
 
 def by_another_hand(address: PciAddress) -> str:
-    """A ``<hostdev>`` that an operator attached."""
+    """A ``<hostdev>`` element that an operator attached by hand."""
     return Hostdev(address, None).to_xml(managed=True)
 
 
 class Libvirtd:
-    """The daemon; :meth:`open` takes the place of ``libvirt.open``. Where it hangs, no call returns."""
+    """The daemon. :meth:`open` replaces ``libvirt.open``. While the daemon hangs, no call returns."""
 
     def __init__(self) -> None:
         self.domains: list[Domain] = []

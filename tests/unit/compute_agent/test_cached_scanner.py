@@ -1,4 +1,4 @@
-"""What is read again after an event: no more than it names, and never less than there is to see."""
+"""The cached scan: after an event only the named devices are read again, and the result is still complete."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ MODEL = Model("10de", "20b5", "030200", "")
 
 
 class Change(NamedTuple):
-    """Something that happens to a host. It returns whom the kernel's events name."""
+    """A change of a host. ``make`` returns the devices that the kernel's events name."""
 
     what: str
     make: Callable[[SimulatedTree], set[PciAddress]]
@@ -44,7 +44,7 @@ def set_vfs(port: PciAddress, count: int) -> Change:
             return set()
         host.set_num_vfs(port, 0)
         host.set_num_vfs(port, count)
-        return before | vfs_of(host, port)  # the port itself is named only when VFs come
+        return before | vfs_of(host, port)  # the kernel names the PF itself only when VFs are added
 
     return Change(f"{count} VFs of {port}", make)
 
@@ -72,7 +72,7 @@ def plug_or_unplug() -> Change:
 
 
 def replace_by_a_bridge() -> Change:
-    """Another card in the same slot, between two looks."""
+    """Put a bridge into the slot between two scans."""
 
     def make(host: SimulatedTree) -> set[PciAddress]:
         host.unplug(ACCELERATOR)
@@ -102,7 +102,7 @@ CHANGES = st.one_of(
 
 
 class ReadTree(SysfsTree):
-    """Knows of which devices it was read; lets changes happen before a read of the given number."""
+    """Records which devices are read. Makes changes before the reads with the given numbers."""
 
     def __init__(self, host: SimulatedTree) -> None:
         super().__init__(host.root)
@@ -146,7 +146,7 @@ def watched(tree: SysfsTree) -> CachedScanner:
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.lists(CHANGES, max_size=3), max_size=5))
-def test_what_events_name_is_all_that_has_to_be_read(bursts: list[list[Change]]) -> None:
+def test_reading_only_the_named_devices_gives_a_complete_scan(bursts: list[list[Change]]) -> None:
     with small_host() as host:
         cached_scanner = watched(SysfsTree(host.root))
         for burst in bursts:
@@ -157,7 +157,7 @@ def test_what_events_name_is_all_that_has_to_be_read(bursts: list[list[Change]])
 
 @settings(max_examples=80, deadline=None)
 @given(CHANGES, st.dictionaries(st.integers(1, 60), CHANGES, max_size=3))
-def test_changes_during_a_look_are_seen_at_the_next(first: Change, later: dict[int, Change]) -> None:
+def test_changes_during_a_scan_are_seen_by_the_next_scan(first: Change, later: dict[int, Change]) -> None:
     with small_host() as host:
         tree = ReadTree(host)
         cached_scanner = watched(tree)
@@ -179,7 +179,9 @@ def test_changes_during_a_look_are_seen_at_the_next(first: Change, later: dict[i
         ([PciAddress.parse("0000:09:00.0")], set()),
     ],
 )
-def test_only_what_is_named_is_read_with_its_partners(named: list[PciAddress], read: set[PciAddress]) -> None:
+def test_only_the_named_devices_and_their_pf_or_vfs_are_read(
+    named: list[PciAddress], read: set[PciAddress]
+) -> None:
     with small_host() as host:
         tree = ReadTree(host)
         cached_scanner = watched(tree)
@@ -199,7 +201,7 @@ def node_of(cached_scanner: CachedScanner, address: PciAddress) -> int | None:
 
 
 class TestEverythingIsReadAgain:
-    """What no event told is seen all the same."""
+    """A change without an event is seen too."""
 
     @pytest.fixture
     def cached_scanner(self, host: SimulatedTree) -> CachedScanner:
@@ -220,11 +222,11 @@ class TestEverythingIsReadAgain:
         )
         assert node_of(cached_scanner, VF) == 5
 
-    def test_while_nobody_watches(self, cached_scanner: CachedScanner) -> None:
+    def test_while_events_are_not_watched(self, cached_scanner: CachedScanner) -> None:
         cached_scanner.is_watched = lambda: False
         assert node_of(cached_scanner, VF) == 5
 
-    def test_where_the_parts_do_not_fit_together(
+    def test_if_the_parts_do_not_fit_together(
         self, cached_scanner: CachedScanner, host: SimulatedTree
     ) -> None:
         stray = host.root / PCI_DEVICES / str(PORTS[1]) / "virtfn7"

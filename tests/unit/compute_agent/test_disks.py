@@ -1,4 +1,4 @@
-"""A disk that the host uses is seen, whatever it uses it for, and no other is."""
+"""The agent detects every disk that the host uses, and no other."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ ROOT = "22 1 0:21 / / rw,relatime shared:1 - overlay overlay rw"
 
 
 class Machine:
-    """Two NVMe controllers with a disk each, the first's with a partition; and what is mounted."""
+    """Two NVMe controllers with one disk each. The first disk has a partition. Also mounts and swap."""
 
     def __init__(self, directory: Path) -> None:
         self.root, self.proc = directory / "sys", directory / "proc"
@@ -55,40 +55,40 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_a_disk_that_nobody_uses_may_go(machine: Machine) -> None:
+def test_an_unused_disk_is_not_in_use(machine: Machine) -> None:
     assert (machine.use(NVME), machine.use(OTHER)) == (None, None)
 
 
-def test_one_of_which_a_partition_is_mounted(machine: Machine) -> None:
+def test_a_disk_with_a_mounted_partition_is_in_use(machine: Machine) -> None:
     machine.mount("30 22 259:8 / /srv/a\\040b rw shared:2 - ext4 /dev/nvme0n1p1 rw")
     assert machine.use(NVME) == "nvme0n1p1 is mounted on /srv/a b"
     assert machine.use(OTHER) is None
 
 
-def test_one_that_the_host_has_mounted_and_this_process_does_not_see(machine: Machine) -> None:
-    """As in a container that shares the host's processes and not its mounts."""
+def test_a_disk_mounted_outside_the_mount_namespace_of_the_agent_is_in_use(machine: Machine) -> None:
+    """This happens in a container that shares the host's processes but not its mounts."""
     (machine.proc / "1").mkdir()
     (machine.proc / "1/mountinfo").write_text("30 22 259:8 / /srv rw - ext4 /dev/nvme0n1p1 rw\n")
     assert machine.use(NVME) == "nvme0n1p1 is mounted on /srv"
 
 
-def test_one_with_part_of_a_file_system_that_has_numbers_of_its_own(machine: Machine) -> None:
+def test_a_disk_of_a_mounted_btrfs_is_in_use(machine: Machine) -> None:
     machine.mount("30 22 0:40 /@ /srv rw shared:2 - btrfs /dev/nvme1n1 rw,subvol=/@")
     assert machine.use(OTHER) == "nvme1n1 is mounted on /srv"
 
 
-def test_one_that_is_swapped_to(machine: Machine) -> None:
+def test_a_disk_with_swap_is_in_use(machine: Machine) -> None:
     machine.swap_to("/dev/nvme0n1p1 partition 1000 0 -2")
     assert machine.use(NVME) == "nvme0n1p1 is used for swap"
 
 
-def test_one_on_which_something_stands(machine: Machine) -> None:
+def test_a_disk_below_a_device_mapper_device_is_in_use(machine: Machine) -> None:
     (machine.root / "class/block/nvme0n1p1/holders/dm-0").mkdir()
     assert machine.use(NVME) == "dm-0 is built on nvme0n1p1"
 
 
-def test_one_with_several_paths_is_its_controllers_too(machine: Machine) -> None:
-    """With multipath the disk stands below the subsystem, in no PCI device's directory."""
+def test_a_multipath_disk_counts_for_its_controller(machine: Machine) -> None:
+    """With multipath the disk is below the subsystem and not below a PCI device."""
     subsystem = machine.root / "devices/virtual/nvme-subsystem/nvme-subsys0"
     machine.add_disk(subsystem / "nvme7n1", "259:9")
     machine.link(machine.root / "class/nvme-subsystem/nvme-subsys0", subsystem)
@@ -98,7 +98,9 @@ def test_one_with_several_paths_is_its_controllers_too(machine: Machine) -> None
     assert machine.use(NVME) is None
 
 
-def test_a_device_with_such_a_disk_does_not_leave(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_with_a_disk_in_use_is_not_handed_over(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.mount("30 22 259:0 / /srv rw - ext4 /dev/nvme0n1 rw")
     monkeypatch.setattr(
         "portclaim.services.compute_agent.host_use.host_uses",

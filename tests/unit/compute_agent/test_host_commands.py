@@ -1,4 +1,4 @@
-"""``portclaim host``: what an operator sees of a machine before any service runs."""
+"""``portclaim host``: it shows a machine to the operator before any service runs."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def host_command(config_file: Path, *args: str) -> Result:
     return CliRunner().invoke(main, ["--config-file", str(config_file), "host", *args])
 
 
-def test_a_scan_says_which_entry_takes_each_device(host: SimulatedTree, config_file: Path) -> None:
+def test_a_scan_shows_which_entry_matches_each_device(host: SimulatedTree, config_file: Path) -> None:
     result = host_command(config_file, "scan", "--sysfs-root", str(host.root), "--output", "json")
     taken = {row["address"]: row["taken_by"] for row in json.loads(result.stdout)}
     assert taken["0000:01:00.0"] is None
@@ -34,7 +34,7 @@ def test_a_scan_says_which_entry_takes_each_device(host: SimulatedTree, config_f
     assert taken["0000:03:00.0"] == "device_spec 2, item 2"
 
 
-def test_a_scan_counts_what_each_entry_takes(host: SimulatedTree, config_file: Path) -> None:
+def test_a_scan_counts_the_devices_that_each_entry_matches(host: SimulatedTree, config_file: Path) -> None:
     result = host_command(config_file, "scan", "--sysfs-root", str(host.root))
     assert result.stdout.splitlines()[-3:] == [
         "device_spec 1 matches 8 devices",
@@ -57,13 +57,13 @@ def test_a_recording_can_be_scanned(host: SimulatedTree, config_file: Path, tmp_
     assert without[0] == without[1]
 
 
-def test_what_is_no_sysfs_is_refused(config_file: Path, tmp_path: Path) -> None:
+def test_a_directory_that_is_not_sysfs_is_refused(config_file: Path, tmp_path: Path) -> None:
     result = host_command(config_file, "scan", "--sysfs-root", str(tmp_path))
     assert result.exit_code == 1
     assert "this is not the root of a sysfs tree" in result.stderr
 
 
-def test_an_entry_without_a_meaning_is_refused(host: SimulatedTree, tmp_path: Path) -> None:
+def test_an_invalid_entry_is_refused(host: SimulatedTree, tmp_path: Path) -> None:
     file = tmp_path / "portclaim.conf"
     file.write_text('[pci]\ndevice_spec = {"vendor_id": "nonsense"}\n')
     result = host_command(file, "scan", "--sysfs-root", str(host.root))

@@ -1,4 +1,4 @@
-"""The rules by which a device may not leave."""
+"""The rules that forbid to hand over a device."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,9 @@ def join_group(host: SimulatedTree, newcomer: PciAddress, member: PciAddress) ->
     (group / "devices" / str(newcomer)).symlink_to((devices / str(newcomer)).resolve())
 
 
-def test_a_bridge_in_the_group_is_no_obstacle(host: SimulatedTree, tree: SysfsTree) -> None:
+def test_a_bridge_in_the_iommu_group_does_not_prevent_a_hand_over(
+    host: SimulatedTree, tree: SysfsTree
+) -> None:
     bridge = next(
         path.name for path in Path(host.root / "bus/pci/devices").iterdir() if path.name[5:7] == "00"
     )
@@ -36,7 +38,7 @@ def test_a_bridge_in_the_group_is_no_obstacle(host: SimulatedTree, tree: SysfsTr
 
 
 @pytest.mark.parametrize("driver", [None, "vfio-pci", "pci-stub"])
-def test_a_mate_that_no_driver_of_the_host_has_is_no_obstacle(
+def test_a_device_in_the_group_that_the_host_does_not_use_does_not_prevent_it(
     host: SimulatedTree, tree: SysfsTree, driver: str | None
 ) -> None:
     join_group(host, VF2, VF)
@@ -44,21 +46,25 @@ def test_a_mate_that_no_driver_of_the_host_has_is_no_obstacle(
     check_group(tree, VF, set(), set())
 
 
-def test_a_mate_that_goes_along_is_no_obstacle(host: SimulatedTree, tree: SysfsTree) -> None:
+def test_a_device_in_the_group_that_is_handed_over_too_does_not_prevent_it(
+    host: SimulatedTree, tree: SysfsTree
+) -> None:
     join_group(host, VF2, VF)
     with pytest.raises(DriverError, match="which this host uses with driver iavf"):
         check_group(tree, VF, set(), set())
     check_group(tree, VF, {VF2}, set())
 
 
-def test_a_bond_is_named_by_its_master(host: SimulatedTree, tree: SysfsTree) -> None:
+def test_a_member_of_a_bond_is_refused_and_the_bond_is_named(host: SimulatedTree, tree: SysfsTree) -> None:
     net = (host.root / "bus/pci/devices" / str(PF)).resolve() / "net/enp1s0f0"
     (net / "master").symlink_to("../../../../bond0")
     with pytest.raises(DriverError, match="bond0 is built on enp1s0f0"):
         check_not_used_by_host(tree, PF, set())
 
 
-def test_an_interface_in_another_network_namespace_is_in_use(host: SimulatedTree, tree: SysfsTree) -> None:
+def test_a_device_whose_interface_is_in_another_network_namespace_is_refused(
+    host: SimulatedTree, tree: SysfsTree
+) -> None:
     net = (host.root / "bus/pci/devices" / str(PF)).resolve() / "net"
     shutil.rmtree(net)
     check_not_used_by_host(tree, PF, set())  # a driver without interfaces
@@ -67,12 +73,12 @@ def test_an_interface_in_another_network_namespace_is_in_use(host: SimulatedTree
         check_not_used_by_host(tree, PF, set())
 
 
-def test_a_port_without_any_of_this_may_go(tree: SysfsTree) -> None:
+def test_a_port_that_the_host_does_not_use_may_be_handed_over(tree: SysfsTree) -> None:
     check_not_used_by_host(tree, PF, {1, 2, 3})
 
 
-def test_the_kernel_tells_the_default_routes_that_it_has() -> None:
-    """Against what procfs shows of IPv4, which is less: other tables and IPv6 are missing there."""
+def test_the_default_routes_are_read_from_the_kernel() -> None:
+    """Compared with procfs, which shows less: only IPv4 and only the main table."""
     shown = set()
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         name, destination, _, _, _, _, _, mask = line.split()[:8]

@@ -1,4 +1,4 @@
-"""What libvirt says a guest has is read as it is meant, and what we say to libvirt is read back the same."""
+"""The <hostdev> XML of libvirt: the agent reads what libvirt writes, and reads back what it wrote itself."""
 
 from uuid import UUID, uuid4
 
@@ -22,12 +22,12 @@ def domain(*devices: str) -> str:
 
 
 @given(address=addresses, claim_id=st.none() | st.uuids(), managed=st.booleans())
-def test_what_is_attached_is_read_back(address: PciAddress, claim_id: UUID | None, managed: bool) -> None:
+def test_an_attached_device_is_read_back(address: PciAddress, claim_id: UUID | None, managed: bool) -> None:
     hostdev = Hostdev(address, claim_id)
     assert list(hostdevs(domain(hostdev.to_xml(managed=managed)))) == [hostdev]
 
 
-def test_every_claim_has_an_alias_of_its_own_for_every_device() -> None:
+def test_each_device_of_each_claim_has_its_own_alias() -> None:
     vf, other = PciAddress.parse("0000:01:10.0"), PciAddress.parse("0000:01:10.2")
     xml = {
         Hostdev(address, claim_id).to_xml(managed=True)
@@ -39,11 +39,11 @@ def test_every_claim_has_an_alias_of_its_own_for_every_device() -> None:
 
 
 @pytest.mark.parametrize(("managed", "word"), [(True, "yes"), (False, "no")])
-def test_libvirt_is_told_whether_to_move_drivers_itself(managed: bool, word: str) -> None:
+def test_the_xml_tells_libvirt_whether_to_bind_drivers_itself(managed: bool, word: str) -> None:
     assert f'managed="{word}"' in Hostdev(PciAddress.parse("0000:01:10.0"), None).to_xml(managed=managed)
 
 
-def test_what_others_attached_is_nobodys_claim() -> None:
+def test_a_device_attached_by_others_belongs_to_no_claim() -> None:
     running = domain(
         """<hostdev mode='subsystem' type='pci' managed='yes'><driver name='vfio'/>
              <source><address domain='0x0000' bus='0x01' slot='0x10' function='0x2'/></source>
@@ -59,7 +59,7 @@ def test_what_others_attached_is_nobodys_claim() -> None:
     ]
 
 
-def test_devices_of_other_kinds_are_none_of_ours() -> None:
+def test_devices_of_other_kinds_are_ignored() -> None:
     assert not list(
         hostdevs(
             domain(

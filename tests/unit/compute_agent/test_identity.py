@@ -1,4 +1,4 @@
-"""An agent is the same after a restart, and alone of its name."""
+"""An agent has the same id after a restart, and is the only agent of its host."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ sys.stdin.read()
 """
 
 
-def test_the_id_outlives_a_restart(tmp_path: Path) -> None:
+def test_the_id_survives_a_restart(tmp_path: Path) -> None:
     first = Identity(tmp_path, "node-1")
     agent_id = first.take()
     first.give_back()
@@ -29,7 +29,7 @@ def test_two_hosts_on_one_machine_are_two_agents(tmp_path: Path) -> None:
     assert Identity(tmp_path, "node-1").take() != Identity(tmp_path, "node-2").take()
 
 
-def test_a_second_agent_of_the_name_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_second_agent_of_the_same_host_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
     first = Identity(tmp_path, "node-1")
     first.take()
     with pytest.raises(
@@ -40,7 +40,7 @@ def test_a_second_agent_of_the_name_is_told_what_to_do(tmp_path: Path) -> None:
     Identity(tmp_path, "node-1").check()
 
 
-def test_a_killed_agent_leaves_no_lock_behind(tmp_path: Path) -> None:
+def test_a_killed_agent_leaves_no_lock(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -53,7 +53,7 @@ def test_a_killed_agent_leaves_no_lock_behind(tmp_path: Path) -> None:
     assert str(Identity(tmp_path, "node-1").take()) == agent_id
 
 
-def test_an_id_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+def test_a_truncated_id_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "node-1").mkdir()
     (tmp_path / "node-1/agent_id").write_text("6f1c-")
     identity = Identity(tmp_path, "node-1")
@@ -61,7 +61,7 @@ def test_an_id_that_was_cut_short_is_made_anew(tmp_path: Path) -> None:
     assert (tmp_path / "node-1/agent_id").read_text() == f"{agent_id}\n"
 
 
-def test_a_state_path_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_an_impossible_state_path_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidConfiguration, match="state_path must be a directory"):
         Identity(tmp_path / "file", "node-1").take()

@@ -1,4 +1,4 @@
-"""What a host reports, and under which name."""
+"""The inventory of a host: which devices it reports, and with which facts."""
 
 import json
 
@@ -27,25 +27,25 @@ def reports(*args: object, **kwargs: object) -> dict[str, DeviceReport]:
     return {report.address: report for report in inventory(*args, **kwargs).devices}
 
 
-def test_what_no_entry_takes_is_not_reported(scanner: Scanner) -> None:
+def test_a_device_that_no_entry_matches_is_not_reported(scanner: Scanner) -> None:
     assert reports(scanner.scan()) == {}
     assert list(reports(scanner.scan(), {"vendor_id": "10de"})) == ["0000:03:00.0"]
 
 
-def test_one_entry_for_a_port_offers_it_whole_and_in_slices(scanner: Scanner) -> None:
+def test_one_entry_for_a_port_offers_its_pf_and_its_vfs(scanner: Scanner) -> None:
     offered = reports(scanner.scan(), {"address": PF, "physical_network": "blue"})
     assert list(offered) == [PF, VF, "0000:01:10.2", "0000:01:10.4", "0000:01:10.6"]
     assert all(report.offered and report.tags == {"physical_network": "blue"} for report in offered.values())
     assert [report.parent_address for report in offered.values()] == [None, PF, PF, PF, PF]
 
 
-def test_a_vf_brings_its_pf_along_which_is_not_offered(scanner: Scanner) -> None:
+def test_an_offered_vf_is_reported_with_its_pf_which_is_not_offered(scanner: Scanner) -> None:
     seen = reports(scanner.scan(), {"address": VF, "physical_network": "blue"})
     assert {address: report.offered for address, report in seen.items()} == {PF: False, VF: True}
     assert seen[PF].tags == {}
 
 
-def test_a_port_that_must_stay_as_it_is_is_offered_in_slices_only(scanner: Scanner) -> None:
+def test_only_the_vfs_of_a_port_that_is_not_reconfigurable_are_offered(scanner: Scanner) -> None:
     seen = reports(scanner.scan(), {"address": PF, "reconfigurable": "no"})
     assert [address for address, report in seen.items() if not report.offered] == [PF]
 
@@ -58,7 +58,14 @@ def test_a_pf_is_reported_with_its_facts(scanner: Scanner) -> None:
     assert (pf.attributes["total_vfs"], pf.attributes["num_vfs"]) == (4, 4)
 
 
-def test_what_is_not_usable_is_reported_with_the_reason(scanner: Scanner) -> None:
+def test_a_vf_is_reported_with_its_number(scanner: Scanner) -> None:
+    seen = reports(scanner.scan(), {"address": PF})
+    numbers = [report.attributes.get("vf_num") for report in seen.values()]
+    assert numbers == [None, 0, 1, 2, 3]
+    assert "vf_num" not in seen[PF].attributes
+
+
+def test_unusable_devices_are_reported_with_the_reason(scanner: Scanner) -> None:
     scan = scanner.scan()
     half_linked = Scan(scan.devices, {PciAddress.parse(VF): "no physfn"})
     seen = reports(half_linked, {"address": PF}, held_back={"0000:01:10.2": "in instance x"})
@@ -66,13 +73,13 @@ def test_what_is_not_usable_is_reported_with_the_reason(scanner: Scanner) -> Non
     assert reasons == {VF: "no physfn", "0000:01:10.2": "in instance x"}
 
 
-def test_a_device_that_device_spec_cannot_name_is_left_out() -> None:
+def test_a_device_with_a_domain_beyond_16_bits_is_left_out() -> None:
     far = PciDevice(PciAddress(0x10000, 1, 0, 0), DeviceType.PCI, "8086", "1572")
     near = PciDevice(PciAddress(0, 1, 0, 0), DeviceType.PCI, "8086", "1572")
     assert list(reports(Scan((near, far)), {"vendor_id": "8086"})) == ["0000:01:00.0"]
 
 
-def test_the_digest_is_equal_for_equal_content_and_for_nothing_else(scanner: Scanner) -> None:
+def test_the_digest_is_equal_only_for_equal_content(scanner: Scanner) -> None:
     scan = scanner.scan()
     same = [inventory(scan, {"address": PF}).digest for _ in range(2)]
     others = [
@@ -85,7 +92,7 @@ def test_the_digest_is_equal_for_equal_content_and_for_nothing_else(scanner: Sca
     assert len({same[0], *others}) == 5
 
 
-def test_a_device_that_no_entry_can_name_is_left_out_with_one_warning(
+def test_a_device_with_a_domain_beyond_16_bits_causes_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     far = PciDevice(PciAddress.parse("10000:01:00.0"), DeviceType.PCI, "8086", "1572")

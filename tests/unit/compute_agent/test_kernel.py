@@ -1,4 +1,4 @@
-"""Writes to sysfs: made elsewhere, refused with a reason, and never waited for for ever."""
+"""Writes to sysfs: another process makes them, refusals have a reason, and each has a time limit."""
 
 import os
 import threading
@@ -18,7 +18,7 @@ OTHER = PciAddress.parse("0000:02:00.0")
 
 @pytest.fixture
 def kernel(host: SimulatedTree, tmp_path: Path) -> Kernel:
-    """Writes into a tree of plain files: what is written can be read, and nothing comes of it."""
+    """Writes into a tree of plain files: a test can read what was written, and nothing else happens."""
     return Kernel(SysfsTree(host.root), timeout=10.0, vfio=tmp_path / "vfio")
 
 
@@ -31,7 +31,7 @@ def test_the_number_of_vfs_is_written(host: SimulatedTree, kernel: Kernel) -> No
     assert (place(host, PF) / "sriov_numvfs").read_text().startswith("2")
 
 
-def test_a_refusal_says_what_was_refused_and_why(host: SimulatedTree, kernel: Kernel) -> None:
+def test_a_refused_write_names_the_write_and_the_reason(host: SimulatedTree, kernel: Kernel) -> None:
     (place(host, PF) / "sriov_numvfs").unlink()
     with pytest.raises(
         KernelRefused, match=r"0000:01:00.0: the kernel refused '2' for .*sriov_numvfs: No such"
@@ -39,7 +39,7 @@ def test_a_refusal_says_what_was_refused_and_why(host: SimulatedTree, kernel: Ke
         kernel.set_num_vfs(PF, 2)
 
 
-def test_a_driver_that_does_not_take_the_device_is_told(host: SimulatedTree, kernel: Kernel) -> None:
+def test_a_driver_that_does_not_bind_the_device_is_an_error(host: SimulatedTree, kernel: Kernel) -> None:
     (place(host, PF) / "driver").unlink()
     (host.root / "bus/pci/drivers_probe").touch()
     with pytest.raises(DriverError, match="was not bound to vfio-pci: load that module"):
@@ -52,7 +52,7 @@ def test_a_driver_that_does_not_take_the_device_is_told(host: SimulatedTree, ker
     ("methods", "is_reset"),
     [("flr pm bus", True), ("device_specific", True), ("pm bus", False), (None, False)],
 )
-def test_only_a_function_that_can_be_reset_alone_is(
+def test_a_function_is_reset_only_if_it_can_be_reset_alone(
     host: SimulatedTree, kernel: Kernel, methods: str | None, is_reset: bool
 ) -> None:
     if methods is not None:
@@ -62,14 +62,14 @@ def test_only_a_function_that_can_be_reset_alone_is(
     assert (place(host, PF) / "reset").read_text() == ("1" if is_reset else "")
 
 
-def test_the_override_of_another_is_known_from_none(host: SimulatedTree, kernel: Kernel) -> None:
+def test_a_driver_override_is_told_apart_from_none(host: SimulatedTree, kernel: Kernel) -> None:
     assert kernel.override(PF) is None
     (place(host, PF) / "driver_override").write_text("vfio-pci\n")
     assert kernel.override(PF) == "vfio-pci"
 
 
 class TestBlocked:
-    """A pipe that nobody reads stands for a kernel that does not answer: opening it waits."""
+    """A pipe without a reader stands for a kernel that does not answer: opening it blocks."""
 
     @pytest.fixture
     def pipe(self, host: SimulatedTree) -> Path:
@@ -79,12 +79,12 @@ class TestBlocked:
         return pipe
 
     @pytest.mark.usefixtures("pipe")
-    def test_the_caller_is_told_and_goes_on(self, host: SimulatedTree) -> None:
+    def test_the_caller_gets_an_error_and_goes_on(self, host: SimulatedTree) -> None:
         impatient = Kernel(SysfsTree(host.root), timeout=0.2)
         with pytest.raises(KernelBlocked, match=r"has not answered a write to .*sriov_numvfs in 0\.2 s"):
             impatient.set_num_vfs(PF, 0)
 
-    def test_other_devices_are_written_to_meanwhile(self, pipe: Path, host: SimulatedTree) -> None:
+    def test_writes_to_other_devices_still_work(self, pipe: Path, host: SimulatedTree) -> None:
         patient = Kernel(SysfsTree(host.root), timeout=60.0)
         blocked = threading.Thread(target=patient.set_num_vfs, args=(PF, 0))
         blocked.start()

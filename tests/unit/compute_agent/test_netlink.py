@@ -32,7 +32,7 @@ def next_hop(interface: int) -> bytes:
     ],
     ids=["default", "of a network", "unreachable", "two ways", "no way"],
 )
-def test_a_default_route_leaves_by_its_interfaces(body: bytes, interfaces: list[int]) -> None:
+def test_default_routes_give_their_interfaces(body: bytes, interfaces: list[int]) -> None:
     assert list(_leaves_by(body)) == interfaces
 
 
@@ -52,12 +52,12 @@ MAC = bytes.fromhex("525400aa0001")
     ],
     ids=["with one", "a kernel that tells none", "nothing"],
 )
-def test_a_permanent_mac_is_told_by_the_interfaces_name(body: bytes, told: str | None) -> None:
+def test_permanent_macs_are_read_by_interface_name(body: bytes, told: str | None) -> None:
     assert dict(_mac(body)) == ({} if told is None else {"enp1s0": told})
 
 
-def test_the_kernel_tells_the_macs_that_sysfs_shows_too() -> None:
-    """Where a card's own MAC is in use (``addr_assign_type`` 0), sysfs shows the very same."""
+def test_the_kernel_gives_the_same_macs_as_sysfs() -> None:
+    """If a card uses its own MAC (``addr_assign_type`` 0), sysfs shows the same one."""
     told = permanent_addresses()
     for net in Path("/sys/class/net").iterdir():
         if net.name in told and (net / "addr_assign_type").read_text().strip() == "0":

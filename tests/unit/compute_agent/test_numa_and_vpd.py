@@ -21,7 +21,7 @@ def test_a_cpulist_is_read_as_the_kernel_writes_it(text: str, cpus: list[int]) -
     assert parse_cpulist(text) == cpus
 
 
-def test_cells_come_with_their_socket_and_cpus(tmp_path: Path) -> None:
+def test_cells_have_their_socket_and_cpus(tmp_path: Path) -> None:
     host = SimulatedTree.create(tmp_path / "sys", "node-1")
     host.add_numa_node(10, socket=1, cpus=[2, 3])
     host.add_numa_node(2, socket=0, cpus=[0, 1])
@@ -31,7 +31,7 @@ def test_cells_come_with_their_socket_and_cpus(tmp_path: Path) -> None:
     ]
 
 
-def test_a_cell_that_spans_sockets_has_none(tmp_path: Path) -> None:
+def test_a_cell_that_spans_sockets_has_no_socket(tmp_path: Path) -> None:
     host = SimulatedTree.create(tmp_path / "sys", "node-1")
     host.add_numa_node(0, socket=0, cpus=[0, 1])
     (host.root / "devices/system/cpu/cpu1/topology/physical_package_id").write_text("1\n")
@@ -82,11 +82,11 @@ def test_the_serial_number_is_a_field_of_the_read_only_section() -> None:
         "zeros",
     ],
 )
-def test_vpd_without_a_sound_serial_number_gives_none(vpd: bytes) -> None:
+def test_vpd_without_a_valid_serial_number_gives_none(vpd: bytes) -> None:
     assert serial_number(vpd) is None
 
 
 @given(st.binary(max_size=300))
-def test_no_vpd_is_too_broken_to_be_read(vpd: bytes) -> None:
+def test_reading_broken_vpd_never_fails(vpd: bytes) -> None:
     serial = serial_number(vpd)
     assert serial is None or serial.isprintable()

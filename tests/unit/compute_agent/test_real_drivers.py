@@ -1,4 +1,4 @@
-"""The drivers of real hosts refuse what they cannot honour before they touch anything."""
+"""The drivers of real hosts refuse bad options before they touch a device."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,16 +24,18 @@ def relative_hook(conf: cfg.ConfigOpts) -> Iterator[None]:
     conf.register_opts(OPTIONS, GROUP)
     conf.set_override("hook", "port-is-back", "handover")
     yield
-    conf.clear_override("hook", "handover")  # oslo.config keeps it with the group, which all tests share
+    conf.clear_override(
+        "hook", "handover"
+    )  # oslo.config stores the override in the group, which all tests share
 
 
 @pytest.mark.usefixtures("relative_hook")
-def test_a_hook_is_named_by_its_whole_path(conf: cfg.ConfigOpts, state_path: Path) -> None:
+def test_a_hook_needs_an_absolute_path(conf: cfg.ConfigOpts, state_path: Path) -> None:
     with pytest.raises(InvalidConfiguration, match="hook must be an absolute path, not 'port-is-back'"):
         VfioDriver(conf, state_path)
 
 
-def test_libvirt_without_its_library_says_where_to_get_it(
+def test_the_libvirt_driver_without_libvirt_python_says_where_to_get_it(
     conf: cfg.ConfigOpts, state_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libvirt, "libvirt", None)

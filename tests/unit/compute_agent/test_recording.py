@@ -1,4 +1,4 @@
-"""A recording is as good as the machine it was made on, and says nothing that names the machine."""
+"""A recording of a host replaces the machine in tests, and contains nothing that identifies the machine."""
 
 from pathlib import Path
 
@@ -25,7 +25,9 @@ def replayed(recording: Recording, root: Path) -> SysfsTree:
     return SysfsTree(root)
 
 
-def test_a_replayed_host_scans_as_the_recorded_one(host: SimulatedTree, tmp_path: Path) -> None:
+def test_a_scan_of_a_replayed_host_equals_that_of_the_recorded_one(
+    host: SimulatedTree, tmp_path: Path
+) -> None:
     original = SysfsTree(host.root)
     copy = replayed(record(original, identifying=True), tmp_path / "copy")
     assert Scanner(copy).scan() == Scanner(original).scan()
@@ -48,13 +50,13 @@ def test_an_interface_named_by_its_mac_gets_another_name(host: SimulatedTree) ->
     assert "enx525400aa0001" in record(SysfsTree(host.root), identifying=True).as_json()
 
 
-def test_what_is_no_recording_is_refused() -> None:
+def test_a_file_that_is_not_a_recording_is_refused() -> None:
     with pytest.raises(ValueError, match="no recording of format 1"):
         Recording.from_json('{"format": 2}')
 
 
 class TestRealMachine:
-    def test_its_devices_are_what_lspci_shows_without_bridges(self, machine: SysfsTree) -> None:
+    def test_its_devices_are_those_of_lspci_without_bridges(self, machine: SysfsTree) -> None:
         assert [each for each in shown(Scanner(machine).scan()) if not each.startswith("0000:00")] == [
             "0000:01:00.0 type-PF 8086:10c9 igb enp1s0",
             "0000:01:10.0 type-VF 8086:10ca igbvf enp1s0v0",
@@ -68,20 +70,20 @@ class TestRealMachine:
             "0000:04:00.0 type-PCI 8086:10d3 e1000e enp4s0",
         ]
 
-    def test_its_vfs_are_where_the_arithmetic_says(self, machine: SysfsTree) -> None:
+    def test_its_vfs_are_at_the_calculated_addresses(self, machine: SysfsTree) -> None:
         scan = Scanner(machine).scan()
         assert scan.problems == {}
         counts = {str(device.address): (device.num_vfs, device.total_vfs) for device in scan.devices}
         assert (counts["0000:01:00.0"], counts["0000:02:00.0"]) == ((4, 7), (0, 7))
         assert counts["0000:03:00.0"] == (2, 4)
 
-    def test_a_vf_that_lost_its_physfn_is_still_known_for_one(self, machine: SysfsTree) -> None:
+    def test_a_vf_that_lost_its_physfn_is_still_a_vf(self, machine: SysfsTree) -> None:
         (machine.root / "bus/pci/devices/0000:03:00.1/physfn").unlink()
         scan = Scanner(machine).scan()
         assert {str(address) for address in scan.problems} == {"0000:03:00.0", "0000:03:00.1"}
         assert "0000:03:00.1 type-VF 1b36:0010 None None" in shown(scan)
 
-    def test_a_copy_of_the_copy_is_the_same(self, machine: SysfsTree, tmp_path: Path) -> None:
+    def test_a_recording_of_a_replayed_host_is_the_same(self, machine: SysfsTree, tmp_path: Path) -> None:
         copy = replayed(record(machine), tmp_path / "copy")
         assert Scanner(copy).scan() == Scanner(machine).scan()
 

@@ -1,4 +1,4 @@
-"""What the conductor is told, in which order, and what happens while it cannot be told."""
+"""Reports to the conductor: their content, their order, and retries while the conductor does not answer."""
 
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -26,7 +26,7 @@ DONE = Ending("done")
 
 
 class Conductor:
-    """Takes down what it is told; ``trouble`` is raised at the next calls of a kind, one each."""
+    """Records all calls. ``trouble``: the errors that the next calls of each kind raise."""
 
     host = "node-1"
 
@@ -66,7 +66,7 @@ class Conductor:
 
 
 class SlowConductor(Conductor):
-    """Answers nothing until it is told to."""
+    """Does not answer until the test lets it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class SlowConductor(Conductor):
 
 
 class Host:
-    """A host of a few devices, and whether its agent listens for steps."""
+    """A host with a few devices. ``owned``: whether its agent listens for steps."""
 
     def __init__(self) -> None:
         self.devices = 1
@@ -96,7 +96,7 @@ class Host:
 
 
 class Repair:
-    """Asks, and finds nothing to repair."""
+    """Asks for the holdings and finds nothing to repair."""
 
     def run(self, ask: Callable[[Collection[UUID]], Holdings]) -> None:
         ask([])
@@ -125,13 +125,13 @@ def host() -> Host:
 
 @pytest.fixture
 def reporter(conductor: Conductor, host: Host) -> Iterator[Reporter]:
-    """Not started; impatient, so that what it does again is done soon."""
+    """A reporter with a short interval, which is not started yet."""
     reporter = Reporter(conductor, Repair(), host.take_inventory, host.own, interval=0.01)
     yield reporter
     reporter.end()
 
 
-def test_the_first_round_asks_for_holdings_and_publishes_all(
+def test_the_first_round_asks_for_holdings_and_reports_all_devices(
     reporter: Reporter, conductor: Conductor
 ) -> None:
     reporter.start()
@@ -139,7 +139,7 @@ def test_the_first_round_asks_for_holdings_and_publishes_all(
     assert conductor.heard[:3] == [("holdings", None), ("publish", (1, True)), ("publish", (1, False))]
 
 
-def test_repair_is_made_again_when_its_time_has_come(
+def test_repair_is_repeated_after_its_interval(
     reporter: Reporter, conductor: Conductor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reporter.start()
@@ -149,7 +149,9 @@ def test_repair_is_made_again_when_its_time_has_come(
     conductor.wait_for(lambda: conductor.heard.count(("holdings", None)) >= 3)
 
 
-def test_what_changed_is_published_in_full_once(reporter: Reporter, conductor: Conductor, host: Host) -> None:
+def test_a_changed_inventory_is_reported_in_full_once(
+    reporter: Reporter, conductor: Conductor, host: Host
+) -> None:
     reporter.start()
     conductor.wait_for(lambda: len(conductor.published()) >= 2)
     host.devices = 5
@@ -157,18 +159,16 @@ def test_what_changed_is_published_in_full_once(reporter: Reporter, conductor: C
     assert conductor.published().count((5, True)) == 1
 
 
-def test_a_conductor_that_has_forgotten_is_told_in_full(reporter: Reporter, conductor: Conductor) -> None:
+def test_a_conductor_that_asks_for_it_gets_a_full_report(reporter: Reporter, conductor: Conductor) -> None:
     reporter.start()
     conductor.wait_for(lambda: len(conductor.published()) >= 2)
     conductor.wants_all = True
     conductor.wait_for(lambda: conductor.published().count((1, True)) >= 2)
     at = len(conductor.heard) - 1 - conductor.heard[::-1].index(("publish", (1, True)))
-    assert conductor.heard[at - 1] == ("holdings", None), "repaired before anything is offered anew"
+    assert conductor.heard[at - 1] == ("holdings", None), "the repair comes before the full report"
 
 
-def test_an_attach_that_is_refused_when_it_was_done_is_looked_after(
-    reporter: Reporter, conductor: Conductor
-) -> None:
+def test_a_refused_result_of_a_done_attach_starts_a_repair(reporter: Reporter, conductor: Conductor) -> None:
     reporter.start()
     conductor.wait_for(lambda: len(conductor.published()) >= 2)
     conductor.trouble["answer"] = [StaleStep("overtaken")]
@@ -176,7 +176,7 @@ def test_an_attach_that_is_refused_when_it_was_done_is_looked_after(
     conductor.wait_for(lambda: conductor.heard.count(("holdings", None)) == 2)
 
 
-def test_an_answer_is_told_once_and_after_an_inventory_taken_later(
+def test_a_step_result_is_reported_once_and_after_a_newer_inventory(
     reporter: Reporter, conductor: Conductor, host: Host
 ) -> None:
     reporter.start()
@@ -207,7 +207,7 @@ def test_nothing_is_lost_while_the_conductor_does_not_answer(
 @pytest.mark.parametrize(
     "error", [StaleStep("overtaken"), ClaimNotFound("no such claim"), HostOwnedByAnotherAgent("not you")]
 )
-def test_an_answer_that_nobody_wants_is_forgotten(
+def test_a_step_result_that_the_conductor_refuses_is_dropped(
     reporter: Reporter, conductor: Conductor, error: Exception
 ) -> None:
     conductor.trouble["answer"] = [error]
@@ -220,7 +220,7 @@ def test_an_answer_that_nobody_wants_is_forgotten(
     assert conductor.answers() == [(other.claim_id, DONE)]
 
 
-def test_an_answer_that_the_conductor_stumbles_over_does_not_hold_up_the_others(
+def test_a_step_result_on_which_the_conductor_fails_does_not_delay_the_others(
     reporter: Reporter, conductor: Conductor
 ) -> None:
     conductor.trouble["answer"] = [ServiceFailed("a fault")]
@@ -232,7 +232,9 @@ def test_an_answer_that_the_conductor_stumbles_over_does_not_hold_up_the_others(
     assert conductor.answers() == [(other.claim_id, DONE), (stumbled.claim_id, DONE)]
 
 
-def test_of_two_answers_for_a_claim_the_later_counts(reporter: Reporter, conductor: Conductor) -> None:
+def test_of_two_step_results_of_a_claim_only_the_later_is_reported(
+    reporter: Reporter, conductor: Conductor
+) -> None:
     first = step()
     reporter.answer(first, DONE)
     reporter.answer(first.model_copy(update={"step": 2}), Ending("failed", "stuck"))
@@ -242,7 +244,7 @@ def test_of_two_answers_for_a_claim_the_later_counts(reporter: Reporter, conduct
 
 
 @pytest.mark.parametrize("fault", [ScanError("moving"), OSError("no descriptors left"), ZeroDivisionError()])
-def test_a_scan_that_fails_is_made_again(
+def test_a_failed_scan_is_repeated(
     reporter: Reporter, conductor: Conductor, host: Host, fault: Exception
 ) -> None:
     host.faults = [fault]
@@ -251,7 +253,7 @@ def test_a_scan_that_fails_is_made_again(
     assert host.faults == []
 
 
-def test_a_hypervisor_that_does_not_answer_holds_up_no_report_and_is_asked_again(
+def test_a_hypervisor_that_does_not_answer_delays_no_report_and_is_asked_again(
     reporter: Reporter, conductor: Conductor
 ) -> None:
     conductor.trouble["holdings"] = [DriverError("libvirt did not answer in 20 s")] * 2
@@ -262,7 +264,7 @@ def test_a_hypervisor_that_does_not_answer_holds_up_no_report_and_is_asked_again
 
 
 class TestWhoseHost:
-    def test_steps_are_listened_for_once_the_host_is_ours(
+    def test_the_agent_listens_for_steps_once_it_owns_the_host(
         self, reporter: Reporter, conductor: Conductor, host: Host
     ) -> None:
         conductor.trouble["publish"] = [HostOwnedByAnotherAgent("not you")]
@@ -270,7 +272,7 @@ class TestWhoseHost:
         conductor.wait_for(lambda: len(conductor.published()) >= 2)
         assert host.owned[:2] == [False, True]
 
-    def test_who_loses_the_host_says_everything_anew_when_it_is_back(
+    def test_an_agent_that_gets_its_host_back_repairs_and_reports_in_full(
         self, reporter: Reporter, conductor: Conductor, host: Host
     ) -> None:
         reporter.start()
@@ -280,13 +282,15 @@ class TestWhoseHost:
         assert host.owned.count(False) == 1
         assert conductor.heard.count(("holdings", None)) == 2
 
-    def test_a_host_taken_over_is_repaired_after_that(self, reporter: Reporter, conductor: Conductor) -> None:
+    def test_a_host_is_repaired_after_it_was_taken_over(
+        self, reporter: Reporter, conductor: Conductor
+    ) -> None:
         conductor.trouble["holdings"] = [HostOwnedByAnotherAgent("not yet you")]
         reporter.start()
         conductor.wait_for(lambda: ("holdings", None) in conductor.heard)
         assert conductor.heard[0] == ("publish", (1, True))
 
-    def test_a_host_without_a_past_needs_no_repair(self, reporter: Reporter, conductor: Conductor) -> None:
+    def test_a_new_host_needs_no_repair(self, reporter: Reporter, conductor: Conductor) -> None:
         conductor.trouble["holdings"] = [UnknownHost("who?")]
         reporter.start()
         conductor.wait_for(lambda: len(conductor.published()) >= 3)
@@ -294,7 +298,9 @@ class TestWhoseHost:
 
 
 class TestEnd:
-    def test_what_is_still_to_be_told_is_told(self, reporter: Reporter, conductor: Conductor) -> None:
+    def test_pending_step_results_are_reported_at_the_end(
+        self, reporter: Reporter, conductor: Conductor
+    ) -> None:
         reporter.start()
         conductor.wait_for(lambda: bool(conductor.published()))
         told = step()
@@ -302,7 +308,7 @@ class TestEnd:
         reporter.end()
         assert conductor.answers() == [(told.claim_id, DONE)]
 
-    def test_a_conductor_that_is_away_does_not_hold_up_the_end(
+    def test_an_unreachable_conductor_does_not_delay_the_end(
         self, reporter: Reporter, conductor: Conductor
     ) -> None:
         conductor.trouble["publish"] = [ServiceUnavailable("no answer")] * 10_000
@@ -312,7 +318,7 @@ class TestEnd:
         assert not reporter.is_alive()
         assert conductor.answers() == []
 
-    def test_a_conductor_that_takes_its_time_does_not_hold_up_the_end(
+    def test_a_slow_conductor_does_not_delay_the_end(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("portclaim.services.compute_agent.reporter.LAST_REPORT", 0.01)
@@ -321,7 +327,7 @@ class TestEnd:
         reporter.start()
         assert conductor.asked.wait(PATIENCE)
         reporter.end()
-        assert reporter.is_alive(), "it still waits for the answer, and nobody for it"
+        assert reporter.is_alive(), "it still waits for the answer, but end() did not wait for it"
         conductor.answers_now.set()
         reporter.join(PATIENCE)
         assert not reporter.is_alive()

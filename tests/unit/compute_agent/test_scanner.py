@@ -1,4 +1,4 @@
-"""What a scan says of a host, in order and in every kind of disorder."""
+"""Scans of hosts, intact ones and broken ones."""
 
 import logging
 import shutil
@@ -59,6 +59,23 @@ def test_a_vf_names_its_pf(scanner: Scanner) -> None:
     assert (vf.dev_type, vf.parent, vf.product_id, vf.driver) == (DeviceType.VF, PF, "154c", "iavf")
 
 
+def test_a_vf_has_the_number_of_the_link_of_its_pf(tmp_path: Path) -> None:
+    tree = build_host(tmp_path / "sys", HostShape(ports=1, vfs_per_port=12, accelerators=0), "node-1")
+    pf, *vfs = Scanner(SysfsTree(tree.root)).scan().devices
+    assert pf.vf_num is None
+    assert [vf.vf_num for vf in vfs] == list(range(12))
+
+
+def test_a_vf_that_has_swapped_its_link_with_another_has_the_number_of_the_other(
+    host: SimulatedTree, scanner: Scanner
+) -> None:
+    scanner.scan()
+    for link, vf in (("virtfn0", VF1), ("virtfn1", VF0)):
+        (place(host, PF) / link).unlink()
+        (place(host, PF) / link).symlink_to(f"../{vf}")
+    assert [vf.vf_num for vf in scanner.rescan([VF0]).devices[1:3]] == [1, 0]
+
+
 def test_a_pf_without_vfs_is_a_pf(host: SimulatedTree, scanner: Scanner) -> None:
     host.set_num_vfs(PF, 0)
     pf = scanner.look(PF)
@@ -81,12 +98,12 @@ def test_sriov_numvfs_is_not_read_because_its_reader_may_hang(host: SimulatedTre
     assert pf.num_vfs == 4
 
 
-def test_a_node_of_minus_one_is_none(host: SimulatedTree, scanner: Scanner) -> None:
+def test_a_numa_node_of_minus_one_means_none(host: SimulatedTree, scanner: Scanner) -> None:
     (place(host, PF) / "numa_node").write_text("-1\n")
     assert scanner.scan().devices[0].numa_node is None
 
 
-def test_files_that_a_kernel_does_not_have_are_no_matter(host: SimulatedTree, scanner: Scanner) -> None:
+def test_missing_optional_files_are_not_an_error(host: SimulatedTree, scanner: Scanner) -> None:
     for name in ("numa_node", "class", "driver", "iommu_group", "vpd"):
         (place(host, PF) / name).unlink()
     shutil.rmtree(place(host, PF) / "net")
@@ -95,9 +112,7 @@ def test_files_that_a_kernel_does_not_have_are_no_matter(host: SimulatedTree, sc
     assert facts == (None,) * 7
 
 
-def test_a_function_without_ids_is_left_out_for_as_long_as_it_has_none(
-    host: SimulatedTree, scanner: Scanner
-) -> None:
+def test_a_function_is_left_out_while_it_has_no_ids(host: SimulatedTree, scanner: Scanner) -> None:
     gpu = PciAddress.parse("0000:03:00.0")
     (place(host, gpu) / "vendor").unlink()
     assert str(gpu) not in by_address(scanner.scan())
@@ -117,7 +132,7 @@ def test_an_address_that_cannot_be_parsed_is_left_out_with_one_warning(
     assert [record for record in caplog.records if "pci-odd" in record.getMessage()] == caplog.records[:1]
 
 
-def test_domains_may_have_32_bits(tmp_path: Path) -> None:
+def test_addresses_may_have_32_bit_domains(tmp_path: Path) -> None:
     shape = HostShape(ports=1, vfs_per_port=2, accelerators=0, domain=0xFFFF0001)
     tree = build_host(tmp_path / "sys", shape, "node-1")
     devices = Scanner(SysfsTree(tree.root)).scan().devices
@@ -130,7 +145,7 @@ def test_domains_may_have_32_bits(tmp_path: Path) -> None:
 
 
 class TestNetworkInterface:
-    def test_the_first_port_is_named_where_a_function_has_several(
+    def test_a_function_with_several_interfaces_is_named_by_its_first_port(
         self, host: SimulatedTree, scanner: Scanner
     ) -> None:
         second = place(host, PF) / "net/aaa0"
@@ -138,20 +153,20 @@ class TestNetworkInterface:
         (second / "dev_port").write_text("1\n")
         assert scanner.scan().devices[0].netdev == "enp1s0f0"
 
-    def test_a_mac_that_somebody_set_is_not_the_cards_own(
-        self, host: SimulatedTree, scanner: Scanner
-    ) -> None:
+    def test_a_mac_that_was_set_by_hand_is_not_reported(self, host: SimulatedTree, scanner: Scanner) -> None:
         (place(host, PF) / "net/enp1s0f0/addr_assign_type").write_text("3\n")
         assert scanner.scan().devices[0].mac is None
 
-    def test_nor_is_it_taken_for_that_where_the_kernel_tells_which_is(self, host: SimulatedTree) -> None:
+    def test_the_permanent_mac_from_the_kernel_is_reported_instead(self, host: SimulatedTree) -> None:
         net = host.root / "bus/pci/devices/0000:01:00.0/net/enp1s0f0"
         (net / "addr_assign_type").write_text("3\n")
         told = Scanner(SysfsTree(host.root), lambda: {"enp1s0f0": "02:00:00:00:00:09"}).look(PF)
         assert told is not None
         assert told.mac == "02:00:00:00:00:09"
 
-    def test_a_bond_keeps_the_mac_that_its_member_had(self, host: SimulatedTree, scanner: Scanner) -> None:
+    def test_the_permanent_mac_of_a_bond_member_is_reported(
+        self, host: SimulatedTree, scanner: Scanner
+    ) -> None:
         net = place(host, PF) / "net/enp1s0f0"
         (net / "addr_assign_type").write_text("3\n")
         (net / "bonding_slave").mkdir()
@@ -159,7 +174,7 @@ class TestNetworkInterface:
         assert scanner.scan().devices[0].mac == "3c:fd:fe:00:00:01"
 
 
-def test_the_serial_number_is_read_once_and_again_for_a_device_plugged_anew(
+def test_the_serial_number_is_read_once_until_the_device_is_plugged_in_again(
     host: SimulatedTree, scanner: Scanner
 ) -> None:
     first = scanner.scan().devices[0].serial
@@ -175,23 +190,21 @@ def test_the_serial_number_is_read_once_and_again_for_a_device_plugged_anew(
 
 
 class TestHalfLinked:
-    """What a blocked unbind leaves behind, for as long as it lasts."""
+    """The links between PF and VF while an unbind is blocked."""
 
-    def test_a_vf_without_physfn_does_not_pass_for_a_plain_device(
-        self, host: SimulatedTree, scanner: Scanner
-    ) -> None:
+    def test_a_vf_without_physfn_is_still_a_vf(self, host: SimulatedTree, scanner: Scanner) -> None:
         (place(host, VF0) / "physfn").unlink()
         (place(host, PF) / "virtfn0").unlink()
         scan = scanner.scan()
         assert by_address(scan)[str(VF0)] == "type-VF"
-        assert scan.devices[1].parent == PF
+        assert (scan.devices[1].parent, scan.devices[1].vf_num) == (PF, None)
         assert scan.problems == {VF0: f"the kernel shows no physfn of this VF of {PF}"}
 
-    def test_a_vf_that_its_pf_does_not_list_is_told(self, host: SimulatedTree, scanner: Scanner) -> None:
+    def test_a_vf_that_its_pf_does_not_list_is_a_problem(self, host: SimulatedTree, scanner: Scanner) -> None:
         (place(host, PF) / "virtfn0").unlink()
         assert scanner.scan().problems == {VF0: f"PF {PF} does not list this VF"}
 
-    def test_a_pf_that_lists_what_is_not_there_is_told(self, host: SimulatedTree, scanner: Scanner) -> None:
+    def test_a_pf_that_lists_missing_vfs_is_a_problem(self, host: SimulatedTree, scanner: Scanner) -> None:
         host.unplug(VF0)
         host.unplug(VF1)
         scan = scanner.scan()
@@ -209,12 +222,12 @@ class TestHalfLinked:
         assert str(VF0) not in by_address(scanner.scan())
 
 
-def test_what_is_no_sysfs_is_refused_rather_than_taken_for_an_empty_host(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_sysfs_is_an_error_and_not_an_empty_host(tmp_path: Path) -> None:
     with pytest.raises(ScanError, match="does not exist"):
         Scanner(SysfsTree(tmp_path)).scan()
 
 
-def test_trouble_other_than_absence_is_not_taken_for_absence(host: SimulatedTree, scanner: Scanner) -> None:
+def test_an_error_other_than_a_missing_file_is_raised(host: SimulatedTree, scanner: Scanner) -> None:
     vendor = place(host, PF) / "vendor"
     vendor.unlink()
     vendor.symlink_to("vendor")

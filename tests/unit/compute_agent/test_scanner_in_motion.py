@@ -1,4 +1,4 @@
-"""Properties of a scan while the tree moves under it, and of trees of any shape."""
+"""Properties of a scan while the tree changes, and of trees of any shape."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ Change = Callable[[SimulatedTree], object]
 
 
 class MovingTree(SysfsTree):
-    """Lets a change happen before each of the reads whose numbers are given."""
+    """Makes a change before each read with one of the given numbers."""
 
     def __init__(self, host: SimulatedTree, changes: dict[int, Change]) -> None:
         super().__init__(host.root)
@@ -53,7 +53,7 @@ class MovingTree(SysfsTree):
 
 
 def shape_of(scan: Scan) -> object:
-    """Which devices there are and how they hang together."""
+    """The devices and their parents."""
     assert not scan.problems
     return [(str(each.address), each.dev_type, each.parent, each.num_vfs) for each in scan.devices]
 
@@ -88,7 +88,7 @@ CHANGES = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.integers(1, 120), CHANGES, max_size=4))
-def test_a_scan_is_a_picture_of_one_moment(changes: dict[int, Change]) -> None:
+def test_a_scan_shows_the_tree_at_one_moment(changes: dict[int, Change]) -> None:
     with small_host() as host:
         at_first = shape_of(Scanner(SysfsTree(host.root)).scan())
         tree = MovingTree(host, changes)
@@ -102,8 +102,8 @@ GO_AND_COME_BACK = {
 
 
 @pytest.mark.parametrize("what", GO_AND_COME_BACK)
-def test_what_goes_and_comes_back_during_a_scan_is_in_it(what: str) -> None:
-    """The list of devices is the same before and after, and yet what was read between does not fit."""
+def test_a_device_that_vanishes_and_returns_during_a_scan_is_included(what: str) -> None:
+    """The list of devices is the same before and after, but the facts read in between do not fit together."""
     go, come_back = GO_AND_COME_BACK[what]
     with small_host() as host:
         at_first = shape_of(Scanner(SysfsTree(host.root)).scan())
@@ -117,7 +117,7 @@ def test_what_goes_and_comes_back_during_a_scan_is_in_it(what: str) -> None:
                     come_back(host)
 
 
-def test_a_tree_that_never_rests_is_not_guessed_at() -> None:
+def test_a_scan_of_a_tree_that_changes_all_the_time_fails() -> None:
     with small_host() as host:
         restless = {read: set_vfs(PORTS[0], 2 - read // 5 % 3) for read in range(5, 5 + 200 * ATTEMPTS, 5)}
         with pytest.raises(ScanError, match="changed during each"):
@@ -135,7 +135,7 @@ FUNCTIONS = st.dictionaries(
 
 @settings(max_examples=40, deadline=None)
 @given(FUNCTIONS)
-def test_what_is_in_the_tree_is_what_is_read(functions: dict[PciAddress, tuple[Model, int]]) -> None:
+def test_a_scan_shows_what_is_in_the_tree(functions: dict[PciAddress, tuple[Model, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         host = SimulatedTree.create(Path(directory) / "sys", "node-1")
         for address, (model, node) in functions.items():

@@ -1,4 +1,4 @@
-"""A simulated host answers as the kernel does."""
+"""A simulated host behaves as the kernel does."""
 
 import errno
 import json
@@ -28,26 +28,26 @@ def driver_of(host: SimulatedTree, address: PciAddress) -> str | None:
 
 
 class TestNumberOfVfs:
-    def test_vfs_come_and_go_with_it(self, host: SimulatedTree) -> None:
+    def test_setting_the_number_of_vfs_creates_and_removes_vfs(self, host: SimulatedTree) -> None:
         host.set_num_vfs(PF, 0)
         assert vfs_of(host, PF) == 0
         host.set_num_vfs(PF, 3)
         assert vfs_of(host, PF) == 3
         assert not list((host.root / "kernel/iommu_groups").glob("*/devices/0000:01:10.6"))
 
-    def test_from_one_number_to_another_is_busy(self, host: SimulatedTree) -> None:
+    def test_changing_a_number_other_than_zero_fails_with_ebusy(self, host: SimulatedTree) -> None:
         with pytest.raises(OSError, match="set 0 first") as refused:
             host.set_num_vfs(PF, 2)
         assert refused.value.errno == errno.EBUSY
 
-    def test_more_than_the_card_has_is_out_of_range(self, host: SimulatedTree) -> None:
+    def test_more_vfs_than_the_card_supports_fails_with_erange(self, host: SimulatedTree) -> None:
         host.set_num_vfs(PF, 0)
         with pytest.raises(OSError, match="at most 4") as refused:
             host.set_num_vfs(PF, 5)
         assert refused.value.errno == errno.ERANGE
 
     @pytest.mark.parametrize("driver", [None, "vfio-pci"])
-    def test_nobody_makes_vfs_without_the_cards_own_driver(
+    def test_creating_vfs_without_the_driver_of_the_card_fails(
         self, host: SimulatedTree, driver: str | None
     ) -> None:
         host.bind(PF, driver)
@@ -56,7 +56,7 @@ class TestNumberOfVfs:
         assert refused.value.errno == errno.ENOENT
 
 
-def test_a_pf_takes_its_vfs_and_its_interface_with_it(host: SimulatedTree) -> None:
+def test_unbinding_a_pf_removes_its_vfs_and_its_interface(host: SimulatedTree) -> None:
     host.bind(PF, "vfio-pci")
     assert vfs_of(host, PF) == 0
     assert not (host.root / f"bus/pci/devices/{PF}/net").exists()
@@ -67,12 +67,12 @@ def test_a_pf_takes_its_vfs_and_its_interface_with_it(host: SimulatedTree) -> No
 
 
 @pytest.mark.parametrize(("address", "own"), [(PF, "i40e"), (VF, "iavf"), (ACCELERATOR, "nvidia")])
-def test_each_function_has_a_driver_of_its_own(host: SimulatedTree, address: PciAddress, own: str) -> None:
+def test_each_kind_of_function_has_its_own_driver(host: SimulatedTree, address: PciAddress, own: str) -> None:
     assert driver_of(host, address) == host.own_driver(address) == own
 
 
 class TestBuilding:
-    def test_ports_go_round_the_numa_nodes(self, tmp_path: Path) -> None:
+    def test_ports_are_spread_over_the_numa_nodes(self, tmp_path: Path) -> None:
         shape = HostShape(ports=4, vfs_per_port=2, accelerators=2, numa_nodes=2)
         host = build_host(tmp_path / "sys", shape, "node-1")
         tree = SysfsTree(host.root)
@@ -89,27 +89,27 @@ class TestBuilding:
         assert len(devices) == 2 * 257 + 1
         assert {device.address.bus for device in devices if device.parent == PF} == {1, 2, 3}
 
-    def test_vfs_may_be_left_off(self, tmp_path: Path) -> None:
+    def test_fewer_vfs_than_possible_may_be_created(self, tmp_path: Path) -> None:
         host = build_host(tmp_path / "sys", HostShape(vfs_per_port=8, num_vfs=2), "node-1")
         pf = Scanner(SysfsTree(host.root)).look(PF)
         assert pf is not None
         assert (pf.total_vfs, pf.num_vfs) == (8, 2)
 
-    def test_what_does_not_fit_on_the_buses_is_refused_and_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_too_many_ports_for_the_buses_are_refused_and_nothing_is_built(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="fewer ports"):
             build_host(tmp_path / "sys", HostShape(ports=300, vfs_per_port=0), "node-1")
         assert not (tmp_path / "sys").exists()
 
-    def test_what_is_there_is_not_built_over(self, host: SimulatedTree) -> None:
+    def test_an_existing_tree_is_not_overwritten(self, host: SimulatedTree) -> None:
         with pytest.raises(FileExistsError, match="already exists"):
             build_host(host.root, HostShape(), "node-1")
 
-    def test_a_killed_build_is_begun_anew(self, tmp_path: Path) -> None:
+    def test_an_interrupted_build_starts_from_scratch(self, tmp_path: Path) -> None:
         (tmp_path / "sys.partial/bus/pci").mkdir(parents=True)
         build_host(tmp_path / "sys", HostShape(), "node-1")
         assert not (tmp_path / "sys.partial").exists()
 
-    def test_two_hosts_have_no_mac_in_common(self, tmp_path: Path) -> None:
+    def test_two_hosts_have_different_macs(self, tmp_path: Path) -> None:
         hosts = [build_host(tmp_path / name, HostShape(), name) for name in ("node-1", "node-2")]
         macs = [
             device.mac
@@ -120,12 +120,12 @@ class TestBuilding:
         assert len(set(macs)) == 4
 
 
-def test_a_tree_that_was_not_built_here_is_not_touched(tmp_path: Path) -> None:
+def test_a_tree_that_is_not_simulated_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(NotSimulated, match=f"has no {MARKER}"):
         SimulatedTree(tmp_path)
 
 
-def test_every_link_leads_somewhere_within_the_tree(host: SimulatedTree) -> None:
+def test_every_link_has_a_target_within_the_tree(host: SimulatedTree) -> None:
     links = [path for path in host.root.rglob("*") if path.is_symlink()]
     assert links
     assert all(link.resolve(strict=True).is_relative_to(host.root.resolve()) for link in links)

@@ -1,4 +1,4 @@
-"""Events of the kernel: a burst is one change, lost events are one too, and no fault passes in silence."""
+"""Kernel events: a burst counts as one change, lost events count as a change, and faults are logged."""
 
 import errno
 import logging
@@ -15,7 +15,7 @@ PATIENCE = 60
 
 
 class Monitor:
-    """In place of udev's socket: events are put in, an exception among them is raised."""
+    """A fake of udev's socket. It returns the events that a test puts in, and raises the exceptions."""
 
     def __init__(self) -> None:
         self.subsystems: list[str] = []
@@ -44,7 +44,7 @@ class Monitor:
 
 
 def event(*place: str) -> SimpleNamespace:
-    """An event of what stands there below a root port."""
+    """An event of the device at this address, below a root port."""
     return SimpleNamespace(device_path="/".join(["/devices/pci0000:00/0000:00:01.0", *place]))
 
 
@@ -58,7 +58,7 @@ def monitor(monkeypatch: pytest.MonkeyPatch) -> Monitor:
 
 @pytest.fixture
 def changes(monitor: Monitor) -> Iterator[threading.Semaphore]:
-    """Released once for every change that a watcher tells."""
+    """Released once for every change that a watcher reports."""
     changes = threading.Semaphore(0)
     watcher = Watcher(Uevents(), lambda _named: changes.release())
     watcher.start()
@@ -94,9 +94,7 @@ def test_an_event_names_its_device(monitor: Monitor) -> None:
     assert named_by(monitor) == frozenset()
 
 
-def test_what_is_no_devices_names_none_and_is_no_change(
-    monitor: Monitor, changes: threading.Semaphore
-) -> None:
+def test_an_event_without_a_pci_device_is_ignored(monitor: Monitor, changes: threading.Semaphore) -> None:
     bridge = SimpleNamespace(device_path="/devices/virtual/net/br0")
     assert named_by(monitor, bridge) == frozenset()
     monitor.put(bridge)
@@ -105,18 +103,18 @@ def test_what_is_no_devices_names_none_and_is_no_change(
     assert not changes.acquire(blocking=False)
 
 
-def test_once_events_were_lost_nobody_knows_what_has_changed(monitor: Monitor) -> None:
+def test_after_lost_events_the_changed_devices_are_unknown(monitor: Monitor) -> None:
     lost = OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
     assert named_by(monitor, event("0000:01:10.0"), lost, event("0000:01:10.0")) is None
     assert named_by(monitor, event("0000:01:10.0")) == {"0000:01:10.0"}
 
 
-def test_lost_events_are_a_change(monitor: Monitor, changes: threading.Semaphore) -> None:
+def test_lost_events_count_as_a_change(monitor: Monitor, changes: threading.Semaphore) -> None:
     monitor.put(OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS)))
     assert changes.acquire(timeout=PATIENCE)
 
 
-def test_a_watcher_that_cannot_go_on_says_so(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_watcher_that_fails_logs_an_error(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
     watcher = Watcher(Uevents(), lambda _named: None)
     monitor.put(OSError(errno.EBADF, os.strerror(errno.EBADF)))
     with caplog.at_level(logging.ERROR):
@@ -125,7 +123,7 @@ def test_a_watcher_that_cannot_go_on_says_so(monitor: Monitor, caplog: pytest.Lo
     assert "only by the periodic scans" in caplog.text
 
 
-def test_waiting_ends_with_the_event_that_brings_it(monitor: Monitor) -> None:
+def test_wait_until_returns_after_the_event_that_makes_its_condition_true(monitor: Monitor) -> None:
     asked: list[bool] = []
 
     def condition() -> bool:
@@ -143,5 +141,5 @@ def never() -> bool:
 
 @pytest.mark.parametrize(("condition", "outcome"), [(never, False), (lambda: True, True)])
 @pytest.mark.usefixtures("monitor")
-def test_waiting_ends_with_its_time(condition: Callable[[], bool], outcome: bool) -> None:
+def test_wait_until_returns_when_its_time_is_over(condition: Callable[[], bool], outcome: bool) -> None:
     assert wait_until(condition, 0.0) is outcome

@@ -1,4 +1,4 @@
-"""Devices for tests, in few words."""
+"""Short ways to make devices for tests."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ addresses = st.builds(
 
 
 @given(addresses)
-def test_what_is_written_is_read_back(address: PciAddress) -> None:
+def test_a_printed_address_parses_to_the_same_address(address: PciAddress) -> None:
     assert PciAddress.parse(str(address)) == address
 
 
 @given(addresses, addresses)
-def test_addresses_sort_as_their_numbers_do(one: PciAddress, other: PciAddress) -> None:
+def test_addresses_sort_by_their_numbers(one: PciAddress, other: PciAddress) -> None:
     numbers = [(address.domain, address.bus, address.slot, address.function) for address in (one, other)]
     assert (one < other) == (numbers[0] < numbers[1])
 
@@ -36,6 +36,6 @@ def test_addresses_sort_as_their_numbers_do(one: PciAddress, other: PciAddress) 
         "\N{ARABIC-INDIC DIGIT ZERO}000:81:00.0",
     ],
 )
-def test_what_is_no_whole_address_is_refused(text: str) -> None:
+def test_an_incomplete_address_is_refused(text: str) -> None:
     with pytest.raises(InvalidPciAddress, match="is no PCI address"):
         PciAddress.parse(text)

@@ -1,4 +1,4 @@
-"""Aliases, and what flavors ask for with them."""
+"""Aliases, and the requests that flavors make with them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_extra_spec_asks_for_devices_by_alias() -> None:
     )
 
 
-def test_entries_of_one_name_are_alternatives() -> None:
+def test_entries_with_one_name_are_alternatives() -> None:
     other = NIC | {"name": " nic ", "product_id": "101e", "numa_policy": "legacy", "live_migratable": "No"}
     (request,) = aliases(NIC, other).requests("nic:1")
     assert [alternative["product_id"] for alternative in request.spec] == ["1018", "101e"]
@@ -41,7 +41,7 @@ def test_entries_of_one_name_are_alternatives() -> None:
     ("difference", "key"),
     [({"numa_policy": "socket"}, "numa_policy"), ({"device_type": "type-PF"}, "device_type")],
 )
-def test_entries_of_one_name_agree_on_type_and_policy(difference: dict[str, str], key: str) -> None:
+def test_entries_with_one_name_must_agree_on_type_and_policy(difference: dict[str, str], key: str) -> None:
     with pytest.raises(InvalidAlias, match=f"^alias 3: {key}: another entry named 'nic' has ") as caught:
         aliases(NIC, QAT, NIC | difference)
     assert (caught.value.entry, caught.value.key) == ("alias 3", key)
@@ -53,14 +53,14 @@ def test_the_flavors_numa_policy_overrides_the_aliases() -> None:
     assert [request.numa_policy for request in asked.requests] == [NumaPolicy.PREFERRED]
 
 
-def test_extra_specs_about_other_things_are_passed_over() -> None:
+def test_other_extra_specs_are_ignored() -> None:
     asked = requests_from_extra_specs({"hw:cpu_policy": "dedicated", "group_policy": "isolate"}, aliases(QAT))
     assert (asked.requests, asked.group_policy) == ((), GroupPolicy.ISOLATE)
     assert requests_from_extra_specs({}, Aliases({})).group_policy is GroupPolicy.NONE
 
 
 @pytest.mark.parametrize("key", ["hw:pci_numa_affinity_policy", "group_policy"])
-def test_a_policy_that_is_none_is_refused_by_its_extra_spec(key: str) -> None:
+def test_an_invalid_policy_is_refused_with_its_extra_spec(key: str) -> None:
     with pytest.raises(InvalidAlias, match=f"^{key}: 'Strict' is none of") as caught:
         requests_from_extra_specs({key: "Strict"}, aliases(QAT))
     assert caught.value.key == key
@@ -83,7 +83,7 @@ def test_a_policy_that_is_none_is_refused_by_its_extra_spec(key: str) -> None:
         "qat:\u0661",
     ],
 )
-def test_what_asks_for_no_number_of_devices_is_refused(value: str) -> None:
+def test_an_alias_spec_without_a_valid_count_is_refused(value: str) -> None:
     with pytest.raises(InvalidAlias, match="write name:count"):
         aliases(QAT).requests(value)
 
@@ -95,14 +95,14 @@ def test_counts_have_limits(count: str) -> None:
     assert aliases(QAT).requests(f"qat:{MAX_COUNT}")[0].count == MAX_COUNT
 
 
-def test_an_unknown_alias_is_refused_with_those_there_are() -> None:
+def test_an_unknown_alias_is_refused_and_the_known_ones_are_listed() -> None:
     with pytest.raises(UnknownAlias, match="'nice' is no alias; defined are nic, qat"):
         aliases(QAT, NIC).requests("nice:1")
     with pytest.raises(UnknownAlias, match="defined are none at all"):
         Aliases({}).requests("nic:1")
 
 
-def test_the_old_capability_type_asks_for_nothing() -> None:
+def test_the_old_key_capability_type_is_ignored() -> None:
     assert aliases(QAT | {"capability_type": "pci"}).requests("qat:1") == aliases(QAT).requests("qat:1")
 
 
@@ -125,25 +125,25 @@ def test_the_old_capability_type_asks_for_nothing() -> None:
         ({"traits": "\0"}, "traits"),
     ],
 )
-def test_what_has_no_meaning_is_refused_by_entry_and_key(entry: dict[str, Any], key: str) -> None:
+def test_an_invalid_value_is_refused_with_its_entry_and_key(entry: dict[str, Any], key: str) -> None:
     with pytest.raises(InvalidAlias) as caught:
         aliases(NIC, QAT | entry)
     assert (caught.value.entry, caught.value.key) == ("alias 2", key)
 
 
 @pytest.mark.parametrize("key", ["name", "vendor_id", "product_id"])
-def test_name_and_ids_are_needed(key: str) -> None:
+def test_name_and_ids_are_required(key: str) -> None:
     with pytest.raises(InvalidAlias, match=f"^alias 1: {key}: missing"):
         aliases({one: value for one, value in QAT.items() if one != key} | {"resource_class": "CUSTOM_QAT"})
 
 
 @pytest.mark.parametrize("text", ["", "{", "true", "[]", "name=nic"])
-def test_what_is_no_object_is_refused(text: str) -> None:
+def test_an_entry_that_is_not_an_object_is_refused(text: str) -> None:
     with pytest.raises(InvalidAlias, match=r"^alias 1: not (a )?JSON"):
         Aliases.parse([text])
 
 
 @pytest.mark.parametrize(("count", "spec"), [(0, ({},)), (MAX_COUNT + 1, ({},)), (1, ())])
-def test_a_request_is_for_some_devices_of_some_kind(count: int, spec: tuple[dict[str, str], ...]) -> None:
+def test_a_request_needs_a_count_and_alternatives(count: int, spec: tuple[dict[str, str], ...]) -> None:
     with pytest.raises(InvalidRequest):
         PciRequest(count, spec)

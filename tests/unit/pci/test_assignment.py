@@ -1,4 +1,4 @@
-"""Requests and the devices of one host: whatever can be served, is."""
+"""Assignment of devices of one host to requests: if the requests can be served, they are."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from portclaim.common.pci.request import GroupPolicy, NumaPolicy, PciRequest
 Device = FreeDevice[str]
 
 
-def test_a_later_request_gets_the_only_device_that_does_for_it() -> None:
-    """First come, first served would give the red card to who wants any."""
+def test_a_later_request_gets_the_only_device_that_suits_it() -> None:
+    """First come, first served would give the red card to the request that accepts any card."""
     red, blue = card("red", color="red"), card("blue", color="blue")
     assert taken([any_card(1), wants(1, color="red")], [red, blue]) == [["blue"], ["red"]]
 
 
-def test_a_pf_and_a_vf_of_its_own_are_never_both_taken() -> None:
+def test_a_pf_and_its_own_vf_are_never_both_taken() -> None:
     assert taken([pf(1), vf(1)], port("p", vfs=4)) is None
     assert taken([pf(1), vf(1)], port("p", vfs=4) + port("q", vfs=1)) == [["p"], ["q.0"]]
 
 
-def test_vfs_leave_whole_the_port_that_a_pf_request_needs() -> None:
-    """The VF request comes first and would rather have its VFs from p, but 3 are there only in q."""
+def test_a_vf_request_leaves_the_port_that_a_pf_request_needs() -> None:
+    """The VF request comes first and prefers the VFs of p, but only q has 3."""
     ports = port("p", vfs=2) + port("q", vfs=3)
     assert taken([vf(3), pf(1)], ports) == [["q.0", "q.1", "q.2"], ["p"]]
 
@@ -40,7 +40,7 @@ def test_devices_are_taken_in_the_order_of_preference() -> None:
     assert taken([vf(3)], ports[::-1]) == [["q.1", "q.0", "p.1"]]
 
 
-def test_plain_requests_leave_tagged_devices_alone() -> None:
+def test_requests_without_tags_take_tagged_devices_last() -> None:
     tagged, plain = card("tagged", physical_network="physnet0"), card("plain")
     assert taken([any_card(1)], [tagged, plain]) == [["plain"]]
     assert taken([any_card(2)], [tagged, plain]) == [["plain", "tagged"]]
@@ -53,7 +53,7 @@ def test_isolated_devices_come_from_different_ports() -> None:
     assert taken([vf(1), pf(1)], ports, isolate=True) == [["p.0"], ["q"]]
 
 
-def test_near_devices_are_taken_while_they_suffice() -> None:
+def test_devices_of_near_numa_nodes_are_taken_first() -> None:
     far, unknown, near = card("far", node=1), card("unknown"), card("near", node=0)
     at_0 = Affinity(cells=frozenset({0}), sockets={0: 0, 1: 0, 2: 1})
     policies = {policy: any_card(2, policy) for policy in NumaPolicy}
@@ -63,13 +63,13 @@ def test_near_devices_are_taken_while_they_suffice() -> None:
     assert taken([policies[NumaPolicy.PREFERRED]], [far, unknown, near], at_0) == [["near", "unknown"]]
 
 
-def test_nothing_asked_is_served_by_nothing() -> None:
+def test_no_requests_get_no_devices() -> None:
     assert taken([], []) == []
 
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[list[PciRequest], list[Device], Affinity, GroupPolicy]:
-    """A small host on which requests compete in every way that there is."""
+    """A small host on which requests compete in every possible way."""
     colors = st.sampled_from(["red", "blue"])
     nodes = st.sampled_from([None, 0, 1])
     devices: list[Device] = []
@@ -108,10 +108,10 @@ def problems(draw: st.DrawFn) -> tuple[list[PciRequest], list[Device], Affinity,
     problem=problems(), steps=st.sampled_from([0, 1, 300]), choices_at_once=st.sampled_from([1, 4, 1 << 13])
 )
 @settings(max_examples=250, deadline=None)
-def test_whatever_can_be_served_is_served_and_rightly(
+def test_requests_are_served_correctly_if_they_can_be_served(
     problem: tuple[list[PciRequest], list[Device], Affinity, GroupPolicy], steps: int, choices_at_once: int
 ) -> None:
-    """However little time there is to look for the devices that a request would rather have."""
+    """The budget for the search of preferred devices makes no difference."""
     requests, devices, affinity, group_policy = problem
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(port_modes, "_STEPS_FOR_PREFERENCES", steps)
@@ -127,7 +127,7 @@ def test_whatever_can_be_served_is_served_and_rightly(
 def every_assignment(
     requests: Sequence[PciRequest], devices: Sequence[Device], affinity: Affinity, policy: GroupPolicy
 ) -> Iterator[list[list[Device]]]:
-    """All assignments, by trying everything."""
+    """All assignments, by brute force."""
     if not requests:
         yield []
         return
@@ -144,7 +144,7 @@ def is_right(
     affinity: Affinity,
     policy: GroupPolicy,
 ) -> bool:
-    """Does every device do for its request, and does none exclude another?"""
+    """Does every device suit its request, and does no device exclude another?"""
     return all(
         satisfies(request, device.kind)
         and affinity.distance(request.numa_policy, device.numa_node) is not None
@@ -157,7 +157,7 @@ def is_right(
 
 
 def exclude(one: Device, other: Device, policy: GroupPolicy) -> bool:
-    """May the two not be held together?"""
+    """Is it impossible to hold both devices?"""
     if one.key == other.key:
         return True
     if one.port is None or one.port != other.port:
@@ -172,7 +172,7 @@ def taken(
     *,
     isolate: bool = False,
 ) -> list[list[str]] | None:
-    """The keys of the devices that each request gets."""
+    """The keys of the devices of each request."""
     policy = GroupPolicy.ISOLATE if isolate else GroupPolicy.NONE
     found = assign(requests, devices, affinity or Affinity(), policy)
     return None if found is None else [[device.key for device in group] for group in found]

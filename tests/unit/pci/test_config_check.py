@@ -1,4 +1,4 @@
-"""What ``portclaim config check`` says of a nova.conf."""
+"""``portclaim config check`` of a nova.conf."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ passthru_whitelist = {}
 """
 
 
-def test_every_entry_says_what_it_takes_and_first_match_wins() -> None:
+def test_each_entry_lists_its_devices_and_the_first_match_wins() -> None:
     entries = ['{"product_id": "1017"}', '[{"address": "0000:81:00.0"}, {"product_id": "1018"}]', "{}"]
     assert [(finding.entry, finding.takes) for finding in check_device_spec(entries, HOST)] == [
         ("device_spec 1", (HOST[0],)),
@@ -46,7 +46,7 @@ def test_every_entry_says_what_it_takes_and_first_match_wins() -> None:
     ]
 
 
-def test_an_entry_that_is_refused_takes_nothing_from_the_others() -> None:
+def test_a_refused_entry_takes_no_devices_from_the_others() -> None:
     bad, good = check_device_spec(['{"vendor_id": "0x15b3"}', "{}"], HOST)
     assert bad.refused == "vendor_id: '0x15b3' is no hexadecimal number; write four hexadecimal digits or *"
     assert good.takes == tuple(HOST)
@@ -56,7 +56,7 @@ def test_without_a_host_nothing_is_said_about_devices() -> None:
     assert check_device_spec(["{}", "["], None)[0] == Finding("device_spec 1")
 
 
-def test_what_may_surprise_is_noted() -> None:
+def test_surprising_settings_are_noted() -> None:
     beyond = card("10000:00:00.0")
     findings = check_device_spec(
         ['{"devname": "gone0", "traits": "A", "resource_class": "B"}', "{}"], [beyond]
@@ -82,7 +82,7 @@ def test_aliases_are_checked_one_after_the_other() -> None:
     ]
 
 
-def test_options_that_cannot_be_honoured_are_refused() -> None:
+def test_unsupported_options_are_refused() -> None:
     settings = {
         ("pci", "report_in_placement"): ["True"],
         ("filter_scheduler", "pci_in_placement"): ["yes"],
@@ -105,7 +105,7 @@ def run(path: Path, text: str, *options: str) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_a_nova_conf_is_tried_on_a_host(tmp_path: Path) -> None:
+def test_a_nova_conf_is_checked_against_a_host(tmp_path: Path) -> None:
     build_host(tmp_path / "sys", HostShape(ports=1, vfs_per_port=4), "host")
     status, shown = run(tmp_path, GOOD, "--sysfs-root", str(tmp_path / "sys"), "--output", "json")
     rows: list[dict[str, Any]] = json.loads(shown)
@@ -121,7 +121,7 @@ def test_a_nova_conf_is_tried_on_a_host(tmp_path: Path) -> None:
     assert " and 1 more" in table
 
 
-def test_a_nova_conf_that_no_service_would_start_with(tmp_path: Path) -> None:
+def test_a_nova_conf_that_no_service_accepts_is_refused(tmp_path: Path) -> None:
     status, shown = run(tmp_path, BAD, "--no-host", "--output", "json")
     refused = {row["entry"]: row["refused"] for row in json.loads(shown)}
     assert status == 1
@@ -135,6 +135,8 @@ def test_a_nova_conf_that_no_service_would_start_with(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "says"), [("", "no device would be handed out"), ("[pci\n", "")])
-def test_a_file_without_pci_options_and_one_that_is_none(tmp_path: Path, text: str, says: str) -> None:
+def test_a_file_without_pci_options_and_a_file_that_is_no_configuration(
+    tmp_path: Path, text: str, says: str
+) -> None:
     status, shown = run(tmp_path, text, "--no-host")
     assert (status, says in shown) == (int(bool(text)), True)

@@ -1,4 +1,4 @@
-"""Which devices an entry of device_spec takes, and what is refused."""
+"""Which devices an entry of device_spec matches, and which entries are refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def refused(*entries: Any, host: HostView = PORT) -> InvalidDeviceSpec:
     return caught.value
 
 
-def test_one_entry_makes_a_port_tradable_whole_or_in_slices() -> None:
+def test_one_entry_for_a_port_matches_its_pf_and_its_vfs() -> None:
     entry = {"address": "0000:81:00.0"}
     assert takes(entry, pf())
     assert takes(entry, vf())
@@ -34,12 +34,12 @@ def test_one_entry_makes_a_port_tradable_whole_or_in_slices() -> None:
 @pytest.mark.parametrize(
     "address", ["*:81:00.0", "81:00.0", "0000:81:00.*", {"bus": "81", "slot": "00", "function": "0"}]
 )
-def test_a_wildcard_in_the_address_of_a_port_leaves_its_vfs_alone(address: object) -> None:
+def test_an_address_with_a_wildcard_or_pattern_does_not_match_the_vfs_of_a_port(address: object) -> None:
     assert takes({"address": address}, pf())
     assert not takes({"address": address}, vf("0000:81:01.2"))
 
 
-def test_patterns_that_spell_a_port_in_plain_text_cover_its_vfs() -> None:
+def test_patterns_without_special_characters_match_the_vfs_of_a_port() -> None:
     entry = {"address": {"domain": "0000", "bus": "81", "slot": "00", "function": "0"}}
     assert takes(entry, vf("0000:81:01.2"))
 
@@ -62,11 +62,11 @@ def test_partial_addresses_fill_from_the_right(address: str, taken: str, left: s
 
 
 @pytest.mark.parametrize("address", ["", " ", ":", "::", ".", "*", "*:*:*.*", "*.", None])
-def test_what_is_blank_means_any(address: str | None) -> None:
+def test_a_blank_address_matches_any_device(address: str | None) -> None:
     assert takes({"address": address}, card())
 
 
-def test_patterns_are_anchored_at_the_start_only_and_see_lower_case() -> None:
+def test_patterns_are_anchored_at_the_start_only_and_match_lower_case() -> None:
     device = card("0000:0a:00.5")
     assert takes({"address": {"bus": "0"}}, device)
     assert not takes({"address": {"bus": "a"}}, device)
@@ -74,7 +74,7 @@ def test_patterns_are_anchored_at_the_start_only_and_see_lower_case() -> None:
     assert takes({"address": {"bus": "(?i)0A", "function": "[4-7]"}}, device)
 
 
-def test_a_renamed_interface_is_followed() -> None:
+def test_devname_follows_a_renamed_interface() -> None:
     specs = DeviceSpecs.parse(['{"devname": "ens1f0"}'], PORT)
     assert specs.match(vf(), PORT)
     renamed = HostView.of([pf(netdev="uplink0"), pf("0000:82:00.0", netdev="ens1f0")])
@@ -82,19 +82,19 @@ def test_a_renamed_interface_is_followed() -> None:
     assert specs.match(vf("0000:82:00.2", parent="0000:82:00.0"), renamed)
 
 
-def test_the_interface_of_a_vf_names_this_vf_alone() -> None:
+def test_the_interface_of_a_vf_matches_only_this_vf() -> None:
     host = HostView.of([pf(), vf(netdev="ens1f0v0")])
     assert takes({"devname": "ens1f0v0"}, vf(), host)
     assert not takes({"devname": "ens1f0v0"}, vf("0000:81:00.3"), host)
 
 
-def test_a_port_that_is_plugged_in_later_is_covered_from_then_on() -> None:
+def test_a_port_that_is_plugged_in_later_is_matched_from_then_on() -> None:
     specs = DeviceSpecs.parse(['{"address": "0000:81:00.0"}'])
     assert specs.match(vf()) is None
     assert specs.seen_from(PORT).match(vf())
 
 
-def test_the_first_entry_that_matches_gives_the_tags() -> None:
+def test_the_first_matching_entry_gives_the_tags() -> None:
     entries = [
         '{"address": "0000:82:00.0", "physical_network": "other"}',
         '[{"product_id": "1017", "physical_network": "whole"}, {"vendor_id": "15B3", "trusted": "true"}]',
@@ -115,7 +115,7 @@ def test_the_first_entry_that_matches_gives_the_tags() -> None:
     ]
 
 
-def test_tags_are_text_and_null_is_no_tag() -> None:
+def test_tags_become_text_and_null_is_not_a_tag() -> None:
     entry = {
         "trusted": True,
         "managed": "No",
@@ -135,7 +135,7 @@ def test_tags_are_text_and_null_is_no_tag() -> None:
     }
 
 
-def test_a_card_that_must_stay_as_it_is_offers_no_port_with_vfs() -> None:
+def test_a_card_that_is_not_reconfigurable_offers_no_pf_that_has_vfs() -> None:
     spec = DeviceSpecs.parse(['{"reconfigurable": "no", "num_vfs": 4}']).specs[0]
     assert (spec.tags, spec.num_vfs) == ({}, 4)
     assert spec.offers(vf())
@@ -150,12 +150,12 @@ def test_remotely_managed_devices_need_a_serial_number() -> None:
 
 
 @pytest.mark.parametrize("entry", [{"product_id": "1017"}, {"product_id": "1572"}, {}])
-def test_a_port_is_never_managed_remotely(entry: dict[str, str]) -> None:
+def test_remote_managed_is_refused_for_a_pf(entry: dict[str, str]) -> None:
     for place in ({"address": "0000:81:00.0"}, {"devname": "ens1f0"}):
         assert refused(entry | place | {"remote_managed": "true"}).key == "remote_managed"
 
 
-def test_a_device_beyond_16_bits_of_domain_is_out_of_reach() -> None:
+def test_a_device_with_a_domain_beyond_16_bits_is_an_error() -> None:
     specs = DeviceSpecs.parse(["{}"])
     with pytest.raises(DeviceOutOfReach, match=r"10000:00:00\.0"):
         specs.match(card("10000:00:00.0"))
@@ -192,17 +192,17 @@ def test_a_device_beyond_16_bits_of_domain_is_out_of_reach() -> None:
         ({"physical_network": "\ud800"}, "'physical_network'"),
     ],
 )
-def test_what_has_no_meaning_is_refused_by_entry_and_key(entry: dict[str, Any], key: str) -> None:
+def test_an_invalid_value_is_refused_with_its_entry_and_key(entry: dict[str, Any], key: str) -> None:
     error = refused("{}", [{}, entry])
     assert (error.entry, error.key) == ("device_spec 2, item 2", key)
     assert str(error).startswith(f"device_spec 2, item 2: {key}: ")
 
 
 @pytest.mark.parametrize("text", ["", "{", "'x'", "5", '"x"', "null", "[[]]", "[" * 100_000, "[5]"])
-def test_what_is_no_object_is_refused_by_entry(text: str) -> None:
+def test_an_entry_that_is_not_an_object_is_refused(text: str) -> None:
     assert str(refused("{}", text)).startswith("device_spec 2")
 
 
-def test_an_interface_beyond_reach_is_refused_at_the_start() -> None:
+def test_an_interface_with_a_domain_beyond_16_bits_is_refused_at_the_start() -> None:
     host = HostView(netdevs={"vmd0": at("10000:00:00.0")})
     assert refused({"devname": "vmd0"}, host=host).key == "devname"

@@ -1,4 +1,4 @@
-"""Which devices do for a request: Nova's rules one by one."""
+"""Which devices suit a request: the rules of Nova one by one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_without_a_type_neither_ports_nor_vdpa_devices_are_given(dev_type: str, 
     assert satisfies(request({"dev_type": dev_type}), kind(dev_type))
 
 
-def test_tags_are_compared_by_the_requests_keys_without_case() -> None:
+def test_only_the_keys_of_the_request_are_compared_and_case_is_ignored() -> None:
     tagged = kind(physical_network="PhysNet0", trusted="True")
     assert satisfies(request({"physical_network": "physnet0"}), tagged)
     assert satisfies(request({}), tagged)
@@ -44,29 +44,29 @@ def test_null_asks_for_devices_without_the_tag() -> None:
     assert not satisfies(request({"physical_network": None}), kind(physical_network="physnet0"))
 
 
-def test_what_only_placement_reads_changes_nothing() -> None:
+def test_keys_that_only_placement_reads_are_ignored() -> None:
     assert satisfies(request({"resource_class": "CUSTOM_A", "traits": "T"}), kind(resource_class="CUSTOM_B"))
 
 
-def test_remotely_managed_devices_go_to_who_asks_for_them() -> None:
+def test_remotely_managed_devices_are_given_only_to_requests_for_them() -> None:
     remote = kind(remote_managed="True")
     assert satisfies(request({"remote_managed": "true"}), remote)
     assert not satisfies(request({}), remote)
     assert not satisfies(request({"remote_managed": "true"}), kind())
 
 
-def test_sriov_devices_are_not_remotely_managed_by_default_and_others_say_nothing() -> None:
+def test_sriov_devices_are_not_remotely_managed_by_default() -> None:
     assert satisfies(request({"remote_managed": "false"}), kind("type-VF"))
     assert not satisfies(request({"remote_managed": "false"}), kind("type-PCI"))
 
 
-def test_live_migratable_devices_are_those_that_say_so() -> None:
+def test_only_devices_with_the_tag_are_live_migratable() -> None:
     assert satisfies(request({"live_migratable": "false"}), kind(live_migratable="false"))
     assert not satisfies(request({"live_migratable": "false"}), kind())
     assert satisfies(request({}), kind(live_migratable="true"))
 
 
-def test_all_filters_together_are_the_answer() -> None:
+def test_a_device_must_pass_all_filters() -> None:
     wanted = request({"physical_network": "physnet0"})
     for one in (kind(), kind(physical_network="physnet0"), kind("type-PF", physical_network="physnet0")):
         assert satisfies(wanted, one) == all(does(wanted, one) for does in FILTERS.values())
@@ -81,8 +81,10 @@ def test_all_filters_together_are_the_answer() -> None:
         (NumaPolicy.PREFERRED, (0, 2, 2, 1)),
     ],
 )
-def test_how_far_a_device_may_be(policy: NumaPolicy, distances: tuple[int | None, ...]) -> None:
-    """In the cell; in another cell of its socket; in another socket; nobody knows where."""
+def test_each_numa_policy_limits_the_distance_of_a_device(
+    policy: NumaPolicy, distances: tuple[int | None, ...]
+) -> None:
+    """In the cell; in another cell of its socket; in another socket; unknown."""
     at_0 = Affinity(frozenset({0}), {0: 0, 1: 0, 2: 1})
     assert tuple(at_0.distance(policy, node) for node in (0, 1, 2, None)) == distances
 

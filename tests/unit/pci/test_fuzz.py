@@ -1,4 +1,4 @@
-"""Whatever an operator writes is understood or refused by name, and never anything else."""
+"""Any text of an operator is either parsed or refused with its entry and key."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ ALIASES = st.one_of(
 
 @given(st.lists(SPECS, max_size=3))
 @settings(max_examples=200, deadline=None)
-def test_device_spec_is_understood_or_refused_by_entry(entries: list[str]) -> None:
+def test_device_spec_is_parsed_or_refused_with_the_entry(entries: list[str]) -> None:
     findings = check_device_spec(entries, [pf(), vf(), card()])
     specs, error = understood(lambda: DeviceSpecs.parse(entries, PORT))
     assert first_refused(findings) == (error and error.entry)
@@ -80,7 +80,7 @@ def test_device_spec_is_understood_or_refused_by_entry(entries: list[str]) -> No
 
 @given(st.lists(ALIASES, max_size=3), st.text(alphabet="ab:,0123 -", max_size=12), st.text(max_size=8))
 @settings(max_examples=200, deadline=None)
-def test_aliases_are_understood_or_refused(entries: list[str], value: str, policy: str) -> None:
+def test_aliases_are_parsed_or_refused(entries: list[str], value: str, policy: str) -> None:
     aliases, error = understood(lambda: Aliases.parse(entries))
     assert first_refused(check_aliases(entries)) == (error and error.entry)
     if aliases is not None:
@@ -90,7 +90,7 @@ def test_aliases_are_understood_or_refused(entries: list[str], value: str, polic
 
 
 def understood(read: Callable[[], Read]) -> tuple[Read, None] | tuple[None, InvalidOption]:
-    """What was read, or how it was refused."""
+    """The parsed value, or the refusal."""
     try:
         return read(), None
     except (InvalidDeviceSpec, InvalidAlias) as error:

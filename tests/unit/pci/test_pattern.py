@@ -1,4 +1,4 @@
-"""Patterns for address fields: the usual ones work, and none can take long."""
+"""Patterns for address fields: usual patterns work, and no accepted pattern can take long."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_patterns_work_as_re_does(pattern: str, text: str) -> None:
         ("(?=(|||||){9})", "could try more than"),
     ],
 )
-def test_what_is_wrong_or_could_hang_is_refused(pattern: object, reason: str) -> None:
+def test_invalid_patterns_and_patterns_that_could_hang_are_refused(pattern: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         compile_pattern(pattern)
 
 
 @given(st.text(alphabet="ab0^$.*+?{}[]()|\\?=!<>:PxiA-,19", max_size=24))
 @settings(max_examples=400, deadline=None)
-def test_any_text_is_taken_or_refused(pattern: str) -> None:
+def test_any_text_is_accepted_or_refused(pattern: str) -> None:
     try:
         compiled = compile_pattern(pattern)
     except ValueError:
@@ -81,7 +81,7 @@ def test_any_text_is_taken_or_refused(pattern: str) -> None:
 
 
 class Part(NamedTuple):
-    """A piece of a pattern: its text, and whether it is a choice, a sequence or a repetition of others."""
+    """A part of a pattern: its text, and whether it is a choice, a sequence or a repetition of parts."""
 
     text: str
     kind: str
@@ -115,8 +115,8 @@ parts = st.recursive(
 
 @given(parts)
 @settings(max_examples=300, deadline=None)
-def test_a_pattern_that_is_taken_has_few_ways_to_be_tried(part: Part) -> None:
-    """Counted by walking all ways of a backtracking matcher, with nothing clever about it."""
+def test_an_accepted_pattern_has_few_ways_to_match(part: Part) -> None:
+    """The test counts all ways of a simple backtracking matcher."""
     try:
         compile_pattern(part.text)
     except ValueError:
@@ -127,7 +127,7 @@ def test_a_pattern_that_is_taken_has_few_ways_to_be_tried(part: Part) -> None:
 
 
 def ways(part: Part, text: str, at: int) -> Iterator[int]:
-    """Where each way to match ``part`` from ``at`` on ends."""
+    """The end of each way to match ``part`` from ``at`` on."""
     match part.kind:
         case "character":
             if at < len(text):
@@ -150,7 +150,7 @@ def _in_sequence(rest: tuple[Part, ...], text: str, at: int) -> Iterator[int]:
 
 
 def _in_rounds(part: Part, text: str, at: int, done: int) -> Iterator[int]:
-    """As ``re`` does, a round that consumes nothing is the last one beyond those that must be."""
+    """As in ``re``, after the required rounds a round that consumes nothing is the last one."""
     if done < part.high:
         for end in ways(part.parts[0], text, at):
             if end > at or done < part.low:

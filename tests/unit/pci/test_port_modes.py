@@ -28,7 +28,7 @@ HARDEST = (Path(__file__).parent / "hardest_hosts.txt").read_text().splitlines()
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.lists(st.integers(0, 31), max_size=12))
-def test_numbers_of_all_subsets_are_counted_at_once(counts: list[int], masks: list[int]) -> None:
+def test_the_surpluses_of_all_subsets_are_counted_at_once(counts: list[int], masks: list[int]) -> None:
     subsets = Subsets(len(counts), sum(counts) + len(masks))
     masks = [mask & subsets.all_requests for mask in masks]
     surpluses = subsets.guards - subsets.demand(counts) + sum(subsets.supply(mask) for mask in masks)
@@ -54,10 +54,10 @@ some_counts = st.lists(st.integers(0, 4), min_size=4, max_size=4)
 
 @given(some_ports, some_counts, st.sampled_from([1, 4, 16, 1 << 13]), st.sampled_from([0, 2, 8]))
 @settings(max_examples=400, deadline=None)
-def test_a_choice_is_found_if_there_is_any(
+def test_a_choice_is_found_if_there_is_one(
     ports: list[Port], counts: list[int], choices_at_once: int, without_bound: int
 ) -> None:
-    """However many ports are decided at once, and whether or not multipliers are found for the others."""
+    """This holds for any number of ports decided at once, with and without multipliers for the others."""
     subsets, surpluses, kinds = opened(ports, counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(port_modes, "_CHOICES_AT_ONCE", choices_at_once)
@@ -68,7 +68,7 @@ def test_a_choice_is_found_if_there_is_any(
 
 @given(some_ports, some_counts, st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=6))
 @settings(max_examples=200, deadline=None)
-def test_a_choice_is_narrowed_only_as_far_as_one_is_left(
+def test_narrowing_always_leaves_a_possible_choice(
     ports: list[Port], counts: list[int], preferences: list[tuple[int, bool]]
 ) -> None:
     subsets, surpluses, kinds = opened(ports, counts)
@@ -101,15 +101,15 @@ def test_a_choice_costs_at_most_the_capacity(ports: list[Port], counts: list[int
 
 @pytest.mark.parametrize("seed", range(5))
 def test_multipliers_prove_that_many_ports_cannot_be_both_whole_and_split(seed: int) -> None:
-    """60 ports with 2 VFs, of which no two do for the same requests: 30 are asked for whole, and 61 VFs."""
+    """60 ports, no two of whose VFs suit the same requests. The requests are for 30 PFs and 61 VFs."""
     chance = random.Random(seed)
     ports = [Port(1, (chance.randrange(2, 256, 2), chance.randrange(2, 256, 2))) for _ in range(60)]
     counts = (30, 8, 8, 9, 9, 9, 9, 9)
     assert work(Host(tuple(ports), counts)) == 1
 
 
-def test_preferences_end_the_search_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is asked for is served all the same."""
+def test_the_search_for_preferences_ends_after_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requests are served all the same."""
     hosts = [host for host in map(Host.parse, HARDEST) if assign(*as_devices(host))]
     assert hosts
     for host in hosts:
@@ -121,12 +121,12 @@ def test_preferences_end_the_search_after_so_many_steps(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("seed", range(60))
 def test_64_devices_and_8_requests_take_few_steps(seed: int) -> None:
-    """Ports all unlike, asked for whole and split to the last device."""
+    """All ports differ, and the requests take every port whole or split."""
     assert work(hostile(random.Random(seed))) < WORK
 
 
 @pytest.mark.parametrize("text", HARDEST, ids=range(len(HARDEST)))
-def test_the_hardest_hosts_that_were_found_take_few_steps(text: str) -> None:
+def test_the_hardest_known_hosts_take_few_steps(text: str) -> None:
     host = Host.parse(text)
     assert host.devices <= 64
     assert len(host.counts) == 8
@@ -140,7 +140,7 @@ def test_a_search_for_hard_hosts_finds_none_that_takes_many_steps() -> None:
 
 
 def opened(ports: Sequence[Port], counts: Sequence[int]) -> tuple[Subsets, int, list[OpenPorts]]:
-    """Ports before the choice, those that are alike together, and the surpluses with each at its best."""
+    """The ports before the choice, grouped by kind, and the surpluses with each port at its best."""
     subsets = Subsets(len(counts), sum(port.devices for port in ports) + sum(counts))
     kinds: dict[Port, OpenPorts] = {}
     for port in ports:
@@ -150,7 +150,7 @@ def opened(ports: Sequence[Port], counts: Sequence[int]) -> tuple[Subsets, int, 
 
 
 def any_choice(subsets: Subsets, surpluses: int, kinds: Sequence[OpenPorts]) -> bool:
-    """Is there a choice that leaves no subset short? By trying all."""
+    """Is there a choice that leaves no subset short? Found by brute force."""
     return any(
         subsets.none_short(
             surpluses - sum(kind.losses()[split] for kind, split in zip(kinds, choice, strict=True))

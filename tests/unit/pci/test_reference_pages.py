@@ -27,7 +27,7 @@ NAMES = ("device_spec.md", "alias.md", "extra_specs.md", "device_status.md")
 
 
 class Block(NamedTuple):
-    """A fenced block of a page: what stands behind the fence, its lines, and the last ini block's values."""
+    """A fenced block of a page: its info string, its lines, and the values of the latest ini block."""
 
     info: str
     lines: list[str]
@@ -35,7 +35,7 @@ class Block(NamedTuple):
 
 
 def blocks(name: str) -> Iterator[Block]:
-    """The blocks of a page that show what something answers."""
+    """The blocks of a page that show an answer."""
     values: list[str] = []
     for info, text in re.findall(r"```([^\n]*)\n(.*?)```", (PAGES / name).read_text(), re.DOTALL):
         lines = [line.rstrip() for line in text.splitlines()]
@@ -143,7 +143,7 @@ def distances() -> list[str]:
 
 
 def story(lines: Sequence[str]) -> list[str]:
-    """Do what the first column says, and show the statuses after it."""
+    """Do the actions of the first column, and show the statuses after each."""
     keys = ("pf", "vf1", "vf2")
     vf = TreeDevice(DeviceType.VF, "pf")
     tree = DeviceTree({"pf": TreeDevice(DeviceType.PF), "vf1": vf, "vf2": vf})

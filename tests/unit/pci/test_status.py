@@ -1,4 +1,4 @@
-"""The life of a port's PF and VFs, told as stories."""
+"""The statuses of a PF and its VFs, in scenarios."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def port() -> DeviceTree[str]:
 
 
 def shown(tree: DeviceTree[str]) -> str:
-    """The PF and its three VFs, a letter each."""
+    """One letter for the status of the PF and of each of its three VFs."""
     return "".join(LETTERS[tree.status(key)] for key in KEYS)
 
 
-def test_a_port_is_given_whole() -> None:
+def test_a_pf_is_claimed_allocated_and_freed() -> None:
     tree = port()
     tree.claim("pf", "me")
     assert shown(tree) == "Cuuu"
@@ -41,7 +41,7 @@ def test_a_port_is_given_whole() -> None:
     assert shown(tree) == "...."
 
 
-def test_a_port_is_given_in_slices_and_comes_back_with_the_last() -> None:
+def test_a_pf_is_available_again_when_its_last_vf_is_freed() -> None:
     tree = port()
     tree.claim("vf1", "me")
     tree.claim("vf2", "you")
@@ -54,7 +54,7 @@ def test_a_port_is_given_in_slices_and_comes_back_with_the_last() -> None:
 
 
 @pytest.mark.parametrize("key", ["pf", "vf1", "vf2"])
-def test_nothing_beside_what_is_held_can_be_claimed_twice(key: str) -> None:
+def test_a_held_vf_and_its_pf_cannot_be_claimed_but_other_vfs_can(key: str) -> None:
     tree = port()
     tree.claim("vf1", "me")
     before = shown(tree)
@@ -66,7 +66,7 @@ def test_nothing_beside_what_is_held_can_be_claimed_twice(key: str) -> None:
     assert shown(tree) == before
 
 
-def test_only_who_claimed_a_device_allocates_and_frees_it() -> None:
+def test_only_the_owner_can_allocate_or_free_a_device() -> None:
     tree = port()
     tree.claim("vf1", "me")
     for operation in (tree.allocate, tree.free):
@@ -75,7 +75,7 @@ def test_only_who_claimed_a_device_allocates_and_frees_it() -> None:
     assert (shown(tree), tree.owner("vf1")) == ("uC..", "me")
 
 
-def test_what_left_the_host_is_no_part_of_the_tree() -> None:
+def test_a_removed_device_does_not_affect_its_port() -> None:
     tree = port()
     tree.remove("vf1")
     tree.claim("pf", "me")
@@ -84,14 +84,14 @@ def test_what_left_the_host_is_no_part_of_the_tree() -> None:
         tree.remove("pf")
 
 
-def test_a_vf_of_a_port_that_nobody_tracks_stands_alone() -> None:
+def test_a_vf_whose_pf_is_not_tracked_is_handled_alone() -> None:
     tree = DeviceTree({"vf": TreeDevice(DeviceType.VF, "elsewhere")})
     tree.allocate("vf", "me")
     assert tree.free("vf") == {"vf"}
 
 
 class PortLife(RuleBasedStateMachine):
-    """Anything that anybody may do to a port, in any order."""
+    """All operations on a port, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
