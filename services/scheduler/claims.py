@@ -85,7 +85,7 @@ class ClaimEngine:
             made = self._answer(queue_statements.ENQUEUE_CLAIM, {**facts, "seconds": float(request.wait)})
         if made is None:
             raise self._refusal(requirements, facts)
-        return Claim.model_validate_json(made)
+        return Claim.model_validate_json(made, extra="ignore")
 
     def move(self, source_claim_id: UUID, target: ClaimRequest, requirements: Requirements) -> Move:
         """Reserve the target of a move. The same id with the same request is the same move.
@@ -98,7 +98,7 @@ class ClaimEngine:
         )
         if made is None:
             raise self._refusal(requirements, facts)
-        return Move.model_validate_json(made)
+        return Move.model_validate_json(made, extra="ignore")
 
     def complete_move(self, claim_id: UUID) -> Move:
         """Release the source, now or when the target is allocated.
@@ -259,13 +259,13 @@ class ClaimEngine:
         ended = self._answer(statement, {"claim_id": str(claim_id), **facts})
         if ended is None:
             raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-        return Claim.model_validate_json(ended)
+        return Claim.model_validate_json(ended, extra="ignore")
 
     def _end_move(self, statement: PreparedStatement, claim_id: UUID) -> Move:
         ended = self._answer(statement, {"claim_id": str(claim_id), "resend_after": self._resend_after})
         if ended is None:
             raise MoveNotFound(f"there is no move to claim {claim_id}", claim_id=str(claim_id))
-        return Move.model_validate_json(ended)
+        return Move.model_validate_json(ended, extra="ignore")
 
     def _facts(self, request: ClaimRequest, requirements: Requirements) -> dict[str, Any]:
         return {

@@ -82,7 +82,7 @@ def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
     found = connection.scalar(_CLAIM, {"claim_id": claim_id})
     if found is None:
         raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-    return Claim.model_validate_json(found)
+    return Claim.model_validate_json(found, extra="ignore")
 
 
 def devices(connection: sa.Connection, wanted: DeviceFilter) -> Devices:

@@ -94,7 +94,7 @@ class WaitingQueues:
                 return False
             made = queue_statements.SERVE_WAITING.value(self.engine, {**facts, **placement._asdict()})
             if made is not None:
-                claim = Claim.model_validate_json(made)
+                claim = Claim.model_validate_json(made, extra="ignore")
                 LOG.info("waiting claim %s is served on host %s", claim.claim_id, claim.host)
                 dispatch_step(claim, self.send)
                 return True
