@@ -27,7 +27,7 @@ class PciDevice:
     A PF is a function that has VFs or can have them. A VF is a function with a ``physfn`` link (kernel ABI,
     ``sysfs-bus-pci``); ``parent`` is the PF that the link names. Ids are four lower-case hexadecimal digits.
     ``numa_node`` is None where the kernel says -1. ``vf_product_id`` is the product id of all VFs of this PF
-    (``sriov_vf_device``).
+    (``sriov_vf_device``). ``vf_num`` is the number of the PF's ``virtfn`` link to this VF.
     """
 
     address: PciAddress
@@ -45,3 +45,4 @@ class PciDevice:
     total_vfs: int = 0
     num_vfs: int = 0
     vf_product_id: str | None = None
+    vf_num: int | None = None

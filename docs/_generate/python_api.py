@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import portclaim
-from portclaim import Connection, EventStream, SchedulerClient, connect
+from portclaim import Connection, EventStream, SchedulerClient
 from portclaim.common.rpc.client import Client
 
 from .text import cell, docstring, table
@@ -24,10 +24,11 @@ change with any release. [Write a client](../how-to/write-a-client.md) shows how
 def page() -> str:
     things = {name: getattr(portclaim, name) for name in portclaim.__all__}
     classes = {name: thing for name, thing in things.items() if inspect.isclass(thing)}
+    functions = {name: thing for name, thing in things.items() if inspect.isfunction(thing)}
     return "".join(
         [
             _INTRODUCTION,
-            f"\n## connect {{ #connect }}\n\n{_signature('connect', connect)}{docstring(connect)}\n",
+            *(_function(name, function) for name, function in functions.items()),
             *(_class(name, kind) for name, kind in classes.items() if kind in _EXPLAINED),
             "\n## Messages\n\nTheir fields: [RPC](rpc.md#messages), [events](../events.md).\n\n",
             _list({name: kind for name, kind in classes.items() if issubclass(kind, BaseModel)}),
@@ -38,6 +39,10 @@ def page() -> str:
 
 
 _EXPLAINED = (Connection, SchedulerClient, EventStream)
+
+
+def _function(name: str, function: Any) -> str:
+    return f"\n## {name} {{ #{name} }}\n\n{_signature(name, function)}{docstring(function)}\n"
 
 
 def _class(name: str, kind: type) -> str:

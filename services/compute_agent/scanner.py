@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from portclaim.services.compute_agent.vpd import serial_number
 LOG = logging.getLogger(__name__)
 
 ATTEMPTS = 10
+_VIRTFN = re.compile(r"virtfn(\d+)", re.ASCII)
 _BRIDGE = "06"  # base class of host bridges, root ports and switches (PCI Code and ID Assignment)
 
 
@@ -36,7 +38,7 @@ class Scan:
 @dataclass(frozen=True, slots=True)
 class _Function:
     device: PciDevice
-    vfs: frozenset[PciAddress] = frozenset()  # the targets of the virtfn* links
+    vfs: Mapping[PciAddress, int] = field(default_factory=dict)  # targets and numbers of the virtfn* links
     vf_range: frozenset[PciAddress] = frozenset()  # possible addresses of VFs of this PF
 
 
@@ -119,8 +121,7 @@ class Scanner:
     def vfs(self, pf: PciAddress) -> tuple[PciAddress, ...]:
         """The VFs that a port lists now, in order of address; empty for any other device."""
         path = f"{PCI_DEVICES}/{pf}/"
-        targets = (self._tree.link(path + name) for name in self._virtfns(path))
-        return tuple(sorted(PciAddress.parse(target) for target in targets if target is not None))
+        return tuple(sorted(self._virtfns(path)))
 
     def _read_all(self, last: _Reading = _NOTHING, stale: AbstractSet[PciAddress] = frozenset()) -> _Reading:
         """Read all functions, except those that ``last`` has and that are not ``stale``."""
@@ -198,28 +199,25 @@ class Scanner:
 
     def _read_pf(self, device: PciDevice, path: str, total: int) -> _Function:
         tree = self._tree
-        links = self._virtfns(path)
-        targets = [tree.link(path + name) for name in links]
-        if not total and not links:
+        vfs = self._virtfns(path)
+        if not total and not vfs:
             return _Function(device)  # its driver allows no VFs: for Nova it is a plain device
         pf = replace(
             device,
             dev_type=DeviceType.PF,
             total_vfs=total,
-            num_vfs=len(links),
+            num_vfs=len(vfs),
             vf_product_id=tree.text(path + "sriov_vf_device"),
         )
         offset, stride = tree.number(path + "sriov_offset"), tree.number(path + "sriov_stride")
-        return _Function(
-            pf,
-            vfs=frozenset(PciAddress.parse(target) for target in targets if target is not None),
-            vf_range=frozenset(
-                vf_addresses(device.address, offset or 0, stride or 0, total if offset else 0)
-            ),
-        )
+        vf_range = vf_addresses(device.address, offset or 0, stride or 0, total if offset else 0)
+        return _Function(pf, vfs, frozenset(vf_range))
 
-    def _virtfns(self, path: str) -> list[str]:
-        return [name for name in self._tree.names(path) or () if name.startswith("virtfn")]
+    def _virtfns(self, path: str) -> dict[PciAddress, int]:
+        """The VFs that a PF links to, each with its number."""
+        links = [link for name in self._tree.names(path) or () if (link := _VIRTFN.fullmatch(name))]
+        targets = ((self._tree.link(path + link[0]), int(link[1])) for link in links)
+        return {PciAddress.parse(vf): number for vf, number in targets if vf is not None}
 
     def _netdev(self, path: str) -> str | None:
         """The function's network interface; the first port's, if several ports share the function."""
@@ -269,7 +267,7 @@ def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
     A blocked unbind leaves PFs and VFs half linked while it lasts. A VF without its ``physfn`` must not be
     taken for a plain device, which could be handed out.
     """
-    parents = {vf: pf for pf, function in functions.items() for vf in function.vf_range | function.vfs}
+    parents = {vf: pf for pf, function in functions.items() for vf in function.vf_range.union(function.vfs)}
     devices: list[PciDevice] = []
     problems: dict[PciAddress, str] = {}
     for address in sorted(functions):
@@ -283,6 +281,8 @@ def _judge(functions: Mapping[PciAddress, _Function]) -> Scan:
             continue
         elif device.parent is not None and address not in functions[device.parent].vfs:
             problems[address] = f"PF {device.parent} does not list this VF"
+        if device.parent is not None:
+            device = replace(device, vf_num=functions[device.parent].vfs.get(address))
         strays = {vf for vf in function.vfs if vf not in functions or functions[vf].device.parent != address}
         if strays:
             problems[address] = f"this PF lists VFs that do not exist or do not link back: {_list(strays)}"

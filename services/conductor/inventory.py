@@ -106,13 +106,18 @@ _UPSERT = """
            drained_reason = {drained_reason},
            reserved_for = {reserved_for},
            unusable_reason = EXCLUDED.unusable_reason,
-           attributes = EXCLUDED.attributes
+           attributes = {attributes}
      WHERE d.status = 'removed'
         OR (d.parent_id, d.pool_id, d.dev_type, d.numa_node, d.offered, d.present, d.unusable_reason,
             d.attributes)
            IS DISTINCT FROM
            (EXCLUDED.parent_id, EXCLUDED.pool_id, EXCLUDED.dev_type, EXCLUDED.numa_node, EXCLUDED.offered,
-            EXCLUDED.present, EXCLUDED.unusable_reason, EXCLUDED.attributes)
+            EXCLUDED.present, EXCLUDED.unusable_reason, {attributes})
+"""
+# A host does not see the MAC of a PF that is prepared for an instance: such a PF has no network interface.
+_ATTRIBUTES = """
+    CASE WHEN d.unheld OR EXCLUDED.attributes ->> 'mac' IS NOT NULL THEN EXCLUDED.attributes
+         ELSE EXCLUDED.attributes || jsonb_strip_nulls(jsonb_build_object('mac', d.attributes -> 'mac')) END
 """
 _FREE = """
     (d.unheld AND NOT EXISTS (SELECT FROM pci_devices vf WHERE vf.parent_id = d.id AND NOT vf.unheld))
@@ -120,6 +125,7 @@ _FREE = """
 _UPSERT_PORTS = _of_report(
     _UPSERT,
     free=_FREE,
+    attributes=_ATTRIBUTES,
     which="r.dev_type <> 'type-VF'",
     drained_reason="d.drained_reason",
     reserved_for="d.reserved_for",
@@ -128,6 +134,7 @@ _UPSERT_PORTS = _of_report(
 _UPSERT_VFS = _of_report(
     _UPSERT,
     free=_FREE,
+    attributes=_ATTRIBUTES,
     which="r.dev_type = 'type-VF'",
     drained_reason=f"CASE WHEN {_FREE} THEN EXCLUDED.drained_reason ELSE d.drained_reason END",
     reserved_for=f"CASE WHEN {_FREE} THEN EXCLUDED.reserved_for ELSE d.reserved_for END",

@@ -1,10 +1,8 @@
 """What a claim's answer says of its devices: facts of the device, of its PF and of its card."""
 
-import json
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from portclaim.common.rpc.agent_messages import DeviceReport
 from tests.support.fleet import Fleet, Host, gpu, pf, port_devices, slice_of, vf
@@ -12,10 +10,6 @@ from tests.support.fleet import Fleet, Host, gpu, pf, port_devices, slice_of, vf
 MAC = "3c:fd:fe:00:00:01"
 OF_PF = {"mac": MAC, "netdev": "ens1f0", "serial": "MT2113X00001", "driver": "i40e"}
 NETWORK = {"physical_network": "physnet1"}
-NEWER_THAN_0_2_0 = {
-    *("tags", "trusted", "vf_num", "pf_mac_address", "pf_netdev"),
-    *("card_serial_number", "binding_profile"),
-}
 
 
 def port_with_facts(vfs: int = 2, tags: dict[str, str] | None = None, **of_vf: Any) -> list[DeviceReport]:
@@ -177,21 +171,3 @@ class TestPreparedPf:
         fleet.sql("UPDATE compute_nodes SET inventory_digest = NULL")
         host.report()
         assert fleet.contents()["pci_devices"] == before
-
-
-def test_a_service_of_the_last_release_gets_the_answer_that_it_knows(fleet: Fleet) -> None:
-    """Its sessions do not say which answers they read, and it refuses fields that it does not know."""
-    fleet.host_of("h1", port_with_facts(tags=NETWORK))
-    claim = fleet.claim("nic-vf:2")
-    now = claim.model_dump(mode="json", exclude={"move"})
-    old = sa.create_engine(fleet.engine.url)
-    with old.connect() as connection:
-        [(text,)] = connection.execute(
-            sa.text("SELECT claim_as_json(:id)::text"), {"id": claim.claim_id}
-        ).all()
-    old.dispose()
-    answer = json.loads(text)
-    assert set(now) - set(answer) == {"attach", "guest_deadline"}
-    devices = zip(now["devices"], answer["devices"], strict=True)
-    for of_now, of_old in devices:
-        assert of_old == {name: of_now[name] for name in of_now.keys() - NEWER_THAN_0_2_0}

@@ -1,45 +1,33 @@
-"""``<hostdev>``: the element of libvirt's domain XML for a PCI device of a guest.
-
-Its alias names the claim.
-"""
+"""The PCI devices of a guest, read from libvirt's domain XML."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 from xml.etree import ElementTree as ET
 
 from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.hostdev_xml import ALIAS_PREFIX, hostdev_element
 
-# libvirt keeps aliases that begin with "ua-" as they are, in the running domain and in its configuration.
-_ALIAS = re.compile(r"ua-portclaim-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9a-f-]+")
+_ALIAS = re.compile(ALIAS_PREFIX + r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-[0-9a-f-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Hostdev:
-    """A PCI device of a domain. ``claim_id`` is None if Portclaim did not attach it."""
+    """A PCI device of a domain. ``claim_id`` is None if its alias names no claim.
+
+    ``element`` is the domain's own element, if the device was read from a domain.
+    """
 
     address: PciAddress
     claim_id: UUID | None
+    element: str | None = field(default=None, compare=False)
 
     def to_xml(self, *, managed: bool) -> str:
         """The element that attaches the device, or detaches it."""
-        hostdev = ET.Element("hostdev", mode="subsystem", type="pci", managed="yes" if managed else "no")
-        source = ET.SubElement(hostdev, "source")
-        ET.SubElement(
-            source,
-            "address",
-            domain=f"0x{self.address.domain:04x}",
-            bus=f"0x{self.address.bus:02x}",
-            slot=f"0x{self.address.slot:02x}",
-            function=f"0x{self.address.function:x}",
-        )
-        if self.claim_id is not None:
-            place = re.sub("[:.]", "-", str(self.address))
-            ET.SubElement(hostdev, "alias", name=f"ua-portclaim-{self.claim_id}-{place}")
-        return ET.tostring(hostdev, encoding="unicode")
+        return hostdev_element(self.address, self.claim_id, managed=managed)
 
 
 def hostdevs(domain_xml: str) -> Iterator[Hostdev]:
@@ -55,4 +43,5 @@ def hostdevs(domain_xml: str) -> Iterator[Hostdev]:
         numbers = (int(address.get(name, "0"), 0) for name in ("domain", "bus", "slot", "function"))
         alias = element.find("alias")
         match = None if alias is None else _ALIAS.fullmatch(alias.get("name", ""))
-        yield Hostdev(PciAddress(*numbers), None if match is None else UUID(match[1]))
+        claim_id = None if match is None else UUID(match[1])
+        yield Hostdev(PciAddress(*numbers), claim_id, ET.tostring(element, encoding="unicode"))

@@ -1,0 +1,44 @@
+"""The devices of a claim as libvirt's domain XML has them."""
+
+from __future__ import annotations
+
+from portclaim.common.errors import InvalidRequest
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.hostdev_xml import hostdev_element
+from portclaim.common.rpc.claim_messages import Claim
+
+_GIVEN_UP = frozenset({"releasing", "released", "failed", "expired"})
+
+
+def hostdev_xml(claim: Claim, managed: bool = True) -> list[str]:
+    """The ``<hostdev>`` elements that give a guest the devices of a claim, one for each device.
+
+    Put them into ``<devices>`` of the domain's definition, and add what the guest needs besides, for example
+    ``<boot>`` or ``<rom>``. Leave the alias as it is: it names the claim. Start the guest when the claim is
+    ``prepared``, not before.
+
+    With ``managed``, libvirt also binds the devices to vfio-pci itself. The guest can then start after a
+    reboot of its host even if the agent does not run yet.
+
+    Raises :class:`InvalidRequest` if the claim holds no devices, because it waits or ends or has ended.
+
+    Example::
+
+        request = ClaimRequest(
+            claim_id=uuid4(),
+            instance_id=uuid4(),
+            extra_specs={"pci_passthrough:alias": "nic-vf:2"},
+        )
+        claim = scheduler.claim(request)
+        for element in hostdev_xml(claim):
+            print(element)
+    """
+    if not claim.devices or claim.status in _GIVEN_UP:
+        raise InvalidRequest(
+            f"claim {claim.claim_id} is {claim.status}: it has no devices to give to a guest",
+            claim_id=str(claim.claim_id),
+        )
+    return [
+        hostdev_element(PciAddress.parse(device.address), claim.claim_id, managed=managed)
+        for device in claim.devices
+    ]
