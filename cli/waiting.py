@@ -57,17 +57,15 @@ def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
     if claim.status != "waiting":
         return claim
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    out = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    from portclaim.cli.progress import progress
+
     try:
-        with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
-            shown = progress.add_task("", total=None)
-            if not out.is_terminal:
+        with progress() as tell:
+            if not Console(stderr=True).is_terminal:
                 click.echo(_where(scheduler, claim), err=True)
             while claim.status == "waiting":
-                progress.update(shown, description=_where(scheduler, claim))
+                tell(_where(scheduler, claim))
                 time.sleep(_PAUSE)
                 claim = scheduler.show(claim.claim_id)
     except KeyboardInterrupt:

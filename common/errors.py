@@ -59,6 +59,20 @@ class ClaimNotFound(PortclaimError):
     """No claim has this id."""
 
 
+class ClaimEnded(PortclaimError):
+    """The claim has ended, or is being released, and cannot get the status that the caller waits for.
+
+    ``kwargs``: ``claim_id``, its ``status``, the ``reason`` or null, and ``until``, which was waited for.
+    """
+
+
+class WaitTimeout(PortclaimError):
+    """The claim has not got the status that the caller waited for in time. Wait again, or release the claim.
+
+    ``kwargs``: ``claim_id``, its last ``status``, ``until``, which was waited for, and the ``timeout``.
+    """
+
+
 class MoveConflict(PortclaimError):
     """The claim cannot be moved now, or its move has already ended in the other way."""
 

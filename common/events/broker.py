@@ -53,6 +53,11 @@ def queue_type(conf: cfg.ConfigOpts) -> str:
     )
 
 
+def has_second_keys(connection: kombu.Connection) -> bool:
+    """Whether the broker also routes by the keys in the header ``CC``. The in-memory transport does not."""
+    return str(connection.transport_cls) != "memory"
+
+
 def reach(connection: kombu.Connection) -> None:
     """Connect to the first host of the broker that answers, unless it is connected already."""
     hosts = len(connection.alt or ["the only one"])

@@ -95,6 +95,11 @@ def routing_key(kind: str, status: str, host: str | None) -> str:
     return f"{kind}.{status}.{'~' if host is None else host}"[:_LONGEST_KEY]
 
 
+def claim_key(claim_id: UUID | str) -> str:
+    """The second routing key of every event of a claim, for example ``claim-id.6f1b4f6e-…-1c3f4f2b7a10``."""
+    return f"claim-id.{claim_id}"
+
+
 def read(body: str | bytes) -> Event:
     """The event in a message. Raises :class:`UnknownSchema`, and :class:`InvalidMessage` if it has none."""
     try:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
@@ -54,6 +55,7 @@ class EventStream:
         self._faults = broker.faults(self._connection)
         self._queue = self._queue_of(conf, name)
         self._came: deque[Any] = deque()
+        self._is_taken = False  # the first of them was returned and is not acknowledged
         self._consumer: Any = None
         self._ending = threading.Event()
         self._has_been_connected = False
@@ -73,18 +75,35 @@ class EventStream:
         :class:`~portclaim.common.errors.UnknownSchema` for an event of another version, which stays in the
         queue.
         """
-        while not self._ending.is_set():
-            try:
+        while (event := self.next_event(_PULSE)) is not None or not self._ending.is_set():
+            if event is not None:
+                yield event
+
+    def next_event(self, timeout: float) -> Event | None:
+        """The next event. It acknowledges the event before. Raises what the iteration raises.
+
+        None: no event came within ``timeout`` seconds, or :meth:`end` was called, or the connection was lost.
+        None also comes as soon as the stream has connected, because it may have missed events before.
+        """
+        until = time.monotonic() + timeout
+        try:
+            self._acknowledge()
+            if self._consumer is None and not self._ending.is_set():
                 self._consume()
-                while not self._ending.is_set():
-                    if not self._came:
-                        self._look()
-                        continue
+                return None
+            while not self._ending.is_set():
+                if self._came:
                     if (event := self._read(self._came[0])) is not None:
-                        yield event
+                        self._is_taken = True
+                        return event
                     self._came.popleft().ack()
-            except self._faults as error:
-                self._lost(error)
+                elif (left := until - time.monotonic()) > 0:
+                    self._look(min(left, _PULSE))
+                else:
+                    break
+        except self._faults as error:
+            self._lost(error, min(_PAUSE, max(until - time.monotonic(), 0)))
+        return None
 
     def start(self) -> None:
         """Create the queue now: the stream misses no later event. Raises what the iteration raises."""
@@ -124,10 +143,16 @@ class EventStream:
             self._consumer = consumer
             self._has_been_connected = True
 
-    def _look(self) -> None:
+    def _acknowledge(self) -> None:
+        """Acknowledge the event that was returned last."""
+        if self._is_taken:
+            self._is_taken = False
+            self._came.popleft().ack()
+
+    def _look(self, timeout: float) -> None:
         """Wait a short time for events."""
         with contextlib.suppress(TimeoutError):
-            self._connection.drain_events(timeout=_PULSE)
+            self._connection.drain_events(timeout=timeout)
         if self._connection.supports_heartbeats:
             self._connection.heartbeat_check()
 
@@ -140,24 +165,29 @@ class EventStream:
             return None
         return event if self._wanted.fits(event) else None
 
-    def _lost(self, error: BaseException) -> None:
+    def _lost(self, error: BaseException, pause: float = _PAUSE) -> None:
         self._leave()
         if not self._has_been_connected:
             raise ServiceUnavailable(f"cannot get events from RabbitMQ: {error}") from error
         LOG.warning("lost the connection for events, and will connect again: %s", error)
-        self._ending.wait(_PAUSE)
+        self._ending.wait(pause)
 
     def _leave(self) -> None:
         """Disconnect. The broker puts unacknowledged events back into the queue."""
         consumer, self._consumer = self._consumer, None
         self._came.clear()
+        self._is_taken = False
         if consumer is not None:
             with contextlib.suppress(*self._faults):
                 consumer.cancel()
         self._connection.release()
 
+    def _binding_keys(self) -> list[str]:
+        """Which events the broker sends. The filter selects among them."""
+        return self._wanted.bindings()
+
     def _queue_of(self, conf: cfg.ConfigOpts, name: str | None) -> kombu.Queue:
-        bindings = [kombu.binding(broker.EXCHANGE, routing_key=key) for key in self._wanted.bindings()]
+        bindings = [kombu.binding(broker.EXCHANGE, routing_key=key) for key in self._binding_keys()]
         if name is None:
             return kombu.Queue(bindings=bindings, exclusive=True, durable=False)
         if not _NAME.fullmatch(name):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from types import TracebackType
 from typing import Self
+from uuid import UUID
 
 import oslo_messaging
 from oslo_config import cfg
@@ -12,6 +14,8 @@ from oslo_config import cfg
 from portclaim.common import config
 from portclaim.common.events.schema import EventFilter
 from portclaim.common.events.stream import EventStream
+from portclaim.common.events.wait import Goal, wait
+from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 
@@ -35,6 +39,20 @@ class Connection(SchedulerClient):
         :class:`~portclaim.InvalidRequest` for an invalid name.
         """
         return EventStream(self._conf, wanted, name)
+
+    def wait(self, claim_id: UUID, until: Goal, timeout: float | None = None) -> Claim:
+        """Wait for a claim until it is ``claimed``, ``prepared``, ``allocated``, ``released`` or ``ended``.
+
+        It returns the claim at once if the claim is that far already: an allocated claim is prepared too.
+        ``ended`` is any end: released, failed or expired. Events of the claim wake the caller, on a
+        connection of its own. If no event comes, the claim is looked up, at least every 10 seconds. The wait
+        goes on while the scheduler or the message bus restarts.
+
+        Raises :class:`~portclaim.ClaimEnded` if the claim ends otherwise or is being released,
+        :class:`~portclaim.WaitTimeout` after ``timeout`` seconds (None: no limit),
+        :class:`~portclaim.InvalidRequest` for another word, and what :meth:`show` raises.
+        """
+        return wait(self._conf, claim_id, partial(self.show, claim_id), until, timeout)
 
     def close(self) -> None:
         """Close the connection to the message bus."""

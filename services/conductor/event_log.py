@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -40,7 +41,7 @@ def _of_new(kind: str, sql: str) -> sa.TextClause:
 _CLAIMS = _of_new(
     "claim",
     """
-    SELECT e.id, n.host, e.to_status, json_build_object(
+    SELECT e.id, n.host, e.to_status, e.claim_id, json_build_object(
                'version', 1, 'id', 'claim-' || e.id, 'at', e.at, 'kind', 'claim', 'host', n.host,
                'from_status', e.from_status, 'to_status', e.to_status, 'cause', e.cause,
                'claim_id', e.claim_id, 'instance_id', c.instance_id,
@@ -64,7 +65,7 @@ _CLAIMS = _of_new(
 _DEVICES = _of_new(
     "device",
     """
-    SELECT e.id, n.host, e.to_status, json_build_object(
+    SELECT e.id, n.host, e.to_status, NULL::uuid AS claim_id, json_build_object(
                'version', 1, 'id', 'device-' || e.id, 'at', e.at, 'kind', 'device', 'host', n.host,
                'from_status', e.from_status, 'to_status', e.to_status, 'cause', e.cause,
                'claim_id', null, 'instance_id', null,
@@ -102,6 +103,7 @@ class Recorded(NamedTuple):
     id: int
     host: str | None
     to_status: str
+    claim_id: UUID | None
     body: str
 
 

@@ -101,6 +101,7 @@ class Exchange:
         self._producer.publish(
             event.body,
             routing_key=schema.routing_key(event.kind, event.to_status, event.host),
+            headers={"CC": [schema.claim_key(event.claim_id)]} if event.claim_id else {},
             content_type="application/json",
             content_encoding="utf-8",
             message_id=f"{event.kind}-{event.id}",

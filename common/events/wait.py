@@ -1,0 +1,132 @@
+"""Wait for a claim until it has a status. The events of the claim wake the caller.
+
+The caller waits on a queue of its own, so no service holds anything for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Literal
+from uuid import UUID
+
+from oslo_config import cfg
+
+from portclaim.common.errors import (
+    ClaimEnded,
+    InvalidRequest,
+    ServiceUnavailable,
+    UnknownSchema,
+    WaitTimeout,
+)
+from portclaim.common.events import broker
+from portclaim.common.events.schema import EventFilter, claim_key
+from portclaim.common.events.stream import EventStream
+from portclaim.common.rpc.claim_messages import Claim
+
+LOG = logging.getLogger(__name__)
+
+Goal = Literal["claimed", "prepared", "allocated", "released", "ended"]
+"""What to wait for. A claim that is further counts too: an allocated claim is prepared. ``ended`` is any end:
+``released``, ``failed`` or ``expired``."""
+
+_ENDS = frozenset({"released", "failed", "expired"})
+_REACHED: dict[Goal, frozenset[str]] = {
+    "claimed": frozenset({"claimed", "prepared", "allocated"}),
+    "prepared": frozenset({"prepared", "allocated"}),
+    "allocated": frozenset({"allocated"}),
+    "released": frozenset({"released"}),
+    "ended": _ENDS,
+}
+_MISSED: dict[Goal, frozenset[str]] = {
+    "claimed": _ENDS | {"releasing"},
+    "prepared": _ENDS | {"releasing"},
+    "allocated": _ENDS | {"releasing"},
+    "released": _ENDS - {"released"},
+    "ended": frozenset(),
+}
+_ADVICE = {
+    "waiting": "`portclaim waiting` shows its position in its queue",
+    "claimed": "`portclaim outbox list` shows whether its agent has answered",
+    "prepared": "its instance has not got the devices yet",
+    "allocated": "nobody has released it",
+    "releasing": "`portclaim outbox list` shows whether its agent has answered",
+}
+
+# An event may not come: events are off, the broker restarts, or all conductors are down.
+_FIRST_PAUSE = 1.0  # seconds without an event until the claim is looked up; it doubles each time
+_LONGEST_PAUSE = 10.0
+
+
+def wait(
+    conf: cfg.ConfigOpts, claim_id: UUID, look: Callable[[], Claim], until: Goal, timeout: float | None
+) -> Claim:
+    """The claim as soon as it is what ``until`` says. ``look`` looks it up.
+
+    Raises :class:`ClaimEnded`, :class:`WaitTimeout` after ``timeout`` seconds (None: no limit),
+    :class:`InvalidRequest` for an unknown ``until``, and what ``look`` raises at first. Later it goes on
+    while the scheduler or the broker is away.
+    """
+    if until not in _REACHED:
+        raise InvalidRequest(f"cannot wait until a claim is {until!r}: use one of {', '.join(_REACHED)}")
+    deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    claim = look()
+    if _is_reached(claim, until):
+        return claim
+    pause = _FIRST_PAUSE
+    with _EventsOfClaim(conf, claim_id) as events:
+        while (left := deadline - time.monotonic()) > 0:
+            events.await_news(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            try:
+                claim = look()
+            except ServiceUnavailable as error:
+                LOG.info("cannot look up claim %s, and will try again: %s", claim_id, error)
+                continue
+            if _is_reached(claim, until):
+                return claim
+    raise WaitTimeout(
+        f"after {timeout:g} s claim {claim_id} is {claim.status}, not {until}: "
+        f"{_ADVICE.get(claim.status, 'wait again')}",
+        claim_id=str(claim_id),
+        status=claim.status,
+        until=until,
+        timeout=timeout,
+    )
+
+
+class _EventsOfClaim(EventStream):
+    """The events of one claim. RabbitMQ sends no others, so that many callers may wait in a busy fleet."""
+
+    def __init__(self, conf: cfg.ConfigOpts, claim_id: UUID) -> None:
+        self._claim_id = claim_id
+        super().__init__(conf, EventFilter(kinds=("claim",), claim_ids=(claim_id,)))
+
+    def await_news(self, timeout: float) -> None:
+        """Return when something may have happened to the claim: at the latest after ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        try:
+            self.next_event(timeout)
+        except (ServiceUnavailable, UnknownSchema) as error:
+            LOG.info("no events of claim %s for now: %s", self._claim_id, error)
+            time.sleep(max(until - time.monotonic(), 0))
+
+    def _binding_keys(self) -> list[str]:
+        if broker.has_second_keys(self._connection):
+            return [claim_key(self._claim_id)]
+        return super()._binding_keys()
+
+
+def _is_reached(claim: Claim, until: Goal) -> bool:
+    """Whether the claim is what was waited for. Raises :class:`ClaimEnded` if it cannot be any more."""
+    if claim.status in _MISSED[until]:
+        why = f": {claim.reason}" if claim.reason else ""
+        raise ClaimEnded(
+            f"claim {claim.claim_id} is {claim.status} and will not be {until}{why}",
+            claim_id=str(claim.claim_id),
+            status=claim.status,
+            until=until,
+            reason=claim.reason,
+        )
+    return claim.status in _REACHED[until]
