@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -19,13 +20,19 @@ Pools = Mapping[int, Kind]
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """A claim's PCI requests, and the hosts that may serve it (None: any host)."""
+    """A claim's PCI requests, and the hosts that may serve it (None: any host).
+
+    ``near`` and ``apart_from`` are ids of claims. :mod:`~portclaim.services.scheduler.neighbours` turns them
+    into hosts.
+    """
 
     requests: tuple[PciRequest, ...]
     group_policy: GroupPolicy = GroupPolicy.NONE
     hosts: tuple[str, ...] | None = None
     avoid_hosts: tuple[str, ...] = ()
     numa_cells: frozenset[int] = frozenset()
+    near: tuple[UUID, ...] = ()
+    apart_from: tuple[UUID, ...] = ()
 
     @property
     def device_count(self) -> int:
@@ -44,6 +51,18 @@ class Requirements:
             for pool_id, kind in pools.items()
             if any(satisfies(request, kind) for request in self.requests)
         }
+
+    def from_one_port(self, suitable: Mapping[int, Kind]) -> Literal["vfs", "whole"] | None:
+        """What one port can give to serve all: VFs, or one whole device. None: match exactly.
+
+        ``suitable``: see :meth:`suitable`. A port that can serve all of it comes before several ports.
+        """
+        if not suitable or len(self.requests) > 1 or self.is_particular:
+            return None
+        vfs = {kind.dev_type is DeviceType.VF for kind in suitable.values()}
+        if vfs == {True}:
+            return "vfs"
+        return "whole" if vfs == {False} and self.device_count == 1 else None
 
     def as_facts(self) -> dict[str, Any]:
         """The limits on hosts, as parameters of the statements."""
@@ -79,9 +98,14 @@ class Placement(NamedTuple):
 
 def read_pools(connection: sa.Connection) -> Pools:
     """All pools of the fleet."""
+    return as_pools(tuple(row) for row in connection.execute(statements.POOLS))
+
+
+def as_pools(rows: Iterable[tuple[Any, ...]]) -> Pools:
+    """The pools that rows of the table ``pools`` describe."""
     return {
-        row.id: Kind(DeviceType(row.dev_type), row.vendor_id, row.product_id, row.tags)
-        for row in connection.execute(statements.POOLS)
+        pool_id: Kind(DeviceType(dev_type), vendor_id, product_id, tags)
+        for pool_id, dev_type, vendor_id, product_id, tags in rows
     }
 
 

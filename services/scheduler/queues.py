@@ -22,7 +22,7 @@ from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
-from portclaim.services.scheduler import fleet, queue_statements
+from portclaim.services.scheduler import fleet, neighbours, queue_statements
 from portclaim.services.scheduler.dispatch import Send, dispatch_step
 from portclaim.services.scheduler.fleet import Free, Pools, Requirements
 from portclaim.services.scheduler.packing import Packing
@@ -74,7 +74,8 @@ class WaitingQueues:
         found = []
         for claim_id, request in queue_statements.QUEUE_HEADS.rows(self.engine, {}):
             try:
-                requirements = requirements_of(ClaimRequest(claim_id=claim_id, **request), self.aliases)
+                wanted = requirements_of(ClaimRequest(claim_id=claim_id, **request), self.aliases)
+                requirements = neighbours.resolve(self.engine, wanted, has_waited=True)
             except (InvalidRequest, PciError) as error:
                 LOG.warning("claim %s and its queue cannot be served: %s", claim_id, error)
             else:

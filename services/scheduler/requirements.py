@@ -6,6 +6,7 @@ from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.extra_specs import requests_from_extra_specs
 from portclaim.common.pci.request import NumaPolicy, PciRequest
+from portclaim.common.rpc.candidate_messages import CandidatesRequest
 from portclaim.common.rpc.claim_messages import ClaimRequest, ExplainRequest
 from portclaim.services.scheduler.fleet import Requirements
 
@@ -13,7 +14,9 @@ MAX_REQUESTS = 16
 """PCI requests of one claim. Exact matching looks at every subset of them."""
 
 
-def requirements_of(request: ClaimRequest | ExplainRequest, aliases: Aliases) -> Requirements:
+def requirements_of(
+    request: ClaimRequest | ExplainRequest | CandidatesRequest, aliases: Aliases
+) -> Requirements:
     """The requirements of a claim.
 
     Raises :class:`InvalidRequest`, and ``PciError`` for invalid extra specs.
@@ -35,4 +38,6 @@ def requirements_of(request: ClaimRequest | ExplainRequest, aliases: Aliases) ->
         None if request.hosts is None else tuple(request.hosts),
         tuple(request.avoid_hosts),
         frozenset(request.numa_cells),
+        tuple(request.near),
+        tuple(request.apart_from),
     )

@@ -5,10 +5,16 @@ The functions are in common/db/sql: claim.sql, moves.sql, release.sql.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Literal, get_args
+
 import sqlalchemy as sa
 
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.services.scheduler.packing import Packing
+
+FEW = 8
+"""Ports from the top of each index among which the policy chooses."""
 
 POOLS = sa.text("SELECT id, dev_type, vendor_id, product_id, tags FROM pools")
 
@@ -20,7 +26,7 @@ EXISTING_CLAIM = PreparedStatement(
 # A claim is not served while claims with the same requests wait in a queue.
 _UNLESS_QUEUED = """
     SELECT CASE
-        WHEN EXISTS (SELECT FROM waiting_claims WHERE requests = :request::jsonb - 'instance_id')
+        WHEN EXISTS (SELECT FROM waiting_claims WHERE requests = queue_key(:request::jsonb))
         THEN refuse_behind_queue(:claim_id::uuid, :request)
         ELSE {claim} END::text
 """
@@ -34,6 +40,10 @@ CLAIM_CHOSEN_DEVICES = PreparedStatement(
             :device_ids::bigint[], :request_indexes::integer[], :pool_ids::integer[], :port_ids::bigint[],
             :wait::boolean)"""
     ),
+)
+
+BEGIN_ATTACH = PreparedStatement(
+    "begin_attach", "SELECT begin_attach(:claim_id::uuid, :resend_after::double precision)::text"
 )
 
 BEGIN_RELEASE = PreparedStatement(
@@ -88,9 +98,17 @@ OPEN_HOST = """
        FROM compute_nodes n WHERE n.id = {of}.compute_node_id)
 """
 
-# The rows of the named hosts. OFFSET 0 makes PostgreSQL begin with these hosts. Without it, PostgreSQL reads
-# the index of the whole fleet until it finds one of them.
-_OF_NAMED_HOSTS = """
+Where = Literal["anywhere", "few hosts", "many hosts"]
+WHERE: tuple[Where, ...] = get_args(Where)
+MANY_HOSTS = 200
+"""Up to so many named hosts, the rows of each host are read.
+
+For more, the index of the whole fleet is read in its order, and the rows of other hosts are passed over.
+"""
+
+# OFFSET 0 makes PostgreSQL begin with the named hosts. Without it, PostgreSQL reads the index of the whole
+# fleet until it finds one of them.
+_OF_FEW_HOSTS = """
     (SELECT of_host.*
        FROM (SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[]) OFFSET 0) named
       CROSS JOIN LATERAL (
@@ -98,32 +116,41 @@ _OF_NAMED_HOSTS = """
              WHERE compute_node_id = named.id AND pool_id = pool.id AND {free} OFFSET 0) of_host)
 """
 
+# IS TRUE makes PostgreSQL hash the named hosts. Without it, PostgreSQL turns IN into a join that begins with
+# them.
+_AMONG_MANY_HOSTS = """
+    AND ({of}.compute_node_id IN (SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[]))) IS TRUE
+"""
+
 # A few ports from the top of each pool's index, and only for these what the exact order needs.
+PORTS_WITH_ROOM = """
+    SELECT room.*,
+           cell.free AS cell_free,
+           cell.free = :count AND cell.elsewhere > 0 AS last_of_cell
+      FROM unnest(:pool_ids) AS pool (id)
+     CROSS JOIN (VALUES (false), (true)) AS state (whole)
+     CROSS JOIN LATERAL (
+           SELECT pp.* FROM {port_pools} pp
+            WHERE pp.pool_id = pool.id AND pp.whole = state.whole
+              AND pp.free > 0 AND pp.free >= :count
+              AND {open_host}
+            ORDER BY {within}
+            LIMIT :few::integer
+           ) room
+     CROSS JOIN LATERAL (
+           SELECT sum(free) FILTER (WHERE same_cell) AS free,
+                  coalesce(sum(free) FILTER (WHERE NOT same_cell), 0) AS elsewhere
+             FROM (SELECT free, numa_node IS NOT DISTINCT FROM room.numa_node AS same_cell
+                     FROM port_pools pp
+                    WHERE pp.compute_node_id = room.compute_node_id
+                      AND pp.pool_id = room.pool_id AND pp.free > 0) of_host
+           ) cell
+"""
+
 # spare_whole_ports: begin a whole port only if at least so many are left (0: always).
-_PORTS_WITH_ROOM = """
+_BEST_PORTS = """
     SELECT port_id
-      FROM (SELECT room.*,
-                   cell.free AS cell_free,
-                   cell.free = :count AND cell.elsewhere > 0 AS last_of_cell
-              FROM unnest(:pool_ids) AS pool (id)
-             CROSS JOIN (VALUES (false), (true)) AS state (whole)
-             CROSS JOIN LATERAL (
-                   SELECT pp.* FROM {port_pools} pp
-                    WHERE pp.pool_id = pool.id AND pp.whole = state.whole
-                      AND pp.free > 0 AND pp.free >= :count
-                      AND {open_host}
-                    ORDER BY {within}
-                    LIMIT :few::integer
-                   ) room
-             CROSS JOIN LATERAL (
-                   SELECT sum(free) FILTER (WHERE same_cell) AS free,
-                          coalesce(sum(free) FILTER (WHERE NOT same_cell), 0) AS elsewhere
-                     FROM (SELECT free, numa_node IS NOT DISTINCT FROM room.numa_node AS same_cell
-                             FROM port_pools pp
-                            WHERE pp.compute_node_id = room.compute_node_id
-                              AND pp.pool_id = room.pool_id AND pp.free > 0) of_host
-                   ) cell
-           ) candidate
+      FROM ({ports_with_room}) candidate
      WHERE NOT whole
         OR (SELECT count(*) FROM (SELECT FROM port_pools pp
                                    WHERE pp.pool_id = ANY(:pool_ids) AND pp.whole AND pp.free > 0
@@ -132,33 +159,32 @@ _PORTS_WITH_ROOM = """
      LIMIT :few
 """
 
-_WHOLE_DEVICES = """
-    SELECT id
-      FROM (SELECT device.*,
-                   cell.free AS cell_free,
-                   cell.free = 1 AND cell.elsewhere > 0 AS last_of_cell
-              FROM unnest(:pool_ids) AS pool (id)
-             CROSS JOIN LATERAL (
-                   SELECT d.id, d.vfs, d.compute_node_id, d.pool_id, d.numa_node
-                     FROM {pci_devices} d
-                    WHERE d.pool_id = pool.id
-                      AND d.status = 'available' AND d.dev_type <> 'type-VF'
-                      AND {open_host}
-                    ORDER BY {devices_within}
-                    LIMIT :few::integer
-                   ) device
-             CROSS JOIN LATERAL (
-                   SELECT count(*) FILTER (WHERE same_cell) AS free,
-                          count(*) FILTER (WHERE NOT same_cell) AS elsewhere
-                     FROM (SELECT numa_node IS NOT DISTINCT FROM device.numa_node AS same_cell
-                             FROM pci_devices d
-                            WHERE d.compute_node_id = device.compute_node_id
-                              AND d.pool_id = device.pool_id AND d.status = 'available') of_host
-                   ) cell
-           ) candidate
-     ORDER BY {devices}
-     LIMIT :few
+# The same for PFs and for devices without a tree.
+WHOLE_DEVICES = """
+    SELECT device.*,
+           cell.free AS cell_free,
+           cell.free = 1 AND cell.elsewhere > 0 AS last_of_cell
+      FROM unnest(:pool_ids) AS pool (id)
+     CROSS JOIN LATERAL (
+           SELECT d.id, d.vfs, d.compute_node_id, d.pool_id, d.numa_node
+             FROM {pci_devices} d
+            WHERE d.pool_id = pool.id
+              AND d.status = 'available' AND d.dev_type <> 'type-VF'
+              AND {open_host}
+            ORDER BY {devices_within}
+            LIMIT :few::integer
+           ) device
+     CROSS JOIN LATERAL (
+           SELECT count(*) FILTER (WHERE same_cell) AS free,
+                  count(*) FILTER (WHERE NOT same_cell) AS elsewhere
+             FROM (SELECT numa_node IS NOT DISTINCT FROM device.numa_node AS same_cell
+                     FROM pci_devices d
+                    WHERE d.compute_node_id = device.compute_node_id
+                      AND d.pool_id = device.pool_id AND d.status = 'available') of_host
+           ) cell
 """
+
+_BEST_DEVICES = "SELECT id FROM ({whole_devices}) candidate ORDER BY {devices} LIMIT :few"
 
 
 # The most frequent case: the best port in use that no other transaction has locked, found by one step in an
@@ -188,112 +214,51 @@ def claim_on_port_in_use(packing: Packing) -> PreparedStatement:
     return PreparedStatement(f"claim_beside_{packing.name}", _CLAIM_ON_LOCKED_PORT.format(port=port))
 
 
-def claim_vfs(packing: Packing, *, on_hosts: bool) -> PreparedStatement:
-    """Claim VFs of one port: on the hosts named ``hosts``, or on any."""
-    ports = _PORTS_WITH_ROOM.format(
-        port_pools=_of_hosts("port_pools", "free > 0", on_hosts=on_hosts),
-        open_host=OPEN_HOST.format(of="pp"),
-        within=packing.within,
-        ports=packing.ports,
+def claim_vfs(packing: Packing, where: Where) -> PreparedStatement:
+    """Claim VFs of one port."""
+    with_room = PORTS_WITH_ROOM.format(
+        port_pools=free_ports(where), open_host=open_host("pp", where), within=packing.within
     )
-    name = f"claim_vfs_{'on_hosts_' if on_hosts else ''}{packing.name}"
-    return PreparedStatement(name, _CLAIM_ON_ONE_PORT.format(ports=ports))
+    ports = _BEST_PORTS.format(ports_with_room=with_room, ports=packing.ports)
+    return PreparedStatement(named("claim_vfs", where, packing), _CLAIM_ON_ONE_PORT.format(ports=ports))
 
 
-def claim_whole(packing: Packing, *, on_hosts: bool) -> PreparedStatement:
-    """Claim one PF, or one device without a tree: on the hosts named ``hosts``, or on any."""
-    devices = _WHOLE_DEVICES.format(
-        pci_devices=_of_hosts("pci_devices", "status = 'available'", on_hosts=on_hosts),
-        open_host=OPEN_HOST.format(of="d"),
+def claim_whole(packing: Packing, where: Where) -> PreparedStatement:
+    """Claim one PF, or one device without a tree."""
+    whole = WHOLE_DEVICES.format(
+        pci_devices=free_pci_devices(where),
+        open_host=open_host("d", where),
         devices_within=packing.devices_within,
-        devices=packing.devices,
     )
-    name = f"claim_whole_{'on_hosts_' if on_hosts else ''}{packing.name}"
-    return PreparedStatement(name, _CLAIM_ON_ONE_PORT.format(ports=devices))
+    devices = _BEST_DEVICES.format(whole_devices=whole, devices=packing.devices)
+    return PreparedStatement(named("claim_whole", where, packing), _CLAIM_ON_ONE_PORT.format(ports=devices))
 
 
-def _of_hosts(table: str, free: str, *, on_hosts: bool) -> str:
-    return _OF_NAMED_HOSTS.format(table=table, free=free) if on_hosts else table
+def where_to_look(hosts: Collection[str] | None) -> Where:
+    """How to find what the named hosts have free; None: what any host has free."""
+    if hosts is None:
+        return "anywhere"
+    return "few hosts" if len(hosts) <= MANY_HOSTS else "many hosts"
 
 
-# The exact path begins with the hosts of the best ports and devices of each pool. Only a claim that these
-# cannot serve reads everything that the fleet has free.
-_NEAR_HOSTS = """
-    SELECT DISTINCT near.compute_node_id
-      FROM unnest(:pool_ids::integer[]) AS pool (id)
-     CROSS JOIN LATERAL (
-           (SELECT compute_node_id FROM port_pools
-             WHERE pool_id = pool.id AND NOT whole AND free > 0 ORDER BY {within} LIMIT :few::integer)
-            UNION ALL
-           (SELECT compute_node_id FROM port_pools
-             WHERE pool_id = pool.id AND whole AND free > 0 ORDER BY {within} LIMIT :few)
-            UNION ALL
-           (SELECT compute_node_id FROM pci_devices
-             WHERE pool_id = pool.id AND status = 'available' AND dev_type <> 'type-VF'
-             ORDER BY {devices_within} LIMIT :few)
-           ) near
-"""
-
-# Every device that a claim could take, at one moment, in the order of the policy. Of devices that are alike
-# (one port, one pool), only as many as the claim needs.
-_FREE_DEVICES = """
-    WITH free AS (
-        SELECT d.*, coalesce(d.parent_id, d.id) AS port_id,
-               count(*) OVER cell AS cell_free,
-               count(*) OVER cell = :count::integer
-                   AND count(*) OVER host > count(*) OVER cell AS last_of_cell,
-               count(*) OVER alike AS free,
-               row_number() OVER (alike ORDER BY d.id) AS number
-          FROM {free} d
-         WHERE d.pool_id = ANY(:pool_ids::integer[])
-           AND {of_hosts} AND {open_host}
-        WINDOW alike AS (PARTITION BY coalesce(d.parent_id, d.id), d.pool_id),
-               host AS (PARTITION BY d.compute_node_id, d.pool_id),
-               cell AS (PARTITION BY d.compute_node_id, d.pool_id, d.numa_node)
-    ), wanted AS (
-        SELECT free.*, held.held, held.held = 0 AS whole
-          FROM free
-         CROSS JOIN LATERAL (SELECT count(*) AS held FROM pci_devices vf
-                              WHERE vf.parent_id = free.port_id
-                                AND vf.status IN ('claimed', 'allocated')) held
-         WHERE number <= :count
-    )
-    SELECT ranked.compute_node_id, ranked.id, port_id, pool_id, dev_type, numa_node, n.numa_cells
-      FROM (SELECT *, row_number() OVER (ORDER BY {devices}) AS rank FROM wanted WHERE dev_type <> 'type-VF'
-            UNION ALL
-            SELECT *, row_number() OVER (ORDER BY {ports}, id) FROM wanted WHERE dev_type = 'type-VF') ranked
-      JOIN compute_nodes n ON n.id = ranked.compute_node_id
-     ORDER BY dev_type = 'type-VF', rank
-"""
+def named(name: str, where: Where, packing: Packing) -> str:
+    """The name of a statement that depends on both."""
+    return f"{name}_{where.replace(' ', '_')}_{packing.name}"
 
 
-def near_hosts(packing: Packing) -> PreparedStatement:
-    """The hosts of the devices that the policy prefers."""
-    sql = _NEAR_HOSTS.format(within=packing.within, devices_within=packing.devices_within)
-    return PreparedStatement(f"near_hosts_{packing.name}", sql)
+def free_ports(where: Where) -> str:
+    """The rows of port_pools that a statement reads."""
+    few = where == "few hosts"
+    return _OF_FEW_HOSTS.format(table="port_pools", free="free > 0") if few else "port_pools"
 
 
-# The statement looks the hosts up itself, because it must read everything as it was at one moment.
-WHERE = {
-    "on hosts": "d.compute_node_id = ANY(:node_ids::bigint[])",
-    "on named hosts": """d.compute_node_id = ANY(ARRAY(
-        SELECT id FROM compute_nodes WHERE host = ANY(:hosts::text[])))""",
-    "anywhere": "true",
-}
+def free_pci_devices(where: Where) -> str:
+    """The rows of pci_devices that a statement reads."""
+    few = where == "few hosts"
+    return _OF_FEW_HOSTS.format(table="pci_devices", free="status = 'available'") if few else "pci_devices"
 
 
-FREE = "(SELECT * FROM pci_devices WHERE status = 'available')"
-
-
-def free_devices(
-    packing: Packing, where: str, free: str = FREE, name: str = "free_devices"
-) -> PreparedStatement:
-    """Read what is free for a claim: on the hosts ``node_ids``, on those named ``hosts``, or on all."""
-    sql = _FREE_DEVICES.format(
-        devices=packing.devices,
-        ports=packing.ports,
-        of_hosts=WHERE[where],
-        free=free,
-        open_host=OPEN_HOST.format(of="d"),
-    )
-    return PreparedStatement(f"{name}_{where.replace(' ', '_')}_{packing.name}", sql)
+def open_host(of: str, where: Where) -> str:
+    """The condition that the host of a row takes claims, and is one of the named ones if there are many."""
+    among = _AMONG_MANY_HOSTS.format(of=of) if where == "many hosts" else ""
+    return OPEN_HOST.format(of=of) + among
