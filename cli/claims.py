@@ -1,40 +1,32 @@
-"""``portclaim claim|release|show|explain``."""
+"""``portclaim claim|attach|release|show|explain``."""
 
 from __future__ import annotations
 
 import getpass
 import sys
 import uuid
+from typing import TYPE_CHECKING
 
 import click
 
-from portclaim.cli.options import output_option
+from portclaim.cli.options import (
+    alias_option,
+    apart_from_option,
+    avoid_hosts_option,
+    extra_specs_option,
+    hosts_option,
+    near_option,
+    numa_cells_option,
+    output_option,
+)
 from portclaim.cli.session import Session, command
 from portclaim.cli.waiting import wait_for
 
-LONGEST_WAIT = 7 * 24 * 3600  # seconds. A test compares it with the message's own limit.
+if TYPE_CHECKING:
+    from portclaim.common.rpc.claim_messages import Claim
+    from portclaim.common.rpc.fields import AttachMode
 
-_alias = click.option(
-    "--alias",
-    required=True,
-    help="What to claim, as in the extra spec pci_passthrough:alias: NAME:COUNT[,NAME:COUNT...].",
-)
-_extra_specs = click.option(
-    "--extra-spec",
-    "extra_specs",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Another extra spec of the flavor. May be repeated.",
-)
-_hosts = click.option("--host", "hosts", multiple=True, help="Only on this host. May be repeated.")
-_numa_cells = click.option(
-    "--numa-cell",
-    "numa_cells",
-    type=int,
-    multiple=True,
-    help="A host NUMA node that the instance runs on. May be repeated.",
-)
-_avoid = click.option("--avoid-host", "avoid_hosts", multiple=True, help="Not on this host. May be repeated.")
+LONGEST_WAIT = 7 * 24 * 3600  # seconds. A test compares it with the message's own limit.
 
 _DANGER = """\
 DANGER: the devices were not detached. If host {host} still runs, instance {instance} still uses them. Do not
@@ -43,11 +35,13 @@ the devices from the instance."""
 
 
 @command()
-@_alias
-@_extra_specs
-@_hosts
-@_avoid
-@_numa_cells
+@alias_option
+@extra_specs_option
+@hosts_option
+@avoid_hosts_option
+@numa_cells_option
+@near_option
+@apart_from_option
 @click.option("--instance", type=click.UUID, help="The instance's UUID. Default: a new one.")
 @click.option(
     "--claim-id",
@@ -60,6 +54,21 @@ the devices from the instance."""
     metavar="SECONDS",
     help="If no host can serve the claim now, wait in a queue for so many seconds.",
 )
+@click.option(
+    "--attach",
+    type=click.Choice(["auto", "on-call"]),
+    default="auto",
+    show_default=True,
+    help="auto: the agent attaches the devices when the instance is on the host. on-call: not before "
+    "portclaim attach.",
+)
+@click.option(
+    "--guest-within",
+    type=click.IntRange(0, LONGEST_WAIT),
+    metavar="SECONDS",
+    help="The claim expires so many seconds after it is prepared if the instance has not got the devices. 0: "
+    "never. Default: [conductor] guest_within.",
+)
 @output_option
 @click.pass_obj
 def claim(
@@ -69,22 +78,28 @@ def claim(
     hosts: tuple[str, ...],
     avoid_hosts: tuple[str, ...],
     numa_cells: tuple[int, ...],
+    near: tuple[uuid.UUID, ...],
+    apart_from: tuple[uuid.UUID, ...],
     instance: uuid.UUID | None,
     claim_id: uuid.UUID | None,
     wait: int | None,
+    attach: AttachMode,
+    guest_within: int | None,
     output: str,
 ) -> None:
     """Reserve devices for an instance: all of them on one host, or none.
 
     Example: portclaim claim --alias nic-vf:2
 
-    The command answers when the devices are reserved. Then the host's agent attaches them to the instance,
-    and the claim is allocated. The same --claim-id with the same request gives the same claim.
+    The command answers when the devices are reserved. Then the host's agent prepares them for the instance,
+    and the claim is prepared. When the instance is on the host and has them, the claim is allocated. The same
+    --claim-id with the same request gives the same claim.
 
     With --wait, claims with the same requests are served in the order of their arrival. Ctrl-C ends this
     program, but not the claim: it keeps its position in the queue.
 
-    Next: portclaim show CLAIM_ID, until the claim is allocated. If the claim is refused: portclaim explain.
+    Next: portclaim wait CLAIM_ID --for prepared, then start the instance on that host. If the claim is
+    refused: portclaim explain.
     """
     from portclaim.cli import render
     from portclaim.common.rpc.claim_messages import ClaimRequest
@@ -96,7 +111,11 @@ def claim(
         hosts=list(hosts) or None,
         avoid_hosts=list(avoid_hosts),
         numa_cells=list(numa_cells),
+        near=list(near),
+        apart_from=list(apart_from),
         wait=wait,
+        attach=attach,
+        guest_within=guest_within,
     )
     scheduler = session.scheduler
     made = wait_for(scheduler, scheduler.claim(request))
@@ -105,6 +124,26 @@ def claim(
         why = made.reason or "it was released while it waited"
         click.echo(f"portclaim: the claim was not served, and is {made.status}: {why}", err=True)
         sys.exit(1)
+
+
+@command()
+@click.argument("claim_id", type=click.UUID)
+@output_option
+@click.pass_obj
+def attach(session: Session, claim_id: uuid.UUID, output: str) -> None:
+    """Attach the devices of a claim that was made with --attach on-call.
+
+    Example: portclaim attach 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
+
+    The host's agent attaches the devices as soon as the instance is on the host. A claim that was made with
+    --attach auto, or that has ended, does not change.
+
+    Next: portclaim wait CLAIM_ID --for allocated, until the instance has the devices.
+    """
+    from portclaim.cli import render
+
+    called = session.scheduler.attach(claim_id)
+    render.as_json(called) if output == "json" else render.claim(called)
 
 
 @command()
@@ -135,7 +174,7 @@ def release(
     instance still runs with the devices, and would run twice if it were started elsewhere. No other claim
     gets the devices before the host is back; then its agent detaches them from the instance.
 
-    Next: portclaim show CLAIM_ID, until the claim is released.
+    Next: portclaim wait CLAIM_ID --for ended, until the devices are free.
     """
     if force != (reason is not None):
         raise click.UsageError("--force and --reason go together")
@@ -153,28 +192,55 @@ def release(
 
 @command()
 @click.argument("claim_id", type=click.UUID)
+@click.option("--xml", is_flag=True, help="Show only its devices, as <hostdev> of libvirt's domain XML.")
+@click.option("--unmanaged", is_flag=True, help="With --xml: managed='no', libvirt binds no drivers.")
 @output_option
 @click.pass_obj
-def show(session: Session, claim_id: uuid.UUID, output: str) -> None:
+def show(session: Session, claim_id: uuid.UUID, xml: bool, unmanaged: bool, output: str) -> None:
     """Show a claim and its devices.
 
     Example: portclaim show 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
+
+    With --xml, put the output into <devices> of the domain's definition. The alias of each device names the
+    claim: do not change it. <rom> and <boot> are up to you. Start the domain when the claim is prepared.
 
     Next: if the claim stays claimed or releasing, portclaim outbox list names the step that its agent has not
     answered.
     """
     from portclaim.cli import render
 
+    if unmanaged and not xml:
+        raise click.UsageError("--unmanaged needs --xml")
+    if xml and output == "json":
+        raise click.UsageError("--xml and --output json do not go together")
     shown = session.scheduler.show(claim_id)
-    render.as_json(shown) if output == "json" else render.claim(shown)
+    if xml:
+        _show_xml(shown, managed=not unmanaged)
+    else:
+        render.as_json(shown) if output == "json" else render.claim(shown)
+
+
+def _show_xml(claim: Claim, *, managed: bool) -> None:
+    from portclaim.common.rpc.claim_xml import hostdev_xml
+
+    for element in hostdev_xml(claim, managed):
+        click.echo(element)
+    if claim.status == "claimed":
+        click.echo(
+            f"portclaim: claim {claim.claim_id} is claimed, but not prepared yet. Do not start the instance "
+            f"before portclaim show {claim.claim_id} says that it is",
+            err=True,
+        )
 
 
 @command()
-@_alias
-@_extra_specs
-@_hosts
-@_avoid
-@_numa_cells
+@alias_option
+@extra_specs_option
+@hosts_option
+@avoid_hosts_option
+@numa_cells_option
+@near_option
+@apart_from_option
 @output_option
 @click.pass_obj
 def explain(
@@ -184,6 +250,8 @@ def explain(
     hosts: tuple[str, ...],
     avoid_hosts: tuple[str, ...],
     numa_cells: tuple[int, ...],
+    near: tuple[uuid.UUID, ...],
+    apart_from: tuple[uuid.UUID, ...],
     output: str,
 ) -> None:
     """Say whether a claim would be served now, and why not. Reserves nothing.
@@ -202,6 +270,8 @@ def explain(
         hosts=list(hosts) or None,
         avoid_hosts=list(avoid_hosts),
         numa_cells=list(numa_cells),
+        near=list(near),
+        apart_from=list(apart_from),
     )
     explained = session.scheduler.explain(request)
     render.as_json(explained) if output == "json" else render.explanation(explained)

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 # A test compares these with the types of the messages, which take most of a second to import.
 KINDS = ("claim", "device")
-CLAIM_STATUSES = ("waiting", "claimed", "allocated", "releasing", "released", "failed", "expired")
+CLAIM_STATUSES = (
+    "waiting",
+    "claimed",
+    "prepared",
+    "allocated",
+    "releasing",
+    "released",
+    "failed",
+    "expired",
+)
 
 
 @command()

@@ -8,6 +8,14 @@ from portclaim.cli.lazy import Lazy, LazyGroup
 from portclaim.cli.session import Session
 
 COMMANDS = {
+    "candidates": Lazy(
+        "portclaim.cli.candidates",
+        "candidates",
+        "List the hosts that could serve a claim now, the best first.",
+    ),
+    "attach": Lazy(
+        "portclaim.cli.claims", "attach", "Attach the devices of a claim that was made with --attach on-call."
+    ),
     "claim": Lazy(
         "portclaim.cli.claims", "claim", "Reserve devices for an instance: all of them on one host, or none."
     ),
@@ -34,6 +42,7 @@ COMMANDS = {
     "release": Lazy("portclaim.cli.claims", "release", "Release a claim: its agent detaches the devices."),
     "show": Lazy("portclaim.cli.claims", "show", "Show a claim and its devices."),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
+    "wait": Lazy("portclaim.cli.wait", "wait", "Wait until a claim is prepared or allocated, or has ended."),
     "waiting": Lazy(
         "portclaim.cli.waiting",
         "waiting",
@@ -76,7 +85,9 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim tree                             what the fleet has, and who holds it
     portclaim claim --alias nic-vf:2           claim two VFs on one host, for a new instance
     portclaim explain --alias nic-pf:1         would a claim of a whole port be served, and why not?
+    portclaim candidates --alias nic-vf:2      which hosts could serve it now, the best first
     portclaim show CLAIM_ID                    the status and the devices of a claim
+    portclaim wait CLAIM_ID --for allocated    wait until the instance has the devices
     portclaim release CLAIM_ID                 give its devices back
     portclaim claim --wait 300 --alias ...     wait in a queue if no host can serve the claim now
     portclaim waiting                          the claims in the queues

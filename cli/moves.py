@@ -51,6 +51,12 @@ def move() -> None:
 @click.option(
     "--extra-spec", "extra_specs", multiple=True, metavar="KEY=VALUE", help="With --alias: as for `claim`."
 )
+@click.option(
+    "--live",
+    is_flag=True,
+    help="The guest runs on while it moves: its devices are unplugged before, and those of the target are "
+    "attached when it has arrived.",
+)
 @output_option
 @click.pass_obj
 def begin(
@@ -62,13 +68,16 @@ def begin(
     numa_cells: tuple[int, ...],
     alias: str | None,
     extra_specs: tuple[str, ...],
+    live: bool,
     output: str,
 ) -> None:
     """Claim on another host what CLAIM_ID asked for, for the same instance.
 
     Example: portclaim move begin 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
 
-    The instance holds both claims until `complete` or `revert`.
+    The instance holds both claims until `complete` or `revert`. With --live, repeat the command with the same
+    --to-claim until it says that the move is ready, then migrate the guest. The source claim is released when
+    the guest has the devices of the target claim.
 
     Next: move the instance. Then portclaim move complete TO_CLAIM, or portclaim move revert TO_CLAIM if the
     instance stays.
@@ -84,6 +93,7 @@ def begin(
         hosts=list(hosts) or None,
         avoid_hosts=list(avoid_hosts),
         numa_cells=list(numa_cells),
+        live=live,
     )
     _show(session.scheduler.move(request), output)
 

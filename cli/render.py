@@ -15,12 +15,14 @@ from rich.text import Text
 from rich.tree import Tree
 
 if TYPE_CHECKING:
-    from portclaim.common.rpc.claim_messages import Claim, ClaimedDevice, Device, Explanation
+    from portclaim.common.rpc.claim_messages import Claim, Device, Explanation
+    from portclaim.common.rpc.claimed_device import ClaimedDevice
     from portclaim.common.rpc.move_messages import Move
 
 STYLES = {
     "available": "green",
     "claimed": "yellow",
+    "prepared": "yellow",
     "allocated": "bold red",
     "unclaimable": "dim yellow",
     "unavailable": "dim red",
@@ -73,17 +75,21 @@ def claim(shown: Claim) -> None:
 def move(shown: Move) -> None:
     """A move, its two claims, and the devices of the new one."""
     out = console()
-    out.print(f"move of instance {shown.target.instance_id}")
+    kind = "live migration" if shown.kind == "live" else "move"
+    out.print(f"{kind} of instance {shown.target.instance_id}")
     for word, end in (("from  ", shown.source), ("to    ", shown.target)):
         out.print(f"{word} claim {end.claim_id} on {end.host},", status(end.status))
     out.print(Text.assemble("status ", status(shown.status)))
     if shown.reason:
         out.print(f"reason {shown.reason}", markup=False)
+    if shown.kind == "live" and shown.status in {"begun", "completing"}:
+        now = "migrate the guest now" if shown.ready else "do not migrate the guest yet"
+        out.print(f"ready  {'yes' if shown.ready else 'no'}: {now}", markup=False)
     out.print(_claimed(shown.target.devices))
 
 
 def _claimed(devices: Iterable[ClaimedDevice]) -> Table:
-    table = table_of("request", "address", "type", "ids", "numa", "in PF", "status")
+    table = table_of("request", "address", "type", "ids", "numa", "in PF", "vf", "network", "status")
     for device in devices:
         table.add_row(
             str(device.request_index),
@@ -92,6 +98,8 @@ def _claimed(devices: Iterable[ClaimedDevice]) -> Table:
             f"{device.vendor_id}:{device.product_id}",
             _or_dash(device.numa_node),
             _or_dash(device.parent_address),
+            _or_dash(device.vf_num),
+            _or_dash(device.tags.get("physical_network")),
             status(device.status),
         )
     return table

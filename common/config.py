@@ -110,8 +110,15 @@ CONDUCTOR_OPTIONS = [
         "expire_after",
         default=1800.0,
         min=0.0,
-        help="Seconds after which a claim expires if its agent has not attached the devices. The devices are "
+        help="Seconds after which a claim expires if its agent has not prepared the devices. The devices are "
         "free after the agent has confirmed that no guest holds them. 0: claims do not expire.",
+    ),
+    cfg.FloatOpt(
+        "guest_within",
+        default=3600.0,
+        min=0.0,
+        help="Seconds after which a prepared claim expires if its instance has not got the devices. A claim "
+        "can ask for another time. 0: prepared claims do not expire.",
     ),
     cfg.IntOpt(
         "prune_after",

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from portclaim.common.errors import (
         ClaimConflict,
+        ClaimEnded,
         ClaimNotFound,
         ClaimRefused,
         HostInUse,
@@ -48,12 +49,19 @@ if TYPE_CHECKING:
         UnknownHost,
         UnknownSchema,
         UnsupportedVersion,
+        WaitTimeout,
     )
     from portclaim.common.events.schema import Event, EventDevice, EventFilter
     from portclaim.common.events.stream import EventStream
+    from portclaim.common.rpc.candidate_messages import (
+        Candidate,
+        CandidateDevice,
+        Candidates,
+        CandidatesRequest,
+        DevicesLeft,
+    )
     from portclaim.common.rpc.claim_messages import (
         Claim,
-        ClaimedDevice,
         ClaimRequest,
         Device,
         DeviceFilter,
@@ -62,6 +70,8 @@ if TYPE_CHECKING:
         ExplainRequest,
         Explanation,
     )
+    from portclaim.common.rpc.claim_xml import hostdev_xml
+    from portclaim.common.rpc.claimed_device import ClaimedDevice
     from portclaim.common.rpc.connection import Connection, connect
     from portclaim.common.rpc.move_messages import Move, MoveRequest
     from portclaim.common.rpc.operator_messages import (
@@ -76,8 +86,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AwaitedSteps",
+    "Candidate",
+    "CandidateDevice",
+    "Candidates",
+    "CandidatesRequest",
     "Claim",
     "ClaimConflict",
+    "ClaimEnded",
     "ClaimNotFound",
     "ClaimRefused",
     "ClaimRequest",
@@ -87,6 +102,7 @@ __all__ = [
     "DeviceFilter",
     "DeviceRequest",
     "Devices",
+    "DevicesLeft",
     "Event",
     "EventDevice",
     "EventFilter",
@@ -112,18 +128,26 @@ __all__ = [
     "UnknownHost",
     "UnknownSchema",
     "UnsupportedVersion",
+    "WaitTimeout",
     "WaitingClaims",
     "WaitingFilter",
     "connect",
+    "hostdev_xml",
 ]
 
 _MODULES = {
     "portclaim.common.events.schema": ("Event", "EventDevice", "EventFilter"),
     "portclaim.common.events.stream": ("EventStream",),
+    "portclaim.common.rpc.candidate_messages": (
+        "Candidate",
+        "CandidateDevice",
+        "Candidates",
+        "CandidatesRequest",
+        "DevicesLeft",
+    ),
     "portclaim.common.rpc.claim_messages": (
         "Claim",
         "ClaimRequest",
-        "ClaimedDevice",
         "Device",
         "DeviceFilter",
         "DeviceRequest",
@@ -131,6 +155,8 @@ _MODULES = {
         "ExplainRequest",
         "Explanation",
     ),
+    "portclaim.common.rpc.claim_xml": ("hostdev_xml",),
+    "portclaim.common.rpc.claimed_device": ("ClaimedDevice",),
     "portclaim.common.rpc.connection": ("Connection", "connect"),
     "portclaim.common.rpc.move_messages": ("Move", "MoveRequest"),
     "portclaim.common.rpc.operator_messages": (

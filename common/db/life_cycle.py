@@ -24,19 +24,27 @@ TRANSITIONS = (
     Transition("waiting", "claimed", "served"),
     Transition("waiting", "released", "release"),
     Transition("waiting", "expired", "not served in time"),
-    Transition("claimed", "allocated", "attached"),
-    Transition("claimed", "failed", "attach failed"),
-    Transition("claimed", "releasing", "release, or not attached in time"),
+    Transition("claimed", "prepared", "ready for the guest"),
+    Transition("claimed", "allocated", "attached at once"),
+    Transition("claimed", "failed", "prepare or attach failed"),
+    Transition("claimed", "releasing", "release, or not prepared in time"),
     Transition("claimed", "released", "release by force"),
+    Transition("prepared", "allocated", "attached"),
+    Transition("prepared", "failed", "attach failed"),
+    Transition("prepared", "releasing", "release, or the guest did not come in time"),
+    Transition("prepared", "released", "release by force"),
+    Transition("allocated", "prepared", "unplugged for a live migration"),
     Transition("allocated", "releasing", "release"),
     Transition("allocated", "failed", "its instance is gone"),
     Transition("allocated", "released", "release by force"),
     Transition("releasing", "releasing", "detach failed"),
     Transition("releasing", "released", "detached, or release by force"),
-    Transition("releasing", "expired", "detached, and it was never attached in time"),
+    Transition(
+        "releasing", "expired", "detached, because it was not prepared, or its guest did not come, in time"
+    ),
 )
 
-LIVE = frozenset({"claimed", "allocated", "releasing"})
+LIVE = frozenset({"claimed", "prepared", "allocated", "releasing"})
 """A claim with one of these statuses holds devices. Any other claim waits, or has ended for good."""
 
 MOVE_TRANSITIONS = (

@@ -67,6 +67,7 @@ _READ = sa.text("""
       JOIN pools p ON p.id = d.pool_id
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE o.claim_id = ANY(:claim_ids)
+       AND (o.action <> 'unplug' OR coalesce(lower(p.tags ->> 'live_migratable'), '') <> 'true')
      ORDER BY o.created_at, o.claim_id, d.id
 """)
 

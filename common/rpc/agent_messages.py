@@ -17,6 +17,7 @@ from portclaim.common.rpc.fields import (
     Text,
     Uuid,
 )
+from portclaim.common.rpc.versions import Since
 
 
 class DeviceReport(Message):
@@ -107,6 +108,9 @@ class StepDevice(Message):
     )
 
 
+StepAction = Literal["prepare", "attach", "unplug", "detach"]
+
+
 class Step(Message):
     """A step that an agent must carry out for a claim."""
 
@@ -115,7 +119,12 @@ class Step(Message):
         ge=1,
         description="Number of the step within its claim, from 1. A higher step replaces lower ones.",
     )
-    action: Literal["attach", "detach"] = Field(description="What the agent does with the devices.")
+    action: StepAction = Field(
+        description="What the agent does with the devices. `prepare`: it takes them from the host, so that "
+        "the instance can have them. `attach`: it also attaches them, as soon as the instance is on the "
+        "host. `unplug`: it takes them from the instance and keeps them ready. `detach`: it gives them back "
+        "to the host."
+    )
     instance_id: Uuid = Field(description="The instance of the claim.")
     devices: list[StepDevice] = Field(min_length=1, description="The devices of the claim.")
 
@@ -127,7 +136,10 @@ class StepResult(Message):
     agent_id: Uuid = Field(description="The agent.")
     claim_id: Uuid = Field(description="The claim of the step.")
     step: int = Field(ge=1, description="Number of the step.")
-    outcome: Literal["done", "failed"] = Field(description="How the step ended.")
+    outcome: Annotated[Literal["done", "failed", "prepared"], Since("1.1", ("prepared",))] = Field(
+        description="How the step ended. `prepared`: the devices are ready, and the instance does not have "
+        "them yet. The step ends once more when the instance has them."
+    )
     reason: Text | None = Field(default=None, description="Why the step failed.")
 
 
@@ -148,6 +160,14 @@ class Holding(Message):
     instance_id: Uuid = Field(description="Its instance.")
     status: AnsweredClaimStatus = Field(description="Its status.")
     step: int = Field(description="Number of its latest step.")
+    awaited: str | None = Field(
+        default=None, description="What the agent has to do in its latest step. Null: the step is answered."
+    )
+    attach: str = Field(
+        default="auto",
+        description="`auto`: attach the devices as soon as the instance is on the host. `on-call`: only "
+        "prepare them.",
+    )
     devices: list[StepDevice] = Field(description="Its devices.")
 
 

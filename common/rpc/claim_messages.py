@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from portclaim.common.pci.request import MAX_COUNT
+from portclaim.common.rpc.claimed_device import ClaimedDevice
 from portclaim.common.rpc.fields import (
-    Address,
     AnsweredClaimStatus,
+    AttachMode,
     DeviceStatus,
     DevType,
-    HexId,
     Host,
     Message,
     MoveStatus,
@@ -20,9 +20,13 @@ from portclaim.common.rpc.fields import (
     Text,
     Uuid,
 )
+from portclaim.common.rpc.versions import Since
 
 MAX_WAIT = 7 * 24 * 3600
 """The longest time in seconds that a claim may wait in its queue: a week."""
+
+MAX_NAMED_CLAIMS = 1000
+"""The most claims that a request may name in ``near``, and in ``apart_from``."""
 
 ExtraSpecs = Annotated[
     dict[Text, Text],
@@ -30,10 +34,6 @@ ExtraSpecs = Annotated[
         description="The flavor's extra specs. The scheduler reads `pci_passthrough:alias`, "
         "`hw:pci_numa_affinity_policy` and `group_policy`, and ignores all others."
     ),
-]
-Requests = Annotated[
-    list["DeviceRequest"],
-    Field(max_length=16, description="PCI requests in addition to those in `extra_specs`."),
 ]
 OnlyHosts = Annotated[
     Annotated[list[Host], Field(min_length=1)] | None,
@@ -45,6 +45,22 @@ NumaCells = Annotated[
     Field(
         description="The NUMA nodes of the host that hold the instance's memory. NUMA policies have no "
         "effect without them."
+    ),
+]
+Near = Annotated[
+    list[Uuid],
+    Field(
+        max_length=MAX_NAMED_CLAIMS,
+        description="The host of each of these claims must serve the claim too. None of them may be waiting, "
+        "or have ended.",
+    ),
+]
+ApartFrom = Annotated[
+    list[Uuid],
+    Field(
+        max_length=MAX_NAMED_CLAIMS,
+        description="The hosts of these claims may not serve the claim. None of them may be waiting, or have "
+        "ended.",
     ),
 ]
 
@@ -66,6 +82,12 @@ class DeviceRequest(Message):
     numa_policy: Literal["required", "socket", "preferred", "legacy"] = Field(
         default="legacy", description="How close to `numa_cells` the devices must be, as in Nova."
     )
+
+
+Requests = Annotated[
+    list[DeviceRequest],
+    Field(max_length=16, description="PCI requests in addition to those in `extra_specs`."),
+]
 
 
 class ClaimRequest(Message):
@@ -98,6 +120,18 @@ class ClaimRequest(Message):
         description="If no host can serve the claim now, it waits in a queue for up to this many seconds. "
         "Null: it is refused at once. A repeated call may give another value.",
     )
+    attach: Annotated[AttachMode, Since("1.1")] = Field(
+        default="auto",
+        description="`auto`: the agent attaches the devices as soon as the instance is on the host. "
+        "`on-call`: the agent only prepares them. It attaches them when the caller calls attach.",
+    )
+    guest_within: Annotated[Annotated[int, Field(ge=0, le=MAX_WAIT)] | None, Since("1.1")] = Field(
+        default=None,
+        description="A prepared claim expires after this many seconds if the instance has not got its "
+        "devices. 0: it does not expire. Null: `[conductor] guest_within` decides.",
+    )
+    near: Annotated[Near, Since("1.1")] = []
+    apart_from: Annotated[ApartFrom, Since("1.1")] = []
 
 
 class ExplainRequest(Message):
@@ -117,28 +151,14 @@ class ExplainRequest(Message):
     hosts: OnlyHosts = None
     avoid_hosts: AvoidHosts = []
     numa_cells: NumaCells = []
+    near: Annotated[Near, Since("1.1")] = []
+    apart_from: Annotated[ApartFrom, Since("1.1")] = []
 
 
 class ClaimId(Message):
     """The id of a claim."""
 
     claim_id: Uuid = Field(description="The claim.")
-
-
-class ClaimedDevice(Message):
-    """A device of a claim."""
-
-    address: Address = Field(description="PCI address, `dddd:bb:ss.f`.")
-    dev_type: DevType = Field(description="PF, VF or another PCI function.")
-    vendor_id: HexId = Field(description="Four hexadecimal digits.")
-    product_id: HexId = Field(description="Four hexadecimal digits.")
-    numa_node: int | None = Field(description="NUMA node of the device. Null: the host does not say.")
-    parent_address: Address | None = Field(description="The PF of a VF. Null: the device is not a VF.")
-    status: str = Field(description="Status of the device.")
-    request_index: int = Field(
-        description="The PCI request that the device serves, counted from 0: first those of the extra specs, "
-        "then `requests`."
-    )
 
 
 class MoveOfClaim(Message):
@@ -159,7 +179,8 @@ class Claim(Message):
     instance_id: Uuid = Field(description="The instance that the claim is for.")
     host: str | None = Field(description="The host of the devices. Null: no host has served the claim.")
     status: AnsweredClaimStatus = Field(
-        description="`waiting`: in a queue. `claimed`: devices are reserved. `allocated`: they are attached. "
+        description="`waiting`: in a queue. `claimed`: devices are reserved. `prepared`: the host no longer "
+        "uses them, and the instance can have them. `allocated`: they are attached. "
         "`releasing`: the agent detaches them. `released`, `failed`, `expired`: the claim has ended."
     )
     reason: str | None = Field(description="Why the claim failed, expired or was released by force.")
@@ -168,6 +189,16 @@ class Claim(Message):
     updated_at: str = Field(description="When its status changed last, ISO 8601.")
     devices: list[ClaimedDevice] = Field(
         description="The devices that the claim holds, or held before it ended. Empty while it waits."
+    )
+    attach: str = Field(
+        default="auto",
+        description="`auto`: the agent attaches the devices as soon as the instance is on the host. "
+        "`on-call`: not before the caller calls attach.",
+    )
+    guest_deadline: str | None = Field(
+        default=None,
+        description="When a prepared claim expires if the instance has not got its devices, ISO 8601. "
+        "Null: never.",
     )
     move: MoveOfClaim | None = Field(
         default=None, description="The latest move of the claim. Only `show` answers it."

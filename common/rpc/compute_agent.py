@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.versions import FIRST
+
+_SINCE = {"prepare": "1.1", "unplug": "1.1"}
 
 
 class ComputeAgentClient(Client):
@@ -13,4 +16,4 @@ class ComputeAgentClient(Client):
 
     def send(self, step: Step) -> None:
         """Send a step. The agent answers to the conductor. A step that arrives twice is carried out once."""
-        self._cast(step.action, step)
+        self._cast(step.action, step, since=_SINCE.get(step.action, FIRST))

@@ -41,7 +41,10 @@ DevType = Literal["type-PCI", "type-PF", "type-VF"]
 DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unavailable", "removed"]
 HexId = Annotated[str, Field(pattern=r"^[0-9a-f]{4}$")]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
-ClaimStatus = Literal["waiting", "claimed", "allocated", "releasing", "released", "failed", "expired"]
+ClaimStatus = Literal[
+    "waiting", "claimed", "prepared", "allocated", "releasing", "released", "failed", "expired"
+]
+AttachMode = Literal["auto", "on-call"]
 AnsweredClaimStatus = ClaimStatus | Annotated[str, Field(pattern=r"^[a-z]+$")]
 """A claim's status in an answer. A newer service may answer a status that this version does not know."""
 MoveStatus = Literal["begun", "completing", "completed", "reverted"]

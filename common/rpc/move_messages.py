@@ -8,6 +8,7 @@ from pydantic import Field
 
 from portclaim.common.rpc.claim_messages import AvoidHosts, Claim, DeviceRequest, NumaCells, OnlyHosts
 from portclaim.common.rpc.fields import Message, MoveStatus, Text, Uuid
+from portclaim.common.rpc.versions import Since
 
 
 class MoveRequest(Message):
@@ -31,6 +32,12 @@ class MoveRequest(Message):
     hosts: OnlyHosts = None
     avoid_hosts: AvoidHosts = []
     numa_cells: NumaCells = []
+    live: Annotated[bool, Since("1.1")] = Field(
+        default=False,
+        description="True: the guest runs on while it moves. When the target is prepared, the agent of the "
+        "source unplugs the devices that are not `live_migratable`. The source is released when the guest "
+        "has the devices of the target. If the move is reverted, the guest gets the source's devices back.",
+    )
 
 
 class Move(Message):
@@ -43,5 +50,11 @@ class Move(Message):
     reason: str | None = Field(description="Why the move ended. Null: a caller ended it, or it goes on.")
     begun_at: str = Field(description="When the target was claimed, ISO 8601.")
     updated_at: str = Field(description="When the status of the move changed last, ISO 8601.")
+    kind: str = Field(default="cold", description="`cold`, or `live`: the guest runs on while it moves.")
+    ready: bool = Field(
+        default=False,
+        description="For a live move. True: the target is prepared and the guest has no device that cannot "
+        "go with it. Now migrate the guest.",
+    )
     source: Claim = Field(description="The claim that the instance moves from.")
     target: Claim = Field(description="The claim that the instance moves to.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from uuid import UUID
 
+from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
     Claim,
     ClaimId,
@@ -51,9 +52,17 @@ class SchedulerClient(Client):
 
         Raises :class:`~portclaim.ClaimRefused` if no host can serve the claim,
         :class:`~portclaim.ClaimConflict`, and :class:`~portclaim.InvalidRequest`, for example for an unknown
-        alias.
+        alias, or if a claim in ``near`` has ended.
         """
         return self._call("claim", request, Claim)
+
+    def attach(self, claim_id: UUID) -> Claim:
+        """Let the agent attach the devices of a claim that was made with ``attach="on-call"``.
+
+        The agent attaches them as soon as the instance is on the host. A claim that was made with ``auto``,
+        or that has ended, does not change. Raises :class:`~portclaim.ClaimNotFound`.
+        """
+        return self._call("attach", ClaimId(claim_id=claim_id), Claim, since="1.1")
 
     def release(self, claim_id: UUID) -> Claim:
         """Release a claim, whatever its status is.
@@ -118,6 +127,23 @@ class SchedulerClient(Client):
         Raises :class:`~portclaim.InvalidRequest`.
         """
         return self._call("explain", request, Explanation)
+
+    def candidates(self, request: CandidatesRequest) -> Candidates:
+        """List the hosts that could serve a claim now, the best first. It reserves nothing and locks nothing.
+
+        The order is the one in which claims would take the hosts, if each claim avoided the hosts before it.
+        A claim with ``hosts`` of one candidate gets the devices that the candidate names, unless something
+        changes in between. Then it gets other devices of that host, or it is refused.
+
+        If there are more hosts than ``limit``, the answer has ``after``. Give it to the next call. Such calls
+        together answer no host twice, whatever changes between them. If nothing changes, they answer every
+        candidate, in the order of one long answer. If the fleet changes, they answer every host that is a
+        candidate all the time. A host that becomes a candidate meanwhile may be missing, and a host that was
+        answered may no longer be a candidate.
+
+        Raises :class:`~portclaim.InvalidRequest`, also for an ``after`` of another request.
+        """
+        return self._call("candidates", request, Candidates, since="1.1")
 
     def devices(self, wanted: DeviceFilter) -> Devices:
         """List devices with their effective status."""

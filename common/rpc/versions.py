@@ -27,15 +27,19 @@ from typing import Any
 from portclaim.common.rpc.fields import Message
 
 FIRST = "1.0"
-SPOKEN = {"scheduler": "1.0", "conductor": "1.0", "compute_agent": "1.0"}
+SPOKEN = {"scheduler": "1.1", "conductor": "1.1", "compute_agent": "1.1"}
 """The version that each service speaks in this release, by its topic."""
 
 
 @dataclass(frozen=True)
 class Since:
-    """Marks a field that came with a later version: ``speed: Annotated[int | None, Since("1.1")] = None``."""
+    """Marks a field that came with a later version: ``speed: Annotated[int | None, Since("1.1")] = None``.
+
+    With ``values``, only these values of an older field came with that version.
+    """
 
     version: str
+    values: tuple[object, ...] = ()
 
 
 def spoken(topic: str) -> str:
@@ -59,7 +63,9 @@ def _newer_fields(message: Message) -> tuple[dict[str, Any], str]:
     needed = FIRST
     for name, field in type(message).model_fields.items():
         value = getattr(message, name)
-        since = next((mark.version for mark in field.metadata if isinstance(mark, Since)), FIRST)
+        marks = [mark for mark in field.metadata if isinstance(mark, Since)]
+        needed = newest(needed, *(mark.version for mark in marks if value in mark.values))
+        since = next((mark.version for mark in marks if not mark.values), FIRST)
         if since != FIRST and value == field.get_default(call_default_factory=True):
             unused[name] = True
             continue

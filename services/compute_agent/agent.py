@@ -23,6 +23,7 @@ from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.base import load_driver
+from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory
 from portclaim.services.compute_agent.ledger import Ledger
@@ -50,8 +51,16 @@ class ComputeAgentEndpoint(Endpoint):
         self._queue = queue
 
     @exposed(Step)
+    def prepare(self, step: Step) -> None:
+        self._put("prepare", step)
+
+    @exposed(Step)
     def attach(self, step: Step) -> None:
         self._put("attach", step)
+
+    @exposed(Step)
+    def unplug(self, step: Step) -> None:
+        self._put("unplug", step)
 
     @exposed(Step)
     def detach(self, step: Step) -> None:
@@ -105,8 +114,9 @@ class ComputeAgent:
             opened.callback(ledger.close)
             self._bus = transport(conf)
             opened.callback(self._bus.cleanup)
-            runner = StepRunner(self._driver, self._scanner, ledger)
             self._queue = StepQueue(lambda job: self._work(runner, job), conf.rpc.threads)
+            guests = GuestWatch(self._queue.put)
+            runner = StepRunner(self._driver, self._scanner, ledger, guests)
             self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
             self._reporter = Reporter(
                 ConductorLink(ConductorClient(self._bus, conf), conf.host, agent_id),
@@ -119,6 +129,7 @@ class ComputeAgent:
             opened.callback(self._queue.stop)
             opened.callback(self._own, False)
             self._reporter.start()
+            self._driver.watch(guests.changed)
             self._watch(opened)
             self._running = opened.pop_all()
         self._ready.wait()

@@ -16,7 +16,7 @@ KEEP_DAYS = 90
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (
     claim_id TEXT PRIMARY KEY, step INTEGER NOT NULL, action TEXT NOT NULL,
-    outcome TEXT CHECK (outcome IN ('done', 'failed')),   -- NULL: begun, and perhaps interrupted
+    outcome TEXT CHECK (outcome IN ('done', 'failed', 'prepared')), -- NULL: begun, and perhaps interrupted
     reason TEXT, changed_at INTEGER NOT NULL DEFAULT (unixepoch()));
 CREATE INDEX IF NOT EXISTS steps_changed_at ON steps (changed_at);
 """
@@ -24,9 +24,12 @@ CREATE INDEX IF NOT EXISTS steps_changed_at ON steps (changed_at);
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a step ended; ``reason`` says why it failed."""
+    """How a step ended; ``reason`` says why it failed.
 
-    outcome: Literal["done", "failed"]
+    ``prepared``: the devices are ready, and the instance does not have them yet.
+    """
+
+    outcome: Literal["done", "failed", "prepared"]
     reason: str | None = None
 
     def __str__(self) -> str:
@@ -43,6 +46,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         """Open the ledger and delete ended claims whose last change is more than ``KEEP_DAYS`` ago."""
         self._store = LocalStore(path, _SCHEMA)
+        self._store.rebuild("steps", "'prepared'", _SCHEMA)  # release 0.2.0 did not know this outcome
         with self._store.transaction() as sql:
             sql.execute(
                 "DELETE FROM steps WHERE changed_at < unixepoch() - ? * 86400"
@@ -53,8 +57,8 @@ class Ledger:
     def begin(self, step: Step, again: bool = False) -> Ending | None:
         """Record that the step begins and answer None; or answer how it ended, if it must not be done again.
 
-        A failed attach is final: another claim may hold the devices now. A failed detach is tried again.
-        ``again``: do the step even if it was done before. Raises :class:`Superseded`.
+        A failed prepare or attach is final: another claim may hold the devices now. A failed unplug or detach
+        is tried again. ``again``: do the step even if it was done before. Raises :class:`Superseded`.
         """
         claim = str(step.claim_id)
         with self._store.transaction() as sql:
@@ -64,7 +68,12 @@ class Ledger:
                     f"claim {claim}: step {step.step} is stale: it was sent before step {row['step']}"
                 )
             if row is not None and row["step"] == step.step:
-                is_final = {"done": not again, "failed": step.action == "attach", None: False}
+                is_final = {
+                    "done": not again,
+                    "prepared": not again,
+                    "failed": step.action in {"prepare", "attach"},
+                    None: False,
+                }
                 if is_final[row["outcome"]]:
                     return Ending(row["outcome"], row["reason"])
             sql.execute(
@@ -82,6 +91,23 @@ class Ledger:
                 (ending.outcome, ending.reason, str(step.claim_id), step.step),
             )
 
+    def is_prepared(self, step: Step) -> bool:
+        """Has this step ended as prepared?"""
+        with self._store.transaction() as sql:
+            found = sql.execute(
+                "SELECT count(*) FROM steps WHERE claim_id = ? AND step = ? AND outcome = 'prepared'",
+                (str(step.claim_id), step.step),
+            ).fetchone()
+        return bool(found[0])
+
+    def was_unplugged(self, step: Step) -> bool:
+        """Was the step before this one of its claim an unplug? Then its instance had the devices."""
+        with self._store.transaction() as sql:
+            row = sql.execute(
+                "SELECT action, step FROM steps WHERE claim_id = ?", (str(step.claim_id),)
+            ).fetchone()
+        return row is not None and row["action"] == "unplug" and row["step"] < step.step
+
     def latest(self, claim_id: UUID) -> int:
         """The highest step of a claim; 0 for an unknown claim."""
         with self._store.transaction() as sql:
@@ -92,7 +118,7 @@ class Ledger:
         """The claims whose attach failed. A device that a guest still has for one of them is a leftover."""
         with self._store.transaction() as sql:
             rows = sql.execute(
-                "SELECT claim_id FROM steps WHERE action = 'attach' AND outcome = 'failed'"
+                "SELECT claim_id FROM steps WHERE action IN ('prepare', 'attach') AND outcome = 'failed'"
             ).fetchall()
         return {UUID(row["claim_id"]) for row in rows}
 

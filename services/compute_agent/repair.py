@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 from uuid import UUID
 
 from portclaim.common.errors import UnknownHost
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.rpc.agent_messages import Holding, Holdings, Step, StepDevice
+from portclaim.common.rpc.agent_messages import Holding, Holdings, Step, StepAction, StepDevice
 from portclaim.common.rpc.fields import DevType
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
 from portclaim.services.compute_agent.ledger import Ledger
@@ -20,11 +20,17 @@ from portclaim.services.compute_agent.step_queue import Job
 
 LOG = logging.getLogger(__name__)
 
-_STEP_OF_STATUS: Mapping[str, Literal["attach", "detach"]] = {
-    "claimed": "attach",
-    "allocated": "attach",
-    "releasing": "detach",
+_STEP: Mapping[tuple[str, str], StepAction] = {
+    ("claimed", "auto"): "attach",
+    ("claimed", "on-call"): "prepare",
+    ("prepared", "auto"): "attach",
+    ("prepared", "on-call"): "prepare",
+    ("allocated", "auto"): "attach",
+    ("allocated", "on-call"): "attach",
+    ("releasing", "auto"): "detach",
+    ("releasing", "on-call"): "detach",
 }
+"""The step that a claim's status and its attach mode call for."""
 
 
 class Repair:
@@ -61,7 +67,7 @@ class Repair:
             self._unconfirmed = frozenset(found)
             raise
         for holding in answer.holdings:
-            self._reattach(
+            self._continue(
                 holding, {str(held.address) for held in attached if held.claim_id == holding.claim_id}
             )
         self._ended = frozenset(answer.ended)
@@ -95,14 +101,18 @@ class Repair:
         }
         return self._held_back
 
-    def _reattach(self, holding: Holding, attached: set[str]) -> None:
-        action = _STEP_OF_STATUS.get(holding.status)
+    def _continue(self, holding: Holding, attached: set[str]) -> None:
+        """Do what a claim's status calls for, if its instance does not have the claim's devices."""
+        action = _STEP.get((holding.status, holding.attach))
+        if holding.awaited == "unplug":
+            action = "unplug"
         if action is None:  # the conductor is newer, and so is what this status means
             return
         missing = {device.address for device in holding.devices} - attached
-        if holding.status == "allocated" and not missing:
+        was_attached = holding.status == "allocated" and action != "unplug"
+        if was_attached and not missing:
             return
-        if holding.status == "allocated":
+        if was_attached:
             LOG.warning(
                 "instance %s has lost %s of claim %s: attaching again",
                 holding.instance_id,
@@ -116,7 +126,8 @@ class Repair:
             instance_id=holding.instance_id,
             devices=holding.devices,
         )
-        self._put(Job(step, again=holding.status == "allocated"))
+        again = was_attached or holding.status == "prepared"
+        self._put(Job(step, again=again, was_attached=was_attached))
 
     def _detach_leftovers(self, claim_id: UUID, leftovers: Sequence[Attachment]) -> None:
         addresses = sorted({held.address for held in leftovers})

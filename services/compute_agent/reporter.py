@@ -51,9 +51,9 @@ class Reporter(threading.Thread):
     repeated and no answer is lost.
 
     The first round begins with a repair. A repair also runs every ``REPAIR_INTERVAL`` seconds, and when the
-    conductor asks for a full inventory or refuses a successful attach. ``take_inventory`` scans the host.
-    ``own`` is called with True when the conductor accepts this agent as the host's, and with False when it
-    accepts another agent.
+    conductor asks for a full inventory or refuses an attach that did not fail. ``take_inventory`` scans the
+    host. ``own`` is called with True when the conductor accepts this agent as the host's, and with False when
+    it accepts another agent.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Reporter(threading.Thread):
                 self._conductor.answer(answer.step, answer.ending)
             except _NOT_WANTED as error:
                 LOG.info("the conductor does not want an answer: %s", error)
-                if (answer.step.action, answer.ending.outcome) == ("attach", "done"):
+                if answer.step.action != "detach" and answer.ending.outcome != "failed":
                     self._repaired_at = -math.inf
                     self.wake()
             except ServiceFailed as error:  # perhaps only for this answer: go on with the others

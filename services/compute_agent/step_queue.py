@@ -18,10 +18,15 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A step to do. ``again``: do it even if it was done before, because its effect was lost."""
+    """A step to do.
+
+    ``again``: do it even if it was done before, because its instance may have come, or has lost a device.
+    ``was_attached``: the instance had all devices of the claim. It keeps those that it has if this fails.
+    """
 
     step: Step
     again: bool = False
+    was_attached: bool = False
 
     @property
     def keys(self) -> frozenset[str]:
@@ -33,8 +38,9 @@ class Job:
 class StepQueue:
     """Takes steps without blocking their sender, and calls ``work`` for each.
 
-    A step that is already running or waiting is dropped. So is a waiting step when a later step of its claim
-    arrives. The conductor sends unanswered steps again.
+    A step that is already running or waiting is dropped; one that is to be done again waits for the one that
+    runs. A waiting step is dropped when a later step of its claim arrives. The conductor sends unanswered
+    steps again.
     """
 
     def __init__(self, work: Callable[[Job], None], threads: int) -> None:
@@ -49,8 +55,11 @@ class StepQueue:
         """Do the step as soon as no other step locks its claim or trees."""
         claim_id, number = job.step.claim_id, job.step.step
         with self._lock:
-            members = [member for member in self._waiting + self._running if member.step.claim_id == claim_id]
-            if self._stopped or any(member.step.step >= number for member in members):
+            waiting = [member.step.step for member in self._waiting if member.step.claim_id == claim_id]
+            running = [member.step.step for member in self._running if member.step.claim_id == claim_id]
+            if job.again:  # what it looks for may have come after the running one has looked
+                running = [step for step in running if step > number]
+            if self._stopped or any(step >= number for step in waiting + running):
                 return
             self._waiting = [member for member in self._waiting if member.step.claim_id != claim_id]
             self._waiting.append(job)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import DriverError, HypervisorDriver, InstanceNotFound
+from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.step_queue import Job
@@ -21,39 +23,50 @@ GONE_AFTER = 45.0  # seconds: while a hypervisor redefines an instance, it does 
 class StepRunner:
     """Does steps. Each takes effect once, and never after a later step of its claim."""
 
-    def __init__(self, driver: HypervisorDriver, scanner: Scanner, ledger: Ledger) -> None:
+    def __init__(
+        self, driver: HypervisorDriver, scanner: Scanner, ledger: Ledger, guests: GuestWatch
+    ) -> None:
         self._driver = driver
         self._scanner = scanner
         self._ledger = ledger
+        self._guests = guests
         self._gone_since: dict[UUID, float] = {}
 
     def run(self, job: Job) -> Ending | None:
         """Do the step unless it was done before; answer how it ended.
 
-        None: there is no answer to send. The step is stale, or a device that the instance has lost could not
-        be attached again yet.
+        None: there is no answer to send. The step is stale, or its instance has still not come, or a device
+        that the instance has lost could not be attached again yet.
         """
         step = job.step
+        was_prepared = job.again and self._ledger.is_prepared(step)
+        was_attached = job.was_attached or self._ledger.was_unplugged(step)
         try:
             ending = self._ledger.begin(step, job.again)
         except Superseded as superseded:
             LOG.info("step dropped: %s", superseded)
             return None
         if ending is None:
-            ending = self._reattach(step) if job.again else self._do(step)
+            ending = self._reattach(step) if was_attached and step.action == "attach" else self._do(step)
             if ending is None:
                 return None
             self._ledger.finish(step, ending)
-            level = logging.INFO if ending.outcome == "done" else logging.ERROR
+            if ending.outcome != "prepared" or step.action == "unplug":
+                self._guests.forget(step.claim_id)
+            if was_prepared and ending.outcome == "prepared":
+                return None
+            level = logging.ERROR if ending.outcome == "failed" else logging.INFO
             LOG.log(level, "claim %s: step %s, %s, %s", step.claim_id, step.step, step.action, ending)
         return ending
 
     def _do(self, step: Step) -> Ending:
         try:
-            if step.action == "attach":
-                self._attach(step)
-            else:
-                self._detach(step)
+            if step.action in {"prepare", "attach"}:
+                return self._prepare_or_attach(step)
+            if step.action == "unplug":
+                self._each(step, self._driver.unplug)
+                return Ending("prepared")
+            self._each(step, self._driver.detach)
         except DriverError as error:
             return Ending("failed", str(error))
         except Exception as error:
@@ -61,13 +74,24 @@ class StepRunner:
             return Ending("failed", f"an error in the agent, see its log: {error!r}")
         return Ending("done")
 
-    def _attach(self, step: Step) -> None:
-        """Attach all devices or none: on a failure, detach all of them before it is reported."""
+    def _prepare_or_attach(self, step: Step) -> Ending:
+        """Prepare all devices or none, and attach them if the step says so and the instance is here.
+
+        On a failure, detach all devices of the step before it is reported.
+        """
         try:
-            self._attach_all(step)
+            self._prepare_all(step)
+            self._guests.expect(step)
+            if step.action == "attach":
+                self._attach_all(step)
+            elif not all(self._driver.has(step, device) for device in step.devices):
+                return Ending("prepared")
+        except InstanceNotFound:
+            return Ending("prepared")
         except BaseException:
             self._undo(step)
             raise
+        return Ending("done")
 
     def _reattach(self, step: Step) -> Ending | None:
         """Attach again what an instance has lost.
@@ -76,6 +100,7 @@ class StepRunner:
         instance has been gone from this host for ``GONE_AFTER`` seconds, the step fails.
         """
         try:
+            self._prepare_all(step)
             self._attach_all(step)
         except InstanceNotFound as error:
             since = self._gone_since.setdefault(step.claim_id, time.monotonic())
@@ -92,9 +117,13 @@ class StepRunner:
         self._gone_since.pop(step.claim_id, None)
         return ending
 
-    def _attach_all(self, step: Step) -> None:
+    def _prepare_all(self, step: Step) -> None:
         for device in step.devices:
             self._check(device)
+            self._driver.prepare(step, device)
+
+    def _attach_all(self, step: Step) -> None:
+        for device in step.devices:
             self._driver.attach(step, device)
 
     def _undo(self, step: Step) -> None:
@@ -108,12 +137,12 @@ class StepRunner:
                     step.instance_id,
                 )
 
-    def _detach(self, step: Step) -> None:
-        """Detach all devices. If one fails, the others are still detached."""
+    def _each(self, step: Step, do: Callable[[Step, StepDevice], None]) -> None:
+        """Do it with every device that allows it, also when one of them does not."""
         reasons = []
         for device in step.devices:
             try:
-                self._driver.detach(step, device)
+                do(step, device)
             except DriverError as error:
                 reasons.append(str(error))
         if reasons:

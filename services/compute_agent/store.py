@@ -22,6 +22,23 @@ class LocalStore:
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.executescript(schema)
 
+    def rebuild(self, table: str, mark: str, schema: str) -> None:
+        """If the definition of ``table`` does not contain ``mark``, make the table anew and keep its rows.
+
+        SQLite cannot change a constraint of a table. A process that is killed meanwhile has changed nothing.
+        """
+        with self._lock:
+            query = "SELECT sql FROM sqlite_schema WHERE name = ?"
+            (definition,) = self._connection.execute(query, (table,)).fetchone()
+            if mark in definition:
+                return
+            query = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
+            indexes = [f"DROP INDEX {name};" for (name,) in self._connection.execute(query, (table,))]
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE; ALTER TABLE {table} RENAME TO outdated; {''.join(indexes)} {schema}"  # noqa: S608
+                f" INSERT INTO {table} SELECT * FROM outdated; DROP TABLE outdated; COMMIT;"
+            )
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """One transaction at a time. All of its changes take effect, or none."""

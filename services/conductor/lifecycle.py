@@ -16,8 +16,17 @@ _ANSWER = PreparedStatement(
     """,
 )
 
+_PREPARED = PreparedStatement(
+    "answer_prepared",
+    """
+    SELECT answer_prepared(:host::text, :agent_id::uuid, :claim_id::uuid, :step::integer,
+                           :guest_within::double precision)
+    """,
+)
+
 _HOLDINGS = sa.text("""
-    SELECT c.id AS claim_id, c.instance_id, c.status, c.step,
+    SELECT c.id AS claim_id, c.instance_id, c.status, c.step, c.attach,
+           awaited_action(c.id, c.step) AS awaited,
            jsonb_agg(jsonb_build_object(
                'address', d.address, 'dev_type', d.dev_type, 'vendor_id', p.vendor_id,
                'product_id', p.product_id, 'parent_address', pf.address) ORDER BY d.id) AS devices
@@ -33,8 +42,10 @@ _HOLDINGS = sa.text("""
 _ENDED = sa.text("SELECT id FROM claims WHERE id = ANY(:found) AND NOT live ORDER BY id")
 
 
-def step_done(engine: sa.Engine, result: StepResult) -> None:
+def step_done(engine: sa.Engine, result: StepResult, guest_within: float) -> None:
     """Change the claim as the agent's answer says. The same answer again changes nothing.
+
+    A prepared claim expires after ``guest_within`` seconds, unless its request says otherwise; 0: never.
 
     Raises ``ClaimNotFound``, ``StaleStep``, ``InvalidRequest`` for a step not sent yet, ``UnknownHost``,
     ``HostOwnedByAnotherAgent``.
@@ -44,11 +55,13 @@ def step_done(engine: sa.Engine, result: StepResult) -> None:
         "agent_id": str(result.agent_id),
         "claim_id": str(result.claim_id),
         "step": result.step,
-        "done": result.outcome == "done",
-        "reason": result.reason,
     }
     with as_errors(host=result.host, claim_id=result.claim_id, step=result.step):
-        _ANSWER.value(engine, facts)
+        if result.outcome == "prepared":
+            _PREPARED.value(engine, facts | {"guest_within": guest_within})
+        else:
+            done = result.outcome == "done"
+            _ANSWER.value(engine, facts | {"done": done, "reason": result.reason})
 
 
 def holdings(connection: sa.Connection, request: HoldingsRequest) -> Holdings:

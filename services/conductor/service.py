@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -29,17 +30,27 @@ from portclaim.services.conductor import expiry, inventory, lifecycle
 from portclaim.services.conductor.publisher import Exchange, Publisher
 from portclaim.services.conductor.relay import Relay
 
-_EVENTS_PAUSE = 0.5  # seconds. There is no NOTIFY for events, because it would make claims commit one by one
-_EXPIRY_PAUSE = 60.0  # seconds, at most
+# Seconds between two looks for new events. There is no NOTIFY for events, because it would make claims commit
+# one by one. A worker that has recorded an agent's answer looks at once, because a caller may wait for it.
+_EVENTS_PAUSE = 0.5
+_EXPIRY_PAUSE = 10.0  # seconds, at most. So an expiry may be so much late
 _PRUNE_PAUSE = 3600.0
 
 
 class ConductorEndpoint(Endpoint):
     """What agents call; see :class:`portclaim.common.rpc.conductor.ConductorClient`."""
 
-    def __init__(self, engine: sa.Engine, agent_down_after: float) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        agent_down_after: float,
+        guest_within: float,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._agent_down_after = agent_down_after
+        self._guest_within = guest_within
+        self._on_answer = on_answer
 
     @exposed(InventoryReport)
     def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
@@ -47,7 +58,8 @@ class ConductorEndpoint(Endpoint):
 
     @exposed(StepResult)
     def step_done(self, result: StepResult) -> None:
-        lifecycle.step_done(self._engine, result)
+        lifecycle.step_done(self._engine, result, self._guest_within)
+        self._on_answer()
 
     @exposed(HoldingsRequest)
     def holdings(self, request: HoldingsRequest) -> Holdings:
@@ -69,24 +81,29 @@ class Conductor:
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each periodic task.
         self._engine = connect(conf.database.connection, conf.rpc.threads + 4)
-        endpoint = ConductorEndpoint(self._engine, conf.conductor.agent_down_after)
+        options = conf.conductor
+        endpoint = ConductorEndpoint(
+            self._engine, options.agent_down_after, options.guest_within, self._wake_publisher
+        )
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
         relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)
         self._listener = NotificationListener(self._engine, outbox.CHANNEL, self._relay.wake)
         self._periodic = [self._relay]
-        if expire_after:
-            self._periodic.append(Periodic("expiry", self._expire, min(expire_after / 10, _EXPIRY_PAUSE)))
+        limits = [limit / 10 for limit in (expire_after, options.guest_within) if limit]
+        self._periodic.append(Periodic("expiry", self._expire, min([*limits, _EXPIRY_PAUSE])))
         if prune_after := conf.conductor.prune_after:
             pruning = Pruning(self._engine, timedelta(days=prune_after))
             self._periodic.append(Periodic("pruning", pruning.work, _PRUNE_PAUSE))
             self._periodic[-1].wake()
-        self._exchange = None
+        self._exchange: Exchange | None = None
+        self._publisher: Periodic | None = None
         if conf.conductor.publish_events:
             self._exchange = Exchange(conf)
             publisher = Publisher(self._engine, self._exchange.publish)
-            self._periodic.append(Periodic("publisher of events", publisher.work, _EVENTS_PAUSE))
+            self._publisher = Periodic("publisher of events", publisher.work, _EVENTS_PAUSE)
+            self._periodic.append(self._publisher)
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
         for each in self._periodic:
@@ -106,11 +123,16 @@ class Conductor:
         self._engine.dispose()
 
     def _expire(self) -> bool:
-        after = self._conf.conductor.expire_after
+        after = self._conf.conductor.expire_after or None
         expired = in_transaction(self._engine, lambda connection: expiry.expire(connection, after))
         if expired:
             self._relay.wake()
+            self._wake_publisher()
         return bool(expired)
+
+    def _wake_publisher(self) -> None:
+        if self._publisher is not None:
+            self._publisher.wake()
 
     def _send(self, host: str, step: Step) -> None:
         self._agents.at(host).send(step)

@@ -5,6 +5,7 @@ The functions are in common/db/sql: claim.sql, moves.sql, release.sql.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,15 +23,15 @@ from portclaim.common.errors import (
     MoveNotFound,
     ServiceUnavailable,
 )
-from portclaim.common.pci.device import DeviceType
-from portclaim.common.pci.filters import Kind
+from portclaim.common.rpc import versions
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
 from portclaim.common.rpc.move_messages import Move
-from portclaim.services.scheduler import explanation, fleet, queue_statements, statements
+from portclaim.services.scheduler import explanation, fleet, neighbours, queue_statements, statements
 from portclaim.services.scheduler.fleet import Free, Pools, Requirements
+from portclaim.services.scheduler.free_statements import ON_HOSTS, free_devices, near_hosts
 from portclaim.services.scheduler.packing import Packing
+from portclaim.services.scheduler.statements import FEW, WHERE, where_to_look
 
-_FEW = 8  # ports from the top of an index that a claim tries before it reads again
 _SPARE_WHOLE_PORTS = 64  # with fewer left, a claim waits for a port in use rather than begin a whole one
 _ROUNDS = 3  # of the fast path, before the exact path
 _POOLS_FOR = 10.0  # seconds until the fast path reads the pools again; the exact path always does
@@ -53,12 +54,12 @@ class ClaimEngine:
         agent_down_after: float,
     ) -> None:
         self._engine = engine
-        self._packing = packing
-        self._claim_vfs = {on: statements.claim_vfs(packing, on_hosts=on) for on in (False, True)}
-        self._claim_whole = {on: statements.claim_whole(packing, on_hosts=on) for on in (False, True)}
+        self.packing = packing
+        self._claim_vfs = {where: statements.claim_vfs(packing, where) for where in WHERE}
+        self._claim_whole = {where: statements.claim_whole(packing, where) for where in WHERE}
         self._claim_on_port_in_use = statements.claim_on_port_in_use(packing)
-        self._near_hosts = statements.near_hosts(packing)
-        self._read_free = {where: statements.free_devices(packing, where) for where in statements.WHERE}
+        self._near_hosts = {where: near_hosts(packing, where) for where in WHERE}
+        self._read_free = {where: free_devices(packing, where) for where in ON_HOSTS}
         self._resend_after = resend_after
         self._patience = patience
         self._agent_down_after = agent_down_after
@@ -76,6 +77,14 @@ class ClaimEngine:
         """
         facts = self._facts(request, requirements)
         try:
+            requirements = neighbours.resolve(self._engine, requirements)
+        except InvalidRequest:
+            # A claim that it names may have ended since an earlier call made this claim.
+            if (made := self._answer(statements.EXISTING_CLAIM, facts)) is None:
+                raise
+            return Claim.model_validate_json(made, extra="ignore")
+        facts |= requirements.as_facts()
+        try:
             made = self._fast_path(requirements, facts) or self._exact_path(
                 requirements, facts, statements.CLAIM_CHOSEN_DEVICES, statements.EXISTING_CLAIM
             )
@@ -87,12 +96,16 @@ class ClaimEngine:
             raise self._refusal(requirements, facts)
         return Claim.model_validate_json(made, extra="ignore")
 
-    def move(self, source_claim_id: UUID, target: ClaimRequest, requirements: Requirements) -> Move:
+    def move(
+        self, source_claim_id: UUID, target: ClaimRequest, requirements: Requirements, *, live: bool
+    ) -> Move:
         """Reserve the target of a move. The same id with the same request is the same move.
 
         Raises what :meth:`claim` does, and :class:`MoveConflict`.
         """
         facts = {**self._facts(target, requirements), "source_claim_id": str(source_claim_id)}
+        if live:
+            facts["request"] = json.dumps(json.loads(facts["request"]) | {"live_migration": True})
         made = self._answer(statements.EXISTING_MOVE, facts) or self._exact_path(
             requirements, facts, statements.MOVE_CLAIM, statements.EXISTING_MOVE
         )
@@ -110,6 +123,13 @@ class ClaimEngine:
     def revert_move(self, claim_id: UUID) -> Move:
         """Release the target. Raises :class:`MoveNotFound`, :class:`MoveConflict`."""
         return self._end_move(statements.REVERT_MOVE, claim_id)
+
+    def attach(self, claim_id: UUID) -> Claim:
+        """Let the agent attach the devices of a claim that was made with ``attach`` on-call.
+
+        Raises :class:`ClaimNotFound`.
+        """
+        return self._end(statements.BEGIN_ATTACH, claim_id, resend_after=self._resend_after)
 
     def release(self, claim_id: UUID) -> Claim:
         """Begin the release of a claim. A claim that is being released or has ended stays as it is.
@@ -132,10 +152,12 @@ class ClaimEngine:
 
     def explain(self, request: ExplainRequest, requirements: Requirements) -> Explanation:
         """Would such a claim be served now, and why not? Reserves and locks nothing."""
+        requirements = neighbours.resolve(self._engine, requirements)
         pools = self._read_pools()
         free = self._free_devices(requirements, pools, near=False)
         served = fleet.choose(requirements, pools, free, ()) is not None
-        return self._explain(requirements, pools, {"request": request.model_dump_json()}, served=served)
+        facts = {"request": json.dumps(versions.to_send(request)[0])}
+        return self._explain(requirements, pools, facts, served=served)
 
     def _fast_path(self, requirements: Requirements, facts: Mapping[str, Any]) -> str | None:
         """Claim the devices of one request from one port, as most claims do, in one statement.
@@ -145,13 +167,18 @@ class ClaimEngine:
         """
         pools = self._pools if time.monotonic() < self._pools_until else self._read_pools()
         pool_ids = requirements.suitable(pools)
-        statement = self._on_one_port(requirements, pool_ids)
-        if statement is None:
-            return None
-        facts = {**facts, "pool_ids": list(pool_ids), "count": requirements.device_count, "few": _FEW}
-        spare = _SPARE_WHOLE_PORTS if self._packing.keeps_ports_whole else 0
+        where = where_to_look(requirements.hosts)
+        match requirements.from_one_port(pool_ids):
+            case "vfs":
+                statement = self._claim_vfs[where]
+            case "whole":
+                statement = self._claim_whole[where]
+            case None:
+                return None
+        facts = {**facts, "pool_ids": list(pool_ids), "count": requirements.device_count, "few": FEW}
+        spare = _SPARE_WHOLE_PORTS if self.packing.keeps_ports_whole else 0
         beside = (
-            self._packing.keeps_ports_whole and len(pool_ids) == 1 and statement is self._claim_vfs[False]
+            self.packing.keeps_ports_whole and len(pool_ids) == 1 and statement is self._claim_vfs["anywhere"]
         )
         if beside and (made := self._answer(self._claim_on_port_in_use, facts)):
             return made
@@ -163,16 +190,6 @@ class ClaimEngine:
                 if made := self._answer(statement, {**facts, **pass_}):
                     return made
         return None
-
-    def _on_one_port(self, requirements: Requirements, pools: Mapping[int, Kind]) -> PreparedStatement | None:
-        """The statement that can serve the claim from one port; None: one port cannot serve it."""
-        if not pools or len(requirements.requests) > 1 or requirements.is_particular:
-            return None
-        on_hosts = requirements.hosts is not None
-        vfs = {kind.dev_type is DeviceType.VF for kind in pools.values()}
-        if vfs == {True}:
-            return self._claim_vfs[on_hosts]
-        return self._claim_whole[on_hosts] if vfs == {False} and requirements.device_count == 1 else None
 
     def _exact_path(
         self,
@@ -211,22 +228,19 @@ class ClaimEngine:
         raise ServiceUnavailable("too many claims compete for the same devices: call again, which is safe")
 
     def _free_devices(self, requirements: Requirements, pools: Pools, *, near: bool) -> list[Free]:
-        """What is free for the claim: on the hosts that it names, else on the best hosts (``near``), else on
-        all.
-        """
+        """What is free for the claim, on all hosts that may serve it. With ``near``, on the best of them."""
         facts = {
             "pool_ids": list(requirements.suitable(pools)),
             "count": requirements.device_count,
-            "few": _FEW,
+            "few": FEW,
             "agent_down_after": self._agent_down_after,
             **requirements.as_facts(),
         }
-        where = "anywhere"
-        if requirements.hosts is not None:
-            where = "on named hosts"
-        elif near:
-            where = "on hosts"
-            facts["node_ids"] = [node_id for (node_id,) in self._near_hosts.rows(self._engine, facts)]
+        hosts = requirements.hosts
+        where = "anywhere" if hosts is None else "on named hosts"
+        if near and (hosts is None or len(hosts) > FEW):
+            near_hosts = self._near_hosts[where_to_look(hosts)].rows(self._engine, facts)
+            where, facts["node_ids"] = "on hosts", [node_id for (node_id,) in near_hosts]
         return [Free._make(row) for row in self._read_free[where].rows(self._engine, facts)]
 
     def _read_pools(self) -> Pools:
@@ -268,10 +282,11 @@ class ClaimEngine:
         return Move.model_validate_json(ended, extra="ignore")
 
     def _facts(self, request: ClaimRequest, requirements: Requirements) -> dict[str, Any]:
+        asked, _ = versions.to_send(request)  # without newer fields at their default: old releases wrote none
         return {
             "claim_id": str(request.claim_id),
             "instance_id": str(request.instance_id),
-            "request": request.model_dump_json(exclude={"claim_id", "wait"}),
+            "request": json.dumps({name: asked[name] for name in asked.keys() - {"claim_id", "wait"}}),
             "resend_after": self._resend_after,
             "agent_down_after": self._agent_down_after,
             **requirements.as_facts(),

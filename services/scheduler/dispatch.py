@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Literal
 
 from portclaim.common.errors import PortclaimError
-from portclaim.common.rpc.agent_messages import Step, StepDevice
+from portclaim.common.rpc.agent_messages import Step, StepAction, StepDevice
 from portclaim.common.rpc.claim_messages import Claim
 
 LOG = logging.getLogger(__name__)
 
 Send = Callable[[str, Step], None]
 
-_STEP_OF_STATUS: dict[str, Literal["attach", "detach"]] = {"claimed": "attach", "releasing": "detach"}
+_STEP: dict[tuple[str, str], StepAction] = {
+    ("claimed", "auto"): "attach",
+    ("claimed", "on-call"): "prepare",
+    ("prepared", "auto"): "attach",
+    ("releasing", "auto"): "detach",
+    ("releasing", "on-call"): "detach",
+}
+"""The step that a claim's status and its attach mode call for."""
+
 _STEP_FIELDS = set(StepDevice.model_fields)
 
 
 def dispatch_step(claim: Claim, send: Send) -> None:
     """Send the step that the claim's status calls for. If that fails, a conductor's relay sends it later."""
-    action = _STEP_OF_STATUS.get(claim.status)
+    action = _STEP.get((claim.status, claim.attach))
     if action is None or claim.host is None:
         return
     step = Step(

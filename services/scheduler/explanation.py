@@ -49,7 +49,7 @@ _EMPTIED = {
     "type": "no host has such a device of the requested type",
     "remote_managed": "no host has such a device with the requested remote_managed",
     "hosts": "none of the requested hosts has such a device",
-    "avoid_hosts": "every host with such a device is excluded by avoid_hosts",
+    "avoid_hosts": "every host with such a device is excluded by avoid_hosts or apart_from",
     "enabled": "every host or port with such a device is drained",
     "alive": "the agent of every host with such a device is silent",
     "unreserved": "every port with such a device is reserved for a waiting claim",

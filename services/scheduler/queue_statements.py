@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 
 from portclaim.common.db.prepared_statement import PreparedStatement
+from portclaim.services.scheduler.free_statements import free_devices
 from portclaim.services.scheduler.packing import Packing
-from portclaim.services.scheduler.statements import free_devices
 
 ENQUEUE_CLAIM = PreparedStatement(
     "enqueue_claim",
@@ -17,7 +17,7 @@ ENQUEUE_CLAIM = PreparedStatement(
 )
 
 QUEUE_LENGTH = PreparedStatement(
-    "queue_length", "SELECT count(*) FROM waiting_claims WHERE requests = :request::jsonb - 'instance_id'"
+    "queue_length", "SELECT count(*) FROM waiting_claims WHERE requests = queue_key(:request::jsonb)"
 )
 
 QUEUE_HEADS = PreparedStatement(

@@ -15,6 +15,7 @@ from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
     Claim,
     ClaimId,
@@ -44,6 +45,7 @@ from portclaim.common.rpc.operator_messages import (
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.services.scheduler import lookups, maintenance, moves, packing, queues
+from portclaim.services.scheduler.candidates import CandidateSearch
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.dispatch import Send, dispatch_step
 from portclaim.services.scheduler.queues import WaitingQueues
@@ -66,6 +68,7 @@ class SchedulerEndpoint(Endpoint):
         self._agent_down_after = agent_down_after
         self._engine = engine
         self._claims = claims
+        self._candidates = CandidateSearch(engine, claims.packing, agent_down_after)
         self._aliases = aliases
         self._send = send
 
@@ -76,6 +79,12 @@ class SchedulerEndpoint(Endpoint):
         return made
 
     @exposed(ClaimId)
+    def attach(self, which: ClaimId) -> Claim:
+        called = self._claims.attach(which.claim_id)
+        dispatch_step(called, self._send)
+        return called
+
+    @exposed(ClaimId)
     def release(self, which: ClaimId) -> Claim:
         released = self._claims.release(which.claim_id)
         dispatch_step(released, self._send)
@@ -84,7 +93,8 @@ class SchedulerEndpoint(Endpoint):
     @exposed(MoveRequest)
     def move(self, request: MoveRequest) -> Move:
         target = in_transaction(self._engine, lambda c: moves.target(c, request))
-        begun = self._claims.move(request.source_claim_id, target, requirements_of(target, self._aliases))
+        requirements = requirements_of(target, self._aliases)
+        begun = self._claims.move(request.source_claim_id, target, requirements, live=request.live)
         dispatch_step(begun.target, self._send)
         return begun
 
@@ -114,6 +124,10 @@ class SchedulerEndpoint(Endpoint):
     @exposed(ExplainRequest)
     def explain(self, request: ExplainRequest) -> Explanation:
         return self._claims.explain(request, requirements_of(request, self._aliases))
+
+    @exposed(CandidatesRequest)
+    def candidates(self, request: CandidatesRequest) -> Candidates:
+        return self._candidates.find(request, requirements_of(request, self._aliases))
 
     @exposed(WaitingFilter)
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:

@@ -75,7 +75,7 @@ class Caller:
 
     def _is_attached(self, claim_id: UUID) -> Claim | None:
         claim = self.scheduler.show(claim_id)
-        return None if claim.status == "claimed" else claim
+        return None if claim.status in {"claimed", "prepared"} else claim
 
     def _insist(self, call: Callable[[], T | None]) -> T:
         """Call until there is an answer that is not None."""

@@ -1,4 +1,7 @@
-"""Clients that claim, wait for the attach, release and wait for the end. They repeat calls with one id."""
+"""Clients that claim, wait for the attach, release and wait for the end. They repeat calls with one id.
+
+Some claims are only prepared until the client asks for the attach.
+"""
 
 import threading
 import time
@@ -13,7 +16,7 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 
 KINDS = ("pf", "vf")
 _PAUSE = 0.05  # seconds between two polls
-_ORDER = ("claimed", "allocated", "releasing", "released")
+_ORDER = ("claimed", "prepared", "allocated", "releasing", "released")
 
 
 @dataclass
@@ -44,7 +47,10 @@ class Cycle:
                 self._note(scheduler.claim(self.request))
                 self.phase = "attach" if self.waits_for_attach else "release"
             case "attach":
-                if self._note(scheduler.show(self.claim_id)) == "claimed":
+                now = self._note(scheduler.show(self.claim_id))
+                if now == "prepared":
+                    now = self._note(scheduler.attach(self.claim_id))
+                if now in {"claimed", "prepared"}:
                     return False
                 self.phase = "release"
             case "release":
@@ -173,6 +179,7 @@ class Client(threading.Thread):
             instance_id=UUID(int=self._random.getrandbits(128)),
             extra_specs={"pci_passthrough:alias": f"{kind}:1"},
             hosts=[host],
+            attach=self._random.choice(["auto", "auto", "on-call"]),
         )
         return Cycle(kind, host, request, waits_for_attach=bool(wanted) or self._random.random() < 0.8)
 

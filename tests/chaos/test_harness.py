@@ -49,11 +49,14 @@ def site(effects: list[tuple[str, str, str]]) -> Any:
 @pytest.mark.parametrize(
     ("effects", "wrong"),
     [
-        ([("one", "attach", VF), ("one", "detach", VF), ("two", "attach", PF)], ""),
-        ([("one", "attach", VF), ("two", "attach", VF)], "beside"),
-        ([("one", "attach", VF), ("two", "attach", PF)], "beside"),
-        ([("one", "attach", PF), ("two", "attach", VF)], "beside"),
-        ([("one", "attach", PF), ("two", "detach", PF)], "which did not have it"),
+        ([("one", "prepare", VF), ("one", "attach", VF), ("one", "detach", VF), ("two", "prepare", PF)], ""),
+        ([("one", "prepare", VF), ("one", "restore", VF), ("two", "prepare", PF)], ""),
+        ([("one", "prepare", VF), ("two", "prepare", VF)], "beside"),
+        ([("one", "prepare", VF), ("two", "prepare", PF)], "beside"),
+        ([("one", "prepare", PF), ("two", "prepare", VF)], "beside"),
+        ([("one", "prepare", PF), ("two", "attach", PF)], "which did not have it"),
+        ([("one", "prepare", PF), ("two", "detach", PF)], "which did not have it"),
+        ([("one", "prepare", PF), ("one", "detach", PF), ("one", "attach", PF)], "which did not have it"),
         ([("one", "detach", PF)], "which did not have it"),
     ],
 )

@@ -99,15 +99,21 @@ class Verdict:
             query = "SELECT id, claim_id, action, address FROM effects WHERE id > ? ORDER BY id"
             for number, claim, action, address in self._site.records(query, [host], self._seen[host])[host]:
                 self._seen[host] = number
-                self._done[claim, action, f"{host} {address}"] += 1
-                wrong += self._attach(host, address, claim) if action == "attach" else []
-                if action == "detach" and self._guests.pop((host, address), None) != claim:
-                    wrong.append(f"{host} {address} was taken from claim {claim}, which did not have it")
-        for host, rows in self._site.records("SELECT address, claim_id FROM attachments", hosts).items():
-            wrong += [f"{host} {address} is still attached for claim {claim}" for address, claim in rows]
+                if action in {"attach", "detach"}:
+                    self._done[claim, action, f"{host} {address}"] += 1
+                if action == "prepare":
+                    wrong += self._prepare(host, address, claim)
+                    continue
+                if self._guests.get((host, address)) != claim:
+                    wrong.append(f"{host} {address}: {action} for claim {claim}, which did not have it")
+                if action in {"detach", "restore"}:
+                    self._guests.pop((host, address), None)
+        query = "SELECT address, claim_id FROM attachments UNION ALL SELECT address, claim_id FROM prepared"
+        for host, rows in self._site.records(query, hosts).items():
+            wrong += [f"{host} {address} is still held for claim {claim}" for address, claim in rows]
         return wrong
 
-    def _attach(self, host: str, address: str, claim: str) -> list[str]:
+    def _prepare(self, host: str, address: str, claim: str) -> list[str]:
         kin = {address, self._parents.get((host, address), address)}
         kin |= {vf for (of, vf), pf in self._parents.items() if (of, pf) == (host, address)}
         holders = {other: self._guests[host, other] for other in kin if (host, other) in self._guests}

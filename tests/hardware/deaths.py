@@ -4,13 +4,14 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from portclaim.common import config
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers import libvirt
-from portclaim.services.compute_agent.drivers.base import load_driver
+from portclaim.services.compute_agent.drivers.base import InstanceNotFound, load_driver
 from portclaim.services.compute_agent.kernel import Kernel
 from tests.hardware.guests import PATIENCE
 
@@ -56,7 +57,10 @@ def _attach_and_detach(nth: int, name: str, state_path: Path, step: Step) -> Non
     driver = load_driver(name, conf, state_path)
     driver.start()
     for device in step.devices:
-        driver.attach(step, device)
+        driver.prepare(step, device)
+    with suppress(InstanceNotFound):
+        for device in step.devices:
+            driver.attach(step, device)
     for device in step.devices:
         driver.detach(step, device)
     driver.stop()

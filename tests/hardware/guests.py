@@ -20,7 +20,7 @@ DOMAIN = """
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
 <controller type='usb' model='none'/><memballoon model='none'/><controller type='pci' model='pcie-root'/>
 <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
-<serial type='file'><source path='{log}'/></serial></devices></domain>
+<serial type='file'><source path='{log}'/></serial>{hostdevs}</devices></domain>
 """
 INIT = """#!/busybox sh
 /busybox --install -s /bin; export PATH=/bin
@@ -47,12 +47,22 @@ def make_guest(connection: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
     initrd = make_initrd(files)
     guests = []
 
-    def make(name: str, *, running: bool) -> Guest:
-        uuid, log = uuid4(), files / f"{name}.log"
+    def make(
+        name: str,
+        *,
+        running: bool,
+        uuid: UUID | None = None,
+        hostdevs: str = "",
+        started: bool = True,
+        connection: Any = connection,
+    ) -> Guest:
+        """``running``: it boots; otherwise it is paused when it is started. ``hostdevs``: XML."""
+        uuid, log = uuid or uuid4(), files / f"{name}.log"
         kernel = next(Path("/boot").glob("vmlinuz-*"))
-        xml = DOMAIN.format(name=name, uuid=uuid, kernel=kernel, initrd=initrd, log=log)
+        xml = DOMAIN.format(name=name, uuid=uuid, kernel=kernel, initrd=initrd, log=log, hostdevs=hostdevs)
         domain = connection.defineXML(xml)
-        domain.createWithFlags(0 if running else START_PAUSED)
+        if started:
+            domain.createWithFlags(0 if running else START_PAUSED)
         guests.append(domain)
         return Guest(uuid, domain, log)
 

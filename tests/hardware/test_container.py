@@ -65,7 +65,7 @@ def lent_vf(conf: cfg.ConfigOpts, tmp_path: Path, make_step: Callable[..., Step]
     driver = VfioDriver(conf, tmp_path)
     driver.start()
     step = make_step("attach", VF)
-    driver.attach(step, step.devices[0])
+    driver.prepare(step, step.devices[0])
     yield Path("/dev/vfio", group_of(VF))
     driver.detach(step, step.devices[0])
     driver.stop()

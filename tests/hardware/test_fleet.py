@@ -34,7 +34,7 @@ class Fleet:
         self._bus = bus
         self._host = host
 
-    def claim(self, alias: str, instance_id: UUID | None = None) -> Claim:
+    def claim(self, alias: str, instance_id: UUID | None = None, **request: Any) -> Claim:
         extra_specs = {"pci_passthrough:alias": f"{alias}:1"}
         return self._bus.scheduler.claim(
             ClaimRequest(
@@ -42,8 +42,12 @@ class Fleet:
                 instance_id=instance_id or uuid4(),
                 extra_specs=extra_specs,
                 hosts=[self._host],
+                **request,
             )
         )
+
+    def attach(self, claim: Claim) -> None:
+        self._bus.scheduler.attach(claim.claim_id)
 
     def release(self, claim: Claim) -> None:
         self._bus.scheduler.release(claim.claim_id)
@@ -106,7 +110,7 @@ class Chronicle:
         self.start = time.monotonic()
         self.entries: list[tuple[float, str]] = []
         self.published = -1
-        scan, note, publish = CachedScanner.scan, CachedScanner.note, ConductorLink.publish
+        scan, invalidate, publish = CachedScanner.scan, CachedScanner.invalidate, ConductorLink.publish
 
         def scanned(cached_scanner: CachedScanner) -> Any:
             self.add("scan")
@@ -116,19 +120,19 @@ class Chronicle:
 
         def noted(cached_scanner: CachedScanner, changed: Any) -> None:
             self.add(f"told of {'all' if changed is None else len(list(changed))}")
-            note(cached_scanner, changed)
+            invalidate(cached_scanner, changed)
 
-        def told(voice: ConductorLink, inventory: Inventory, *, in_full: bool) -> bool:
+        def told(link: ConductorLink, inventory: Inventory, *, in_full: bool) -> bool:
             vfs = sum(device.parent_address == OTHER_PORT for device in inventory.devices)
             self.add(f"publish {vfs}")
-            resend = publish(voice, inventory, in_full=in_full)
+            resend = publish(link, inventory, in_full=in_full)
             self.add(f"published {vfs}")
             if in_full:
                 self.published = vfs
             return resend
 
         monkeypatch.setattr(CachedScanner, "scan", scanned)
-        monkeypatch.setattr(CachedScanner, "note", noted)
+        monkeypatch.setattr(CachedScanner, "invalidate", noted)
         monkeypatch.setattr(ConductorLink, "publish", told)
 
     def add(self, what: str) -> None:
@@ -163,7 +167,7 @@ def test_vfs_that_come_and_go_are_in_the_conductors_inventory_soon(
 
 
 @pytest.mark.usefixtures("agent")
-def test_a_port_and_a_vf_go_to_instances_and_come_home(fleet: Fleet) -> None:
+def test_a_port_and_a_vf_go_to_instances_and_are_restored(fleet: Fleet) -> None:
     before = vfs_of(PORT)
     whole = fleet.wait_for(fleet.claim("nic-pf"), "allocated")
     port = whole.devices[0].address
@@ -182,7 +186,7 @@ def test_a_port_and_a_vf_go_to_instances_and_come_home(fleet: Fleet) -> None:
 
 @pytest.mark.skipif(libvirt is None, reason="no libvirt")
 @pytest.mark.parametrize("conf", ["libvirt"], indirect=True)
-def test_a_guest_that_is_gone_ends_its_claim_and_its_port_comes_home(
+def test_a_guest_that_is_gone_ends_its_claim_and_its_port_is_restored(
     connection: object,
     conf: cfg.ConfigOpts,
     fleet: Fleet,

@@ -41,14 +41,19 @@ def driver(conf: cfg.ConfigOpts, tmp_path: Path, connection: object) -> Iterator
     driver.stop()
 
 
-def test_a_vf_and_then_the_whole_port_go_to_a_running_guest_and_come_home(
+def attach(driver: LibvirtDriver, step: Step) -> None:
+    driver.prepare(step, step.devices[0])
+    driver.attach(step, step.devices[0])
+
+
+def test_a_vf_and_then_the_whole_port_go_to_a_running_guest_and_are_restored(
     driver: LibvirtDriver, guest: Guest, make_step: MakeStep
 ) -> None:
     before = vfs_of(PORT)
     for address, own_driver in ((VF, "igbvf"), (PORT, "igb")):
         step = make_step("attach", address, instance_id=guest.uuid)
-        driver.attach(step, step.devices[0])
-        driver.attach(step, step.devices[0])  # again: nothing more
+        attach(driver, step)
+        attach(driver, step)  # again: nothing more
         assert [(str(each.address), each.claim_id) for each in driver.attachments()] == [
             (address, step.claim_id)
         ]
@@ -75,36 +80,40 @@ def test_what_libvirt_gave_by_another_hand_is_neither_taken_nor_given_again(
     ]
     step = make_step("attach", VF, instance_id=other.uuid)
     with pytest.raises(DriverError, match=f"{VF} is already in instance {other.uuid}"):
-        driver.attach(step, step.devices[0])
+        attach(driver, step)
     with pytest.raises(DriverError, match=f"{VF} is in instance"):
-        driver.attach(make_step("attach", PORT, instance_id=other.uuid), make_step("attach", PORT).devices[0])
+        attach(driver, make_step("attach", PORT, instance_id=other.uuid))
     driver.detach(step, step.devices[0])
     assert (driver_of(VF), driver_of(PORT)) == ("vfio-pci", "igb")
     other.domain.destroy()
     assert wait_until(lambda: driver_of(VF) == "igbvf", PATIENCE)
 
 
-def test_an_instance_that_is_elsewhere_gets_nothing(driver: LibvirtDriver, make_step: MakeStep) -> None:
+def test_the_devices_of_an_instance_that_is_not_here_are_only_prepared(
+    driver: LibvirtDriver, make_step: MakeStep
+) -> None:
     step = make_step("attach", OTHER_PORT)
     with pytest.raises(InstanceNotFound, match="is not on this host"):
-        driver.attach(step, step.devices[0])
+        attach(driver, step)
+    assert driver_of(OTHER_PORT) == "vfio-pci"
+    driver.detach(step, step.devices[0])
     assert driver_of(OTHER_PORT) == "igb"
 
 
-def test_a_guest_that_is_destroyed_leaves_its_port_to_be_brought_home(
+def test_a_guest_that_is_destroyed_leaves_its_port_to_be_restored(
     driver: LibvirtDriver, make_guest: Callable[..., Guest], make_step: MakeStep
 ) -> None:
     before = vfs_of(PORT)
     doomed = make_guest("doomed", running=False)
     step = make_step("attach", PORT, instance_id=doomed.uuid)
-    driver.attach(step, step.devices[0])
+    attach(driver, step)
     assert vfs_of(PORT) == []
     doomed.domain.destroy()
     driver.detach(step, step.devices[0])
     assert (driver_of(PORT), vfs_of(PORT), driver.attachments()) == ("igb", before, [])
 
 
-def test_a_device_that_libvirt_does_not_manage_stays_lent_until_it_is_taken_back(
+def test_a_device_that_libvirt_does_not_manage_stays_handed_over_until_it_is_detached(
     conf: cfg.ConfigOpts,
     driver: LibvirtDriver,
     make_guest: Callable[..., Guest],
@@ -113,7 +122,7 @@ def test_a_device_that_libvirt_does_not_manage_stays_lent_until_it_is_taken_back
 ) -> None:
     guest = make_guest("unmanaged", running=False)
     step = make_step("attach", VF, instance_id=guest.uuid)
-    driver.attach(step, step.devices[0])
+    attach(driver, step)
     for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
         assert "<hostdev mode='subsystem' type='pci' managed='no'>" in guest.domain.XMLDesc(flags)
     guest.domain.destroy()
@@ -136,12 +145,35 @@ def test_a_libvirtd_that_hangs_is_given_up_and_heard_again_when_it_goes_on(drive
     try:
         with pytest.raises(NoAnswer, match="did not answer in 3 s"):
             driver.attachments()
-        with pytest.raises(NoAnswer, match="has not answered yet"):
+        with pytest.raises(NoAnswer, match="has not answered an earlier question yet"):
             driver.attachments()
     finally:
         os.kill(pid, signal.SIGCONT)
     driver._libvirtd = Deadline("libvirt", PATIENCE)
     assert driver.attachments() == []
+
+
+@pytest.mark.parametrize("address", [VF, PORT])
+def test_an_agent_killed_before_the_domain_comes_finishes_or_undoes(
+    conf: cfg.ConfigOpts, make_step: MakeStep, tmp_path: Path, address: str
+) -> None:
+    """The same without a domain: it is killed while it prepares the device, and while it restores it."""
+    before = driver_of(address), vfs_of(address)
+    step = make_step("attach", address)
+    deaths = 0
+    while dies_at(deaths + 1, "libvirt", tmp_path, step):
+        deaths += 1
+        successor = LibvirtDriver(conf, tmp_path)
+        successor.start()
+        if deaths % 2:
+            successor.prepare(step, step.devices[0])
+            assert driver_of(address) == "vfio-pci"
+        successor.detach(step, step.devices[0])
+        assert (driver_of(address), vfs_of(address)) == before
+        assert (successor.handed_over(), successor.problems()) == ([], {})
+        successor.stop()
+    assert deaths >= 4
+    assert (driver_of(address), vfs_of(address)) == before
 
 
 @pytest.mark.parametrize("address", [VF, PORT])
@@ -160,7 +192,7 @@ def test_an_agent_killed_between_any_two_steps_finishes_or_undoes(
         known = {held.claim_id for held in [*successor.attachments(), *successor.handed_over()]}
         assert known <= {step.claim_id}
         if deaths % 2:
-            successor.attach(step, device)
+            attach(successor, step)
             for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
                 assert guest.domain.XMLDesc(flags).count("<hostdev") == 1
         successor.detach(step, device)

@@ -46,6 +46,7 @@ def driver(conf: cfg.ConfigOpts, state_path: Path) -> Iterator[VfioDriver]:
 
 def attach(driver: VfioDriver, step: Step) -> None:
     for device in step.devices:
+        driver.prepare(step, device)
         driver.attach(step, device)
 
 

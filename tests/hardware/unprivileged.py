@@ -11,7 +11,7 @@ assert "CapEff:\\t0000000000000000" in Path("/proc/self/status").read_text()
 driver = VfioDriver(config.load([], "test"), Path(sys.argv[1]))
 driver.start()
 step = Step.model_validate_json(sys.argv[2])
-driver.attach(step, step.devices[0])
+driver.prepare(step, step.devices[0])
 assert Path("/sys/bus/pci/devices", step.devices[0].address, "driver").readlink().name == "vfio-pci"
 driver.detach(step, step.devices[0])
 assert not driver.problems(), driver.problems()

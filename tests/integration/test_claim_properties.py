@@ -1,7 +1,7 @@
-"""Whatever is called, in whatever order, by one or by several at once: the answers and all else are right.
+"""Any calls, in any order, one by one or several at once: every answer and every change is right.
 
-Hypothesis draws what happens; :class:`Model` says what may be answered and what it changes; the rules of
-``tests.support.invariants`` are looked at after every step.
+Hypothesis draws the events. :class:`Model` says which answers are allowed and what they change. The rules of
+``tests.support.invariants`` are checked after every step.
 """
 
 from collections.abc import Sequence
@@ -33,12 +33,24 @@ from tests.support.happenings import (
 )
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, legal_order
-from tests.support.model import Call, Drain, Ending, Expire, Force, Look, Model, Release, Report
+from tests.support.model import (
+    Attach,
+    Call,
+    Drain,
+    Ending,
+    Expire,
+    ExpireWithoutGuest,
+    Force,
+    Look,
+    Model,
+    Release,
+    Report,
+)
 from tests.support.model_host import Kind
 
 
 class Life(RuleBasedStateMachine):
-    """A small fleet, from empty tables on."""
+    """The life of a small fleet, which starts with empty tables."""
 
     def __init__(self, database_url: str) -> None:
         super().__init__()
@@ -51,14 +63,14 @@ class Life(RuleBasedStateMachine):
 
     @initialize(another=st.none() | inventories())
     def hosts_appear(self, another: Sequence[DeviceReport] | None) -> None:
-        self.it_happens(Reports("h1", [device for port in PORTS for device in port_devices(port, len(VFS))]))
+        self.apply(Reports("h1", [device for port in PORTS for device in port_devices(port, len(VFS))]))
         if another is not None:
-            self.it_happens(Reports("h2", another))
+            self.apply(Reports("h2", another))
 
     @rule(what=st.lists(happenings, min_size=1, max_size=8))
     def one_after_the_other(self, what: Sequence[Happening]) -> None:
         for each in what:
-            self.it_happens(each)
+            self.apply(each)
             self.all_is_right()
 
     @rule(what=st.lists(happenings, min_size=2, max_size=5))
@@ -78,14 +90,24 @@ class Life(RuleBasedStateMachine):
             model.take(*said[number])
 
     @rule()
-    def nobody_attaches_anything(self) -> None:
+    def all_claims_that_are_not_prepared_expire(self) -> None:
         waiting = {id_ for id_, claim in self.world.model.claims.items() if claim.status == "claimed"}
         expired = self.fleet.expire(after=0)
         assert set(expired) == waiting
         self.world.model.take(Expire(after=0), expired)
 
+    @rule()
+    def no_guest_comes_in_time(self) -> None:
+        self.fleet.sql("""
+            UPDATE claims
+               SET prepared_at = prepared_at - interval '2 h',
+                   guest_deadline = guest_deadline - interval '2 h'
+             WHERE status = 'prepared'
+        """)
+        self.world.model.take(ExpireWithoutGuest(), self.fleet.expire(after=None))
+
     @rule(which=some)
-    def a_host_burns_down_and_is_back(self, which: int) -> None:
+    def an_operator_releases_a_claim_by_force(self, which: int) -> None:
         claim_id = self.world.claim_id(which)
         if claim := self.world.model.claims.get(claim_id):
             self.fleet.falls_silent(claim.host)
@@ -95,12 +117,14 @@ class Life(RuleBasedStateMachine):
             self.world.model.take(Force(claim_id, cause), ended)
 
     @rule(host=names, port=st.sampled_from([*PORTS, None]), is_drained=st.booleans())
-    def an_operator_takes_a_port_out_or_back(self, host: str, port: int | None, is_drained: bool) -> None:
+    def an_operator_drains_or_undrains_a_port(self, host: str, port: int | None, is_drained: bool) -> None:
         drain = Drain(host, vf(0, 0) if port is None else pf(port), is_drained)
         self.world.model.take(drain, self.answer(drain))
 
     @rule(alias_spec=alias_specs, hosts=limits)
-    def everybody_looks(self, alias_spec: str, hosts: Sequence[str] | None) -> None:
+    def explain_relay_and_holdings_match_the_model(
+        self, alias_spec: str, hosts: Sequence[str] | None
+    ) -> None:
         assert self.fleet.explain(alias_spec, hosts).served == self.world.model.can_serve(alias_spec, hosts)
         claims = self.world.model.claims.items()
         self.fleet.sql("UPDATE outbox SET send_after = now()")
@@ -126,7 +150,7 @@ class Life(RuleBasedStateMachine):
             }
             assert set(asked.ended) == {id_ for id_, claim in claims if not claim.is_live}
 
-    def it_happens(self, what: Happening) -> None:
+    def apply(self, what: Happening) -> None:
         call = what.call(self.world)
         self.world.model.take(call, self.answer(call))
 
@@ -137,7 +161,7 @@ class Life(RuleBasedStateMachine):
             assert violations(connection) == []
 
     def answer(self, call: Call) -> object:
-        """What the services answer, be it an error."""
+        """The answer of the services. An error is an answer too."""
         fleet = self.fleet
         answer: object = None
         try:
@@ -154,13 +178,15 @@ class Life(RuleBasedStateMachine):
                         devices=None if devices is None else list(devices),
                     )
                     answer = fleet.conductor.report_inventory(report)
-                case Ending(host, claim_id, step, done, reason):
+                case Attach(claim_id):
+                    answer = fleet.scheduler.attach(claim_id)
+                case Ending(host, claim_id, step, outcome, reason):
                     result = StepResult(
                         host=host,
                         agent_id=agent_of(host),
                         claim_id=claim_id,
                         step=step,
-                        outcome="done" if done else "failed",
+                        outcome=outcome,
                         reason=reason,
                     )
                     fleet.conductor.step_done(result)
@@ -177,7 +203,7 @@ class Life(RuleBasedStateMachine):
         return answer
 
     def look(self) -> object:
-        """The picture that :meth:`Model.picture` gives, from the database."""
+        """The content of the database, in the form of :meth:`Model.picture`."""
         devices = self.fleet.sql("""
             SELECT n.host, d.address, d.dev_type, p.vendor_id, p.product_id, pf.address,
                    d.offered, d.present, d.unusable_reason IS NULL, d.drained_reason IS NOT NULL,
@@ -199,16 +225,16 @@ def agent_of(host: str) -> UUID:
     return UUID(int=int(host[1:]))
 
 
-def test_every_answer_is_right_and_nothing_is_booked_twice(database_url: str) -> None:
+def test_every_answer_is_right_and_no_device_is_booked_twice(database_url: str) -> None:
     run_state_machine_as_test(
-        lambda: Life(database_url),  # type: ignore[arg-type]  # what makes a machine will do
+        lambda: Life(database_url),  # type: ignore[arg-type]  # a factory works too
         settings=settings(
             max_examples=short_or_long(20, 1000),
             stateful_step_count=short_or_long(25, 50),
             derandomize=not IS_LONG,
             deadline=None,
             database=None,
-            phases=[Phase.generate],  # what fails between threads may not fail again, so as to be shrunk
+            phases=[Phase.generate],  # a failure between threads may not repeat, so it cannot be shrunk
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),

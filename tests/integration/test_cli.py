@@ -18,12 +18,12 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
-from portclaim.cli import claims, devices, events
+from portclaim.cli import candidates, claims, devices, events
 from portclaim.cli.main import COMMANDS, main
 from portclaim.common.db.schema_version import HEAD
 from portclaim.common.events.schema import Kind
 from portclaim.common.pci.status import DeviceStatus
-from portclaim.common.rpc import claim_messages, fields
+from portclaim.common.rpc import candidate_messages, claim_messages, fields
 from tests.support.fleet import ALIASES, Fleet, pf, vf
 from tests.support.rabbitmq import free_ports
 from tests.support.services import Services, as_ini
@@ -90,6 +90,27 @@ def assert_failed(process: subprocess.CompletedProcess[str], status: int, *said:
 
 
 class TestWithServices:
+    def test_candidates_and_a_claim_on_one_of_them(self, portclaim: Run, fleet: Fleet) -> None:
+        fleet.host("h2", ports=2, vfs=2)
+        asked = "candidates", "--alias", "nic-vf:1", "--limit", "1"
+        shown = portclaim(*asked)
+        assert re.search(rf"^h1 +{vf(0, 0)} +1 +3 +0 *$", shown.stdout, re.MULTILINE)
+        assert "there are more hosts: use --limit, or --after " in shown.stderr
+        after = shown.stderr.split()[-1]
+        [second] = done_in_json(portclaim(*asked, "--after", after, "--output", "json"))["candidates"]
+        assert second["host"] == "h2"
+        claim = done_in_json(portclaim("claim", "--alias", "nic-vf:1", "--host", "h2", "--output", "json"))
+        assert [each["address"] for each in claim["devices"]] == [
+            each["address"] for each in second["devices"]
+        ]
+        alias = "--alias", "nic-vf:1"
+        for option, host in (("--near", "h2"), ("--apart-from", "h1")):
+            named = option, claim["claim_id"]
+            assert f"\n{host} " in done(portclaim("candidates", *alias, *named))
+            assert done_in_json(portclaim("claim", *alias, *named, "--output", "json"))["host"] == host
+        unknown = str(uuid4())
+        assert_failed(portclaim("claim", *alias, "--near", unknown), 1, f"near: there is no claim {unknown}")
+
     def test_a_claim_from_beginning_to_end(self, portclaim: Run, fleet: Fleet) -> None:
         claim = done_in_json(portclaim("claim", "--alias", "nic-pf:1", "--output", "json"))
         assert (claim["host"], claim["status"]) == ("h1", "claimed")
@@ -392,6 +413,7 @@ assert not set(sys.modules) & {SLOW}, set(sys.modules) & {SLOW}
 
     def test_values_copied_to_avoid_an_import_match_the_originals(self) -> None:
         assert claims.LONGEST_WAIT == claim_messages.MAX_WAIT
+        assert candidates.MOST == candidate_messages.MAX_CANDIDATES
         assert get_args(Kind) == events.KINDS
         assert get_args(fields.ClaimStatus) == events.CLAIM_STATUSES
         assert set(get_args(fields.DeviceStatus)) == set(DeviceStatus)

@@ -1,4 +1,4 @@
-"""A claim that nobody attached is taken back; its devices are free when its agent does not have them."""
+"""A claim that is not attached in time expires; its devices are free once its agent has detached them."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ def events(fleet: Fleet, claim: Claim) -> list[tuple[str, str]]:
     )
 
 
-def test_one_that_was_never_attached_is_detached_and_has_then_expired(fleet: Fleet, host: Host) -> None:
+def test_a_claim_that_was_never_attached_is_detached_and_then_expired(fleet: Fleet, host: Host) -> None:
     claim = claimed_an_hour_ago(fleet)
     assert fleet.expire(after=1800) == [claim.claim_id]
     fleet.relay().send_due()
@@ -36,16 +36,16 @@ def test_one_that_was_never_attached_is_detached_and_has_then_expired(fleet: Fle
 
     host.done(claim)
     expired = fleet.show(claim)
-    assert (expired.status, expired.reason) == ("expired", "not attached within 1800 s")
+    assert (expired.status, expired.reason) == ("expired", "not prepared within 1800 s")
     assert set(fleet.status("h1").values()) == {"available"}
     assert events(fleet, claim) == [
         ("claimed", "claim"),
-        ("releasing", "not attached within 1800 s"),
+        ("releasing", "not prepared within 1800 s"),
         ("expired", "detach done"),
     ]
 
 
-def test_nothing_is_free_before_the_agent_has_answered(fleet: Fleet, host: Host) -> None:
+def test_no_device_is_free_before_the_agent_confirms_the_detach(fleet: Fleet, host: Host) -> None:
     claim = claimed_an_hour_ago(fleet, "nic-pf:1")
     fleet.expire()
     assert (fleet.show(claim).status, fleet.status("h1")[pf(0)]) == ("releasing", "claimed")
@@ -55,16 +55,16 @@ def test_nothing_is_free_before_the_agent_has_answered(fleet: Fleet, host: Host)
     assert fleet.status("h1")[pf(0)] == "claimed"
     host.done(claim)
     ended = fleet.show(claim)
-    assert (ended.status, ended.reason) == ("expired", "not attached within 1800 s")
+    assert (ended.status, ended.reason) == ("expired", "not prepared within 1800 s")
 
 
-def test_an_agent_that_was_away_learns_that_it_has_to_detach(fleet: Fleet, host: Host) -> None:
+def test_an_agent_that_was_down_learns_that_it_has_to_detach(fleet: Fleet, host: Host) -> None:
     claim = claimed_an_hour_ago(fleet)
     fleet.expire()
     assert [(h.claim_id, h.status, h.step) for h in host.holdings()] == [(claim.claim_id, "releasing", 2)]
 
 
-def test_a_late_answer_to_the_attach_is_overtaken(fleet: Fleet, host: Host) -> None:
+def test_a_late_result_of_the_attach_is_refused_as_stale(fleet: Fleet, host: Host) -> None:
     claim = claimed_an_hour_ago(fleet)
     fleet.expire()
     with pytest.raises(StaleStep):
@@ -72,7 +72,7 @@ def test_a_late_answer_to_the_attach_is_overtaken(fleet: Fleet, host: Host) -> N
     assert fleet.show(claim).status == "releasing"
 
 
-def test_what_is_young_or_attached_or_ending_does_not_expire(fleet: Fleet, host: Host) -> None:
+def test_recent_attached_and_released_claims_do_not_expire(fleet: Fleet, host: Host) -> None:
     attached = claimed_an_hour_ago(fleet)
     host.done(attached)
     released = claimed_an_hour_ago(fleet)
@@ -90,7 +90,7 @@ def test_what_is_young_or_attached_or_ending_does_not_expire(fleet: Fleet, host:
     ]
 
 
-def test_a_release_of_one_that_expires_changes_nothing_more(fleet: Fleet, host: Host) -> None:
+def test_releasing_an_expiring_claim_changes_nothing(fleet: Fleet, host: Host) -> None:
     claim = claimed_an_hour_ago(fleet)
     fleet.expire()
     before = fleet.contents()
@@ -101,7 +101,7 @@ def test_a_release_of_one_that_expires_changes_nothing_more(fleet: Fleet, host: 
     assert fleet.release(claim).status == "expired"
 
 
-def test_its_devices_may_be_claimed_again(fleet: Fleet, host: Host) -> None:
+def test_the_devices_of_an_expired_claim_can_be_claimed_again(fleet: Fleet, host: Host) -> None:
     first = claimed_an_hour_ago(fleet, "nic-vf:2")
     fleet.expire()
     host.done(first)
@@ -109,7 +109,7 @@ def test_its_devices_may_be_claimed_again(fleet: Fleet, host: Host) -> None:
     assert [device.address for device in second.devices] == [vf(0, 0), vf(0, 1)]
 
 
-def test_expiry_answer_and_release_may_cross(fleet: Fleet, host: Host) -> None:
+def test_concurrent_expiry_step_result_and_release_break_no_rule(fleet: Fleet, host: Host) -> None:
     for _ in range(5):
         claim = claimed_an_hour_ago(fleet)
         at_once([fleet.expire, fleet.expire, partial(host.done, claim, 1), partial(fleet.release, claim)])
@@ -119,7 +119,7 @@ def test_expiry_answer_and_release_may_cross(fleet: Fleet, host: Host) -> None:
         assert set(fleet.status("h1").values()) == {"available"}
 
 
-def test_conductors_share_the_work(fleet: Fleet) -> None:
+def test_concurrent_conductors_expire_each_claim_once(fleet: Fleet) -> None:
     fleet.host("h2", ports=4, vfs=8)
     claims = {claimed_an_hour_ago(fleet).claim_id for _ in range(20)}
     expired = [claim_id for batch in at_once([fleet.expire] * 4) for claim_id in batch]

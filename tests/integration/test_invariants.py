@@ -1,42 +1,42 @@
-"""Every rule of ``tests.support.invariants`` finds what breaks it, and nothing where all is right."""
+"""Each rule of ``tests.support.invariants`` finds what breaks it, and nothing in a correct database."""
 
 import sqlalchemy as sa
 
 from tests.support.fleet import Fleet
 from tests.support.invariants import RULES, violations
 
-# What a hand could do, if the database did not keep it from that, to a fleet with a PF allocated, a VF
-# claimed, VFs of a third port free again, claims that wait, and a move.
+# Statements that break each rule once the constraints are off. The fleet has an allocated PF, a claimed VF,
+# a third port whose VFs were released, waiting claims, and a move.
 BREAKS = {
-    "a VF is held, and so is its PF": [
+    "a VF and its PF are both held": [
         "UPDATE pci_devices SET status = 'claimed', claim_id = :claimed WHERE parent_id = :whole",
     ],
-    "a device was held by two at once": [
+    "two claims held a device at the same time": [
         "INSERT INTO claim_devices (claim_id, device_id, pool_id, request_index)"
         " VALUES (:claimed, :whole, 1, 0)",
         "UPDATE claim_devices SET device_id = :whole WHERE claim_id = :claimed",
     ],
-    "a device is held without a live claim, or free with one": [
+    "a held device has no live claim, or a free device has one": [
         "UPDATE claims SET status = 'released' WHERE id = :claimed",
         "UPDATE pci_devices SET claim_id = NULL WHERE claim_id = :claimed",
         "UPDATE pci_devices SET status = 'available' WHERE claim_id = :claimed",
     ],
-    "a device is held as its claim is not": [
+    "a held device and its claim have different statuses": [
         "UPDATE claims SET status = 'allocated' WHERE id = :claimed",
         "UPDATE claims SET status = 'claimed' WHERE id = :allocated",
     ],
-    "a live claim holds nothing": [
+    "a live claim holds no device": [
         "UPDATE pci_devices SET status = 'available', claim_id = NULL WHERE claim_id = :claimed",
     ],
-    "a claim holds another host's device": [
+    "a claim holds a device of another host": [
         "UPDATE claims SET compute_node_id = (SELECT id FROM compute_nodes WHERE host = 'h2') WHERE live",
     ],
-    "the record of holds says other than the device": [
+    "claim_devices and pci_devices name different holders of a device": [
         "UPDATE claim_devices SET held_until = now() WHERE claim_id = :claimed",
         "UPDATE claim_devices SET held_until = NULL WHERE claim_id = :ended",
         "DELETE FROM claim_devices WHERE claim_id = :allocated",
     ],
-    "a device that nobody holds is not what its tree and its host say": [
+    "a device that no claim holds has the wrong status": [
         "UPDATE pci_devices SET status = 'available' WHERE status = 'unclaimable'",
         "UPDATE pci_devices SET status = 'unclaimable' WHERE parent_id = :whole",
         "UPDATE pci_devices SET status = 'unavailable' WHERE status = 'available'",
@@ -44,83 +44,87 @@ BREAKS = {
         "UPDATE pci_devices SET present = false WHERE status = 'available'",
         "UPDATE pci_devices SET unusable_reason = 'not in order' WHERE status = 'available'",
     ],
-    "a device was removed and is listed": [
+    "a removed device is marked as present": [
         "UPDATE pci_devices SET status = 'removed' WHERE id = :free",
     ],
-    "a VF is below what is no PF of its host": [
+    "the parent of a VF is not a PF of the same host": [
         "UPDATE pci_devices SET status = 'removed' WHERE id = :whole",
         "UPDATE pci_devices SET compute_node_id = 0 WHERE id = :whole",
         "UPDATE pci_devices SET dev_type = 'type-PCI' WHERE id = :whole",
     ],
-    "a VF is drained as its port is not": [
+    "a VF and its PF have different drained reasons": [
         "UPDATE pci_devices SET drained_reason = 'its link flaps' WHERE id = :whole",
         "UPDATE pci_devices SET drained_reason = 'its link flaps' WHERE id = :free",
     ],
-    "a VF is kept as its port is not": [
+    "a VF and its PF are reserved for different claims": [
         "UPDATE pci_devices SET reserved_for = NULL WHERE parent_id = (SELECT id FROM pci_devices"
         " WHERE reserved_for IS NOT NULL AND parent_id IS NULL)",
         "UPDATE pci_devices SET reserved_for = :first WHERE id = :free",
     ],
-    "a port is kept for a claim that is not the first that wants this": [
+    "a port is reserved for a claim that is not the head of a queue": [
         "UPDATE pci_devices SET reserved_for = :second WHERE reserved_for IS NOT NULL",
         "UPDATE pci_devices SET reserved_for = :claimed WHERE reserved_for IS NOT NULL",
         "UPDATE waiting_claims SET position = position - 10 WHERE id = :second",
     ],
-    "ports of several hosts are kept for one claim": [
+    "ports of several hosts are reserved for one claim": [
         "UPDATE pci_devices SET reserved_for = :first WHERE parent_id IS NULL",
     ],
-    "a claim waits and is in no line, or is in one and does not wait": [
+    "a waiting claim is not in its queue, or a claim in a queue is not waiting": [
         "DELETE FROM waiting_claims WHERE id = :second",
         "UPDATE claims SET status = 'released' WHERE id = :second",
         """UPDATE waiting_claims SET requests = '{}' WHERE id = :second""",
     ],
-    "a claim was served and has no host, or the other way round": [
+    "a claim was served but has no host, or has a host but was not served": [
         "UPDATE claims SET compute_node_id = NULL WHERE id = :ended",
         "UPDATE claims SET compute_node_id = 1 WHERE id = :second",
     ],
-    "a device is in a pool of another type": [
+    "a prepared claim has no time of its preparation, or another claim that was never prepared has one": [
+        "UPDATE claims SET prepared_at = now() WHERE id = :claimed",
+    ],
+    "a device and its pool have different types": [
         "UPDATE pci_devices SET dev_type = 'type-PCI' WHERE id = :free",
     ],
     "a PF's number of VFs is wrong": [
         "UPDATE pci_devices SET vfs = 1 WHERE id = :whole",
         "UPDATE pci_devices SET status = 'removed' WHERE id = :free",
     ],
-    "port_pools is wrong": [
+    "a row of port_pools is wrong": [
         "UPDATE port_pools SET free = 1 WHERE port_id = :whole",
         "UPDATE port_pools SET held = 2 WHERE port_id = :whole",
         "UPDATE port_pools SET numa_node = 1",
         "DELETE FROM port_pools WHERE port_id = :whole",
         "INSERT INTO port_pools VALUES (:free, 1, 1, 0, 0, 0)",
     ],
-    "a claim waits for a step that nobody will send": [
+    "a claim waits for a step that is not in the outbox": [
         "DELETE FROM outbox WHERE claim_id = :claimed",
         "UPDATE outbox SET action = 'detach'",
+        "UPDATE claims SET attach = 'on-call' WHERE id = :claimed",
     ],
-    "a step is sent that no claim waits for": [
+    "the outbox has a step that no claim waits for": [
         "INSERT INTO outbox (claim_id, step, action) VALUES (:allocated, 1, 'attach')",
         "UPDATE claims SET step = 2 WHERE id = :claimed",
     ],
-    "a move goes nowhere, or takes another instance's place": [
+    "the claims of a move are on one host, or of different instances": [
         "UPDATE claims SET compute_node_id = (SELECT id FROM compute_nodes WHERE host = 'h1')"
         " WHERE id = :target",
         "UPDATE claims SET instance_id = gen_random_uuid() WHERE id = :target",
     ],
-    "a claim is an end of two live moves": [
+    "a claim belongs to two live moves": [
         "INSERT INTO claim_moves (target_claim_id, source_claim_id) VALUES (:claimed, :target)",
     ],
-    "a move lives on without one of its ends, or has ended with both": [
+    "the status of a move does not fit the statuses of its claims": [
         "UPDATE claims SET status = 'failed' WHERE id = :target",
         "UPDATE claims SET status = 'releasing' WHERE id = :allocated",
         "UPDATE claim_moves SET status = 'completed'",
         "UPDATE claim_moves SET status = 'reverted'",
     ],
-    "a source was let go of for a target that was never allocated": [
+    "the source of a move was released before its target was allocated": [
         "UPDATE claim_events SET cause = 'moved to claim ' || :target WHERE claim_id = :allocated",
     ],
-    "an instance has lost its devices, and nobody took them": [
+    "an instance lost its devices although nobody released them": [
         "UPDATE claims SET status = 'released' WHERE id = :allocated",
     ],
-    "the events of a claim do not lead to its status": [
+    "the events of a claim do not match its status": [
         "DELETE FROM claim_events WHERE claim_id = :claimed",
         "DELETE FROM claim_events WHERE claim_id = :ended AND to_status = 'releasing'",
         "UPDATE claims SET status = 'failed' WHERE id = :ended",
@@ -128,11 +132,11 @@ BREAKS = {
 }
 
 
-def test_every_rule_has_something_that_breaks_it() -> None:
+def test_every_rule_has_statements_that_break_it() -> None:
     assert BREAKS.keys() == RULES.keys()
 
 
-def test_each_finds_it(fleet: Fleet) -> None:
+def test_each_rule_finds_what_breaks_it(fleet: Fleet) -> None:
     host = fleet.host("h1", ports=3, vfs=2)
     whole, ended, claimed = fleet.claim("nic-pf:1"), fleet.claim("nic-vf:2"), fleet.claim("nic-vf:1")
     fleet.host("h2", ports=1, vfs=2)
@@ -163,7 +167,7 @@ def test_each_finds_it(fleet: Fleet) -> None:
         assert violations(connection) == []
     for rule, statements in BREAKS.items():
         for statement in statements:
-            with fleet.engine.connect() as connection:  # whose end takes all of this back
+            with fleet.engine.connect() as connection:  # rolled back at its end
                 connection.execute(sa.text("SET session_replication_role = replica"))  # no foreign keys
                 for check in ("held_names_its_claim", "only_a_vf_has_a_parent"):
                     connection.execute(sa.text(f"ALTER TABLE pci_devices DROP CONSTRAINT {check}"))

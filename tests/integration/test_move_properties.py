@@ -30,7 +30,10 @@ ALIAS_SPECS = ("nic-vf:1", "nic-vf:2", "nic-pf:1", "nic-pf:1,nic-vf:1")
 
 some = st.integers(0, 7)
 targets = st.sampled_from([*HOSTS, None])
-others = st.sampled_from(["done", "done", "done", "failed", "release", "force", "expire"])
+others = st.sampled_from(
+    ["done", "done", "done", "prepared", "prepared", "failed", "release", "force", "expire", "no guest"]
+)
+kinds = st.sampled_from([True, False])  # live or cold
 resizes = st.sampled_from([None, None, *ALIAS_SPECS])
 
 
@@ -59,14 +62,15 @@ class Migration(RuleBasedStateMachine):
             self.answer(partial(self.hosts[claim.host].done, claim))
 
     @precondition(has_claims)
-    @rule(which=some, to=targets, resize=resizes)
-    def a_move_begins(self, which: int, to: str | None, resize: str | None) -> None:
+    @rule(which=some, to=targets, resize=resizes, live=kinds)
+    def a_move_begins(self, which: int, to: str | None, resize: str | None, live: bool) -> None:
         source = self.fleet.show(self.claim(which))
         may = source.status == "allocated" and (source.move is None or not is_live(source.move.status))
-        answer = self.answer(self.begins(which, to, resize))
+        answer = self.answer(self.begins(which, to, resize, live))
         assert isinstance(answer, Move | ClaimRefused if may else MoveConflict), answer
         if isinstance(answer, Move):
-            assert self.fleet.move(source, answer.target.claim_id, to and [to], resize) == answer
+            again = self.fleet.move(source, answer.target.claim_id, to and [to], resize, live=live)
+            assert again == answer
 
     @precondition(has_claims)
     @rule(which=some)
@@ -78,7 +82,7 @@ class Migration(RuleBasedStateMachine):
                 assert isinstance(answer, MoveNotFound)
             case "reverted", _:
                 assert isinstance(answer, MoveConflict)
-            case "begun", "claimed":
+            case "begun", "claimed" | "prepared":
                 assert isinstance(answer, Move)
                 assert answer.status == "completing"
             case "begun", _:
@@ -122,15 +126,15 @@ class Migration(RuleBasedStateMachine):
         which = data.draw(some)
         match data.draw(st.sampled_from(["move", "complete", "revert", "other", "other"])):
             case "move":
-                return self.begins(which, data.draw(targets), data.draw(resizes))
+                return self.begins(which, data.draw(targets), data.draw(resizes), data.draw(kinds))
             case "complete":
                 return self.completes(which)
             case "revert":
                 return self.reverts(which)
         return self.other(data.draw(others), which)
 
-    def begins(self, which: int, to: str | None, resize: str | None) -> Callable[[], object]:
-        return lambda: self.fleet.move(self.claim(which), uuid4(), to and [to], resize)
+    def begins(self, which: int, to: str | None, resize: str | None, live: bool) -> Callable[[], object]:
+        return lambda: self.fleet.move(self.claim(which), uuid4(), to and [to], resize, live=live)
 
     def completes(self, which: int) -> Callable[[], object]:
         return lambda: self.fleet.scheduler.complete_move(self.claim(which).claim_id)
@@ -143,11 +147,12 @@ class Migration(RuleBasedStateMachine):
 
         def call() -> object:
             claim = self.claim(which)
+            host = self.hosts[claim.host]
             match kind:
-                case "done":
-                    return self.hosts[claim.host].done(claim)
+                case "done" | "prepared":
+                    return host.done(claim) if kind == "done" else host.prepared(claim)
                 case "failed":
-                    return self.hosts[claim.host].failed(claim, "no such instance")
+                    return host.failed(claim, "no such instance")
                 case "release":
                     return self.fleet.release(claim)
                 case "force":
@@ -155,8 +160,12 @@ class Migration(RuleBasedStateMachine):
                     try:
                         return self.fleet.force(claim)
                     finally:
-                        self.hosts[claim.host].report()
-            return self.fleet.expire(0)
+                        host.report()
+                case "no guest":
+                    self.fleet.sql(
+                        "UPDATE claims SET guest_deadline = now() WHERE guest_deadline IS NOT NULL"
+                    )
+            return self.fleet.expire(None if kind == "no guest" else 0)
 
         return call
 

@@ -1,4 +1,4 @@
-"""What an end of a move comes to decides on the move; the other end stays as it is."""
+"""Moves that end without a call: the end of one claim ends the move; the other claim is not touched."""
 
 from datetime import timedelta
 
@@ -17,7 +17,9 @@ def source(fleet: Fleet) -> Claim:
 
 
 @pytest.mark.parametrize("completing", [False, True])
-def test_an_attach_that_fails_reverts(fleet: Fleet, source: Claim, completing: bool) -> None:
+def test_a_failed_attach_of_the_target_reverts_the_move(
+    fleet: Fleet, source: Claim, completing: bool
+) -> None:
     move = fleet.move(source)
     if completing:
         fleet.complete(move)
@@ -29,40 +31,40 @@ def test_an_attach_that_fails_reverts(fleet: Fleet, source: Claim, completing: b
     assert fleet.revert(move).status == "reverted"
 
 
-def test_so_does_an_instance_that_has_gone_from_the_target(fleet: Fleet, source: Claim) -> None:
+def test_a_target_whose_instance_is_gone_reverts_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.attached(move.target)
     fleet.hosts[move.target.host].failed(move.target, "its instance is gone")
     assert standing(fleet, move) == ("reverted", "allocated", "failed")
 
 
-def test_a_target_that_is_not_attached_in_time_reverts(fleet: Fleet, source: Claim) -> None:
+def test_a_target_that_is_not_attached_in_time_reverts_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.complete(move)
     fleet.falls_silent(move.target.host)
     fleet.sql("UPDATE claims SET created_at = '2000-01-01'")
     assert fleet.expire() == [move.target.claim_id]
     assert standing(fleet, move) == ("reverted", "allocated", "releasing")
-    assert reason(fleet, move) == "its target is now releasing: not attached within 1800 s"
+    assert reason(fleet, move) == "its target is now releasing: not prepared within 1800 s"
     fleet.hosts[move.target.host].done(move.target)
     assert standing(fleet, move) == ("reverted", "allocated", "expired")
 
 
-def test_a_target_that_a_caller_releases_reverts(fleet: Fleet, source: Claim) -> None:
+def test_releasing_the_target_reverts_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.release(move.target)
     assert standing(fleet, move) == ("reverted", "allocated", "releasing")
     assert reason(fleet, move) == "its target is now releasing"
 
 
-def test_a_target_whose_host_burns_down_reverts(fleet: Fleet, source: Claim) -> None:
+def test_releasing_the_target_by_force_reverts_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.falls_silent(move.target.host)
     fleet.force(move.target)
     assert standing(fleet, move) == ("reverted", "allocated", "released")
 
 
-def test_a_target_whose_host_is_removed_reverts(fleet: Fleet, source: Claim) -> None:
+def test_removing_the_host_of_the_target_reverts_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.falls_silent(move.target.host)
     fleet.scheduler.remove_host(move.target.host, "ann", "sold", force=True)
@@ -70,7 +72,7 @@ def test_a_target_whose_host_is_removed_reverts(fleet: Fleet, source: Claim) -> 
 
 
 @pytest.mark.parametrize("completing", [False, True])
-def test_a_source_whose_host_burns_down_completes_as_far_as_can_be(
+def test_releasing_the_source_by_force_completes_the_move(
     fleet: Fleet, source: Claim, completing: bool
 ) -> None:
     move = fleet.move(source)
@@ -87,7 +89,7 @@ def test_a_source_whose_host_burns_down_completes_as_far_as_can_be(
     assert standing(fleet, move) == ("completed", "released", "allocated")
 
 
-def test_a_source_that_a_caller_releases_completes(fleet: Fleet, source: Claim) -> None:
+def test_releasing_the_source_completes_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     assert fleet.release(source).status == "releasing"
     assert standing(fleet, move) == ("completed", "releasing", "claimed")
@@ -95,13 +97,13 @@ def test_a_source_that_a_caller_releases_completes(fleet: Fleet, source: Claim) 
     fleet.attached(move.target)
 
 
-def test_a_source_whose_instance_has_gone_completes(fleet: Fleet, source: Claim) -> None:
+def test_a_source_whose_instance_is_gone_completes_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.hosts["h1"].failed(source, "its instance is gone")
     assert standing(fleet, move) == ("completed", "failed", "claimed")
 
 
-def test_an_instance_that_is_deleted_meanwhile_leaves_nothing(fleet: Fleet, source: Claim) -> None:
+def test_deleting_an_instance_during_its_move_frees_all_devices(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     for end in (move.target, move.source):
         fleet.hosts[end.host].done(fleet.release(end))
@@ -109,7 +111,7 @@ def test_an_instance_that_is_deleted_meanwhile_leaves_nothing(fleet: Fleet, sour
     assert {status for host in fleet.hosts for status in fleet.status(host).values()} == {"available"}
 
 
-def test_the_drain_of_either_host_changes_nothing(fleet: Fleet, source: Claim) -> None:
+def test_draining_either_host_does_not_stop_the_move(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.scheduler.drain("h1", "new fan")
     fleet.scheduler.drain(move.target.host, "flapping", pf(0))
@@ -118,7 +120,7 @@ def test_the_drain_of_either_host_changes_nothing(fleet: Fleet, source: Claim) -
     assert standing(fleet, move) == ("completed", "releasing", "allocated")
 
 
-def test_what_ended_long_ago_is_forgotten_with_its_moves(fleet: Fleet, source: Claim) -> None:
+def test_pruning_an_ended_claim_deletes_its_moves(fleet: Fleet, source: Claim) -> None:
     move = fleet.move(source)
     fleet.attached(move.target)
     fleet.complete(move)

@@ -63,6 +63,10 @@ def claim_on_hosts(alias: str) -> Operation:
     return operation
 
 
+def candidates_for(alias: str, hosts: list[str] | None = None) -> Operation:
+    return lambda fleet: lambda: fleet.candidates(alias, hosts)
+
+
 def repetition_of_a_claim(fleet: Fleet) -> Call:
     claim = fleet.claim("nic-vf:1")
     return lambda: fleet.claim("nic-vf:1", claim.claim_id, claim.instance_id)
@@ -133,6 +137,12 @@ OPERATIONS = {
     "claim of a PF on hosts": claim_on_hosts("nic-pf:1"),
     "claim of both": claim_of("nic-pf:1,nic-vf:1"),
     "claim of both on hosts": claim_on_hosts("nic-pf:1,nic-vf:1"),
+    "candidates for a VF": candidates_for("nic-vf:1"),
+    "candidates for a PF": candidates_for("nic-pf:1"),
+    "candidates for both": candidates_for("nic-pf:1,nic-vf:1"),
+    "candidates for VFs of several ports": candidates_for("nic-vf:9"),
+    "candidates among hosts": candidates_for("nic-vf:1", [f"host-{n}" for n in range(1, 60, 2)]),
+    "candidates among many hosts": candidates_for("nic-vf:1", [f"host-{n}" for n in range(1, 400)]),
     "repetition of a claim": repetition_of_a_claim,
     "look at a claim": look_at_a_claim,
     "VF attached": answer("nic-vf:1", "attach", "done"),

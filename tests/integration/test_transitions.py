@@ -51,6 +51,12 @@ def test_each_change_happens(fleet: Fleet) -> None:
     host.failed(fleet.claim("nic-vf:1"), "no such instance")
     for name in ("lost", "forced when attached", "released"):
         host.done(claims[name])
+    prepared = {name: fleet.claim("nic-vf:1") for name in ("attached", "failed", "released", "given up")}
+    for claim in prepared.values():
+        host.prepared(claim)
+    host.done(prepared["attached"])
+    host.failed(prepared["failed"], "the guest has no slot left")
+    host.done(fleet.release(prepared["released"]))
     host.failed(claims["lost"], "its instance is gone")
     fleet.release(claims["released"])
     host.failed(claims["released"], "the guest does not let go")
@@ -69,9 +75,14 @@ def test_each_change_happens(fleet: Fleet) -> None:
     fleet.sql("UPDATE claims SET created_at = '2000-01-01' WHERE id = :id", id=expiring.claim_id)
     fleet.expire()
     host.done(expiring)
+    fleet.host("h3")
+    migrating = fleet.move(fleet.attached(fleet.claim("nic-vf:1", hosts=["h1"])), hosts=["h3"], live=True)
+    fleet.hosts["h3"].prepared(migrating.target)
+    host.prepared(migrating.source)
     fleet.falls_silent("h1")
     for name in ("forced", "forced when attached"):
         fleet.force(claims[name])
+    fleet.force(prepared["given up"])
     assert set(fleet.sql("SELECT DISTINCT from_status, to_status FROM claim_events")) == PAIRS
     assert fleet.faults() == []
 

@@ -26,6 +26,7 @@ from portclaim.common.rpc.agent_messages import (
     Step,
     StepResult,
 )
+from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
     Claim,
     ClaimRequest,
@@ -35,7 +36,7 @@ from portclaim.common.rpc.claim_messages import (
 )
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint
-from portclaim.common.rpc.fields import Message
+from portclaim.common.rpc.fields import AttachMode, Message
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.conductor import expiry
@@ -68,7 +69,7 @@ ALIASES = [
         ("roce-pf", "PF", CONNECTX5.vendor, CONNECTX5.pf),
         ("roce-vf", "VF", CONNECTX5.vendor, CONNECTX5.vf),
         ("gpu", "PCI", *T4),
-        # Two entries of one name are alternatives.
+        # Two entries with one name are alternatives.
         ("any-pf", "PF", X710.vendor, X710.pf),
         ("any-pf", "PF", CONNECTX5.vendor, CONNECTX5.pf),
         ("any-vf", "VF", X710.vendor, X710.vf),
@@ -135,11 +136,11 @@ class Host:
         )
 
     def report(self) -> InventoryAnswer:
-        """Publish all devices."""
+        """Report all devices."""
         return self.fleet.conductor.report_inventory(self.inventory)
 
     def sign_of_life(self) -> InventoryAnswer:
-        """Publish that nothing has changed."""
+        """Report that nothing has changed."""
         return self.fleet.conductor.report_inventory(self.inventory.model_copy(update={"devices": None}))
 
     def add(self, *devices: DeviceReport) -> None:
@@ -150,23 +151,27 @@ class Host:
             del self.devices[address]
 
     def change(self, address: str, **facts: Any) -> None:
-        """Give a device other facts than it had."""
+        """Change facts of a device."""
         self.devices[address] = DeviceReport.model_validate(self.devices[address].model_dump() | facts)
 
     def done(self, claim: Claim, step: int | None = None) -> None:
-        """Answer the claim's latest step, or the one given: it is done."""
+        """Report that the claim's latest step, or the given one, is done."""
         self._answer(claim, step, "done", None)
 
+    def prepared(self, claim: Claim, step: int | None = None) -> None:
+        """Report that the claim's devices are prepared and its instance does not have them yet."""
+        self._answer(claim, step, "prepared", None)
+
     def failed(self, claim: Claim, reason: str, step: int | None = None) -> None:
-        """Answer the claim's latest step, or the one given: it could not be done."""
+        """Report that the claim's latest step, or the given one, has failed."""
         self._answer(claim, step, "failed", reason)
 
     def holdings(self) -> list[Holding]:
-        """What the conductor says that this host should hold."""
+        """The devices that this host should hold, as the conductor sees it."""
         return self.fleet.conductor.holdings(self.name, self.agent_id).holdings
 
     def ended(self, *found: UUID) -> list[UUID]:
-        """Which of the claims that were found here have ended, as the conductor says."""
+        """The claims found on this host that have ended, as the conductor sees it."""
         return self.fleet.conductor.holdings(self.name, self.agent_id, found).ended
 
     def _answer(self, claim: Claim, step: int | None, outcome: str, reason: str | None) -> None:
@@ -192,13 +197,13 @@ class Fleet:
         self.engine = connect(database_url, pool_size=40)
         self.sent: list[tuple[str, Step]] = []
         self.hosts: dict[str, Host] = {}
+        self.requests: dict[UUID, MoveRequest] = {}  # of moves, by the target's id
         self.bus_is_down = False
-        self.hosts: dict[str, Host] = {}
         claims = ClaimEngine(
             self.engine, packing.load(packing_policy), resend_after=5.0, patience=30.0, agent_down_after=60.0
         )
         known = Aliases.parse(aliases)
-        self.lines = WaitingQueues(
+        self.queues = WaitingQueues(
             self.engine,
             packing.load(packing_policy),
             known,
@@ -209,10 +214,12 @@ class Fleet:
         self.scheduler = _Scheduler(
             SchedulerEndpoint(self.engine, claims, known, self._send, agent_down_after=60.0)
         )
-        self.conductor = _Conductor(ConductorEndpoint(self.engine, agent_down_after=60.0))
+        self.conductor = _Conductor(
+            ConductorEndpoint(self.engine, agent_down_after=60.0, guest_within=3600.0)
+        )
 
     def host(self, name: str, ports: int = 1, vfs: int = 4, card: Card = X710, **facts: Any) -> Host:
-        """A host that has reported as many ports with as many VFs each; ``facts`` as in `port_devices`."""
+        """A host that has reported this many ports with this many VFs each. ``facts``: see `port_devices`."""
         return self.host_of(
             name, [device for port in range(ports) for device in port_devices(port, vfs, card, **facts)]
         )
@@ -237,9 +244,13 @@ class Fleet:
         numa_cells: Sequence[int] = (),
         requests: Sequence[DeviceRequest] = (),
         wait: int | None = None,
+        attach: AttachMode = "auto",
+        guest_within: int | None = None,
+        near: Sequence[Claim] = (),
+        apart_from: Sequence[Claim] = (),
         **extra_specs: str,
     ) -> Claim:
-        """Claim as an API layer does, for a new instance with a new id if none is given."""
+        """Claim as an API layer does. The ids of the claim and of the instance are new if none are given."""
         return self.scheduler.claim(
             ClaimRequest(
                 claim_id=claim_id or uuid4(),
@@ -250,23 +261,44 @@ class Fleet:
                 avoid_hosts=list(avoid_hosts),
                 numa_cells=list(numa_cells),
                 wait=wait,
+                attach=attach,
+                guest_within=guest_within,
+                near=[claim.claim_id for claim in near],
+                apart_from=[claim.claim_id for claim in apart_from],
             )
         )
 
+    def attach(self, claim: Claim) -> Claim:
+        """Ask for the devices of a claim that was made with ``attach`` on-call."""
+        return self.scheduler.attach(claim.claim_id)
+
     def serve(self) -> None:
-        """What a scheduler does whenever there may be room for a claim that waits."""
-        while self.lines.work():
+        """Serve the queues until nothing is left to do, as a scheduler does when devices become free."""
+        while self.queues.work():
             pass
 
-    def explain(self, alias: str, hosts: Sequence[str] | None = None) -> Explanation:
+    def explain(
+        self,
+        alias: str,
+        hosts: Sequence[str] | None = None,
+        *,
+        numa_cells: Sequence[int] = (),
+        near: Sequence[Claim] = (),
+        apart_from: Sequence[Claim] = (),
+        **extra_specs: str,
+    ) -> Explanation:
         return self.scheduler.explain(
             ExplainRequest(
-                extra_specs={"pci_passthrough:alias": alias}, hosts=None if hosts is None else list(hosts)
+                extra_specs={"pci_passthrough:alias": alias, **extra_specs},
+                hosts=None if hosts is None else list(hosts),
+                numa_cells=list(numa_cells),
+                near=[claim.claim_id for claim in near],
+                apart_from=[claim.claim_id for claim in apart_from],
             )
         )
 
     def attached(self, claim: Claim) -> Claim:
-        """The claim, once its agent has said that its devices are attached."""
+        """Let the agent of a claim report that its devices are attached; return the claim."""
         self.hosts[claim.host].done(claim)
         return self.show(claim)
 
@@ -274,13 +306,13 @@ class Fleet:
         return self.scheduler.release(claim.claim_id)
 
     def leave(self, claim: Claim) -> None:
-        """Release a claim, and have its agent answer that it has detached."""
+        """Release a claim, and let its agent report that the devices are detached."""
         released = self.release(claim)
         if released.host is not None:
             self.hosts[released.host].done(released)
 
     def force(self, claim: Claim) -> Claim:
-        """Release a claim as an operator does whose host burns."""
+        """Release a claim by force, as an operator does for a host that is lost."""
         return self.scheduler.force_release(claim.claim_id, "ann", "h1 has burnt down")
 
     def move(
@@ -289,16 +321,19 @@ class Fleet:
         claim_id: UUID | None = None,
         hosts: Sequence[str] | None = None,
         alias: str | None = None,
+        *,
+        live: bool = False,
     ) -> Move:
-        """Begin to move a claim, to a new one with a new id if none is given; ``alias``: and resize it."""
-        return self.scheduler.move(
-            MoveRequest(
-                claim_id=claim_id or uuid4(),
-                source_claim_id=claim.claim_id,
-                extra_specs=None if alias is None else {"pci_passthrough:alias": alias},
-                hosts=None if hosts is None else list(hosts),
-            )
+        """Begin a move of a claim. The target has a new id if none is given. ``alias``: also resize."""
+        request = MoveRequest(
+            claim_id=claim_id or uuid4(),
+            source_claim_id=claim.claim_id,
+            extra_specs=None if alias is None else {"pci_passthrough:alias": alias},
+            hosts=None if hosts is None else list(hosts),
+            live=live,
         )
+        self.requests[request.claim_id] = request
+        return self.scheduler.move(request)
 
     def complete(self, move: Move) -> Move:
         return self.scheduler.complete_move(move.target.claim_id)
@@ -307,7 +342,7 @@ class Fleet:
         return self.scheduler.revert_move(move.target.claim_id)
 
     def falls_silent(self, host: str) -> None:
-        """Its agent has given no sign of life for an hour."""
+        """Make it look as if the agent of this host had not reported for an hour."""
         self.sql(
             "UPDATE compute_nodes SET last_seen = now() - interval '1 hour' WHERE host = :host", host=host
         )
@@ -319,8 +354,8 @@ class Fleet:
         """A conductor's relay, not running: ``send_due()`` does one pass."""
         return Relay(self.engine, self._send, resend_after, max_sends)
 
-    def expire(self, after: float = 1800.0) -> list[UUID]:
-        """What a conductor does every so often: take back what has not been attached for so long."""
+    def expire(self, after: float | None = 1800.0) -> list[UUID]:
+        """Expire the claims that were not attached in this time, as a conductor does; return their ids."""
         return in_transaction(self.engine, lambda connection: expiry.expire(connection, after))
 
     def status(self, host: str) -> dict[str, str]:
@@ -340,9 +375,9 @@ class Fleet:
             return [tuple(row) for row in result] if result.returns_rows else []
 
     def contents(self) -> dict[str, list[tuple[str, str, dict[str, Any]]]]:
-        """Every row of every table with its place and the transaction that wrote it.
+        """Every row of every table, with its place and the transaction that wrote it.
 
-        So a row that was written again differs, even if it says what it said before.
+        A row that was written again therefore differs, even if its columns are the same.
         """
         tables = self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
         return {
@@ -351,9 +386,36 @@ class Fleet:
         }
 
     def faults(self) -> list[tuple[str, str]]:
-        """Everything in the database that may never be."""
+        """The broken rules of `tests.support.invariants`, with what breaks them."""
         with self.engine.connect() as connection:
             return violations(connection)
+
+    def candidates(
+        self,
+        alias: str,
+        hosts: Sequence[str] | None = None,
+        limit: int = 10,
+        after: str | None = None,
+        *,
+        avoid_hosts: Sequence[str] = (),
+        numa_cells: Sequence[int] = (),
+        near: Sequence[Claim] = (),
+        apart_from: Sequence[Claim] = (),
+        **extra_specs: str,
+    ) -> Candidates:
+        """The hosts that could serve a claim with these arguments."""
+        return self.scheduler.candidates(
+            CandidatesRequest(
+                extra_specs={"pci_passthrough:alias": alias, **extra_specs},
+                hosts=None if hosts is None else list(hosts),
+                avoid_hosts=list(avoid_hosts),
+                numa_cells=list(numa_cells),
+                near=[claim.claim_id for claim in near],
+                apart_from=[claim.claim_id for claim in apart_from],
+                limit=limit,
+                after=after,
+            )
+        )
 
     def close(self) -> None:
         self.engine.dispose()
@@ -365,12 +427,12 @@ class Fleet:
 
 
 class _WithoutBus:
-    """What a client does, with the endpoint itself in the bus's place."""
+    """A client that calls the endpoint directly, without the bus."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    def _call(self, method: str, message: Message, answer: type[Message]) -> Message:
+    def _call(self, method: str, message: Message, answer: type[Message], **_since: str) -> Message:
         try:
             reply = getattr(self._endpoint, method)({}, **message.model_dump(mode="json"))
         except oslo_messaging.ExpectedException as expected:

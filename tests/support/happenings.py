@@ -1,16 +1,18 @@
-"""What may happen to a fleet, for hypothesis to draw: data, and the call that each becomes in a world."""
+"""Events that may happen to a fleet. Hypothesis draws them as data; ``call`` turns one into a call."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import UUID
 
 from hypothesis import strategies as st
 
 from portclaim.common.rpc.agent_messages import DeviceReport
 from portclaim.common.rpc.claim_messages import ClaimRequest
+from portclaim.common.rpc.fields import AttachMode
 from tests.support.fleet import CONNECTX5, X710, Card, gpu, pf, port_devices, slice_of, vf
-from tests.support.model import ALIAS, Call, Ending, Expire, Model, Release, Report
+from tests.support.model import ALIAS, Attach, Call, Ending, Expire, Model, Release, Report
 
 PORTS, VFS = range(2), range(3)
 ALIAS_SPECS = (
@@ -33,14 +35,14 @@ ALIAS_SPECS = (
 
 @dataclass
 class World:
-    """What callers and agents know: whom they asked for what, and which devices there are."""
+    """What callers and agents know: the requests made so far, and the devices of each host."""
 
     model: Model = field(default_factory=Model)
     requests: list[ClaimRequest] = field(default_factory=list)
     inventories: dict[str, Sequence[DeviceReport]] = field(default_factory=dict)
 
     def claim_id(self, which: int) -> UUID:
-        """Of one of the latest claims; 0 is one that nobody knows."""
+        """The id of one of the latest claims; 0 gives an id that no claim has."""
         known = sorted(self.model.claims)[-8:]
         return known[which % len(known)] if which and known else UUID(int=0)
 
@@ -51,12 +53,13 @@ class World:
 
 @dataclass(frozen=True)
 class Claims:
-    """Somebody wants devices. ``which``: with the id of an earlier request."""
+    """A caller claims devices. ``which``: the request whose id it uses again; None: a new id."""
 
     alias_spec: str
     hosts: tuple[str, ...] | None
     avoid_hosts: tuple[str, ...]
     which: int | None
+    attach: AttachMode
 
     def call(self, world: World) -> Call:
         number = len(world.requests) + 1
@@ -67,6 +70,7 @@ class Claims:
             extra_specs={ALIAS: self.alias_spec},
             hosts=None if self.hosts is None else list(self.hosts),
             avoid_hosts=list(self.avoid_hosts),
+            attach=self.attach,
         )
         world.requests.append(request)
         return request
@@ -74,7 +78,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class ClaimsAgain:
-    """Somebody makes an earlier request again."""
+    """A caller repeats an earlier request."""
 
     which: int
 
@@ -84,7 +88,7 @@ class ClaimsAgain:
 
 @dataclass(frozen=True)
 class Releases:
-    """Somebody gives a claim back."""
+    """A caller releases a claim."""
 
     which: int
 
@@ -94,10 +98,13 @@ class Releases:
 
 @dataclass(frozen=True)
 class Ends:
-    """An agent says that a step is done, or why not; perhaps an earlier step, or one that was never sent."""
+    """An agent reports how a step ended: the latest, an earlier one, or one that was never sent.
+
+    ``elsewhere``: the agent is not the one of the claim's host.
+    """
 
     which: int
-    is_done: bool
+    outcome: Literal["done", "failed", "prepared"]
     step: int
     elsewhere: bool
 
@@ -106,12 +113,23 @@ class Ends:
         claim = world.model.claims.get(claim_id)
         host = "h1" if (claim is None or claim.host == "h1") != self.elsewhere else "h2"
         step = max(1, self.step + (1 if claim is None else claim.step))
-        return Ending(host, claim_id, step, self.is_done, None if self.is_done else "no such instance")
+        reason = "no such instance" if self.outcome == "failed" else None
+        return Ending(host, claim_id, step, self.outcome, reason)
+
+
+@dataclass(frozen=True)
+class Attaches:
+    """A caller asks for the devices of a claim."""
+
+    which: int
+
+    def call(self, world: World) -> Call:
+        return Attach(world.claim_id(self.which))
 
 
 @dataclass(frozen=True)
 class Reports:
-    """An agent publishes its host's devices; None: that they are as they were."""
+    """An agent reports the devices of its host. ``devices`` is None if nothing has changed."""
 
     host: str
     devices: Sequence[DeviceReport] | None
@@ -125,13 +143,13 @@ class Reports:
 
 @dataclass(frozen=True)
 class Expires:
-    """A conductor takes back what is not attached."""
+    """A conductor expires the claims that are not prepared."""
 
     def call(self, _world: World) -> Call:
         return Expire(after=0)
 
 
-Happening = Claims | ClaimsAgain | Releases | Ends | Reports | Expires
+Happening = Claims | ClaimsAgain | Attaches | Releases | Ends | Reports | Expires
 
 cards = st.sampled_from([X710, X710, CONNECTX5])
 TROUBLES: list[dict[str, object]] = [{}, {}, {}, {"offered": False}, {"unusable_reason": "not in order"}]
@@ -140,10 +158,10 @@ troubles = st.sampled_from(TROUBLES)
 
 @st.composite
 def inventories(draw: st.DrawFn) -> Sequence[DeviceReport]:
-    """Ports come and go, become other cards or lose SR-IOV; VFs come and go and change ports.
+    """Ports appear, vanish, become other cards or lose SR-IOV. VFs appear, vanish and move to other ports.
 
-    Where a device was there may be one of another type: a port's address is a VF's of the other, a VF's is
-    that of a plain device.
+    The device at an address may change its type: at a PF's address there may be a VF of the other port, and
+    at a VF's address a plain device.
     """
     pfs: dict[int, Card] = {}
     devices: list[DeviceReport] = []
@@ -172,18 +190,24 @@ some = st.integers(0, 30)
 alias_specs = st.sampled_from(ALIAS_SPECS)
 limits = st.none() | st.sampled_from([("h1",), ("h2",), ("h1", "h2")])
 avoided = st.sampled_from([(), (), (), ("h1",), ("h2",)])
-claims = st.builds(Claims, alias_specs, st.none(), st.just(()), st.none())
-particular_claims = st.builds(Claims, alias_specs, limits, avoided, st.sampled_from([None, None, 0, 1, 5]))
-endings = st.builds(Ends, some, st.just(True), st.just(0), st.just(False))
-odd_endings = st.builds(Ends, some, st.booleans(), st.sampled_from([-1, -1, 0, 0, 1]), st.booleans())
+modes: st.SearchStrategy[AttachMode] = st.sampled_from(["auto", "auto", "on-call"])
+claims = st.builds(Claims, alias_specs, st.none(), st.just(()), st.none(), modes)
+particular_claims = st.builds(
+    Claims, alias_specs, limits, avoided, st.sampled_from([None, None, 0, 1, 5]), modes
+)
+good_outcomes = st.sampled_from(["done", "done", "prepared"])
+endings = st.builds(Ends, some, good_outcomes, st.just(0), st.just(False))
+outcomes = st.sampled_from(["done", "failed", "prepared"])
+odd_endings = st.builds(Ends, some, outcomes, st.sampled_from([-1, -1, 0, 0, 1]), st.booleans())
 reports = st.builds(Reports, names, inventories() | st.none())
-# one_of would draw each as often as the others, however often it is named.
+# st.one_of would draw every strategy equally often, however often it is listed.
 happenings = st.sampled_from(
     [claims] * 6
     + [particular_claims] * 2
     + [st.builds(ClaimsAgain, some)] * 2
     + [endings] * 6
     + [odd_endings] * 2
+    + [st.builds(Attaches, some)] * 2
     + [st.builds(Releases, some)] * 3
     + [reports] * 2
     + [st.builds(Expires)]

@@ -1,19 +1,21 @@
-"""What must be true of the database whenever nobody is in the middle of a transaction.
+"""Rules that the database must satisfy whenever no transaction is under way.
 
-Each rule is SQL that finds what breaks it, and is named for what it then finds.
+Each rule is an SQL query for the rows that break it. Its name says what is wrong with such a row.
 """
 
 import sqlalchemy as sa
 
 HELD = "('claimed', 'allocated')"
+GIVEN = "('claimed', 'prepared', 'allocated')"
+LIVE = "('claimed', 'prepared', 'allocated', 'releasing')"
 
-# One column each: what breaks the rule. `d` is always a device, `c` a claim.
+# Each query has one column, which names what breaks the rule. `d` is always a device, `c` a claim.
 RULES = {
-    "a VF is held, and so is its PF": f"""
+    "a VF and its PF are both held": f"""
         SELECT d.address FROM pci_devices d JOIN pci_devices pf ON pf.id = d.parent_id
          WHERE d.status IN {HELD} AND pf.status IN {HELD}
     """,
-    "a device was held by two at once": """
+    "two claims held a device at the same time": """
         SELECT d.address
           FROM (SELECT device_id, held_from,
                        max(coalesce(held_until, 'infinity')) OVER (
@@ -23,31 +25,31 @@ RULES = {
           JOIN pci_devices d ON d.id = hold.device_id
          WHERE hold.held_from < hold.held_before
     """,
-    "a device is held without a live claim, or free with one": f"""
+    "a held device has no live claim, or a free device has one": f"""
         SELECT d.address FROM pci_devices d LEFT JOIN claims c ON c.id = d.claim_id
-         WHERE (d.status IN {HELD}) <> coalesce(c.status IN ('claimed', 'allocated', 'releasing'), false)
+         WHERE (d.status IN {HELD}) <> coalesce(c.status IN {LIVE}, false)
     """,
-    "a device is held as its claim is not": """
+    "a held device and its claim have different statuses": """
         SELECT d.address FROM pci_devices d JOIN claims c ON c.id = d.claim_id
          WHERE d.status = 'claimed' AND c.status = 'allocated'
-            OR d.status = 'allocated' AND c.status = 'claimed'
+            OR d.status = 'allocated' AND c.status IN ('claimed', 'prepared')
     """,
-    "a live claim holds nothing": """
+    "a live claim holds no device": f"""
         SELECT c.id::text FROM claims c
-         WHERE c.status IN ('claimed', 'allocated', 'releasing')
+         WHERE c.status IN {LIVE}
            AND NOT EXISTS (SELECT FROM pci_devices d WHERE d.claim_id = c.id)
     """,
-    "a claim holds another host's device": """
+    "a claim holds a device of another host": """
         SELECT d.address FROM pci_devices d JOIN claims c ON c.id = d.claim_id
          WHERE d.compute_node_id <> c.compute_node_id
     """,
-    "the record of holds says other than the device": """
+    "claim_devices and pci_devices name different holders of a device": """
         SELECT d.address
           FROM pci_devices d
           FULL JOIN (SELECT * FROM claim_devices WHERE held_until IS NULL) hold ON hold.device_id = d.id
          WHERE d.claim_id IS DISTINCT FROM hold.claim_id
     """,
-    "a device that nobody holds is not what its tree and its host say": f"""
+    "a device that no claim holds has the wrong status": f"""
         SELECT d.address || ' is ' || d.status || ', its partners: ' || array_agg(p.status)::text
           FROM pci_devices d
           LEFT JOIN pci_devices p ON p.status IN {HELD} AND (p.id = d.parent_id OR p.parent_id = d.id)
@@ -62,24 +64,24 @@ RULES = {
                     THEN '{{unavailable}}'
                     ELSE '{{available}}' END :: text[])
     """,
-    "a device was removed and is listed": """
+    "a removed device is marked as present": """
         SELECT d.address FROM pci_devices d WHERE d.status = 'removed' AND d.present
     """,
-    "a VF is below what is no PF of its host": """
+    "the parent of a VF is not a PF of the same host": """
         SELECT d.address FROM pci_devices d LEFT JOIN pci_devices pf ON pf.id = d.parent_id
          WHERE d.status <> 'removed' AND d.dev_type = 'type-VF'
            AND (pf.dev_type IS DISTINCT FROM 'type-PF' OR pf.status = 'removed'
                 OR pf.compute_node_id <> d.compute_node_id)
     """,
-    "a VF is drained as its port is not": """
+    "a VF and its PF have different drained reasons": """
         SELECT d.address FROM pci_devices d JOIN pci_devices pf ON pf.id = d.parent_id
          WHERE d.status <> 'removed' AND d.drained_reason IS DISTINCT FROM pf.drained_reason
     """,
-    "a VF is kept as its port is not": """
+    "a VF and its PF are reserved for different claims": """
         SELECT d.address FROM pci_devices d JOIN pci_devices pf ON pf.id = d.parent_id
          WHERE d.status <> 'removed' AND d.reserved_for IS DISTINCT FROM pf.reserved_for
     """,
-    "a port is kept for a claim that is not the first that wants this": """
+    "a port is reserved for a claim that is not the head of a queue": """
         SELECT d.address
           FROM pci_devices d
           LEFT JOIN waiting_claims w ON w.id = d.reserved_for
@@ -88,22 +90,27 @@ RULES = {
                 OR EXISTS (SELECT FROM waiting_claims before
                             WHERE before.requests = w.requests AND before.position < w.position))
     """,
-    "ports of several hosts are kept for one claim": """
+    "ports of several hosts are reserved for one claim": """
         SELECT reserved_for::text FROM pci_devices WHERE reserved_for IS NOT NULL
          GROUP BY reserved_for HAVING count(DISTINCT compute_node_id) > 1
     """,
-    "a claim waits and is in no line, or is in one and does not wait": """
+    "a waiting claim is not in its queue, or a claim in a queue is not waiting": """
         SELECT coalesce(c.id, w.id)::text
           FROM (SELECT * FROM claims WHERE status = 'waiting') c
           FULL JOIN waiting_claims w ON w.id = c.id
-         WHERE c.id IS NULL OR w.id IS NULL OR c.request - 'instance_id' <> w.requests
+         WHERE c.id IS NULL OR w.id IS NULL OR queue_key(c.request) <> w.requests
     """,
-    "a claim was served and has no host, or the other way round": """
+    "a claim was served but has no host, or has a host but was not served": """
         SELECT c.id::text FROM claims c
          WHERE (c.compute_node_id IS NULL)
             <> NOT EXISTS (SELECT FROM claim_events e WHERE e.claim_id = c.id AND e.to_status = 'claimed')
     """,
-    "a device is in a pool of another type": """
+    "a prepared claim has no time of its preparation, or another claim that was never prepared has one": """
+        SELECT c.id::text FROM claims c
+         WHERE (c.prepared_at IS NOT NULL)
+            <> EXISTS (SELECT FROM claim_events e WHERE e.claim_id = c.id AND e.to_status = 'prepared')
+    """,
+    "a device and its pool have different types": """
         SELECT d.address FROM pci_devices d JOIN pools p ON p.id = d.pool_id WHERE p.dev_type <> d.dev_type
     """,
     "a PF's number of VFs is wrong": """
@@ -111,7 +118,7 @@ RULES = {
           FROM pci_devices d LEFT JOIN pci_devices vf ON vf.parent_id = d.id AND vf.status <> 'removed'
          GROUP BY d.id HAVING d.vfs <> count(vf.id)
     """,
-    "port_pools is wrong": f"""
+    "a row of port_pools is wrong": f"""
         WITH truth AS (
             SELECT vf.parent_id AS port_id, vf.pool_id, min(vf.compute_node_id) AS compute_node_id,
                    min(vf.numa_node) AS numa_node,
@@ -125,41 +132,52 @@ RULES = {
                IS DISTINCT FROM
                (truth.compute_node_id, truth.numa_node, truth.free, truth.held, truth.held = 0)
     """,
-    "a claim waits for a step that nobody will send": """
+    "a claim waits for a step that is not in the outbox": """
         SELECT c.id || ', ' || c.status || ', step ' || c.step
           FROM claims c
           LEFT JOIN outbox o ON o.claim_id = c.id AND o.step = c.step
-         WHERE c.status = 'claimed' AND o.action IS DISTINCT FROM 'attach'
+         WHERE c.status = 'claimed'
+               AND o.action IS DISTINCT FROM CASE c.attach WHEN 'auto' THEN 'attach' ELSE 'prepare' END
             OR c.status = 'releasing' AND o.action IS DISTINCT FROM 'detach'
     """,
-    "a step is sent that no claim waits for": """
+    "the outbox has a step that no claim waits for": """
         SELECT o.claim_id || ', ' || o.action || ', step ' || o.step
           FROM outbox o
           JOIN claims c ON c.id = o.claim_id
-         WHERE o.step <> c.step OR c.status NOT IN ('claimed', 'releasing')
+         WHERE o.step <> c.step
+            OR c.status NOT IN ('claimed', 'releasing')
+               AND (c.status, c.attach, o.action) NOT IN (
+                   ('prepared', 'auto', 'attach'), ('allocated', 'auto', 'attach'),
+                   ('allocated', 'on-call', 'unplug'))
+            OR c.status = 'allocated'
+               AND NOT EXISTS (SELECT FROM claim_moves m WHERE m.source_claim_id = c.id AND m.kind = 'live')
     """,
-    "a move goes nowhere, or takes another instance's place": """
+    "the claims of a move are on one host, or of different instances": """
         SELECT s.id::text
           FROM claim_moves m
           JOIN claims s ON s.id = m.source_claim_id
           JOIN claims t ON t.id = m.target_claim_id
          WHERE s.compute_node_id = t.compute_node_id OR s.instance_id <> t.instance_id
     """,
-    "a claim is an end of two live moves": """
+    "a claim belongs to two live moves": """
         SELECT c.id::text FROM claims c JOIN claim_moves m ON c.id IN (m.source_claim_id, m.target_claim_id)
          WHERE m.live GROUP BY c.id HAVING count(*) > 1
     """,
-    "a move lives on without one of its ends, or has ended with both": f"""
+    "the status of a move does not fit the statuses of its claims": f"""
         SELECT m.target_claim_id || ' is ' || m.status || ', from ' || s.status || ' to ' || t.status
           FROM claim_moves m
           JOIN claims s ON s.id = m.source_claim_id
           JOIN claims t ON t.id = m.target_claim_id
-         WHERE CASE m.status WHEN 'begun' THEN s.status <> 'allocated' OR t.status NOT IN {HELD}
-                             WHEN 'completing' THEN s.status <> 'allocated' OR t.status <> 'claimed'
-                             WHEN 'completed' THEN s.status IN {HELD}
-                             WHEN 'reverted' THEN t.status IN {HELD} END
+         WHERE CASE m.status WHEN 'begun' THEN s.status NOT IN ('allocated', 'prepared')
+                                               OR t.status NOT IN {GIVEN}
+                             WHEN 'completing' THEN s.status NOT IN ('allocated', 'prepared')
+                                                    OR t.status NOT IN ('claimed', 'prepared')
+                             WHEN 'completed' THEN s.status IN {GIVEN}
+                             WHEN 'reverted' THEN t.status IN {GIVEN} END
+            OR m.live AND m.kind = 'cold' AND s.status <> 'allocated'
+            OR m.live AND m.kind = 'live' AND t.status = 'allocated'
     """,
-    "a source was let go of for a target that was never allocated": """
+    "the source of a move was released before its target was allocated": """
         SELECT m.source_claim_id::text
           FROM claim_moves m
           JOIN claim_events gone ON gone.claim_id = m.source_claim_id
@@ -168,16 +186,20 @@ RULES = {
                             WHERE e.claim_id = m.target_claim_id AND e.to_status = 'allocated'
                               AND e.id < gone.id)
     """,
-    "an instance has lost its devices, and nobody took them": """
+    "an instance lost its devices although nobody released them": """
         SELECT c.instance_id::text
           FROM claims c JOIN claim_events e ON e.claim_id = c.id
          GROUP BY c.instance_id
         HAVING bool_or(e.to_status = 'allocated')
            AND NOT bool_or(c.status = 'allocated')
-           AND NOT bool_or(e.from_status = 'allocated' AND e.cause NOT LIKE 'moved to claim %'
+           AND NOT bool_or(c.status = 'prepared' AND EXISTS (
+                           SELECT FROM claim_moves m WHERE m.source_claim_id = c.id AND m.kind = 'live'))
+           AND NOT bool_or(e.from_status IN ('allocated', 'prepared')
+                           AND e.cause NOT IN ('unplug done', 'attach done')
+                           AND e.cause NOT LIKE 'moved to claim %'
                            AND e.cause NOT LIKE 'move of claim % reverted')
     """,
-    "the events of a claim do not lead to its status": """
+    "the events of a claim do not match its status": """
         SELECT c.id::text
           FROM claims c
           LEFT JOIN (SELECT claim_id, array_agg(to_status ORDER BY id) AS to_status,
@@ -198,5 +220,5 @@ _ALL = sa.text(
 
 
 def violations(connection: sa.Connection) -> list[tuple[str, str]]:
-    """Every rule that is broken, and by what."""
+    """Each broken rule, with what breaks it."""
     return [(row.rule, row.what) for row in connection.execute(_ALL)]

@@ -1,13 +1,13 @@
-"""The claim engine as it should be, in plain Python: what a call may answer, and what it changes.
+"""A model of the claim engine in plain Python: which answers a call may have, and what it changes.
 
-It leaves one thing open, which of the devices that would do a claim gets; that it learns from the answer.
+The model leaves open which of the suitable devices a claim gets; it learns that from the answer.
 """
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from portclaim.common.errors import (
@@ -26,7 +26,7 @@ ALIAS = "pci_passthrough:alias"
 
 
 class Report(NamedTuple):
-    """An agent publishes its host's devices; None: they are as they were."""
+    """An agent reports the devices of its host; None: they have not changed."""
 
     host: str
     digest: str
@@ -34,25 +34,35 @@ class Report(NamedTuple):
 
 
 class Release(NamedTuple):
-    """A caller gives a claim back."""
+    """A caller releases a claim."""
 
     claim_id: UUID
 
 
 class Ending(NamedTuple):
-    """An agent says how a step ended."""
+    """An agent reports how a step ended."""
 
     host: str
     claim_id: UUID
     step: int
-    done: bool
+    outcome: Literal["done", "failed", "prepared"]
     reason: str | None
 
 
+class Attach(NamedTuple):
+    """A caller asks for the devices of a claim that was made with ``attach`` on-call."""
+
+    claim_id: UUID
+
+
 class Expire(NamedTuple):
-    """A conductor takes back what has not been attached for so many seconds, or what it gets hold of."""
+    """A conductor expires claims that were not prepared for ``after`` seconds, or some of them."""
 
     after: float
+
+
+class ExpireWithoutGuest(NamedTuple):
+    """A conductor expires claims whose instance did not get the devices in time: all that are prepared."""
 
 
 class Force(NamedTuple):
@@ -63,7 +73,7 @@ class Force(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """An operator takes a port out of use, or brings it back."""
+    """An operator drains a port, or undrains it."""
 
     host: str
     address: str
@@ -71,14 +81,14 @@ class Drain(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Somebody looks at everything."""
+    """A test reads the whole content of the database."""
 
 
-Call = ClaimRequest | Report | Release | Ending | Expire | Force | Drain | Look
+Call = ClaimRequest | Report | Release | Ending | Attach | Expire | ExpireWithoutGuest | Force | Drain | Look
 
 
 class Wrong(AssertionError):
-    """An answer that should not have been given."""
+    """The answer is not allowed."""
 
 
 def expect(condition: object, otherwise: str) -> None:
@@ -89,7 +99,7 @@ def expect(condition: object, otherwise: str) -> None:
 
 @dataclass
 class Held:
-    """A claim; ``devices`` are those it has or had, each with the index of its request."""
+    """A claim. ``devices``: the devices that it has or had, each with the index of its request."""
 
     request: ClaimRequest
     host: str
@@ -98,16 +108,17 @@ class Held:
     step: int = 1
     reason: str | None = None
     expiry: str | None = None
+    attach: str = "auto"
+    awaited: str | None = None  # the action that its agent has to do
 
     @property
     def is_live(self) -> bool:
         """Does it hold its devices?"""
-        return self.status in {"claimed", "allocated", "releasing"}
+        return self.status in {"claimed", "prepared", "allocated", "releasing"}
 
-    @property
-    def awaited(self) -> str | None:
-        """What its agent is to do."""
-        return {"claimed": "attach", "releasing": "detach"}.get(self.status)
+    def next_step(self, action: str) -> None:
+        """From now on its agent has to do this action."""
+        self.step, self.awaited = self.step + 1, action
 
 
 @dataclass(eq=False)
@@ -116,7 +127,7 @@ class Model:
     claims: dict[UUID, Held] = field(default_factory=dict)
 
     def after(self, call: Call, answer: object) -> "Model | None":
-        """What is after a call with this answer; None if it cannot have been answered so."""
+        """The model after a call with this answer; None if the answer is not allowed."""
         model = Model(
             {name: host.copy() for name, host in self.hosts.items()},
             {claim_id: replace(claim) for claim_id, claim in self.claims.items()},
@@ -128,7 +139,7 @@ class Model:
         return model
 
     def take(self, call: Call, answer: object) -> None:
-        """Change as the call does. Raises :class:`Wrong` if it cannot have been answered so."""
+        """Change the model as the call does. Raises :class:`Wrong` if the answer is not allowed."""
         match call:
             case ClaimRequest():
                 self._claim(call, answer)
@@ -138,17 +149,21 @@ class Model:
                 self._release(call, answer)
             case Ending():
                 self._end_step(call, answer)
+            case Attach():
+                self._call(call, answer)
             case Expire():
                 self._expire(call, answer)
+            case ExpireWithoutGuest():
+                self._expire_without_guest(call, answer)
             case Force():
                 self._force(call, answer)
             case Drain():
                 self._drain(call, answer)
             case Look():
-                expect(answer == self.picture(), f"all is {answer}, and not {self.picture()}")
+                expect(answer == self.picture(), f"the database has {answer}, expected {self.picture()}")
 
     def picture(self) -> dict[str, object]:
-        """All there is to see."""
+        """Everything that the database and the model have in common."""
         return {
             "hosts": {name: host.digest for name, host in self.hosts.items()},
             "devices": {
@@ -162,7 +177,7 @@ class Model:
     def can_serve(
         self, alias: str, hosts: Collection[str] | None = None, avoid_hosts: Collection[str] = ()
     ) -> bool:
-        """Is there a host that has all that is asked for?"""
+        """Is there a host that has all requested devices?"""
         wanted = [kinds for _, kinds in kinds_requested(alias)]
         return any(
             can_serve(host.free().values(), wanted)
@@ -174,7 +189,7 @@ class Model:
         host = self.hosts.setdefault(report.host, Host())
         is_news = host.digest != report.digest
         right = InventoryAnswer(resend=is_news and report.devices is None)
-        expect(answer == right, f"{answer} to {report}, and not {right}")
+        expect(answer == right, f"{answer} to {report}, expected {right}")
         if is_news and report.devices is not None:
             host.apply(report.devices)
             host.digest = report.digest
@@ -182,34 +197,51 @@ class Model:
     def _claim(self, request: ClaimRequest, answer: object) -> None:
         known = self.claims.get(request.claim_id)
         if known is not None and known.request != request:
-            expect(isinstance(answer, ClaimConflict), f"{answer} to a claim's id with {request}")
+            expect(
+                isinstance(answer, ClaimConflict), f"{answer} to a known id with another request: {request}"
+            )
         elif known is None and isinstance(answer, ClaimRefused):
             is_there = self.can_serve(request.extra_specs[ALIAS], request.hosts, request.avoid_hosts)
-            expect(not is_there, f"refused, and what it wants was there: {request}")
+            expect(not is_there, f"refused although a host can serve it: {request}")
         else:
             if known is None:
                 self._hold(request, answer)
             self._expect_as_it_stands(request.claim_id, answer)
 
     def _hold(self, request: ClaimRequest, claim: object) -> None:
-        """Let a new claim have the devices that it got, if it may have them."""
+        """Give a new claim the devices in its answer, if it may have them."""
         if not isinstance(claim, Claim):
             raise Wrong(f"{claim} to {request}")
         host = self.hosts.get(claim.host, Host())
         is_allowed = request.hosts is None or claim.host in request.hosts
-        expect(is_allowed and claim.host not in request.avoid_hosts, f"on a wrong host: {claim}")
+        expect(is_allowed and claim.host not in request.avoid_hosts, f"the claim is on a wrong host: {claim}")
         free, wanted = host.free(), kinds_requested(request.extra_specs[ALIAS])
-        expect(all(each.address in free for each in claim.devices), f"has what was not free: {claim}")
+        expect(
+            all(each.address in free for each in claim.devices),
+            f"the claim has devices that were not free: {claim}",
+        )
         taken = [free[each.address] for each in claim.devices]
-        expect(not any(one.excludes(two) for one, two in combinations(taken, 2)), f"has a PF twice: {claim}")
+        expect(
+            not any(one.excludes(two) for one, two in combinations(taken, 2)),
+            f"the claim has a PF and one of its VFs, or a device twice: {claim}",
+        )
         served = Counter(each.request_index for each in claim.devices)
-        expect(served == Counter(index for index, _ in wanted), f"not what it wanted: {claim}")
+        expect(
+            served == Counter(index for index, _ in wanted),
+            f"the claim has other devices than it requested: {claim}",
+        )
         kinds = dict(wanted)
         for each in claim.devices:
-            expect(free[each.address].kind in kinds[each.request_index], f"not what it wanted: {claim}")
+            expect(
+                free[each.address].kind in kinds[each.request_index],
+                f"the claim has other devices than it requested: {claim}",
+            )
 
         devices = {each.address: each.request_index for each in claim.devices}
-        self.claims[request.claim_id] = Held(request, claim.host, devices)
+        action = "attach" if request.attach == "auto" else "prepare"
+        self.claims[request.claim_id] = Held(
+            request, claim.host, devices, attach=request.attach, awaited=action
+        )
         for address, device in host.devices.items():
             if address in devices:
                 device.status, device.claim_id = "claimed", request.claim_id
@@ -221,19 +253,41 @@ class Model:
     def _release(self, release: Release, answer: object) -> None:
         claim = self.claims.get(release.claim_id)
         if claim is None:
-            expect(isinstance(answer, ClaimNotFound), f"{answer} to {release}, which is unknown")
+            expect(isinstance(answer, ClaimNotFound), f"{answer} to {release} of an unknown claim")
             return
-        if claim.status in {"claimed", "allocated"}:
-            claim.status, claim.step = "releasing", claim.step + 1
+        if claim.status in {"claimed", "prepared", "allocated"}:
+            claim.status = "releasing"
+            claim.next_step("detach")
         self._expect_as_it_stands(release.claim_id, answer)
+
+    def _call(self, call: Attach, answer: object) -> None:
+        claim = self.claims.get(call.claim_id)
+        if claim is None:
+            expect(isinstance(answer, ClaimNotFound), f"{answer} to {call} of an unknown claim")
+            return
+        if claim.status in {"claimed", "prepared"} and claim.attach == "on-call":
+            claim.attach = "auto"
+            claim.next_step("attach")
+        self._expect_as_it_stands(call.claim_id, answer)
 
     def _expire(self, expire: Expire, answer: object) -> None:
         for claim_id in answer if isinstance(answer, list) else [None]:
             claim = self.claims.get(claim_id)
             if claim is None or claim.status != "claimed":
                 raise Wrong(f"{answer} to {expire}")
-            claim.status, claim.step = "releasing", claim.step + 1
-            claim.expiry = claim.reason = f"not attached within {expire.after:g} s"
+            claim.status = "releasing"
+            claim.next_step("detach")
+            claim.expiry = claim.reason = f"not prepared within {expire.after:g} s"
+
+    def _expire_without_guest(self, expire: ExpireWithoutGuest, answer: object) -> None:
+        prepared = {claim_id for claim_id, claim in self.claims.items() if claim.status == "prepared"}
+        expect(isinstance(answer, list) and set(answer) == prepared, f"{answer} to {expire}")
+        for claim_id in prepared:
+            claim = self.claims[claim_id]
+            claim.status = "releasing"
+            claim.next_step("detach")
+            claim.expiry = "its instance did not get the devices within 3600 s of their preparation"
+            claim.reason = claim.expiry
 
     def _force(self, force: Force, answer: object) -> None:
         claim = self.claims[force.claim_id]
@@ -242,9 +296,10 @@ class Model:
             gone = {*claim.devices, *self._ports(claim)}
             for address, device in host.devices.items():
                 if address in gone or device.parent in claim.devices:
-                    device.present = False  # until the host itself has said what it still has
+                    device.present = False  # until the host reports its devices again
             self._free(claim)
             claim.status, claim.step, claim.reason = "released", claim.step + 1, force.cause
+            claim.awaited = None
         self._expect_as_it_stands(force.claim_id, answer)
 
     def _drain(self, drain: Drain, answer: object) -> None:
@@ -258,7 +313,7 @@ class Model:
             return
         tree = [port, *host.vfs(drain.address)]
         live = {device.claim_id for device in tree} - {None}
-        expect(answer == len(live), f"{answer} to {drain}, and not {len(live)}")
+        expect(answer == len(live), f"{answer} to {drain}, expected {len(live)}")
         for device in tree:
             device.drained = drain.is_drained
         host.settle({drain.address})
@@ -266,20 +321,25 @@ class Model:
     def _end_step(self, ending: Ending, answer: object) -> None:
         claim = self.claims.get(ending.claim_id)
         right = self._error(ending, claim)
-        expect(type(answer) is right, f"{answer!r} to {ending}, and not {right}")
+        expect(type(answer) is right, f"{answer!r} to {ending}, expected {right}")
         if claim is None or right is not type(None):
             return
-        is_lost = claim.status == "allocated" and not ending.done
-        if claim.awaited is None and not is_lost:
+        if ending.outcome == "prepared":
+            if claim.status in {"claimed", "prepared"}:
+                claim.status, claim.awaited = "prepared", None
+            return
+        is_done = ending.outcome == "done"
+        if not claim.is_live or (claim.status == "allocated" and is_done):
             return
         claim.reason = ending.reason or claim.expiry
-        if claim.awaited == "detach" and not ending.done:
+        if claim.status == "releasing" and not is_done:
             return
-        if claim.awaited == "attach" and ending.done:
+        claim.awaited = None
+        if claim.status != "releasing" and is_done:
             self._attach(claim)
             return
         self._free(claim)
-        if claim.awaited == "detach":
+        if claim.status == "releasing":
             claim.status = "expired" if claim.expiry else "released"
         else:
             claim.status = "failed"
@@ -297,7 +357,7 @@ class Model:
             host.devices[address].status, host.devices[address].claim_id = "unavailable", None
         trees = [device for address, device in host.devices.items() if {address, device.parent} & ports]
         if any(not device.present and device.status != "removed" for device in trees):
-            host.digest = None  # what was kept because it was held has to be reported again
+            host.digest = None  # absent devices that were held have to be reported again
         host.settle(ports)
 
     def _ports(self, claim: Held) -> set[str]:
@@ -325,4 +385,4 @@ class Model:
             answer.reason,
             {each.address: (each.request_index, each.status) for each in answer.devices},
         )
-        expect(said == right, f"{answer!r}, and not {right}")
+        expect(said == right, f"{answer!r}, expected {right}")

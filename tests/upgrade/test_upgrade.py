@@ -153,10 +153,12 @@ def test_claims_go_on_and_the_schema_becomes_that_of_a_new_database(site: Site, 
         load = Load(site, "node-2")
         load.start()
         load.go_on()
+        refuse_rewrites(site)
         migrate.upgrade(site.engine.url.render_as_string(hide_password=False))
         load.go_on()
         after = site.rows()
         assert {table: rows for table, rows in before.items() if after[table] < rows} == {}
+        allow_rewrites(site)
 
     new_conductor, new_scheduler = site.start(site.new, "conductor"), site.start(site.new, "scheduler")
     load.go_on(10)  # with both versions of each
@@ -183,6 +185,28 @@ def test_claims_go_on_and_the_schema_becomes_that_of_a_new_database(site: Site, 
     assert fresh - upgraded == Counter()
     assert new_conductor.running
     assert new_scheduler.running
+
+
+def refuse_rewrites(site: Site) -> None:
+    """A rewrite of a table is not MVCC-safe: a statement that waited for it finds the table empty."""
+    with site.engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+                CREATE FUNCTION refuse_rewrite() RETURNS event_trigger LANGUAGE plpgsql AS $$
+                BEGIN
+                    RAISE 'the migration rewrites table %', pg_event_trigger_table_rewrite_oid()::regclass;
+                END $$
+            """)
+        )
+        connection.execute(
+            sa.text("CREATE EVENT TRIGGER no_rewrite ON table_rewrite EXECUTE FUNCTION refuse_rewrite()")
+        )
+
+
+def allow_rewrites(site: Site) -> None:
+    with site.engine.begin() as connection:
+        connection.execute(sa.text("DROP EVENT TRIGGER no_rewrite"))
+        connection.execute(sa.text("DROP FUNCTION refuse_rewrite()"))
 
 
 def make_a_gap(site: Site, open_transaction: sa.Connection) -> None:

@@ -1,18 +1,11 @@
 -- An agent's answer to a step: it moves the claim to its next status, in one round trip.
 
--- An attach that failed frees the devices at once: the agent has undone it. The same holds when the agent says
--- failed after it said done: then the instance is gone. A detach that failed frees nothing: the step is sent again.
-CREATE OR REPLACE FUNCTION answer_step(
-    _host text, _agent_id uuid, _claim_id uuid, _step integer, _done boolean, _reason text
-) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION lock_answered_claim(_host text, _agent_id uuid, _claim_id uuid, _step integer)
+RETURNS claims LANGUAGE plpgsql AS $$
 DECLARE
-    _node_id bigint;
-    _from_status text;
-    _to_status text;
-    _latest integer;
-    _expiry_reason text;
+    _claim claims;
 BEGIN
-    SELECT c.status, c.step, c.expiry_reason, n.id INTO _from_status, _latest, _expiry_reason, _node_id
+    SELECT c.* INTO _claim
       FROM claims c
       JOIN compute_nodes n ON n.id = c.compute_node_id
      WHERE c.id = _claim_id AND n.host = _host AND n.agent_id = _agent_id
@@ -20,24 +13,73 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM host_of_agent(_host, _agent_id);
         RAISE EXCEPTION USING ERRCODE = 'PC404', MESSAGE = format('there is no claim %s on host %s', _claim_id, _host);
-    ELSIF _step < _latest THEN
+    ELSIF _step < _claim.step THEN
         RAISE EXCEPTION USING ERRCODE = 'PC410',
-            MESSAGE = format('step %s of claim %s is stale: step %s was sent after it', _step, _claim_id, _latest);
-    ELSIF _step > _latest THEN
+            MESSAGE = format('step %s of claim %s is stale: step %s was sent after it', _step, _claim_id, _claim.step);
+    ELSIF _step > _claim.step THEN
         RAISE EXCEPTION USING ERRCODE = 'PC400',
-            MESSAGE = format('claim %s has no step %s: its last step is %s', _claim_id, _step, _latest);
+            MESSAGE = format('claim %s has no step %s: its last step is %s', _claim_id, _step, _claim.step);
     END IF;
+    RETURN _claim;
+END $$;
+COMMENT ON FUNCTION lock_answered_claim IS
+    'lock the claim that an agent answers for; an error if it is not on its host, or if the step is not its last one';
 
-    _to_status := CASE
-        WHEN _from_status = 'claimed' AND _done THEN 'allocated'
-        WHEN _from_status = 'releasing' AND NOT _done THEN 'releasing'
-        WHEN _from_status = 'releasing' AND _expiry_reason IS NOT NULL THEN 'expired'
-        WHEN _from_status = 'releasing' THEN 'released'
-        WHEN _from_status IN ('claimed', 'allocated') AND NOT _done THEN 'failed' END;
+-- The devices are claimed, in Nova's words: the host does not use them, and no guest does. An answer to a step "unplug"
+-- says that no guest does any more.
+CREATE OR REPLACE FUNCTION answer_prepared(
+    _host text, _agent_id uuid, _claim_id uuid, _step integer, _guest_within double precision
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _claim claims := lock_answered_claim(_host, _agent_id, _claim_id, _step);
+    _seconds double precision := coalesce((_claim.request ->> 'guest_within')::double precision, _guest_within);
+BEGIN
+    IF _claim.status = 'allocated' AND awaited_action(_claim_id, _step) = 'unplug' THEN
+        PERFORM mark_unplugged(_claim_id);
+        _seconds := 0;
+    ELSIF _claim.status NOT IN ('claimed', 'prepared') THEN -- the claim is further by now
+        RETURN;
+    END IF;
+    DELETE FROM outbox WHERE claim_id = _claim_id AND step = _step;
+    IF _claim.status <> 'prepared' THEN
+        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+        VALUES (_claim_id, _claim.status, 'prepared',
+                CASE _claim.status WHEN 'claimed' THEN 'prepare done' ELSE 'unplug done' END);
+        UPDATE claims
+           SET status = 'prepared', prepared_at = now(), updated_at = now(), reason = NULL,
+               guest_deadline = now() + make_interval(secs => nullif(_seconds, 0))
+         WHERE id = _claim_id;
+    END IF;
+END $$;
+COMMENT ON FUNCTION answer_prepared IS
+    'record that an agent has the devices of a claim ready, and that its guest has so many seconds to come; 0: any time';
+
+-- An attach that failed frees the devices at once: the agent has undone it. The same holds when the agent says
+-- failed after it said done: then the instance is gone. A detach that failed frees nothing: the step is sent again.
+CREATE OR REPLACE FUNCTION answer_step(
+    _host text, _agent_id uuid, _claim_id uuid, _step integer, _done boolean, _reason text
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _claim claims := lock_answered_claim(_host, _agent_id, _claim_id, _step);
+    _to_status text := CASE
+        WHEN _claim.status IN ('claimed', 'prepared') AND _done THEN 'allocated'
+        WHEN _claim.status = 'releasing' AND NOT _done THEN 'releasing'
+        WHEN _claim.status = 'releasing' AND _claim.expiry_reason IS NOT NULL THEN 'expired'
+        WHEN _claim.status = 'releasing' THEN 'released'
+        WHEN _claim.status IN ('claimed', 'prepared', 'allocated') AND NOT _done THEN 'failed' END;
+BEGIN
+    IF _claim.status = 'allocated' THEN
+        IF NOT _done AND awaited_action(_claim_id, _step) = 'unplug' THEN -- the step is sent again
+            UPDATE claims SET reason = _reason WHERE id = _claim_id;
+            RETURN;
+        ELSIF _done THEN -- of a step that attaches again what was to be unplugged
+            DELETE FROM outbox WHERE claim_id = _claim_id AND step = _step AND action = 'attach';
+        END IF;
+    END IF;
     IF _to_status IS NULL THEN -- this answer came before
         RETURN;
     ELSIF _to_status IN ('released', 'failed', 'expired') THEN
-        PERFORM free_devices(_claim_id, _node_id);
+        PERFORM free_devices(_claim_id, _claim.compute_node_id);
     ELSIF _to_status = 'allocated' THEN
         PERFORM mark_allocated(_claim_id);
     END IF;
@@ -45,14 +87,26 @@ BEGIN
         DELETE FROM outbox WHERE claim_id = _claim_id AND step = _step AND _to_status <> 'releasing'
     ), event AS (
         INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-        VALUES (_claim_id, _from_status, _to_status,
-                CASE WHEN _from_status = 'releasing' THEN 'detach' ELSE 'attach' END
+        VALUES (_claim_id, _claim.status, _to_status,
+                CASE WHEN _claim.status = 'releasing' THEN 'detach' ELSE 'attach' END
                 || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END)
     )
-    UPDATE claims SET status = _to_status, reason = coalesce(_reason, _expiry_reason), updated_at = now()
+    UPDATE claims SET status = _to_status, reason = coalesce(_reason, _claim.expiry_reason), updated_at = now()
      WHERE id = _claim_id;
 END $$;
 COMMENT ON FUNCTION answer_step IS 'record how an agent has ended a step; the same answer again changes nothing';
+
+CREATE OR REPLACE FUNCTION awaited_action(_claim_id uuid, _step integer) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT action FROM outbox WHERE claim_id = _claim_id AND step = _step
+$$;
+COMMENT ON FUNCTION awaited_action IS 'what the agent has to do in this step; null: the step is answered';
+
+CREATE OR REPLACE FUNCTION mark_unplugged(_claim_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM pci_devices WHERE id = ANY(ports_of(_claim_id)) ORDER BY id FOR UPDATE;
+    UPDATE pci_devices SET status = 'claimed' WHERE claim_id = _claim_id;
+END $$;
+COMMENT ON FUNCTION mark_unplugged IS 'the devices of an allocated claim become claimed again; their tree partners stay unavailable';
 
 CREATE OR REPLACE FUNCTION mark_allocated(_claim_id uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -64,3 +118,25 @@ BEGIN
      WHERE status = 'unclaimable' AND (id = ANY(_port_ids) OR parent_id = ANY(_port_ids));
 END $$;
 COMMENT ON FUNCTION mark_allocated IS 'the devices of a claim become allocated, their tree partners unavailable';
+
+-- The next step replaces one that prepares the devices and is not answered yet: it prepares them too.
+CREATE OR REPLACE FUNCTION begin_attach(_claim_id uuid, _resend_after double precision)
+RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    _claim claims;
+BEGIN
+    SELECT * INTO _claim FROM claims WHERE id = _claim_id FOR UPDATE;
+    IF _claim.status IN ('waiting', 'claimed', 'prepared') AND _claim.attach = 'on-call' THEN
+        UPDATE claims
+           SET attach = 'auto', step = CASE status WHEN 'waiting' THEN step ELSE step + 1 END, updated_at = now()
+         WHERE id = _claim_id;
+        IF _claim.status <> 'waiting' THEN
+            DELETE FROM outbox WHERE claim_id = _claim_id;
+            INSERT INTO outbox (claim_id, step, action, sends, send_after)
+            VALUES (_claim_id, _claim.step + 1, 'attach', 1, now() + make_interval(secs => _resend_after));
+        END IF;
+    END IF;
+    RETURN claim_as_json(_claim_id);
+END $$;
+COMMENT ON FUNCTION begin_attach IS
+    'let the agent attach the devices of a claim that was made with attach on-call; the claim as it then is; null: there is none';

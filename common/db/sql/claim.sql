@@ -7,16 +7,27 @@ BEGIN RETURN (
                'claim_id', c.id, 'instance_id', c.instance_id, 'status', c.status,
                'host', (SELECT host FROM compute_nodes WHERE id = c.compute_node_id),
                'reason', c.reason, 'step', c.step, 'created_at', c.created_at, 'updated_at', c.updated_at,
+               'attach', c.attach, 'guest_deadline', c.guest_deadline,
                'devices', (
                    SELECT coalesce(json_agg(json_build_object(
                               'address', d.address, 'dev_type', p.dev_type, 'vendor_id', p.vendor_id,
                               'product_id', p.product_id, 'numa_node', d.numa_node, 'status', d.status,
-                              'parent_address', (SELECT address FROM pci_devices WHERE id = d.parent_id),
-                              'request_index', cd.request_index)
+                              'parent_address', pf.address, 'request_index', cd.request_index,
+                              'tags', p.tags, 'trusted', lower(p.tags ->> 'trusted') = 'true',
+                              'vf_num', CASE jsonb_typeof(d.attributes -> 'vf_num') -- an attribute may have any type
+                                        WHEN 'number' THEN d.attributes -> 'vf_num' END,
+                              'pf_mac_address', port.attributes ->> 'mac',
+                              'pf_netdev', port.attributes ->> 'netdev',
+                              'card_serial_number',
+                              coalesce(d.attributes ->> 'serial', pf.attributes ->> 'serial'))
                               ORDER BY cd.request_index, d.id), '[]')
                      FROM claim_devices cd
                      JOIN pci_devices d ON d.id = cd.device_id
                      JOIN pools p ON p.id = cd.pool_id
+                     LEFT JOIN pci_devices pf ON pf.id = d.parent_id
+                    CROSS JOIN LATERAL (
+                          SELECT coalesce(pf.attributes, CASE p.dev_type WHEN 'type-PF' THEN d.attributes END)
+                                 AS attributes) port
                     WHERE cd.claim_id = c.id))
       FROM claims c
      WHERE c.id = _claim_id
@@ -50,9 +61,10 @@ DECLARE
     _begun_ports bigint[];
     _whole_devices bigint[];
     _before text;
+    _attach text := coalesce(_request ->> 'attach', 'auto');
 BEGIN
-    INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id)
-    SELECT _claim_id, _instance_id, compute_node_id, _request, id
+    INSERT INTO claims (id, instance_id, compute_node_id, request, first_device_id, attach)
+    SELECT _claim_id, _instance_id, compute_node_id, _request, id, _attach
       FROM pci_devices WHERE id = _device_ids[1]
         ON CONFLICT DO NOTHING; -- on any index: if one were named, the others could still raise an error
     IF NOT FOUND THEN -- another call with this id was first, or the claim has waited and is served now
@@ -62,7 +74,7 @@ BEGIN
           FROM pci_devices d
          WHERE c.id = _claim_id AND c.status = 'waiting' AND d.id = _device_ids[1]
            AND NOT EXISTS (SELECT FROM waiting_claims WHERE id = _claim_id)
-        RETURNING 'waiting' INTO _before;
+        RETURNING 'waiting', c.attach INTO _before, _attach;
         IF NOT FOUND THEN
             RETURN existing_claim(_claim_id, _request);
         END IF;
@@ -83,7 +95,8 @@ BEGIN
          WHERE port_id = ANY(ARRAY(SELECT parent_id FROM taken))
     ), step AS (
         INSERT INTO outbox (claim_id, step, action, sends, send_after)
-        VALUES (_claim_id, 1, 'attach', 1, now() + make_interval(secs => _resend_after))
+        VALUES (_claim_id, 1, CASE _attach WHEN 'auto' THEN 'attach' ELSE 'prepare' END, 1,
+                now() + make_interval(secs => _resend_after))
     ), event AS (
         INSERT INTO claim_events (claim_id, from_status, to_status, cause)
         VALUES (_claim_id, _before, 'claimed', CASE WHEN _before IS NULL THEN 'claim' ELSE 'served' END)

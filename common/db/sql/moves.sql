@@ -18,10 +18,21 @@ END $$;
 CREATE OR REPLACE TRIGGER is_a_transition BEFORE INSERT OR UPDATE OF status ON claim_moves
     FOR EACH ROW EXECUTE FUNCTION check_move_transition();
 
+CREATE OR REPLACE FUNCTION must_be_unplugged(_claim_id uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM pci_devices d JOIN pools p ON p.id = d.pool_id
+                    WHERE d.claim_id = _claim_id AND coalesce(lower(p.tags ->> 'live_migratable'), '') <> 'true')
+$$;
+COMMENT ON FUNCTION must_be_unplugged IS 'whether a device of the claim cannot go with its guest in a live migration';
+
 CREATE OR REPLACE FUNCTION move_as_json(_target_id uuid) RETURNS json LANGUAGE plpgsql STABLE AS $$
 BEGIN RETURN (
     SELECT json_build_object(
                'status', status, 'reason', reason, 'begun_at', begun_at, 'updated_at', updated_at,
+               'kind', kind,
+               'ready', kind = 'live' AND live
+                        AND (SELECT status = 'prepared' FROM claims WHERE id = target_claim_id)
+                        AND ((SELECT status = 'prepared' FROM claims WHERE id = source_claim_id)
+                             OR NOT must_be_unplugged(source_claim_id)),
                'source', claim_as_json(source_claim_id), 'target', claim_as_json(target_claim_id))
       FROM claim_moves
      WHERE target_claim_id = _target_id
@@ -82,7 +93,8 @@ BEGIN
                              _device_ids, _request_indexes, _pool_ids, _port_ids, _wait) IS NULL THEN
         RETURN NULL;
     END IF;
-    INSERT INTO claim_moves (target_claim_id, source_claim_id) VALUES (_claim_id, _source_id);
+    INSERT INTO claim_moves (target_claim_id, source_claim_id, kind)
+    VALUES (_claim_id, _source_id, CASE WHEN _request ? 'live_migration' THEN 'live' ELSE 'cold' END);
     PERFORM set_event_cause(_claim_id, format('move of claim %s', _source_id));
     RETURN move_as_json(_claim_id);
 END $$;
@@ -119,6 +131,7 @@ BEGIN
     IF FOUND THEN
         PERFORM begin_release(_claim_id, _resend_after);
         PERFORM set_event_cause(_claim_id, format('move of claim %s reverted', _source_id));
+        PERFORM plug_move_source(_source_id);
     ELSIF EXISTS (SELECT FROM claim_moves WHERE target_claim_id = _claim_id AND status = 'completed') THEN
         RAISE EXCEPTION USING ERRCODE = 'PC424', MESSAGE = format(
             'the move to claim %s is completed and its source released: begin a new move to go back', _claim_id);
@@ -126,7 +139,7 @@ BEGIN
     RETURN move_as_json(_claim_id);
 END $$;
 COMMENT ON FUNCTION revert_move IS
-    'release the target of the move to this claim; its source stays allocated; null: there is none';
+    'release the target of the move to this claim; its source keeps its devices; null: there is none';
 
 CREATE OR REPLACE FUNCTION release_move_source(_target_id uuid, _resend_after double precision)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -142,14 +155,56 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION release_move_source IS 'release the source of the live move to this claim, which is allocated and locked';
 
+-- The guest must have no device that cannot go with it when the migration begins. Not before the target is prepared:
+-- until then the move can still fail.
+CREATE OR REPLACE FUNCTION unplug_move_source(_target_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _source claims;
+BEGIN
+    SELECT * INTO _source FROM claims
+     WHERE id = (SELECT source_claim_id FROM claim_moves
+                  WHERE target_claim_id = _target_id AND live AND kind = 'live')
+       FOR UPDATE;
+    IF _source.status = 'allocated' AND must_be_unplugged(_source.id) THEN
+        UPDATE claims SET step = step + 1, attach = 'on-call' WHERE id = _source.id;
+        INSERT INTO outbox (claim_id, step, action) VALUES (_source.id, _source.step + 1, 'unplug');
+        PERFORM pg_notify('portclaim_outbox', '');
+    END IF;
+END $$;
+COMMENT ON FUNCTION unplug_move_source IS
+    'begin to unplug the source of the live migration to this claim, which is prepared and locked';
+
+CREATE OR REPLACE FUNCTION plug_move_source(_source_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _source claims;
+BEGIN
+    SELECT * INTO _source FROM claims WHERE id = _source_id FOR UPDATE;
+    IF _source.status = 'prepared'
+       OR _source.status = 'allocated' AND awaited_action(_source_id, _source.step) = 'unplug'
+    THEN
+        UPDATE claims SET step = step + 1, attach = 'auto' WHERE id = _source_id;
+        DELETE FROM outbox WHERE claim_id = _source_id;
+        INSERT INTO outbox (claim_id, step, action) VALUES (_source_id, _source.step + 1, 'attach');
+        PERFORM pg_notify('portclaim_outbox', '');
+    END IF;
+END $$;
+COMMENT ON FUNCTION plug_move_source IS
+    'give a guest back what was unplugged for a live migration that is reverted';
+
 -- A trigger, because a claim can end in many ways and its move must end with it. When one claim of a move ends,
 -- the move ends and the other claim stays.
 CREATE OR REPLACE FUNCTION follow_claim_status() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     _now text := format('is now %s', NEW.status) || coalesce(': ' || NEW.reason, '');
+    _source_id uuid;
 BEGIN
-    IF NEW.status = 'allocated' THEN
-        PERFORM FROM claim_moves WHERE target_claim_id = NEW.id AND status = 'completing';
+    IF NEW.status = 'prepared' THEN
+        PERFORM unplug_move_source(NEW.id);
+        RETURN NULL;
+    ELSIF NEW.status = 'allocated' THEN
+        -- A guest that was migrated live is gone from the source.
+        PERFORM FROM claim_moves
+          WHERE target_claim_id = NEW.id AND (status = 'completing' OR status = 'begun' AND kind = 'live');
         IF FOUND THEN
             PERFORM release_move_source(NEW.id, 0);
             PERFORM pg_notify('portclaim_outbox', '');
@@ -157,15 +212,18 @@ BEGIN
         RETURN NULL;
     END IF;
     UPDATE claim_moves SET status = 'reverted', reason = 'its target ' || _now
-     WHERE target_claim_id = NEW.id AND live;
-    IF NOT FOUND THEN
+     WHERE target_claim_id = NEW.id AND live
+    RETURNING source_claim_id INTO _source_id;
+    IF FOUND THEN
+        PERFORM plug_move_source(_source_id);
+    ELSE
         UPDATE claim_moves SET status = 'completed', reason = 'its source ' || _now
          WHERE source_claim_id = NEW.id AND live;
     END IF;
     RETURN NULL;
 END $$;
 CREATE OR REPLACE TRIGGER follow_claim_status AFTER UPDATE OF status ON claims FOR EACH ROW
-    WHEN (OLD.status IN ('claimed', 'allocated') AND OLD.status <> NEW.status)
+    WHEN (OLD.status IN ('claimed', 'prepared', 'allocated') AND OLD.status <> NEW.status)
     EXECUTE FUNCTION follow_claim_status();
 
 CREATE OR REPLACE FUNCTION set_event_cause(_claim_id uuid, _cause text) RETURNS void LANGUAGE sql AS $$

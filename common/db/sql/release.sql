@@ -7,7 +7,7 @@ DECLARE
     _step integer;
 BEGIN
     SELECT status, step + 1 INTO _status, _step FROM claims WHERE id = _claim_id FOR UPDATE;
-    IF _status IN ('claimed', 'allocated') THEN
+    IF _status IN ('claimed', 'prepared', 'allocated') THEN
         WITH superseded AS (
             DELETE FROM outbox WHERE claim_id = _claim_id
         ), step AS (
@@ -91,7 +91,7 @@ DECLARE
     _port_ids bigint[];
 BEGIN
     SELECT status, compute_node_id INTO _status, _node_id FROM claims WHERE id = _claim_id FOR UPDATE;
-    IF _status IN ('claimed', 'allocated', 'releasing') THEN
+    IF _status IN ('claimed', 'prepared', 'allocated', 'releasing') THEN
         SELECT host, last_seen < now() - make_interval(secs => _agent_down_after) INTO _host, _is_silent
           FROM compute_nodes WHERE id = _node_id FOR NO KEY UPDATE;
         IF NOT _is_silent THEN

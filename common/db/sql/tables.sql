@@ -37,12 +37,15 @@ CREATE TABLE claims (
     instance_id     uuid NOT NULL,
     compute_node_id bigint REFERENCES compute_nodes,
     status          text NOT NULL DEFAULT 'claimed' CONSTRAINT claims_status_check CHECK (status IN
-                    ('waiting', 'claimed', 'allocated', 'releasing', 'released', 'failed', 'expired')),
+                    ('waiting', 'claimed', 'prepared', 'allocated', 'releasing', 'released', 'failed', 'expired')),
     step            integer NOT NULL DEFAULT 1 CHECK (step > 0),
+    attach          text NOT NULL DEFAULT 'auto' CONSTRAINT claims_attach_check CHECK (attach IN ('auto', 'on-call')),
     request         jsonb NOT NULL,
     reason          text,
     expiry_reason   text,
     first_device_id bigint,
+    prepared_at     timestamptz,
+    guest_deadline  timestamptz,
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
     -- Named by the statuses that are not live. So a later release can add a live status without a rewrite of the table.
@@ -57,8 +60,14 @@ CREATE TABLE claims (
            AND status IN ('waiting', 'released', 'expired'))
 );
 CREATE INDEX claims_live_by_node ON claims (compute_node_id) WHERE live;
+CREATE INDEX claims_by_guest_deadline ON claims (guest_deadline) WHERE status = 'prepared';
 COMMENT ON TABLE claims IS 'every claim, also after it has ended, until it is pruned';
 COMMENT ON COLUMN claims.step IS 'number of the last step sent to the agent; an agent ignores lower ones';
+COMMENT ON COLUMN claims.attach IS
+    'auto: the agent attaches the devices as soon as the guest is there; on-call: when the caller says so';
+COMMENT ON COLUMN claims.prepared_at IS
+    'when the agent had the devices ready for the guest; null: not yet, or it attached them at once';
+COMMENT ON COLUMN claims.guest_deadline IS 'when a prepared claim expires; null: never';
 COMMENT ON COLUMN claims.reason IS 'why the claim failed, expired or was released by force';
 COMMENT ON COLUMN claims.expiry_reason IS
     'why the conductor releases the claim: it ends as expired, not as released; null: the claim has not expired';
@@ -180,7 +189,8 @@ COMMENT ON COLUMN port_pools.held IS 'VFs of the port, of any pool, that claims 
 CREATE TABLE outbox (
     claim_id   uuid NOT NULL REFERENCES claims,
     step       integer NOT NULL,
-    action     text NOT NULL CHECK (action IN ('attach', 'detach')),
+    action     text NOT NULL CONSTRAINT outbox_action_check CHECK (action IN
+               ('prepare', 'attach', 'unplug', 'detach')),
     created_at timestamptz NOT NULL DEFAULT now(),
     sends      integer NOT NULL DEFAULT 0,
     send_after timestamptz NOT NULL DEFAULT now(),
@@ -215,8 +225,10 @@ CREATE TABLE claim_events (
         (coalesce(from_status, ''), to_status) IN (
             ('', 'claimed'), ('', 'waiting'),
             ('waiting', 'claimed'), ('waiting', 'released'), ('waiting', 'expired'),
-            ('claimed', 'allocated'), ('claimed', 'failed'),
+            ('claimed', 'prepared'), ('claimed', 'allocated'), ('claimed', 'failed'),
             ('claimed', 'releasing'), ('claimed', 'released'),
+            ('prepared', 'allocated'), ('prepared', 'failed'), ('prepared', 'releasing'), ('prepared', 'released'),
+            ('allocated', 'prepared'),
             ('allocated', 'releasing'), ('allocated', 'failed'), ('allocated', 'released'),
             ('releasing', 'releasing'), ('releasing', 'released'), ('releasing', 'expired')))
 );
@@ -260,6 +272,7 @@ CREATE TABLE claim_moves (
     source_claim_id uuid NOT NULL REFERENCES claims ON DELETE CASCADE,
     status          text NOT NULL DEFAULT 'begun'
                     CHECK (status IN ('begun', 'completing', 'completed', 'reverted')),
+    kind            text NOT NULL DEFAULT 'cold' CONSTRAINT claim_moves_kind_check CHECK (kind IN ('cold', 'live')),
     reason          text,
     begun_at        timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
@@ -269,6 +282,8 @@ CREATE TABLE claim_moves (
 CREATE UNIQUE INDEX claim_moves_live_by_source ON claim_moves (source_claim_id) WHERE live;
 CREATE INDEX claim_moves_by_source ON claim_moves (source_claim_id);
 COMMENT ON TABLE claim_moves IS 'moves of an instance''s devices from a source claim to a target claim';
+COMMENT ON COLUMN claim_moves.kind IS
+    'live: the guest runs on while it moves, and its devices are exchanged by the agents';
 COMMENT ON COLUMN claim_moves.reason IS 'why the move ended; null: a caller ended it, or it has not ended';
 
 -- Rows that change with every claim. Autovacuum cleans them after a thousand dead rows, without pauses. By

@@ -154,7 +154,8 @@ SELECT c.id AS claim_id,
        o.action AS awaited_step,
        o.sends AS times_sent,
        now() - o.created_at AS awaited_for,
-       now() - n.last_seen AS agent_silent_for
+       now() - n.last_seen AS agent_silent_for,
+       CASE c.status WHEN 'prepared' THEN c.guest_deadline - now() END AS guest_expires_in
   FROM claims c
   JOIN compute_nodes n ON n.id = c.compute_node_id
   LEFT JOIN outbox o ON o.claim_id = c.id AND o.step = c.step
@@ -168,13 +169,16 @@ COMMENT ON VIEW claims_now IS 'every claim that holds devices, with the step tha
 COMMENT ON COLUMN claims_now.claim_id IS 'the claim';
 COMMENT ON COLUMN claims_now.instance_id IS 'its instance';
 COMMENT ON COLUMN claims_now.host IS 'its compute node';
-COMMENT ON COLUMN claims_now.status IS 'claimed, allocated or releasing';
+COMMENT ON COLUMN claims_now.status IS 'claimed, prepared, allocated or releasing';
 COMMENT ON COLUMN claims_now.devices IS 'PCI addresses';
 COMMENT ON COLUMN claims_now.claimed_at IS 'when the devices were reserved';
-COMMENT ON COLUMN claims_now.awaited_step IS 'attach or detach: the step that the agent has not answered; null: none';
+COMMENT ON COLUMN claims_now.awaited_step IS
+    'prepare, attach or detach: the step that the agent has not answered; null: none';
 COMMENT ON COLUMN claims_now.times_sent IS 'how often that step was sent';
 COMMENT ON COLUMN claims_now.awaited_for IS 'time since that step was written';
 COMMENT ON COLUMN claims_now.agent_silent_for IS 'time since the agent''s last report';
+COMMENT ON COLUMN claims_now.guest_expires_in IS
+    'time until a prepared claim expires because its instance has not got the devices; null: it does not expire';
 
 CREATE VIEW waiting AS
 SELECT w.id AS claim_id,
@@ -255,7 +259,7 @@ COMMENT ON COLUMN awaited_steps.host IS 'the compute node';
 COMMENT ON COLUMN awaited_steps.claim_id IS 'the claim';
 COMMENT ON COLUMN awaited_steps.instance_id IS 'its instance';
 COMMENT ON COLUMN awaited_steps.step IS 'number of the step within its claim';
-COMMENT ON COLUMN awaited_steps.action IS 'attach or detach';
+COMMENT ON COLUMN awaited_steps.action IS 'prepare, attach or detach';
 COMMENT ON COLUMN awaited_steps.parked IS 'the step is not sent again until an operator retries it';
 COMMENT ON COLUMN awaited_steps.times_sent IS 'how often it was sent';
 COMMENT ON COLUMN awaited_steps.next_send IS 'when it is sent again; null: it is parked';

@@ -20,16 +20,21 @@ CREATE OR REPLACE TRIGGER notify_waiting_of_host AFTER UPDATE OF disabled_reason
     WHEN (NEW.disabled_reason IS NULL AND OLD.disabled_reason IS NOT NULL)
     EXECUTE FUNCTION notify_waiting();
 
+CREATE OR REPLACE FUNCTION queue_key(_request jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
+    SELECT _request - '{instance_id,attach,guest_within}'::text[]
+$$;
+COMMENT ON FUNCTION queue_key IS 'what a claim asks for, without its instance and when that gets the devices';
+
 CREATE OR REPLACE FUNCTION enqueue_claim(
     _claim_id uuid, _instance_id uuid, _request jsonb, _seconds double precision
 ) RETURNS json LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO claims (id, instance_id, status, request)
-    VALUES (_claim_id, _instance_id, 'waiting', _request)
+    INSERT INTO claims (id, instance_id, status, request, attach)
+    VALUES (_claim_id, _instance_id, 'waiting', _request, coalesce(_request ->> 'attach', 'auto'))
         ON CONFLICT DO NOTHING;
     IF FOUND THEN
         INSERT INTO waiting_claims (id, requests, deadline)
-        VALUES (_claim_id, _request - 'instance_id', now() + make_interval(secs => _seconds));
+        VALUES (_claim_id, queue_key(_request), now() + make_interval(secs => _seconds));
         INSERT INTO claim_events (claim_id, to_status, cause) VALUES (_claim_id, 'waiting', 'claim');
         -- Devices may have become free after the scheduler looked: no claim waited then, so no NOTIFY was sent.
         PERFORM pg_notify('portclaim_waiting', '');

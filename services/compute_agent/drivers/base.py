@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -74,12 +74,42 @@ class HypervisorDriver(ABC):
         """Devices that are not usable now, with the reason, beyond what a scan shows."""
         return {}
 
+    def watch(self, changed: Callable[[UUID | None], None]) -> None:  # noqa: B027 - some know no guests
+        """Call ``changed`` with an instance's id when the instance comes to this host or gets a device.
+
+        None: instances may have come unnoticed. A driver that knows no guests never calls it. The agent calls
+        this once, after :meth:`start`; :meth:`stop` ends it.
+        """
+
+    @abstractmethod
+    def prepare(self, step: Step, device: StepDevice) -> None:
+        """Take the device from the host for the step's claim, so that the step's instance can have it.
+
+        A PF loses its VFs. The instance need not be on this host. Raises :class:`DriverError`: then the
+        caller detaches all devices of the step, this one included.
+        """
+
+    @abstractmethod
+    def has(self, step: Step, device: StepDevice) -> bool:
+        """Does the step's instance have the prepared device, whoever attached it?
+
+        A driver that knows no guests answers False.
+        """
+
     @abstractmethod
     def attach(self, step: Step, device: StepDevice) -> None:
-        """Attach the device to the step's instance, for the step's claim.
+        """Attach a prepared device to the step's instance, unless the instance has it already.
 
-        A PF that is handed over loses its VFs. Raises :class:`DriverError`: then the caller detaches all
-        devices of the step, this one included.
+        Raises :class:`InstanceNotFound`: the device stays prepared. Raises another :class:`DriverError`: then
+        the caller detaches all devices of the step.
+        """
+
+    @abstractmethod
+    def unplug(self, step: Step, device: StepDevice) -> None:
+        """Take the device from the step's instance, and keep it prepared.
+
+        Does nothing if the instance does not have it. Raises :class:`DriverError` if the guest still has it:
+        then the caller calls again.
         """
 
     @abstractmethod

@@ -14,14 +14,14 @@ from portclaim.services.compute_agent.drivers.base import DriverError
 
 
 class Fault(BaseModel):
-    """One fault, for every call that it matches; None matches any.
+    """One fault, for every call that it matches; None matches any, but for ``action`` not ``prepare``.
 
     First the call takes ``delay`` seconds longer. Then, if ``error`` is given, it fails with this reason.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    action: Literal["attach", "detach"] | None = None
+    action: Literal["prepare", "attach", "unplug", "detach"] | None = None
     instance_id: UUID | None = None
     address: str | None = None
     delay: Annotated[float, Field(ge=0, le=3600)] = 0.0
@@ -30,7 +30,7 @@ class Fault(BaseModel):
     def fits(self, action: str, step: Step, device: StepDevice) -> bool:
         """Does this call have the fault?"""
         return (
-            self.action in {None, action}
+            (self.action == action or (self.action is None and action != "prepare"))
             and self.instance_id in {None, step.instance_id}
             and self.address in {None, device.address}
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, InstanceNotFound
 from portclaim.services.compute_agent.drivers.deadline import Deadline
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
+from portclaim.services.compute_agent.drivers.libvirt_events import DomainEvents
 from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
+from portclaim.services.compute_agent.handover import HandedOver
 from portclaim.services.compute_agent.uevents import wait_until
 
 try:
@@ -74,6 +76,7 @@ class LibvirtDriver(RealHostDriver):
         self._libvirtd = Deadline("libvirt", self._options.timeout)
         self._lock = threading.Lock()
         self._open: Any = None
+        self._events: DomainEvents | None = None
 
     def start(self) -> None:
         """Connect, and finish what a killed agent has left unfinished.
@@ -84,9 +87,16 @@ class LibvirtDriver(RealHostDriver):
         self._libvirtd.ask(self._connection)
         super().start()
 
+    def watch(self, changed: Callable[[UUID | None], None]) -> None:
+        """Hear of domains by libvirt's events: one is defined or started, or gets a device."""
+        self._events = DomainEvents(libvirt, self._options.connection_uri, changed)
+        self._events.start()
+
     def stop(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         super().stop()
+        if self._events is not None:
+            self._events.end()
         self._libvirtd.ask(self._close)
 
     def attachments(self) -> Sequence[Attachment]:
@@ -98,50 +108,82 @@ class LibvirtDriver(RealHostDriver):
         return self._libvirtd.ask_one_at_a_time(self._attachments)
 
     def _attachments(self) -> Sequence[Attachment]:
+        prepared = {row.address: row for row in self.handover.handed_over()}
         found: set[Attachment] = set()
         with _as_driver_error():
             for domain in self._connection().listAllDomains():
                 try:
-                    found |= _attachments_of(domain)
+                    found |= _attachments_of(domain, prepared)
                 except libvirt.libvirtError as error:
                     if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # ended since it was listed
                         raise
         return sorted(found, key=lambda held: held.address)
 
+    def prepare(self, step: Step, device: StepDevice) -> None:
+        """Hand the device over, so that the instance's domain can have it."""
+        self._check_holders(step, device)
+        self.handover.hand_over(step, PciAddress.parse(device.address))
+
+    def has(self, step: Step, device: StepDevice) -> bool:
+        """Does the domain have the device now, or when it is started next?"""
+        address = PciAddress.parse(device.address)
+        return any(
+            (held.address, held.claim_id, held.instance_id) == (address, step.claim_id, step.instance_id)
+            for held in self.attachments()
+        )
+
     def attach(self, step: Step, device: StepDevice) -> None:
-        """Hand the device over, then attach it to the domain with the instance's UUID."""
+        """Attach the device to the domain with the instance's UUID, unless the domain has it."""
         hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
-        if domain is None:
+        if domain is None or self._libvirtd.ask(lambda: _is_arriving(domain)):
             raise InstanceNotFound(f"instance {step.instance_id} is not on this host")
-        self._check_holders(step, device)
-        self.handover.hand_over(step, hostdev.address)
         self._libvirtd.ask(lambda: self._plug(domain, hostdev))
+
+    def unplug(self, step: Step, device: StepDevice) -> None:
+        """Detach the claim's device from the domain, if it is here."""
+        domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
+        if domain is not None:
+            hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
+            self._unplug(domain, hostdev, is_prepared=True)
 
     def detach(self, step: Step, device: StepDevice) -> None:
         """Detach the claim's device from the domain, then restore it."""
         hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
+        row = self.handover.find(hostdev.address)
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
         if domain is not None:
-            self._unplug(domain, hostdev)
-        row = self.handover.find(hostdev.address)
+            self._unplug(domain, hostdev, is_prepared=row is not None and row.claim_id == step.claim_id)
         if row is not None and row.claim_id in {None, step.claim_id}:
             self.handover.take_back(hostdev.address)
 
     def _plug(self, domain: Any, hostdev: Hostdev) -> None:
-        xml = hostdev.to_xml(managed=self._options.managed)
-        with _as_driver_error():
-            if domain.isActive() and hostdev not in _live(domain):
-                domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-            if domain.isPersistent() and hostdev not in _configured(domain):
-                domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        """Attach to the configuration first: a domain that starts meanwhile then has the device at boot.
 
-    def _unplug(self, domain: Any, hostdev: Hostdev) -> None:
-        self._libvirtd.ask(lambda: self._begin_unplugging(domain, hostdev))
+        The caller may define the same device at the same time. Then libvirt refuses the second one, and the
+        domain has the device.
+        """
+        xml = hostdev.to_xml(managed=self._options.managed)
+        places: Sequence[tuple[int, Callable[[Any], Collection[Hostdev]], Callable[[], bool]]] = (
+            (libvirt.VIR_DOMAIN_AFFECT_CONFIG, _configured, domain.isPersistent),
+            (libvirt.VIR_DOMAIN_AFFECT_LIVE, _live, domain.isActive),
+        )
+        with _as_driver_error():
+            for flags, read, applies in places:
+                if not applies() or _find(read(domain), hostdev):
+                    continue
+                try:
+                    domain.attachDeviceFlags(xml, flags)
+                except libvirt.libvirtError:
+                    if applies() and not _find(read(domain), hostdev):
+                        raise
+
+    def _unplug(self, domain: Any, hostdev: Hostdev, *, is_prepared: bool) -> None:
+        self._libvirtd.ask(lambda: self._begin_unplugging(domain, hostdev, is_prepared))
 
         def is_out() -> bool:
             with _as_driver_error():
-                return hostdev not in _live(domain)
+                return not _find(_live(domain), hostdev, is_prepared)
 
         if not wait_until(lambda: self._libvirtd.ask(is_out), self._options.detach_timeout):
             raise DriverError(
@@ -149,17 +191,16 @@ class LibvirtDriver(RealHostDriver):
                 "check whether it is paused, and whether its system supports unplugging"
             )
 
-    def _begin_unplugging(self, domain: Any, hostdev: Hostdev) -> None:
-        xml = hostdev.to_xml(managed=self._options.managed)
+    def _begin_unplugging(self, domain: Any, hostdev: Hostdev, is_prepared: bool) -> None:
         with _as_driver_error():
-            if domain.isPersistent() and hostdev in _configured(domain):
-                domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-            if hostdev not in _live(domain):
+            if configured := _find(_configured(domain), hostdev, is_prepared):
+                domain.detachDeviceFlags(configured, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+            if not (live := _find(_live(domain), hostdev, is_prepared)):
                 return
             try:
-                domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                domain.detachDeviceFlags(live, libvirt.VIR_DOMAIN_AFFECT_LIVE)
             except libvirt.libvirtError as error:
-                # The guest was asked before and has not released the device yet: _unplug() waits for that.
+                # An earlier call has asked the guest already, and only the guest's answer counts.
                 LOG.info("%s: %s", hostdev.address, error)
 
     def _check_holders(self, step: Step, device: StepDevice) -> None:
@@ -208,13 +249,35 @@ def _as_driver_error() -> Iterator[None]:
         raise DriverError(f"libvirt: {error}") from error
 
 
-def _attachments_of(domain: Any) -> set[Attachment]:
+def _attachments_of(domain: Any, prepared: Mapping[PciAddress, HandedOver]) -> set[Attachment]:
+    """The domain's devices. A device prepared for this instance belongs to its claim, whatever its alias."""
     instance_id, live, is_active = UUID(domain.UUIDString()), _live(domain), domain.isActive()
-    return {
-        Attachment(hostdev.address, instance_id, hostdev.claim_id)
-        for hostdev in live | _configured(domain)
-        if hostdev.claim_id is None or not is_active or hostdev in live
-    }
+    found = set()
+    for hostdev in live | _configured(domain):
+        claim_id = hostdev.claim_id
+        row = prepared.get(hostdev.address)
+        if claim_id is None and row is not None and row.instance_id == instance_id:
+            claim_id = row.claim_id
+        if claim_id is None or not is_active or hostdev in live:
+            found.add(Attachment(hostdev.address, instance_id, claim_id))
+    return found
+
+
+def _find(present: Collection[Hostdev], hostdev: Hostdev, is_prepared: bool = True) -> str | None:
+    """The claim's element for this device. If it ``is_prepared`` for the claim, any alias will do."""
+    for each in present:
+        named = {hostdev.claim_id, None} if is_prepared else {hostdev.claim_id}
+        if each.address == hostdev.address and each.claim_id in named:
+            return each.element
+    return None
+
+
+def _is_arriving(domain: Any) -> bool:
+    """Is it the target of a live migration that goes on? It takes no device before it runs here."""
+    arriving = {libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP}
+    with _as_driver_error():
+        state, reason = domain.state()
+    return state == libvirt.VIR_DOMAIN_PAUSED and reason in arriving
 
 
 def _live(domain: Any) -> set[Hostdev]:

@@ -6,8 +6,7 @@ The section ``[simulated]`` configures it. At the start it builds the host if th
 from __future__ import annotations
 
 import logging
-import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -15,8 +14,21 @@ from oslo_config import cfg
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
-from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
+from portclaim.services.compute_agent.drivers.base import (
+    Attachment,
+    DriverError,
+    HypervisorDriver,
+    InstanceNotFound,
+)
 from portclaim.services.compute_agent.drivers.faults import suffer
+from portclaim.services.compute_agent.drivers.simulated_guests import (
+    RECORD,
+    SCHEMA,
+    GuestChanges,
+    log_effect,
+    plug,
+    unplug,
+)
 from portclaim.services.compute_agent.simulated_host import HostShape, build_host
 from portclaim.services.compute_agent.simulation import VFIO, NotSimulated, SimulatedTree
 from portclaim.services.compute_agent.store import LocalStore
@@ -29,21 +41,18 @@ OPTIONS = [
     cfg.IntOpt("vfs_per_port", default=8, min=0, max=256, help="VFs of each port, all enabled."),
     cfg.IntOpt("accelerators", default=1, min=0, max=64, help="Devices without SR-IOV."),
     cfg.IntOpt("numa_nodes", default=1, min=1, max=8, help="NUMA nodes, with one socket each."),
+    cfg.StrOpt(
+        "guests",
+        default="any",
+        choices=[
+            ("any", "Every instance is on this host."),
+            ("defined", "An instance is on this host after it was defined. Tests define instances."),
+        ],
+        help="Which instances the simulated hypervisor has.",
+    ),
 ]
 
-RECORD = "hypervisor.sqlite"
 FAULTS = "faults.json"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS attachments (        -- what guests have
-    address TEXT PRIMARY KEY, parent_address TEXT, claim_id TEXT, instance_id TEXT NOT NULL,
-    num_vfs INTEGER NOT NULL);                  -- how many VFs the host had on it before
-CREATE TABLE IF NOT EXISTS restoring (        -- released by a guest, not restored yet
-    address TEXT PRIMARY KEY, num_vfs INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS effects (            -- all changes, in order
-    id INTEGER PRIMARY KEY, claim_id TEXT NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL,
-    instance_id TEXT NOT NULL, address TEXT NOT NULL,
-    happened_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')));
-"""
 
 
 def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
@@ -59,6 +68,7 @@ class SimulatedDriver(HypervisorDriver):
     """
 
     _record: LocalStore
+    _changes: GuestChanges | None = None
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
         super().__init__(conf, state_path)
@@ -66,6 +76,7 @@ class SimulatedDriver(HypervisorDriver):
         self._root = Path(conf.compute_agent.sysfs_root)
         self._host = conf.host
         shape = conf.simulated
+        self._has_any_guest = shape.guests == "any"
         self._shape = HostShape(shape.ports, shape.vfs_per_port, None, shape.accelerators, shape.numa_nodes)
 
     def start(self) -> None:
@@ -73,9 +84,11 @@ class SimulatedDriver(HypervisorDriver):
         if not self._root.exists():
             LOG.info("building a simulated host at %s: %s", self._root, self._shape)
             build_host(self._root, self._shape, self._host)
-        self._record = LocalStore(self.state_path / RECORD, _SCHEMA)
+        self._record = LocalStore(self.state_path / RECORD, SCHEMA)
         with self._record.transaction() as sql:
-            attached = sql.execute("SELECT address FROM attachments ORDER BY address").fetchall()
+            attached = sql.execute(
+                "SELECT address FROM attachments UNION SELECT address FROM prepared ORDER BY address"
+            ).fetchall()
             returning = sql.execute("SELECT address FROM restoring ORDER BY address").fetchall()
         for move, rows in ((self._give, attached), (self._take_back, returning)):
             for row in rows:
@@ -86,12 +99,31 @@ class SimulatedDriver(HypervisorDriver):
 
     def stop(self) -> None:
         """Close the record."""
+        if self._changes is not None:
+            self._changes.end()
         self._record.close()
 
+    def watch(self, changed: Callable[[UUID | None], None]) -> None:
+        """Hear of the guests that are defined."""
+        if not self._has_any_guest:
+            self._changes = GuestChanges(self.state_path, changed)
+            self._changes.start()
+            changed(None)  # for those that came before
+
     def attachments(self) -> Sequence[Attachment]:
-        """What the record says."""
+        """The devices that guests have."""
+        return self._held("SELECT address, instance_id, claim_id FROM attachments")
+
+    def handed_over(self) -> Sequence[Attachment]:
+        """The devices that were prepared, whether or not a guest has them."""
+        return self._held(
+            "SELECT address, instance_id, claim_id FROM attachments WHERE claim_id IS NOT NULL"
+            " UNION ALL SELECT address, instance_id, claim_id FROM prepared"
+        )
+
+    def _held(self, query: str) -> Sequence[Attachment]:
         with self._record.transaction() as sql:
-            rows = sql.execute("SELECT address, instance_id, claim_id FROM attachments").fetchall()
+            rows = sql.execute(query).fetchall()
         return [
             Attachment(
                 PciAddress.parse(row["address"]),
@@ -101,13 +133,13 @@ class SimulatedDriver(HypervisorDriver):
             for row in rows
         ]
 
-    def attach(self, step: Step, device: StepDevice) -> None:
-        """Record that the instance has the device, then take the device from the host's drivers."""
-        suffer(self.state_path / FAULTS, "attach", step, device)
+    def prepare(self, step: Step, device: StepDevice) -> None:
+        """Record that the claim has the device, then take the device from the host's drivers."""
+        suffer(self.state_path / FAULTS, "prepare", step, device)
         tree = self._open()
         with self._record.transaction() as sql:
             holders = sql.execute(
-                "SELECT address, claim_id, instance_id FROM attachments"
+                "SELECT * FROM (SELECT * FROM attachments UNION ALL SELECT * FROM prepared)"
                 " WHERE :address IN (address, parent_address) OR address = :parent",
                 {"address": device.address, "parent": device.parent_address},
             ).fetchall()
@@ -117,7 +149,7 @@ class SimulatedDriver(HypervisorDriver):
                 num_vfs = row["num_vfs"] if row else tree.num_vfs(PciAddress.parse(device.address))
                 sql.execute("DELETE FROM restoring WHERE address = ?", (device.address,))
                 sql.execute(
-                    "INSERT INTO attachments VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO prepared VALUES (?, ?, ?, ?, ?)",
                     (
                         device.address,
                         device.parent_address,
@@ -126,25 +158,58 @@ class SimulatedDriver(HypervisorDriver):
                         num_vfs,
                     ),
                 )
-                _log_effect(sql, "attach", step, device)
+                log_effect(sql, "prepare", step, device)
         for holder in holders:
             if (holder["address"], holder["claim_id"]) != (device.address, str(step.claim_id)):
                 raise DriverError(f"{holder['address']} is already in instance {holder['instance_id']}")
         self._give(device.address)
+
+    def has(self, step: Step, device: StepDevice) -> bool:
+        """Does the record say so?"""
+        with self._record.transaction() as sql:
+            return (
+                sql.execute(
+                    "SELECT 1 FROM attachments WHERE address = ? AND claim_id = ?",
+                    (device.address, str(step.claim_id)),
+                ).fetchone()
+                is not None
+            )
+
+    def attach(self, step: Step, device: StepDevice) -> None:
+        """Record that the instance has the device."""
+        suffer(self.state_path / FAULTS, "attach", step, device)
+        with self._record.transaction() as sql:
+            instance = str(step.instance_id)
+            is_here = (
+                self._has_any_guest
+                or sql.execute("SELECT 1 FROM guests WHERE instance_id = ?", (instance,)).fetchone()
+            )
+            if not is_here:
+                raise InstanceNotFound(f"instance {instance} is not on this host")
+            if plug(sql, device.address, step.claim_id):
+                log_effect(sql, "attach", step, device)
+
+    def unplug(self, step: Step, device: StepDevice) -> None:
+        """Record that the instance has released the device. The device stays prepared."""
+        suffer(self.state_path / FAULTS, "unplug", step, device)
+        with self._record.transaction() as sql:
+            if unplug(sql, device.address, step.claim_id):
+                log_effect(sql, "unplug", step, device)
 
     def detach(self, step: Step, device: StepDevice) -> None:
         """Record that the instance has released the device, then restore the device and its VFs."""
         suffer(self.state_path / FAULTS, "detach", step, device)
         ours = device.address, str(step.claim_id)
         with self._record.transaction() as sql:
-            moved = sql.execute(
-                "INSERT INTO restoring SELECT address, num_vfs FROM attachments"
-                " WHERE address = ? AND claim_id = ?",
-                ours,
-            )
-            if moved.rowcount:
-                sql.execute("DELETE FROM attachments WHERE address = ? AND claim_id = ?", ours)
-                _log_effect(sql, "detach", step, device)
+            for table, action in (("attachments", "detach"), ("prepared", "restore")):
+                moved = sql.execute(
+                    f"INSERT INTO restoring SELECT address, num_vfs FROM {table}"  # noqa: S608 - a constant
+                    " WHERE address = ? AND claim_id = ?",
+                    ours,
+                )
+                if moved.rowcount:
+                    sql.execute(f"DELETE FROM {table} WHERE address = ? AND claim_id = ?", ours)  # noqa: S608
+                    log_effect(sql, action, step, device)
         self._take_back(device.address)
 
     def _give(self, address: str) -> None:
@@ -173,10 +238,3 @@ class SimulatedDriver(HypervisorDriver):
             return SimulatedTree(self._root)
         except NotSimulated as error:
             raise DriverError(f"the simulated driver does not touch real devices: {error}") from error
-
-
-def _log_effect(sql: sqlite3.Connection, action: str, step: Step, device: StepDevice) -> None:
-    sql.execute(
-        "INSERT INTO effects (claim_id, step, action, instance_id, address) VALUES (?, ?, ?, ?, ?)",
-        (str(step.claim_id), step.step, action, str(step.instance_id), device.address),
-    )

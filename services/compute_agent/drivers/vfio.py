@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
-from portclaim.services.compute_agent.drivers.base import Attachment
+from portclaim.services.compute_agent.drivers.base import Attachment, DriverError
 from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 
 
@@ -17,9 +17,22 @@ class VfioDriver(RealHostDriver):
         """The devices that were handed over and not taken back."""
         return self.handed_over()
 
-    def attach(self, step: Step, device: StepDevice) -> None:
+    def prepare(self, step: Step, device: StepDevice) -> None:
         """Bind the device to vfio-pci for the instance."""
         self.handover.hand_over(step, PciAddress.parse(device.address))
+
+    def has(self, _step: Step, _device: StepDevice) -> bool:
+        """False: there is no hypervisor to ask."""
+        return False
+
+    def attach(self, _step: Step, _device: StepDevice) -> None:
+        """Do nothing: the program that runs the guest opens the device."""
+
+    def unplug(self, _step: Step, device: StepDevice) -> None:
+        """Check that no process has the device open. Raises :class:`DriverError`."""
+        address = PciAddress.parse(device.address)
+        if self.kernel.in_use(address):
+            raise DriverError(f"{address} is still open in a guest: detach the device from it")
 
     def detach(self, step: Step, device: StepDevice) -> None:
         """Restore the device when no process has it open."""

@@ -6,6 +6,7 @@ The hardware tests run the same driver against the real libvirt.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 from portclaim.common.pci.address import PciAddress
@@ -13,6 +14,20 @@ from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
 
 VIR_DOMAIN_AFFECT_LIVE, VIR_DOMAIN_AFFECT_CONFIG, VIR_DOMAIN_XML_INACTIVE = 1, 2, 2
 VIR_ERR_NO_DOMAIN, VIR_ERR_OPERATION_FAILED = 42, 9
+VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_ID_DEVICE_ADDED = 0, 19
+VIR_DOMAIN_EVENT_DEFINED, VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STOPPED = 0, 2, 5
+VIR_DOMAIN_EVENT_RESUMED = 4
+VIR_DOMAIN_RUNNING, VIR_DOMAIN_PAUSED = 1, 3
+VIR_DOMAIN_RUNNING_BOOTED, VIR_DOMAIN_PAUSED_MIGRATION, VIR_DOMAIN_PAUSED_STARTING_UP = 1, 2, 11
+
+
+def virEventRegisterDefaultImpl() -> None:
+    pass
+
+
+def virEventRunDefaultImpl() -> None:
+    """Its events come from :class:`Libvirtd`, in the thread of the test."""
+    threading.Event().wait()
 
 
 def registerErrorHandler(_handler: object, _context: object) -> None:
@@ -35,6 +50,7 @@ class Domain:
         self.live: list[str] | None = [] if active else None
         self.config: list[str] | None = [] if persistent else None
         self.deaf = False
+        self.arrives = False  # by a live migration that goes on
         self.ended = False
         self._uuid = uuid
 
@@ -44,6 +60,11 @@ class Domain:
     def isActive(self) -> bool:
         self._be_there()
         return self.live is not None
+
+    def state(self) -> tuple[int, int]:
+        if self.arrives:
+            return VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_MIGRATION
+        return VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_BOOTED
 
     def isPersistent(self) -> bool:
         return self.config is not None
@@ -96,6 +117,8 @@ class Libvirtd:
 
     def __init__(self) -> None:
         self.domains: list[Domain] = []
+        self._hearers: list[tuple[int, Callable[..., None], object]] = []
+        self._closed: list[tuple[Callable[..., None], object]] = []
         self.is_up = True
         self.opened = 0
         self.asked = 0
@@ -109,8 +132,36 @@ class Libvirtd:
     def isAlive(self) -> bool:
         return self.is_up
 
-    def close(self) -> None:
+    def domainEventRegisterAny(
+        self, _domain: None, event: int, heard: Callable[..., None], opaque: object
+    ) -> None:
+        if not self.is_up:
+            raise libvirtError(VIR_ERR_OPERATION_FAILED)
+        self._hearers.append((event, heard, opaque))
+
+    def registerCloseCallback(self, closed: Callable[..., None], opaque: object) -> None:
+        self._closed.append((closed, opaque))
+
+    def setKeepAlive(self, _interval: int, _count: int) -> None:
+        pass
+
+    def tell(self, event: int, domain: Domain, *details: object) -> None:
+        """What libvirt tells of a domain."""
+        for wanted, heard, opaque in list(self._hearers):
+            if wanted == event:
+                heard(self, domain, *details, opaque)
+
+    def restart(self) -> None:
+        """All connections are lost. Nobody can connect until :attr:`is_up`."""
         self.is_up = False
+        hearers, self._hearers = self._hearers, []
+        closed, self._closed = self._closed, []
+        assert hearers
+        for each, opaque in closed:
+            each(self, 0, opaque)
+
+    def close(self) -> None:
+        """It goes on for its other connections."""
 
     def listAllDomains(self) -> list[Domain]:
         self._take_your_time()

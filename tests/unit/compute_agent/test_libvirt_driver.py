@@ -1,7 +1,8 @@
-"""What libvirt is asked to do, and what is made of its answers."""
+"""The calls of the libvirt driver to libvirt, and how the driver handles the answers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import Queue
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,8 +11,10 @@ from oslo_config import cfg
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers import libvirt as driver_module
+from portclaim.services.compute_agent.drivers import libvirt_events
 from portclaim.services.compute_agent.drivers.base import DriverError, InstanceNotFound
 from portclaim.services.compute_agent.drivers.deadline import Deadline, NoAnswer
+from portclaim.services.compute_agent.drivers.hostdev import Hostdev
 from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.repair import Repair
@@ -24,6 +27,7 @@ from tests.unit.compute_agent.libvirtd import Domain, Libvirtd, by_another_hand
 MakeStep = Callable[..., Step]
 PF, VF = PciAddress.parse("0000:01:00.0"), PciAddress.parse("0000:01:10.0")
 INSTANCE, OTHER = UUID(int=1), UUID(int=2)
+PATIENCE = 10.0  # seconds after which a test has failed
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def build(
     daemon.answers.set()
     for driver in started:
         driver.stop()
-    for option in OPTIONS:  # oslo.config keeps them with the group, which all tests share
+    for option in OPTIONS:  # oslo.config stores overrides in the group, which all tests share
         conf.clear_override(option.name, "libvirt")
 
 
@@ -84,6 +88,7 @@ def step(make_step: MakeStep) -> Step:
 
 
 def attach(driver: LibvirtDriver, step: Step) -> None:
+    driver.prepare(step, step.devices[0])
     driver.attach(step, step.devices[0])
 
 
@@ -96,7 +101,7 @@ def driver_of(driver: LibvirtDriver, address: PciAddress) -> str | None:
 
 
 class TestWhere:
-    """A device goes where the domain will have it, now and when it is started next."""
+    """A device is attached to the running domain and to the configuration for its next start."""
 
     @pytest.mark.parametrize(
         ("domain", "has"),
@@ -107,7 +112,7 @@ class TestWhere:
         ],
         ids=["running", "transient", "shut off"],
     )
-    def test_a_device_comes_and_goes(
+    def test_a_device_is_attached_and_detached(
         self,
         driver: LibvirtDriver,
         daemon: Libvirtd,
@@ -117,7 +122,7 @@ class TestWhere:
     ) -> None:
         daemon.domains.append(domain)
         nothing = domain.addresses()
-        for _ in range(2):  # the same again has no further effect
+        for _ in range(2):  # repeating the call has no further effect
             attach(driver, step)
             assert domain.addresses() == has
         assert [(a.address, a.instance_id, a.claim_id) for a in driver.attachments()] == [
@@ -130,7 +135,7 @@ class TestWhere:
         assert (driver.attachments(), driver.handed_over()) == ([], [])
         assert driver_of(driver, VF) == "iavf"
 
-    def test_what_is_in_the_configuration_alone_is_lost_to_a_running_domain(
+    def test_a_running_domain_with_a_device_only_in_its_configuration_has_lost_it(
         self, driver: LibvirtDriver, domain: Domain, step: Step
     ) -> None:
         attach(driver, step)
@@ -141,7 +146,7 @@ class TestWhere:
         assert len(domain.config or []) == 1
 
     @pytest.mark.parametrize(("managed", "word"), [(True, "yes"), (False, "no")])
-    def test_libvirt_moves_drivers_only_if_it_may(
+    def test_libvirt_binds_drivers_only_if_managed_is_set(
         self, build: Callable[..., LibvirtDriver], domain: Domain, step: Step, managed: bool, word: str
     ) -> None:
         driver = build(managed=managed)
@@ -152,16 +157,179 @@ class TestWhere:
         assert driver_of(driver, VF) == "iavf"
 
 
-class TestRefused:
-    def test_an_instance_that_is_not_here(self, driver: LibvirtDriver, step: Step) -> None:
+class TestBeforeTheDomain:
+    """The claim comes first. The device is prepared, and waits for a domain with the instance's UUID."""
+
+    @pytest.fixture
+    def prepared(self, driver: LibvirtDriver, step: Step) -> Step:
         with pytest.raises(InstanceNotFound, match=f"instance {INSTANCE} is not on this host"):
             attach(driver, step)
+        return step
+
+    def test_the_device_is_ready(self, driver: LibvirtDriver, prepared: Step) -> None:
+        assert driver_of(driver, VF) == "vfio-pci"
+        assert [(held.address, held.claim_id) for held in driver.handed_over()] == [(VF, prepared.claim_id)]
+        assert driver.attachments() == []
+        assert not driver.has(prepared, prepared.devices[0])
+
+    def test_the_device_can_be_taken_back(self, driver: LibvirtDriver, prepared: Step) -> None:
+        detach(driver, prepared)
         assert driver_of(driver, VF) == "iavf"
         assert driver.handed_over() == []
 
+    @pytest.mark.parametrize("alias", [True, False], ids=["with our alias", "with another alias"])
+    @pytest.mark.parametrize("active", [True, False], ids=["running", "shut off"])
+    def test_a_domain_may_bring_the_device_in_its_definition(
+        self, driver: LibvirtDriver, daemon: Libvirtd, prepared: Step, alias: bool, active: bool
+    ) -> None:
+        domain = Domain(str(INSTANCE), active=active)
+        element = Hostdev(VF, prepared.claim_id if alias else None).to_xml(managed=True)
+        domain.config = [element]
+        domain.live = [element] if active else None
+        daemon.domains.append(domain)
+        assert driver.has(prepared, prepared.devices[0])
+        attach(driver, prepared)
+        assert (domain.config, domain.live) == ([element], [element] if active else None)
+        assert [(held.address, held.claim_id) for held in driver.attachments()] == [(VF, prepared.claim_id)]
+        detach(driver, prepared)
+        assert domain.addresses() == (set() if active else None, set())
+        assert driver_of(driver, VF) == "iavf"
+
+    def test_a_domain_that_starts_while_it_is_configured_gets_the_device_once(
+        self, driver: LibvirtDriver, daemon: Libvirtd, prepared: Step, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        domain = Domain(str(INSTANCE), active=False)
+        daemon.domains.append(domain)
+        attach_device = domain.attachDeviceFlags
+
+        def start_first(xml: str, flags: int) -> None:
+            attach_device(xml, flags)
+            domain.live = list(domain.config or [])
+
+        monkeypatch.setattr(domain, "attachDeviceFlags", start_first)
+        attach(driver, prepared)
+        assert domain.addresses() == ({VF}, {VF})
+        assert len(domain.live or []) == 1
+
+    def test_a_caller_that_configures_the_device_at_the_same_moment_wins(
+        self, driver: LibvirtDriver, daemon: Libvirtd, prepared: Step, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        domain = Domain(str(INSTANCE), active=False)
+        daemon.domains.append(domain)
+
+        def refuse(xml: str, _flags: int) -> None:
+            domain.config = [xml]
+            raise libvirt.libvirtError(libvirt.VIR_ERR_OPERATION_FAILED)
+
+        monkeypatch.setattr(domain, "attachDeviceFlags", refuse)
+        attach(driver, prepared)
+        assert driver.has(prepared, prepared.devices[0])
+
+    def test_a_device_of_another_claim_in_the_same_instance_stays(
+        self, driver: LibvirtDriver, domain: Domain, step: Step
+    ) -> None:
+        """An operator attached it by hand after the claim had ended."""
+        attach(driver, step)
+        detach(driver, step)
+        domain.live = [by_another_hand(VF)]
+        detach(driver, step)
+        assert domain.addresses() == ({VF}, set())
+
+
+class TestLiveMigration:
+    def test_a_guest_that_is_still_arriving_gets_its_device_when_it_runs(
+        self, driver: LibvirtDriver, domain: Domain, step: Step
+    ) -> None:
+        domain.arrives = True
+        with pytest.raises(InstanceNotFound):
+            attach(driver, step)
+        assert driver_of(driver, VF) == "vfio-pci"
+        assert domain.addresses() == (set(), set())
+        domain.arrives = False
+        attach(driver, step)
+        assert domain.addresses() == ({VF}, {VF})
+
+    def test_an_unplugged_device_stays_prepared(
+        self, driver: LibvirtDriver, domain: Domain, step: Step
+    ) -> None:
+        attach(driver, step)
+        for _ in range(2):
+            driver.unplug(step, step.devices[0])
+            assert domain.addresses() == (set(), set())
+            assert driver_of(driver, VF) == "vfio-pci"
+        attach(driver, step)
+        assert domain.addresses() == ({VF}, {VF})
+
+    def test_a_guest_that_does_not_release_the_device_keeps_it(
+        self, driver: LibvirtDriver, domain: Domain, step: Step
+    ) -> None:
+        attach(driver, step)
+        domain.deaf = True
+        with pytest.raises(DriverError, match="does not release"):
+            driver.unplug(step, step.devices[0])
+
+    def test_there_is_nothing_to_unplug_if_the_guest_has_gone(
+        self, driver: LibvirtDriver, daemon: Libvirtd, domain: Domain, step: Step
+    ) -> None:
+        attach(driver, step)
+        daemon.domains.remove(domain)
+        driver.unplug(step, step.devices[0])
+        assert driver_of(driver, VF) == "vfio-pci"
+
+
+class TestEvents:
+    """libvirt tells the driver when a domain comes, so that the driver need not ask."""
+
+    @pytest.fixture
+    def heard(self, driver: LibvirtDriver, monkeypatch: pytest.MonkeyPatch) -> Queue[UUID | None]:
+        monkeypatch.setattr(libvirt_events, "_RECONNECT_AFTER", 0.01)
+        heard: Queue[UUID | None] = Queue()
+        driver.watch(heard.put)
+        assert heard.get(timeout=PATIENCE) is None  # the domains that came before
+        return heard
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            libvirt.VIR_DOMAIN_EVENT_DEFINED,
+            libvirt.VIR_DOMAIN_EVENT_STARTED,
+            libvirt.VIR_DOMAIN_EVENT_RESUMED,
+        ],
+        ids=["defined", "started", "resumed"],
+    )
+    def test_a_domain_comes(
+        self, daemon: Libvirtd, domain: Domain, heard: Queue[UUID | None], event: int
+    ) -> None:
+        daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, domain, event, 0)
+        assert heard.get(timeout=PATIENCE) == INSTANCE
+
+    def test_a_domain_gets_a_device(
+        self, daemon: Libvirtd, domain: Domain, heard: Queue[UUID | None]
+    ) -> None:
+        daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, domain, "hostdev0")
+        assert heard.get(timeout=PATIENCE) == INSTANCE
+
+    def test_a_domain_that_stops_is_no_news(
+        self, daemon: Libvirtd, domain: Domain, heard: Queue[UUID | None]
+    ) -> None:
+        daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, domain, libvirt.VIR_DOMAIN_EVENT_STOPPED, 0)
+        daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, Domain(str(OTHER)), 0, 0)
+        assert heard.get(timeout=PATIENCE) == OTHER
+
+    def test_after_a_restart_of_libvirtd_it_looks_at_all_domains_again(
+        self, daemon: Libvirtd, domain: Domain, heard: Queue[UUID | None]
+    ) -> None:
+        daemon.restart()
+        daemon.is_up = True
+        assert heard.get(timeout=PATIENCE) is None
+        daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, domain, libvirt.VIR_DOMAIN_EVENT_DEFINED, 0)
+        assert heard.get(timeout=PATIENCE) == INSTANCE
+
+
+class TestRefused:
     @pytest.mark.parametrize("held", [PF, VF])
     @pytest.mark.parametrize("wanted", [PF, VF])
-    def test_a_tree_of_which_another_domain_has_something(
+    def test_a_device_if_another_domain_has_it_or_its_pf_or_vf(
         self,
         driver: LibvirtDriver,
         daemon: Libvirtd,
@@ -181,7 +349,7 @@ class TestRefused:
         detach(driver, step)
         assert other.addresses() == ({held}, set())
 
-    def test_one_that_a_domain_that_is_shut_off_will_have(
+    def test_a_device_in_the_configuration_of_a_domain_that_is_shut_off(
         self, driver: LibvirtDriver, daemon: Libvirtd, domain: Domain, step: Step
     ) -> None:
         other = Domain(str(OTHER), active=False)
@@ -191,7 +359,9 @@ class TestRefused:
             attach(driver, step)
         assert domain.addresses() == (set(), set())
 
-    def test_a_guest_that_does_not_let_go(self, driver: LibvirtDriver, domain: Domain, step: Step) -> None:
+    def test_a_detach_that_the_guest_does_not_complete(
+        self, driver: LibvirtDriver, domain: Domain, step: Step
+    ) -> None:
         attach(driver, step)
         domain.deaf = True
         with pytest.raises(DriverError, match=f"instance {INSTANCE} does not release {VF}"):
@@ -202,7 +372,7 @@ class TestRefused:
         assert driver_of(driver, VF) == "iavf"
 
 
-def test_a_domain_that_ends_while_all_are_asked_is_passed_over(
+def test_a_domain_that_ends_while_domains_are_listed_is_skipped(
     driver: LibvirtDriver, daemon: Libvirtd, domain: Domain, step: Step
 ) -> None:
     attach(driver, step)
@@ -211,7 +381,7 @@ def test_a_domain_that_ends_while_all_are_asked_is_passed_over(
     assert [held.address for held in driver.attachments()] == [VF]
 
 
-def test_a_daemon_that_was_started_anew_is_connected_to_anew(driver: LibvirtDriver, daemon: Libvirtd) -> None:
+def test_the_driver_reconnects_to_a_restarted_daemon(driver: LibvirtDriver, daemon: Libvirtd) -> None:
     driver.attachments()
     assert daemon.opened == 1
     daemon.is_up = False
@@ -227,7 +397,7 @@ class TestHangingDaemon:
         driver._libvirtd = Deadline("libvirt", 0.05)
         return driver
 
-    def test_it_is_given_up_and_not_asked_more_and_more(
+    def test_a_call_times_out_and_no_further_calls_are_made_meanwhile(
         self, driver: LibvirtDriver, daemon: Libvirtd
     ) -> None:
         daemon.answers.clear()
@@ -239,7 +409,7 @@ class TestHangingDaemon:
                 driver.attachments()
         assert daemon.asked == asked
 
-    def test_a_step_fails_and_its_device_is_where_it_was(
+    def test_a_step_fails_and_its_device_stays_on_the_host(
         self, driver: LibvirtDriver, daemon: Libvirtd, domain: Domain, step: Step
     ) -> None:
         daemon.answers.clear()
@@ -248,7 +418,7 @@ class TestHangingDaemon:
         assert driver_of(driver, VF) == "iavf"
         assert domain.addresses() == (set(), set())
 
-    def test_who_has_what_is_as_it_was_known_last(
+    def test_the_last_known_attachments_stay_held_back(
         self, driver: LibvirtDriver, daemon: Libvirtd, domain: Domain, scanner: Scanner, tmp_path: Path
     ) -> None:
         domain.attachDeviceFlags(by_another_hand(VF), libvirt.VIR_DOMAIN_AFFECT_LIVE)
@@ -259,10 +429,10 @@ class TestHangingDaemon:
         assert repair.held_back() == known
 
 
-def test_what_left_for_a_claim_and_reached_no_guest_is_known(
+def test_a_device_handed_over_but_not_attached_is_still_recorded(
     driver: LibvirtDriver, domain: Domain, step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after an agent was killed between the host and libvirt."""
+    """The same state remains if an agent is killed after the hand-over and before the attach."""
 
     def refuse(*_: object) -> None:
         raise libvirt.libvirtError(libvirt.VIR_ERR_OPERATION_FAILED)
@@ -278,7 +448,7 @@ def test_what_left_for_a_claim_and_reached_no_guest_is_known(
     assert driver_of(driver, VF) == "iavf"
 
 
-def test_an_answer_that_is_an_error_is_the_askers() -> None:
+def test_an_error_of_the_call_is_raised_to_the_caller() -> None:
     def fail() -> None:
         raise TimeoutError("its own")
 

@@ -1,4 +1,4 @@
-"""What should be held against what is."""
+"""Repair: the agent compares the devices that claims should hold with those that guests have."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -22,7 +22,7 @@ VF = "0000:01:10.0"
 
 
 class Bench:
-    """A repair of one host; the steps it wants are done by the test, or not."""
+    """A repair of one host. ``wanted``: the steps that the repair asks for; nothing executes them."""
 
     def __init__(self, driver: SimulatedDriver, scanner: Scanner, ledger: Ledger) -> None:
         self.driver = driver
@@ -37,6 +37,7 @@ class Bench:
     def attach(self, step: Step) -> None:
         self.ledger.begin(step)
         for device in step.devices:
+            self.driver.prepare(step, device)
             self.driver.attach(step, device)
         self.ledger.finish(step, Ending("done"))
 
@@ -47,7 +48,7 @@ def bench(driver: SimulatedDriver, scanner: Scanner, tmp_path: Path) -> Bench:
 
 
 def told(*live: Holding, ended: Collection[Step] = ()) -> Callable[[Collection[UUID]], Holdings]:
-    """A conductor that knows these live claims, and those of ``ended`` as ended."""
+    """A conductor that knows these live claims, and the claims of ``ended`` as ended."""
 
     def ask(found: Collection[UUID]) -> Holdings:
         past = {step.claim_id for step in ended}
@@ -56,46 +57,66 @@ def told(*live: Holding, ended: Collection[Step] = ()) -> Callable[[Collection[U
     return ask
 
 
-def holding(step: Step, status: str, number: int | None = None) -> Holding:
+def holding(step: Step, status: str, number: int | None = None, attach: str = "auto") -> Holding:
     return Holding(
         claim_id=step.claim_id,
         instance_id=step.instance_id,
         status=status,
         step=number or step.step,
         devices=step.devices,
+        attach=attach,
     )
 
 
-def test_what_agrees_is_left_alone(bench: Bench, make_step: MakeStep) -> None:
+def test_an_attached_claim_needs_no_step(bench: Bench, make_step: MakeStep) -> None:
     step = make_step("attach", VF)
     bench.attach(step)
     bench.repair.run(told(holding(step, "allocated")))
     assert bench.wanted == []
 
 
-def test_what_a_guest_has_lost_is_attached_again(bench: Bench, make_step: MakeStep) -> None:
+def test_a_device_that_a_guest_has_lost_is_attached_again(bench: Bench, make_step: MakeStep) -> None:
     step = make_step("attach", VF, PF)
     bench.attach(step)
     bench.driver.detach(step, step.devices[0])
     bench.repair.run(told(holding(step, "allocated")))
-    assert bench.wanted == [Job(step, again=True)]
+    assert bench.wanted == [Job(step, again=True, was_attached=True)]
 
 
-@pytest.mark.parametrize(("status", "action"), [("claimed", "attach"), ("releasing", "detach")])
-def test_a_step_in_hand_is_gone_on_with(bench: Bench, make_step: MakeStep, status: str, action: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "attach", "action"),
+    [
+        ("claimed", "auto", "attach"),
+        ("claimed", "on-call", "prepare"),
+        ("releasing", "auto", "detach"),
+        ("releasing", "on-call", "detach"),
+    ],
+)
+def test_an_unfinished_step_is_continued(
+    bench: Bench, make_step: MakeStep, status: str, attach: str, action: str
+) -> None:
     step = make_step(action, VF)
-    bench.repair.run(told(holding(step, status)))
+    bench.repair.run(told(holding(step, status, attach=attach)))
     assert bench.wanted == [Job(step)]
 
 
-def test_a_claim_with_a_status_that_the_agent_does_not_know_stays_as_it_is(
-    bench: Bench, make_step: MakeStep
+@pytest.mark.parametrize(("attach", "action"), [("auto", "attach"), ("on-call", "prepare")])
+def test_a_prepared_claim_is_looked_at_again_because_its_instance_may_have_come(
+    bench: Bench, make_step: MakeStep, attach: str, action: str
 ) -> None:
+    step = make_step(action, VF)
+    bench.driver.prepare(step, step.devices[0])
+    bench.repair.run(told(holding(step, "prepared", attach=attach)))
+    assert bench.wanted == [Job(step, again=True)]
+    assert bench.repair.held_back() == {}
+
+
+def test_a_claim_with_an_unknown_status_is_left_alone(bench: Bench, make_step: MakeStep) -> None:
     bench.repair.run(told(holding(make_step("attach", VF), "suspended")))
     assert bench.wanted == []
 
 
-def test_what_an_ended_claim_has_left_is_taken_back(bench: Bench, make_step: MakeStep) -> None:
+def test_a_device_that_an_ended_claim_left_in_a_guest_is_detached(bench: Bench, make_step: MakeStep) -> None:
     step = make_step("attach", PF)
     bench.attach(step)
     bench.repair.run(told(ended=[step]))
@@ -103,7 +124,7 @@ def test_what_an_ended_claim_has_left_is_taken_back(bench: Bench, make_step: Mak
     assert bench.wanted == [Job(wanted)]
 
 
-def test_what_an_ended_claim_has_left_is_not_offered_before_it_is_back(
+def test_a_device_that_an_ended_claim_left_in_a_guest_is_held_back_until_it_is_detached(
     bench: Bench, make_step: MakeStep
 ) -> None:
     step = make_step("attach", VF)
@@ -114,7 +135,7 @@ def test_what_an_ended_claim_has_left_is_not_offered_before_it_is_back(
     assert bench.repair.held_back() == {}
 
 
-def test_what_left_the_host_for_an_ended_claim_and_reached_no_guest_is_taken_back(
+def test_a_device_handed_over_for_an_ended_claim_but_not_attached_is_detached(
     bench: Bench, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = make_step("attach", PF)
@@ -128,10 +149,10 @@ def test_what_left_the_host_for_an_ended_claim_and_reached_no_guest_is_taken_bac
     assert bench.wanted == [Job(step.model_copy(update={"step": 2, "action": "detach"}))]
 
 
-def test_what_the_database_has_forgotten_is_not_taken_from_a_live_guest_but_held_back(
+def test_a_device_of_a_claim_missing_in_the_database_stays_in_its_guest_and_is_held_back(
     bench: Bench, make_step: MakeStep
 ) -> None:
-    """A backup from before the claim was restored: the agent did not restart, the guest runs on."""
+    """The database was restored from a backup made before the claim. The agent and the guest run on."""
     step = make_step("attach", VF)
     bench.attach(step)
     bench.repair.run(told(holding(step, "allocated")))
@@ -141,12 +162,14 @@ def test_what_the_database_has_forgotten_is_not_taken_from_a_live_guest_but_held
     assert [str(held.address) for held in bench.driver.attachments()] == [VF]
     [reason] = bench.repair.held_back().values()
     assert f"claim {step.claim_id}, which is not known to hold it" in reason
-    bench.repair.run(told(holding(step, "allocated")))  # a newer backup was found
+    bench.repair.run(told(holding(step, "allocated")))  # a newer backup was restored
     assert bench.repair.held_back() == {}
 
 
-def test_what_an_old_database_takes_for_live_is_not_given_again(bench: Bench, make_step: MakeStep) -> None:
-    """A backup from while the claim was live was restored; here it has ended since."""
+def test_a_claim_that_ended_on_the_host_is_not_attached_again_for_an_old_database(
+    bench: Bench, make_step: MakeStep
+) -> None:
+    """The database was restored from a backup made while the claim was live. On the host it has ended."""
     step = make_step("attach", VF)
     bench.attach(step)
     detach = step.model_copy(update={"step": 2, "action": "detach"})
@@ -158,7 +181,9 @@ def test_what_an_old_database_takes_for_live_is_not_given_again(bench: Bench, ma
         bench.ledger.begin(bench.wanted[0].step, bench.wanted[0].again)
 
 
-def test_a_claim_that_came_after_the_question_has_not_ended(bench: Bench, make_step: MakeStep) -> None:
+def test_a_claim_attached_while_the_conductor_answers_is_not_detached(
+    bench: Bench, make_step: MakeStep
+) -> None:
     step = make_step("attach", VF)
 
     def nothing_yet(found: Collection[UUID]) -> Holdings:
@@ -169,7 +194,7 @@ def test_a_claim_that_came_after_the_question_has_not_ended(bench: Bench, make_s
     assert bench.wanted == []
 
 
-def test_what_portclaim_did_not_attach_is_not_taken_but_held_back(
+def test_a_device_that_portclaim_did_not_attach_stays_in_its_guest_and_is_held_back(
     bench: Bench, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = make_step("attach", VF)
@@ -185,7 +210,7 @@ def test_what_portclaim_did_not_attach_is_not_taken_but_held_back(
 
 
 class TestHeldBack:
-    def test_what_was_attached_before_the_start_until_its_claim_is_confirmed(
+    def test_a_device_attached_before_the_start_is_held_back_until_its_claim_is_confirmed(
         self, bench: Bench, make_step: MakeStep
     ) -> None:
         step = make_step("attach", VF)
@@ -196,7 +221,7 @@ class TestHeldBack:
         bench.repair.run(told(holding(step, "allocated")))
         assert bench.repair.held_back() == {}
 
-    def test_everything_where_the_conductor_knows_nothing_of_this_host(
+    def test_all_attached_devices_are_held_back_if_the_conductor_does_not_know_the_host(
         self, bench: Bench, make_step: MakeStep
     ) -> None:
         def unknown(_found: Collection[UUID]) -> Holdings:
@@ -208,14 +233,16 @@ class TestHeldBack:
         assert bench.wanted == []
         assert list(bench.repair.held_back()) == [PciAddress.parse(VF)]
 
-    def test_what_a_failed_step_has_left(self, bench: Bench, make_step: MakeStep) -> None:
+    def test_a_device_left_in_a_guest_by_a_failed_attach_is_held_back(
+        self, bench: Bench, make_step: MakeStep
+    ) -> None:
         step = make_step("attach", VF, claim_id=uuid4())
         bench.attach(step)
         bench.ledger.finish(step, Ending("failed", "and not undone"))
         where = f"in instance {step.instance_id}, left there by claim {step.claim_id}"
         assert bench.repair.held_back() == {PciAddress.parse(VF): f"{where}, which is not known to hold it"}
 
-    def test_but_not_what_a_claim_still_holds_because_its_detach_failed(
+    def test_a_device_whose_detach_failed_is_not_held_back_because_its_claim_still_holds_it(
         self, bench: Bench, make_step: MakeStep
     ) -> None:
         step = make_step("attach", VF)

@@ -1,4 +1,4 @@
-"""The simulated hypervisor: real effects, each once, whatever happens in between."""
+"""The simulated hypervisor has real effects, each once, even if it is killed in between."""
 
 import itertools
 import json
@@ -43,26 +43,35 @@ def detach_of(step: Step) -> Step:
     return step.model_copy(update={"step": step.step + 1, "action": "detach"})
 
 
-def test_a_vf_goes_to_its_guest_and_back(
+def attach(driver: SimulatedDriver, step: Step) -> None:
+    driver.prepare(step, step.devices[0])
+    driver.attach(step, step.devices[0])
+
+
+def detach(driver: SimulatedDriver, step: Step) -> None:
+    driver.detach(step, step.devices[0])
+
+
+def test_a_vf_is_attached_and_detached(
     driver: SimulatedDriver, scanner: Scanner, make_step: MakeStep, state_path: Path
 ) -> None:
     step = make_step("attach", VF)
-    driver.attach(step, step.devices[0])
+    attach(driver, step)
     assert driver_of(scanner, VF) == "vfio-pci"
     assert driver.attachments() == [Attachment(PciAddress.parse(VF), step.instance_id, step.claim_id)]
 
     driver.detach(detach_of(step), step.devices[0])
     assert driver_of(scanner, VF) == "iavf"
     assert driver.attachments() == []
-    assert effects(state_path) == [("attach", VF), ("detach", VF)]
+    assert effects(state_path) == [("prepare", VF), ("attach", VF), ("detach", VF)]
 
 
-def test_a_pf_takes_its_vfs_from_the_host_and_brings_them_back(
+def test_attaching_a_pf_removes_its_vfs_and_detaching_restores_them(
     driver: SimulatedDriver, scanner: Scanner, make_step: MakeStep
 ) -> None:
     before = devices(scanner)
     step = make_step("attach", PF)
-    driver.attach(step, step.devices[0])
+    attach(driver, step)
     assert before - devices(scanner) == {"0000:01:10.0", "0000:01:10.2", "0000:01:10.4", "0000:01:10.6"}
 
     driver.detach(detach_of(step), step.devices[0])
@@ -70,59 +79,59 @@ def test_a_pf_takes_its_vfs_from_the_host_and_brings_them_back(
     assert driver_of(scanner, PF) == "i40e"
 
 
-def test_a_port_comes_back_with_as_many_vfs_as_it_had(
+def test_a_restored_pf_has_as_many_vfs_as_before(
     driver: SimulatedDriver, host: SimulatedTree, make_step: MakeStep
 ) -> None:
     pf = PciAddress.parse(PF)
     host.set_num_vfs(pf, 0)
     host.set_num_vfs(pf, 3)
     step = make_step("attach", PF)
-    driver.attach(step, step.devices[0])
+    attach(driver, step)
     assert host.num_vfs(pf) == 0
     driver.detach(detach_of(step), step.devices[0])
     assert host.num_vfs(pf) == 3
 
 
-def test_the_same_call_again_has_no_further_effect(
+def test_repeating_a_call_has_no_further_effect(
     driver: SimulatedDriver, make_step: MakeStep, state_path: Path
 ) -> None:
     step = make_step("attach", PF)
     for _ in range(3):
-        driver.attach(step, step.devices[0])
+        attach(driver, step)
     for _ in range(3):
         driver.detach(detach_of(step), step.devices[0])
-    assert effects(state_path) == [("attach", PF), ("detach", PF)]
+    assert effects(state_path) == [("prepare", PF), ("attach", PF), ("detach", PF)]
 
 
 @pytest.mark.parametrize(("first", "second"), [(VF, VF), (PF, PF), (VF, PF)])
-def test_what_another_claim_has_is_not_given(
+def test_a_device_of_another_claim_is_not_attached(
     driver: SimulatedDriver, make_step: MakeStep, first: str, second: str
 ) -> None:
     step, later = make_step("attach", first), make_step("attach", second)
-    driver.attach(step, step.devices[0])
+    attach(driver, step)
     with pytest.raises(DriverError, match=f"{first} is already in instance {step.instance_id}"):
-        driver.attach(later, later.devices[0])
+        attach(driver, later)
     assert [held.claim_id for held in driver.attachments()] == [step.claim_id]
 
 
-def test_a_vf_whose_port_is_in_a_guest_is_not_given(driver: SimulatedDriver, make_step: MakeStep) -> None:
+def test_a_vf_whose_pf_is_in_a_guest_is_not_attached(driver: SimulatedDriver, make_step: MakeStep) -> None:
     whole, slice_ = make_step("attach", PF), make_step("attach", VF)
-    driver.attach(whole, whole.devices[0])
+    attach(driver, whole)
     with pytest.raises(DriverError, match=f"{PF} is already in instance"):
-        driver.attach(slice_, slice_.devices[0])
+        attach(driver, slice_)
 
 
-def test_what_another_claim_has_is_not_taken(driver: SimulatedDriver, make_step: MakeStep) -> None:
+def test_a_device_of_another_claim_is_not_detached(driver: SimulatedDriver, make_step: MakeStep) -> None:
     step = make_step("attach", VF)
-    driver.attach(step, step.devices[0])
+    attach(driver, step)
     driver.detach(make_step("detach", VF), step.devices[0])
     assert len(driver.attachments()) == 1
 
 
 class TestKilledHalfWay:
-    """The record is written, the tree is not: as after SIGKILL between the two."""
+    """The record is written but the tree is not, as after SIGKILL between the two."""
 
-    def test_an_attach_is_finished_at_the_next_start(
+    def test_an_interrupted_attach_is_finished_at_the_next_start(
         self,
         monkeypatch: pytest.MonkeyPatch,
         restart: Restart,
@@ -134,16 +143,16 @@ class TestKilledHalfWay:
         with monkeypatch.context() as killed:
             killed.setattr(SimulatedTree, "bind", _die)
             with pytest.raises(KeyboardInterrupt):
-                driver.attach(step, step.devices[0])
+                attach(driver, step)
         assert VF in devices(scanner)
 
         driver = restart()
         assert driver_of(scanner, PF) == "vfio-pci"
         assert VF not in devices(scanner)
-        assert effects(driver.state_path) == [("attach", PF)]
+        assert effects(driver.state_path) == [("prepare", PF)]
 
     @pytest.mark.parametrize("at", ["bind", "set_num_vfs"])
-    def test_a_detach_is_finished_at_the_next_start(
+    def test_an_interrupted_detach_is_finished_at_the_next_start(
         self,
         at: str,
         monkeypatch: pytest.MonkeyPatch,
@@ -153,7 +162,7 @@ class TestKilledHalfWay:
     ) -> None:
         driver, before = restart(), devices(scanner)
         step = make_step("attach", PF)
-        driver.attach(step, step.devices[0])
+        attach(driver, step)
         with monkeypatch.context() as killed:
             killed.setattr(SimulatedTree, at, _die)
             with pytest.raises(KeyboardInterrupt):
@@ -162,10 +171,10 @@ class TestKilledHalfWay:
 
         driver = restart()
         assert devices(scanner) == before
-        assert effects(driver.state_path) == [("attach", PF), ("detach", PF)]
+        assert effects(driver.state_path) == [("prepare", PF), ("attach", PF), ("detach", PF)]
 
     @pytest.mark.parametrize("doing", ["_link", "_write", "unplug"])
-    def test_wherever_it_was_killed_the_next_start_finds_the_way(
+    def test_the_next_start_finishes_a_step_killed_at_any_moment(
         self,
         doing: str,
         monkeypatch: pytest.MonkeyPatch,
@@ -176,15 +185,15 @@ class TestKilledHalfWay:
         driver, before = restart(), scanner.scan()
         for survived in range(30):
             step = make_step("attach", PF)
-            for move in (driver.attach, driver.detach):
+            for move in (attach, detach):
                 with monkeypatch.context() as killed, suppress(KeyboardInterrupt):
                     killed.setattr(SimulatedTree, doing, _die_after(survived, getattr(SimulatedTree, doing)))
-                    move(step, step.devices[0])
+                    move(driver, step)
                 driver = restart()
-                assert (VF in devices(scanner)) is (move.__name__ == "detach")
+                assert (VF in devices(scanner)) is (move is detach)
             assert scanner.scan() == before
 
-    def test_a_port_taken_again_before_its_vfs_were_back_remembers_them(
+    def test_the_number_of_vfs_survives_an_attach_before_they_were_restored(
         self,
         driver: SimulatedDriver,
         monkeypatch: pytest.MonkeyPatch,
@@ -193,12 +202,12 @@ class TestKilledHalfWay:
     ) -> None:
         before = devices(scanner)
         first, second = make_step("attach", PF), make_step("attach", PF)
-        driver.attach(first, first.devices[0])
+        attach(driver, first)
         with monkeypatch.context() as killed:
             killed.setattr(SimulatedTree, "set_num_vfs", _die)
             with pytest.raises(KeyboardInterrupt):
                 driver.detach(detach_of(first), first.devices[0])
-        driver.attach(second, second.devices[0])
+        attach(driver, second)
         driver.detach(detach_of(second), second.devices[0])
         assert devices(scanner) == before
 
@@ -213,35 +222,35 @@ def _die_after(survived: int, do: Callable[..., object]) -> Callable[..., object
 
 
 class TestFaults:
-    def test_a_fault_that_fits_fails_the_call_and_changes_nothing(
+    def test_a_matching_fault_fails_the_call_and_changes_nothing(
         self, driver: SimulatedDriver, make_step: MakeStep, state_path: Path
     ) -> None:
         step = make_step("attach", VF)
         fault = {"action": "attach", "instance_id": str(step.instance_id), "error": "no such instance"}
         (state_path / FAULTS).write_text(json.dumps([fault]))
         with pytest.raises(DriverError, match="no such instance"):
-            driver.attach(step, step.devices[0])
+            attach(driver, step)
         assert driver.attachments() == []
 
     @pytest.mark.parametrize(
         "fault", [{"action": "detach"}, {"address": PF}, {"instance_id": str(uuid4())}, {"delay": 0}]
     )
-    def test_a_fault_that_does_not_fit_does_nothing(
+    def test_a_fault_that_does_not_match_has_no_effect(
         self, driver: SimulatedDriver, make_step: MakeStep, state_path: Path, fault: dict[str, object]
     ) -> None:
         error = {} if "delay" in fault else {"error": "broken"}
         (state_path / FAULTS).write_text(json.dumps([fault | error]))
         step = make_step("attach", VF)
-        driver.attach(step, step.devices[0])
+        attach(driver, step)
         assert len(driver.attachments()) == 1
 
-    def test_a_file_that_holds_no_faults_is_told(
+    def test_a_malformed_file_of_faults_is_an_error(
         self, driver: SimulatedDriver, make_step: MakeStep, state_path: Path
     ) -> None:
         (state_path / FAULTS).write_text('[{"actoin": "attach"}]')
         step = make_step("attach", VF)
         with pytest.raises(DriverError, match="is not a list of faults"):
-            driver.attach(step, step.devices[0])
+            attach(driver, step)
 
 
 class TestStart:
@@ -257,7 +266,7 @@ class TestStart:
         for option in (
             "ports",
             "vfs_per_port",
-        ):  # oslo.config keeps an override with the group, shared by all
+        ):  # oslo.config stores overrides in the group, which all share
             conf.clear_override(option, "simulated")
 
     def test_a_real_host_is_never_touched(
@@ -268,10 +277,10 @@ class TestStart:
         driver = SimulatedDriver(conf, state_path)
         driver.start()
         with pytest.raises(DriverError, match="does not touch real devices"):
-            driver.attach(step, step.devices[0])
+            attach(driver, step)
         assert driver.attachments() == []
 
-    def test_a_device_that_vanished_meanwhile_does_not_keep_the_agent_from_starting(
+    def test_a_vanished_device_does_not_prevent_the_start(
         self,
         driver: SimulatedDriver,
         restart: Restart,
@@ -279,7 +288,7 @@ class TestStart:
         make_step: MakeStep,
     ) -> None:
         step = make_step("attach", VF)
-        driver.attach(step, step.devices[0])
+        attach(driver, step)
         host.unplug(PciAddress.parse(VF))
         assert len(restart().attachments()) == 1
 
@@ -288,6 +297,8 @@ def test_a_driver_is_found_by_its_entry_point(conf: cfg.ConfigOpts, state_path: 
     assert isinstance(load_driver("simulated", conf, state_path), SimulatedDriver)
 
 
-def test_an_unknown_driver_is_refused_with_the_known_ones(conf: cfg.ConfigOpts, state_path: Path) -> None:
+def test_an_unknown_driver_is_refused_and_the_known_ones_are_listed(
+    conf: cfg.ConfigOpts, state_path: Path
+) -> None:
     with pytest.raises(InvalidConfiguration, match=r"'xen' is not installed: choose one of .*simulated"):
         load_driver("xen", conf, state_path)

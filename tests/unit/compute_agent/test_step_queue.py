@@ -1,7 +1,8 @@
-"""Who waits for whom among steps, and who is dropped."""
+"""The queue of steps: which steps wait for others, and which are dropped."""
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -35,7 +36,7 @@ def job(
 
 
 class Workshop:
-    """Does jobs when the test says so, and remembers in which order they began and ended."""
+    """Finishes jobs when the test says so, and records the order in which they began and ended."""
 
     def __init__(self) -> None:
         self.begun: list[Job] = []
@@ -73,7 +74,7 @@ def queue(workshop: Workshop) -> Iterator[StepQueue]:
     queue.stop()
 
 
-def test_steps_on_different_ports_go_side_by_side(queue: StepQueue, workshop: Workshop) -> None:
+def test_steps_on_different_ports_run_in_parallel(queue: StepQueue, workshop: Workshop) -> None:
     one, other = job("0000:01:00.0"), job("0000:02:00.0")
     queue.put(one)
     queue.put(other)
@@ -81,7 +82,7 @@ def test_steps_on_different_ports_go_side_by_side(queue: StepQueue, workshop: Wo
     workshop.let_finish(one, other)
 
 
-def test_steps_on_one_tree_go_one_by_one_in_order(queue: StepQueue, workshop: Workshop) -> None:
+def test_steps_on_one_port_run_one_by_one_in_order(queue: StepQueue, workshop: Workshop) -> None:
     pf = "0000:01:00.0"
     jobs = [job("0000:01:10.0", parent=pf), job(pf), job("0000:01:10.2", parent=pf)]
     for each in jobs:
@@ -94,7 +95,9 @@ def test_steps_on_one_tree_go_one_by_one_in_order(queue: StepQueue, workshop: Wo
     assert workshop.done == jobs
 
 
-def test_nobody_overtakes_a_step_that_waits_for_the_same_port(queue: StepQueue, workshop: Workshop) -> None:
+def test_a_step_does_not_overtake_another_that_waits_for_the_same_port(
+    queue: StepQueue, workshop: Workshop
+) -> None:
     first, both, second = job("0000:01:00.0"), job("0000:01:00.0"), job("0000:02:00.0")
     both.step.devices.extend(second.step.devices)
     for each in (first, both, second):
@@ -104,7 +107,7 @@ def test_nobody_overtakes_a_step_that_waits_for_the_same_port(queue: StepQueue, 
     assert workshop.begun == [first, both, second]
 
 
-def test_a_repetition_of_a_step_in_hand_is_dropped(queue: StepQueue, workshop: Workshop) -> None:
+def test_a_repetition_of_a_running_step_is_dropped(queue: StepQueue, workshop: Workshop) -> None:
     running = job()
     waiting = job()
     for each in (running, running, waiting, waiting, running):
@@ -115,7 +118,34 @@ def test_a_repetition_of_a_step_in_hand_is_dropped(queue: StepQueue, workshop: W
     assert workshop.done == [running, waiting]
 
 
-def test_a_waiting_step_gives_way_to_a_later_one_of_its_claim(queue: StepQueue, workshop: Workshop) -> None:
+def test_a_running_step_that_is_to_be_done_again_is_done_once_more(
+    queue: StepQueue, workshop: Workshop
+) -> None:
+    running = job()
+    again = replace(running, again=True)
+    for each in (running, again, again):
+        queue.put(each)
+    workshop.wait_until_begun(running)
+    workshop.let_finish(running, again)
+    workshop.wait_until_begun(again)
+    queue.stop()
+    assert workshop.done == [running, again]
+
+
+def test_a_step_is_not_done_again_while_a_later_one_of_its_claim_runs(
+    queue: StepQueue, workshop: Workshop
+) -> None:
+    claim_id = uuid4()
+    detach = job(claim_id=claim_id, step=2)
+    queue.put(detach)
+    queue.put(replace(job(claim_id=claim_id), again=True))
+    workshop.let_finish(detach)
+    workshop.wait_until_begun(detach)
+    queue.stop()
+    assert workshop.done == [detach]
+
+
+def test_a_later_step_of_a_claim_replaces_its_waiting_step(queue: StepQueue, workshop: Workshop) -> None:
     claim_id = uuid4()
     running, attach, detach = job(), job(claim_id=claim_id), job(claim_id=claim_id, step=2)
     for each in (running, attach, detach, attach):
@@ -126,7 +156,7 @@ def test_a_waiting_step_gives_way_to_a_later_one_of_its_claim(queue: StepQueue, 
     assert workshop.done == [running, detach]
 
 
-def test_a_later_step_waits_for_the_one_in_hand(queue: StepQueue, workshop: Workshop) -> None:
+def test_a_later_step_waits_for_the_running_one(queue: StepQueue, workshop: Workshop) -> None:
     claim_id = uuid4()
     attach, detach = job("0000:01:00.0", claim_id), job("0000:02:00.0", claim_id, step=2)
     queue.put(attach)
@@ -137,16 +167,16 @@ def test_a_later_step_waits_for_the_one_in_hand(queue: StepQueue, workshop: Work
     workshop.wait_until_begun(detach)
 
 
-def test_a_step_can_come_again_after_it_was_done(queue: StepQueue, workshop: Workshop) -> None:
+def test_a_step_can_be_queued_again_after_it_was_done(queue: StepQueue, workshop: Workshop) -> None:
     once = job()
     workshop.let_finish(once)
     done = 0
     while done < 3:
-        queue.put(once)  # dropped for as long as the one before is in hand
+        queue.put(once)  # dropped while the earlier one is running
         done = len(workshop.done)
 
 
-def test_a_fault_of_one_step_is_not_the_end_of_the_next() -> None:
+def test_an_exception_in_one_step_does_not_stop_the_next() -> None:
     done = threading.Event()
 
     def work(job: Job) -> None:
@@ -161,9 +191,7 @@ def test_a_fault_of_one_step_is_not_the_end_of_the_next() -> None:
     queue.stop()
 
 
-def test_stopping_finishes_what_is_in_hand_and_forgets_what_waits(
-    queue: StepQueue, workshop: Workshop
-) -> None:
+def test_stopping_finishes_running_steps_and_drops_waiting_ones(queue: StepQueue, workshop: Workshop) -> None:
     running, waiting = job(), job()
     queue.put(running)
     queue.put(waiting)

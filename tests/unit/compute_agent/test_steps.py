@@ -1,15 +1,18 @@
-"""A step is done wholly or not at all, and how it ended is known."""
+"""A step is done completely or not at all, and its result is recorded."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from oslo_config import cfg
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import InstanceNotFound
-from portclaim.services.compute_agent.drivers.simulated import FAULTS, SimulatedDriver
+from portclaim.services.compute_agent.drivers.simulated import FAULTS, GROUP, OPTIONS, SimulatedDriver
+from portclaim.services.compute_agent.drivers.simulated_guests import SimulatedGuests
+from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.ledger import Ending, Ledger
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
@@ -20,14 +23,27 @@ MakeStep = Callable[..., Step]
 VFS = ["0000:01:10.0", "0000:01:10.2", "0000:02:10.0"]
 
 
+class Watch(GuestWatch):
+    """``again``: the steps that are to be done again because something has changed at their instance."""
+
+    def __init__(self) -> None:
+        self.again: list[Job] = []
+        super().__init__(self.again.append)
+
+
 @pytest.fixture
-def runner(driver: SimulatedDriver, scanner: Scanner, tmp_path: Path) -> StepRunner:
-    return StepRunner(driver, scanner, Ledger(tmp_path / "steps.sqlite"))
+def guests() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def runner(driver: SimulatedDriver, scanner: Scanner, tmp_path: Path, guests: Watch) -> StepRunner:
+    return StepRunner(driver, scanner, Ledger(tmp_path / "steps.sqlite"), guests)
 
 
 @pytest.fixture
 def break_down(state_path: Path) -> Callable[..., None]:
-    """Makes the hypervisor fail as told; with nothing told, it works again."""
+    """Makes the hypervisor fail in the given way; without arguments it works again."""
 
     def break_down(**fault: str) -> None:
         (state_path / FAULTS).write_text(json.dumps([fault] if fault else []))
@@ -61,7 +77,7 @@ def test_an_attach_that_fails_half_way_leaves_nothing_attached(
     assert held(driver) == set()
 
 
-def test_a_failed_attach_stays_failed_when_it_comes_again(
+def test_a_repeated_attach_that_failed_is_not_tried_again(
     runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep, break_down: Callable[..., None]
 ) -> None:
     step = make_step("attach", VFS[0])
@@ -72,7 +88,7 @@ def test_a_failed_attach_stays_failed_when_it_comes_again(
     assert held(driver) == set()
 
 
-def test_a_detach_takes_what_it_can_and_the_rest_when_it_comes_again(
+def test_a_detach_detaches_what_it_can_and_the_rest_when_it_is_repeated(
     runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep, break_down: Callable[..., None]
 ) -> None:
     step = make_step("attach", *VFS)
@@ -85,7 +101,7 @@ def test_a_detach_takes_what_it_can_and_the_rest_when_it_comes_again(
     assert held(driver) == set()
 
 
-def test_an_attach_that_comes_after_its_detach_is_dropped(
+def test_an_attach_that_arrives_after_the_detach_is_dropped(
     runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep
 ) -> None:
     step = make_step("attach", VFS[0])
@@ -94,7 +110,7 @@ def test_an_attach_that_comes_after_its_detach_is_dropped(
     assert held(driver) == set()
 
 
-def test_a_device_that_is_not_there_is_not_attached_and_that_is_said_loudly(
+def test_a_missing_device_is_not_attached_and_an_error_is_logged(
     runner: StepRunner, host: SimulatedTree, make_step: MakeStep, caplog: pytest.LogCaptureFixture
 ) -> None:
     step = make_step("attach", VFS[0])
@@ -111,7 +127,7 @@ def test_a_device_that_is_not_there_is_not_attached_and_that_is_said_loudly(
         ({"dev_type": "type-PCI"}, "is now type-VF 8086 154c, but was claimed as type-PCI 8086 154c"),
     ],
 )
-def test_a_device_that_is_another_now_is_not_attached(
+def test_a_device_that_was_replaced_by_another_is_not_attached(
     runner: StepRunner, make_step: MakeStep, change: dict[str, str], reason: str
 ) -> None:
     step = make_step("attach", VFS[0])
@@ -119,7 +135,7 @@ def test_a_device_that_is_another_now_is_not_attached(
     assert runner.run(Job(other)) == Ending("failed", f"{VFS[0]} {reason}")
 
 
-def test_a_fault_of_the_driver_fails_the_step_and_not_the_agent(
+def test_an_exception_in_the_driver_fails_the_step_but_not_the_agent(
     runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fault(*_: object) -> None:
@@ -131,28 +147,30 @@ def test_a_fault_of_the_driver_fails_the_step_and_not_the_agent(
 
 
 class TestAgain:
-    """What an instance has lost is given to it again."""
+    """Devices that an instance has lost are attached again."""
 
     @pytest.fixture
     def step(self, runner: StepRunner, driver: SimulatedDriver, make_step: MakeStep) -> Step:
-        """An attach that was done, and the instance has lost its first device since."""
+        """An attach that was done. The instance has lost its first device since then."""
         step = make_step("attach", *VFS)
         runner.run(Job(step))
         driver.detach(step, step.devices[0])
         return step
 
-    def test_it_has_them_all(self, runner: StepRunner, driver: SimulatedDriver, step: Step) -> None:
-        assert runner.run(Job(step, again=True)) == Ending("done")
+    def test_the_instance_has_all_devices_again(
+        self, runner: StepRunner, driver: SimulatedDriver, step: Step
+    ) -> None:
+        assert runner.run(Job(step, again=True, was_attached=True)) == Ending("done")
         assert held(driver) == set(VFS)
 
-    def test_what_it_still_has_it_keeps_if_that_fails_and_the_next_repair_tries_again(
+    def test_if_it_fails_the_other_devices_stay_attached_and_the_next_repair_retries(
         self, runner: StepRunner, driver: SimulatedDriver, step: Step, break_down: Callable[..., None]
     ) -> None:
         break_down(address=VFS[0], action="attach", error="the hypervisor is busy")
-        assert runner.run(Job(step, again=True)) is None
+        assert runner.run(Job(step, again=True, was_attached=True)) is None
         assert held(driver) == set(VFS[1:])
         break_down()
-        assert runner.run(Job(step, again=True)) == Ending("done")
+        assert runner.run(Job(step, again=True, was_attached=True)) == Ending("done")
         assert held(driver) == set(VFS)
 
     @pytest.fixture
@@ -163,22 +181,136 @@ class TestAgain:
         monkeypatch.setattr(driver, "attach", attach)
 
     @pytest.mark.usefixtures("gone")
-    def test_an_instance_that_is_gone_for_a_moment_is_waited_for(
+    def test_a_missing_instance_does_not_fail_the_step_at_once(
         self, runner: StepRunner, driver: SimulatedDriver, step: Step
     ) -> None:
-        assert [runner.run(Job(step, again=True)) for _ in range(2)] == [None, None]
+        assert [runner.run(Job(step, again=True, was_attached=True)) for _ in range(2)] == [None, None]
         assert held(driver) == set(VFS[1:])
 
     @pytest.mark.usefixtures("gone")
-    def test_one_that_stays_away_is_told_of_and_what_it_had_comes_back(
+    def test_an_instance_missing_for_long_fails_the_step_and_its_devices_are_detached(
         self,
         runner: StepRunner,
         driver: SimulatedDriver,
         step: Step,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        runner.run(Job(step, again=True))
+        runner.run(Job(step, again=True, was_attached=True))
         monkeypatch.setattr("portclaim.services.compute_agent.steps.GONE_AFTER", 0.0)
         reason = f"instance {step.instance_id} is not on this host"
-        assert runner.run(Job(step, again=True)) == Ending("failed", reason)
+        assert runner.run(Job(step, again=True, was_attached=True)) == Ending("failed", reason)
         assert held(driver) == set()
+
+
+class TestBeforeTheInstance:
+    """The instance is not on this host yet."""
+
+    @pytest.fixture
+    def driver(self, conf: cfg.ConfigOpts, state_path: Path) -> Iterator[SimulatedDriver]:
+        conf.register_opts(OPTIONS, GROUP)
+        conf.set_override("guests", "defined", "simulated")
+        driver = SimulatedDriver(conf, state_path)
+        driver.start()
+        yield driver
+        driver.stop()
+        conf.clear_override("guests", "simulated")
+
+    @pytest.fixture
+    def instances(self, driver: SimulatedDriver) -> SimulatedGuests:
+        return SimulatedGuests(driver.state_path)
+
+    @pytest.fixture
+    def step(self, runner: StepRunner, make_step: MakeStep) -> Step:
+        """An attach of devices that are prepared."""
+        step = make_step("attach", *VFS)
+        assert runner.run(Job(step)) == Ending("prepared")
+        return step
+
+    def test_the_devices_leave_the_host(self, driver: SimulatedDriver, step: Step) -> None:
+        assert {str(each.address) for each in driver.handed_over()} == set(VFS)
+        assert {each.claim_id for each in driver.handed_over()} == {step.claim_id}
+        assert held(driver) == set()
+
+    def test_the_step_is_answered_again_when_it_is_repeated(self, runner: StepRunner, step: Step) -> None:
+        assert runner.run(Job(step)) == Ending("prepared")
+
+    def test_while_the_instance_does_not_come_nothing_new_is_answered(
+        self, runner: StepRunner, step: Step
+    ) -> None:
+        assert runner.run(Job(step, again=True)) is None
+
+    def test_the_instance_gets_them_when_it_comes(
+        self,
+        runner: StepRunner,
+        driver: SimulatedDriver,
+        instances: SimulatedGuests,
+        guests: Watch,
+        step: Step,
+    ) -> None:
+        instances.define(step.instance_id)
+        guests.changed(step.instance_id)
+        assert [runner.run(job) for job in guests.again] == [Ending("done")]
+        assert held(driver) == set(VFS)
+        guests.changed(step.instance_id)
+        assert len(guests.again) == 1  # nothing is expected any more
+
+    def test_another_instance_does_not_matter(self, guests: Watch, step: Step) -> None:
+        guests.changed(step.claim_id)
+        assert guests.again == []
+
+    def test_a_failed_attach_gives_them_back(
+        self,
+        runner: StepRunner,
+        driver: SimulatedDriver,
+        instances: SimulatedGuests,
+        step: Step,
+        break_down: Callable[..., None],
+    ) -> None:
+        instances.define(step.instance_id)
+        break_down(action="attach", address=VFS[1], error="the guest has no slot left")
+        assert runner.run(Job(step, again=True)) == Ending("failed", "the guest has no slot left")
+        assert driver.handed_over() == []
+
+    def test_a_detach_takes_them_back(
+        self, runner: StepRunner, driver: SimulatedDriver, guests: Watch, step: Step
+    ) -> None:
+        assert runner.run(Job(detach_of(step))) == Ending("done")
+        assert driver.handed_over() == []
+        guests.changed(step.instance_id)
+        assert guests.again == []
+
+    def test_a_device_that_cannot_be_prepared_fails_the_step(
+        self,
+        runner: StepRunner,
+        driver: SimulatedDriver,
+        make_step: MakeStep,
+        break_down: Callable[..., None],
+    ) -> None:
+        break_down(action="prepare", address=VFS[1], error="the host uses it")
+        assert runner.run(Job(make_step("attach", *VFS))) == Ending("failed", "the host uses it")
+        assert driver.handed_over() == []
+
+    class TestOnCall:
+        def test_the_devices_are_only_prepared_although_the_instance_is_here(
+            self, runner: StepRunner, driver: SimulatedDriver, instances: SimulatedGuests, make_step: MakeStep
+        ) -> None:
+            step = make_step("prepare", *VFS)
+            instances.define(step.instance_id)
+            assert runner.run(Job(step)) == Ending("prepared")
+            assert held(driver) == set()
+            later = step.model_copy(update={"step": 2, "action": "attach"})
+            assert runner.run(Job(later)) == Ending("done")
+            assert held(driver) == set(VFS)
+
+        def test_the_caller_may_put_them_into_the_definition(
+            self,
+            runner: StepRunner,
+            instances: SimulatedGuests,
+            guests: Watch,
+            make_step: MakeStep,
+        ) -> None:
+            step = make_step("prepare", *VFS)
+            assert runner.run(Job(step)) == Ending("prepared")
+            instances.define(step.instance_id, VFS)
+            guests.changed(step.instance_id)
+            assert [runner.run(job) for job in guests.again] == [Ending("done")]

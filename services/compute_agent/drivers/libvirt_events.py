@@ -1,0 +1,90 @@
+"""What happens to the domains of a libvirtd, as its events tell it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+LOG = logging.getLogger(__name__)
+
+_RECONNECT_AFTER = 2.0  # seconds
+_KEEPALIVE = 5, 3  # seconds between two messages, and how many libvirtd may leave unanswered
+
+
+class DomainEvents(threading.Thread):
+    """Calls ``changed`` with the UUID of a domain that is defined or started, or that gets a device.
+
+    With None after every connection: what happened before it is not told. It connects again when libvirtd was
+    restarted. ``changed`` must return soon.
+    """
+
+    def __init__(self, libvirt: Any, uri: str, changed: Callable[[UUID | None], None]) -> None:
+        super().__init__(name="libvirt events", daemon=True)
+        self._libvirt = libvirt
+        self._uri = uri
+        self._changed = changed
+        self._lost = threading.Event()
+        self._ending = threading.Event()
+        _start_event_loop(libvirt)
+
+    def run(self) -> None:
+        while not self._ending.is_set():
+            self._lost.clear()
+            try:
+                connection = self._connect()
+            except self._libvirt.libvirtError as error:
+                LOG.warning("libvirt: no events of domains, connecting again: %s", error)
+                self._ending.wait(_RECONNECT_AFTER)
+                continue
+            self._changed(None)
+            self._lost.wait()
+            try:
+                connection.close()
+            except self._libvirt.libvirtError as error:
+                LOG.info("libvirt: %s", error)
+
+    def end(self) -> None:
+        """Stop."""
+        self._ending.set()
+        self._lost.set()
+        self.join()
+
+    def _connect(self) -> Any:
+        connection = self._libvirt.open(self._uri)
+        for event in (
+            self._libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+            self._libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+        ):
+            connection.domainEventRegisterAny(None, event, self._heard, event)
+        connection.registerCloseCallback(self._closed, None)
+        connection.setKeepAlive(*_KEEPALIVE)
+        return connection
+
+    def _heard(self, _connection: Any, domain: Any, what: Any, *details: Any) -> None:
+        comes = {
+            self._libvirt.VIR_DOMAIN_EVENT_DEFINED,
+            self._libvirt.VIR_DOMAIN_EVENT_STARTED,
+            self._libvirt.VIR_DOMAIN_EVENT_RESUMED,  # also at the end of a live migration
+        }
+        is_device = details[-1] == self._libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED
+        if is_device or what in comes:
+            self._changed(UUID(domain.UUIDString()))
+
+    def _closed(self, _connection: Any, _reason: int, _opaque: object) -> None:
+        self._lost.set()
+
+
+@functools.cache
+def _start_event_loop(libvirt: Any) -> None:
+    """Start libvirt's event loop, once for each process, before the first connection that uses it."""
+    libvirt.virEventRegisterDefaultImpl()
+    threading.Thread(target=_loop_for_ever, args=(libvirt,), name="libvirt loop", daemon=True).start()
+
+
+def _loop_for_ever(libvirt: Any) -> None:
+    while True:
+        libvirt.virEventRunDefaultImpl()
