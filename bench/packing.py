@@ -120,7 +120,8 @@ class Replay:
                 if event.comes:
                     made[event.number].set_result(self._claim(event.kind))
                 elif claim := made[event.number].result():
-                    lifecycle.step_done(self._engine, detached(self._claims.release(claim.claim_id)))
+                    released = detached(self._claims.release(claim.claim_id))
+                    lifecycle.step_done(self._engine, released, guest_within=0)
 
         with ThreadPoolExecutor(self._clients) as pool:
             for client in [pool.submit(work) for _ in range(self._clients)]:

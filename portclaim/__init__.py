@@ -70,7 +70,7 @@ if TYPE_CHECKING:
         ExplainRequest,
         Explanation,
     )
-    from portclaim.common.rpc.claim_xml import hostdev_xml
+    from portclaim.common.rpc.claim_xml import hostdev_xml, migration_xml
     from portclaim.common.rpc.claimed_device import ClaimedDevice
     from portclaim.common.rpc.connection import Connection, connect
     from portclaim.common.rpc.move_messages import Move, MoveRequest
@@ -133,6 +133,7 @@ __all__ = [
     "WaitingFilter",
     "connect",
     "hostdev_xml",
+    "migration_xml",
 ]
 
 _MODULES = {
@@ -155,7 +156,7 @@ _MODULES = {
         "ExplainRequest",
         "Explanation",
     ),
-    "portclaim.common.rpc.claim_xml": ("hostdev_xml",),
+    "portclaim.common.rpc.claim_xml": ("hostdev_xml", "migration_xml"),
     "portclaim.common.rpc.claimed_device": ("ClaimedDevice",),
     "portclaim.common.rpc.connection": ("Connection", "connect"),
     "portclaim.common.rpc.move_messages": ("Move", "MoveRequest"),

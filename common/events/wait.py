@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from oslo_config import cfg
@@ -24,8 +24,11 @@ from portclaim.common.events import broker
 from portclaim.common.events.schema import EventFilter, claim_key
 from portclaim.common.events.stream import EventStream
 from portclaim.common.rpc.claim_messages import Claim
+from portclaim.common.rpc.move_messages import Move, MoveRequest
 
 LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Goal = Literal["claimed", "prepared", "allocated", "released", "ended"]
 """What to wait for. A claim that is further counts too: an allocated claim is prepared. ``ended`` is any end:
@@ -70,22 +73,9 @@ def wait(
     """
     if until not in _REACHED:
         raise InvalidRequest(f"cannot wait until a claim is {until!r}: use one of {', '.join(_REACHED)}")
-    deadline = float("inf") if timeout is None else time.monotonic() + timeout
-    claim = look()
+    claim = _follow(conf, (claim_id,), look, lambda claim: _is_reached(claim, until), timeout)
     if _is_reached(claim, until):
         return claim
-    pause = _FIRST_PAUSE
-    with _EventsOfClaim(conf, claim_id) as events:
-        while (left := deadline - time.monotonic()) > 0:
-            events.await_news(min(pause, left))
-            pause = min(pause * 2, _LONGEST_PAUSE)
-            try:
-                claim = look()
-            except ServiceUnavailable as error:
-                LOG.info("cannot look up claim %s, and will try again: %s", claim_id, error)
-                continue
-            if _is_reached(claim, until):
-                return claim
     raise WaitTimeout(
         f"after {timeout:g} s claim {claim_id} is {claim.status}, not {until}: "
         f"{_ADVICE.get(claim.status, 'wait again')}",
@@ -96,26 +86,88 @@ def wait(
     )
 
 
-class _EventsOfClaim(EventStream):
-    """The events of one claim. RabbitMQ sends no others, so that many callers may wait in a busy fleet."""
+def wait_until_ready(
+    conf: cfg.ConfigOpts, request: MoveRequest, look: Callable[[], Move], timeout: float | None
+) -> Move:
+    """A live move as soon as its guest can be migrated. ``look`` looks it up.
 
-    def __init__(self, conf: cfg.ConfigOpts, claim_id: UUID) -> None:
-        self._claim_id = claim_id
-        super().__init__(conf, EventFilter(kinds=("claim",), claim_ids=(claim_id,)))
+    Raises :class:`ClaimEnded` if the move was reverted or is completed, :class:`WaitTimeout`, and what
+    ``look`` raises at first.
+    """
+    move = _follow(conf, (request.source_claim_id, request.claim_id), look, _is_ready, timeout)
+    if _is_ready(move):
+        return move
+    raise WaitTimeout(
+        f"after {timeout:g} s the guest of claim {request.source_claim_id} cannot be migrated yet: its "
+        f"source is {move.source.status} and its target {move.target.status}, and both must be prepared",
+        claim_id=str(request.claim_id),
+        status=move.target.status,
+        until="ready",
+        timeout=timeout,
+    )
+
+
+def _follow(
+    conf: cfg.ConfigOpts,
+    claim_ids: tuple[UUID, ...],
+    look: Callable[[], T],
+    is_reached: Callable[[T], bool],
+    timeout: float | None,
+) -> T:
+    """What ``look`` says as soon as ``is_reached``, or what it said last when ``timeout`` is over."""
+    deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    seen = look()
+    if is_reached(seen):
+        return seen
+    pause = _FIRST_PAUSE
+    with _EventsOfClaims(conf, claim_ids) as events:
+        while (left := deadline - time.monotonic()) > 0:
+            events.await_news(min(pause, left))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            try:
+                seen = look()
+            except ServiceUnavailable as error:
+                LOG.info("cannot look up claim %s, and will try again: %s", claim_ids[-1], error)
+                continue
+            if is_reached(seen):
+                break
+    return seen
+
+
+class _EventsOfClaims(EventStream):
+    """The events of a few claims. RabbitMQ sends no others, so that many callers may wait in a busy fleet."""
+
+    def __init__(self, conf: cfg.ConfigOpts, claim_ids: tuple[UUID, ...]) -> None:
+        self._claim_ids = claim_ids
+        super().__init__(conf, EventFilter(kinds=("claim",), claim_ids=claim_ids))
 
     def await_news(self, timeout: float) -> None:
-        """Return when something may have happened to the claim: at the latest after ``timeout`` seconds."""
+        """Return when something may have happened to a claim: at the latest after ``timeout`` seconds."""
         until = time.monotonic() + timeout
         try:
             self.next_event(timeout)
         except (ServiceUnavailable, UnknownSchema) as error:
-            LOG.info("no events of claim %s for now: %s", self._claim_id, error)
+            LOG.info("no events of claim %s for now: %s", self._claim_ids[-1], error)
             time.sleep(max(until - time.monotonic(), 0))
 
     def _binding_keys(self) -> list[str]:
         if broker.has_second_keys(self._connection):
-            return [claim_key(self._claim_id)]
+            return [claim_key(claim_id) for claim_id in self._claim_ids]
         return super()._binding_keys()
+
+
+def _is_ready(move: Move) -> bool:
+    """Whether the guest can be migrated now. Raises :class:`ClaimEnded` if it need not be any more."""
+    if move.status in {"completed", "reverted"}:
+        why = f": {move.reason}" if move.reason else ""
+        raise ClaimEnded(
+            f"the move to claim {move.target.claim_id} is {move.status}{why}",
+            claim_id=str(move.target.claim_id),
+            status=move.target.status,
+            until="ready",
+            reason=move.reason,
+        )
+    return move.ready
 
 
 def _is_reached(claim: Claim, until: Goal) -> bool:

@@ -6,6 +6,7 @@ from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.hostdev_xml import hostdev_element
 from portclaim.common.rpc.claim_messages import Claim
+from portclaim.common.rpc.move_messages import Move
 
 _GIVEN_UP = frozenset({"releasing", "released", "failed", "expired"})
 
@@ -42,3 +43,26 @@ def hostdev_xml(claim: Claim, managed: bool = True) -> list[str]:
         hostdev_element(PciAddress.parse(device.address), claim.claim_id, managed=managed)
         for device in claim.devices
     ]
+
+
+def migration_xml(move: Move, managed: bool = True) -> dict[str, str]:
+    """The elements of a live move's target, for the devices of its source that go with the guest.
+
+    The keys are PCI addresses on the source's host. Give the migration the domain's definition with these
+    elements in place of the present ones. Devices that do not go with the guest are not in it: the agents
+    unplug and attach them.
+
+    Raises :class:`InvalidRequest` if the target has ended, or if it has other devices than the source.
+    """
+    elements = hostdev_xml(move.target, managed)
+    goes = [device.tags.get("live_migratable", "").lower() == "true" for device in move.source.devices]
+    if any(goes) and [device.request_index for device in move.source.devices] != [
+        device.request_index for device in move.target.devices
+    ]:
+        raise InvalidRequest(
+            f"claim {move.target.claim_id} has other devices than claim {move.source.claim_id}: a guest that "
+            "is resized cannot take devices with it",
+            claim_id=str(move.target.claim_id),
+        )
+    pairs = zip(move.source.devices, elements, goes, strict=False)
+    return {device.address: element for device, element, it_goes in pairs if it_goes}

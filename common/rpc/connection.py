@@ -14,8 +14,9 @@ from oslo_config import cfg
 from portclaim.common import config
 from portclaim.common.events.schema import EventFilter
 from portclaim.common.events.stream import EventStream
-from portclaim.common.events.wait import Goal, wait
+from portclaim.common.events.wait import Goal, wait, wait_until_ready
 from portclaim.common.rpc.claim_messages import Claim
+from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 
@@ -53,6 +54,15 @@ class Connection(SchedulerClient):
         :class:`~portclaim.InvalidRequest` for another word, and what :meth:`show` raises.
         """
         return wait(self._conf, claim_id, partial(self.show, claim_id), until, timeout)
+
+    def wait_until_ready(self, request: MoveRequest, timeout: float | None = None) -> Move:
+        """Begin a live move, if it has not begun, and wait until the guest can be migrated.
+
+        Then the target is prepared, and the guest has no device that cannot go with it. Raises what
+        :meth:`move` raises, :class:`~portclaim.ClaimEnded` if the move was reverted or is completed, and
+        :class:`~portclaim.WaitTimeout` after ``timeout`` seconds (None: no limit).
+        """
+        return wait_until_ready(self._conf, request, partial(self.move, request), timeout)
 
     def close(self) -> None:
         """Close the connection to the message bus."""

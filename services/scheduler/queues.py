@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import ValidationError
 
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.transaction import in_transaction
@@ -76,7 +77,7 @@ class WaitingQueues:
             try:
                 wanted = requirements_of(ClaimRequest(claim_id=claim_id, **request), self.aliases)
                 requirements = neighbours.resolve(self.engine, wanted, has_waited=True)
-            except (InvalidRequest, PciError) as error:
+            except (InvalidRequest, PciError, ValidationError) as error:  # it may be a newer scheduler's
                 LOG.warning("claim %s and its queue cannot be served: %s", claim_id, error)
             else:
                 found.append(_Head(UUID(claim_id), requirements))

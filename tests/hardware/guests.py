@@ -45,34 +45,34 @@ def connection() -> Iterator[Any]:
 def make_guest(connection: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., "Guest"]]:
     files = tmp_path_factory.mktemp("guest")
     initrd = make_initrd(files)
-    guests = []
+    made = set()
 
     def make(
-        name: str,
-        *,
-        running: bool,
-        uuid: UUID | None = None,
-        hostdevs: str = "",
-        started: bool = True,
-        connection: Any = connection,
+        name: str, *, running: bool, uuid: UUID | None = None, hostdevs: str = "", started: bool = True
     ) -> Guest:
         """``running``: it boots; otherwise it is paused when it is started. ``hostdevs``: XML."""
         uuid, log = uuid or uuid4(), files / f"{name}.log"
         kernel = next(Path("/boot").glob("vmlinuz-*"))
         xml = DOMAIN.format(name=name, uuid=uuid, kernel=kernel, initrd=initrd, log=log, hostdevs=hostdevs)
-        domain = connection.defineXML(xml)
+        domain = alive(connection).defineXML(xml)
         if started:
             domain.createWithFlags(0 if running else START_PAUSED)
-        guests.append(domain)
+        made.add(str(uuid))
         return Guest(uuid, domain, log)
 
     yield make
-    there = {domain.UUIDString() for domain in connection.listAllDomains()}
-    for domain in guests:
-        if domain.UUIDString() in there:
+    for domain in alive(connection).listAllDomains():
+        if domain.UUIDString() in made:
             if domain.isActive():
                 domain.destroy()
             domain.undefine()
+
+
+def alive(connection: Any) -> Any:
+    """The connection, or another one if libvirtd was restarted since."""
+    import libvirt  # noqa: PLC0415 - only where libvirt is
+
+    return connection if connection.isAlive() else libvirt.open("qemu:///system")
 
 
 class Guest:

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from portclaim import ClaimEnded, WaitTimeout, connect
 from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from tests.support.concurrency import wait_until
@@ -45,9 +46,9 @@ def begins(source: OneHost, claim: Claim, **request: object) -> MoveRequest:
 
 
 def until_ready(source: OneHost, request: MoveRequest) -> Move:
-    """Repeat the call until the guest can be migrated."""
-    wait_until(lambda: source.scheduler.move(request).ready, "the move is ready")
-    return source.scheduler.move(request)
+    """Wait until the guest can be migrated."""
+    with connect(source.transport_url) as scheduler:
+        return scheduler.wait_until_ready(request, timeout=30)
 
 
 def migrates(source: OneHost, target: OneHost, instance_id: UUID) -> None:
@@ -88,6 +89,22 @@ def test_a_migration_that_is_given_up_leaves_the_guest_its_devices(
     assert has_stayed(source, target, guest)
     target.wait_for(request.claim_id, "released")
     assert set(target.statuses().values()) == {"available"}
+
+
+def test_who_waits_for_a_move_hears_that_it_was_given_up_or_is_late(
+    source: OneHost, target: OneHost, guest: Claim
+) -> None:
+    source.trouble(action="unplug", error="the guest does not let go")
+    request = begins(source, guest)
+    with connect(source.transport_url) as scheduler:
+        target.wait_for(request.claim_id, "prepared")
+        with pytest.raises(WaitTimeout, match="its source is allocated and its target prepared"):
+            scheduler.wait_until_ready(request, timeout=0.5)
+        source.trouble()
+        scheduler.revert_move(request.claim_id)
+        with pytest.raises(ClaimEnded, match="is reverted"):
+            scheduler.wait_until_ready(request)
+    assert has_stayed(source, target, guest)
 
 
 def test_the_agent_of_the_source_dies_while_it_unplugs_the_devices(

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from portclaim.common.errors import ClaimConflict
+from portclaim import hostdev_xml, migration_xml
+from portclaim.common.errors import ClaimConflict, InvalidRequest
 from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.move_messages import Move
 from tests.support.fleet import Fleet, Host, pf, vf
@@ -185,6 +186,25 @@ class TestDevicesThatGoWithTheGuest:
         fleet.relay().send_due()
         [(_, step)] = fleet.sent
         assert (step.action, [device.address for device in step.devices]) == ("unplug", [vf(0, 1)])
+        first, _ = hostdev_xml(move.target)
+        assert migration_xml(move) == {vf(0, 0): first}
+
+    def test_the_definition_for_the_migration_names_the_device_of_the_target(self, fleet: Fleet) -> None:
+        hosts(fleet, tags={"live_migratable": "true"})
+        fleet.hosts["h2"].change(vf(0, 0), unusable_reason="not in order")
+        fleet.hosts["h2"].report()
+        move = moved(fleet)
+        [address] = [device.address for device in move.target.devices]
+        assert address == vf(0, 1)
+        assert migration_xml(move) == {vf(0, 0): hostdev_xml(move.target)[0]}
+        assert f'name="ua-portclaim-{move.target.claim_id}' in migration_xml(move)[vf(0, 0)]
+
+    def test_a_guest_that_is_resized_cannot_take_devices_with_it(self, fleet: Fleet) -> None:
+        hosts(fleet, tags={"live_migratable": "true"})
+        source = fleet.attached(fleet.claim("nic-vf:1", hosts=["h1"]))
+        move = fleet.move(source, alias="nic-vf:2", live=True)
+        with pytest.raises(InvalidRequest, match="has other devices"):
+            migration_xml(move)
 
 
 def test_a_cold_move_unplugs_nothing(fleet: Fleet) -> None:

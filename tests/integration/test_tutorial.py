@@ -52,7 +52,7 @@ def hosts(service_process: Services, tmp_path: Path) -> Iterator[list[OneHost]]:
 def test_an_instance_is_started_moved_and_deleted(
     hosts: list[OneHost], service_process: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [program] = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    [program] = re.findall(r"```python title=.*?\n(.*?)```", PAGE.read_text(), re.DOTALL)
     tutorial = ModuleType("tutorial")
     exec(compile(program.replace("nic-vf:1", "vf:1"), PAGE, "exec"), vars(tutorial))
     hypervisors = SimulatedHypervisors(hosts)

@@ -50,6 +50,10 @@ class OneHost:
         self._services = services
 
     @property
+    def transport_url(self) -> str:
+        return self._services.transport_url
+
+    @property
     def sysfs_root(self) -> Path:
         return self.state / "sys"
 
