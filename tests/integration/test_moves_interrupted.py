@@ -147,13 +147,18 @@ def test_the_steps_of_a_move_are_sent_after_the_bus_was_down(fleet: Fleet, sourc
     assert [(host, step.action) for host, step in fleet.sent] == [("h1", "detach")]
 
 
-def test_concurrent_calls_on_a_move_break_no_rule(fleet: Fleet, source: Claim) -> None:
-    for _ in range(6):
-        move = fleet.move(source)
+@pytest.mark.parametrize("live", [False, True], ids=["cold", "live"])
+def test_concurrent_calls_on_a_move_break_no_rule(fleet: Fleet, source: Claim, live: bool) -> None:
+    for number in range(6):
+        move = fleet.move(source, live=live)
+        if live and number % 2:
+            fleet.hosts[move.target.host].prepared(move.target)
         at_once(
             [
                 partial(fleet.complete, move),
                 partial(fleet.revert, move),
+                partial(fleet.hosts[move.target.host].prepared, move.target, 1),
+                partial(fleet.hosts[move.source.host].prepared, source),
                 partial(fleet.hosts[move.target.host].done, move.target, 1),
                 partial(fleet.expire, 0),
                 partial(fleet.release, source),

@@ -482,6 +482,7 @@ class TestWithServices:
         conductor = Conductor(conf)
         yield conductor
         conductor.stop()
+        conf.clear_override("connection", "database")  # oslo.config keeps it with the group of all tests
 
     def test_a_conductor_without_events(
         self, host: Host, bus: Bus, service_process: Services, rabbit_url: str

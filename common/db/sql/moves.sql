@@ -1,7 +1,7 @@
 -- Moves: an instance's devices are claimed on another host too, until one of the two claims is released.
 --
--- Lock order: the target claim before the source claim, a claim before any tree. A transaction that changes a move has
--- locked one of its two claims: the source, if it is to be released.
+-- Lock order: the target claim before the source claim, both before the row of the move, a claim before any tree. A
+-- transaction that changes a move has locked one of its two claims: the source, if it is to be released or plugged.
 
 CREATE OR REPLACE FUNCTION check_move_transition() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -126,12 +126,13 @@ DECLARE
     _source_id uuid;
 BEGIN
     PERFORM FROM claims WHERE id = _claim_id FOR UPDATE;
+    PERFORM lock_unplugged_source(_claim_id);
     UPDATE claim_moves SET status = 'reverted' WHERE target_claim_id = _claim_id AND live
     RETURNING source_claim_id INTO _source_id;
     IF FOUND THEN
         PERFORM begin_release(_claim_id, _resend_after);
         PERFORM set_event_cause(_claim_id, format('move of claim %s reverted', _source_id));
-        PERFORM plug_move_source(_source_id);
+        PERFORM plug_move_source(_claim_id);
     ELSIF EXISTS (SELECT FROM claim_moves WHERE target_claim_id = _claim_id AND status = 'completed') THEN
         RAISE EXCEPTION USING ERRCODE = 'PC424', MESSAGE = format(
             'the move to claim %s is completed and its source released: begin a new move to go back', _claim_id);
@@ -174,29 +175,38 @@ END $$;
 COMMENT ON FUNCTION unplug_move_source IS
     'begin to unplug the source of the live migration to this claim, which is prepared and locked';
 
-CREATE OR REPLACE FUNCTION plug_move_source(_source_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION lock_unplugged_source(_target_id uuid) RETURNS void LANGUAGE sql AS $$
+    SELECT FROM claims
+     WHERE id = (SELECT source_claim_id FROM claim_moves
+                  WHERE target_claim_id = _target_id AND live AND kind = 'live')
+       FOR UPDATE
+$$;
+COMMENT ON FUNCTION lock_unplugged_source IS
+    'lock the source of the live migration to this claim, which is locked, before the move changes';
+
+CREATE OR REPLACE FUNCTION plug_move_source(_target_id uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     _source claims;
 BEGIN
-    SELECT * INTO _source FROM claims WHERE id = _source_id FOR UPDATE;
+    SELECT * INTO _source FROM claims
+     WHERE id = (SELECT source_claim_id FROM claim_moves WHERE target_claim_id = _target_id AND kind = 'live');
     IF _source.status = 'prepared'
-       OR _source.status = 'allocated' AND awaited_action(_source_id, _source.step) = 'unplug'
+       OR _source.status = 'allocated' AND awaited_action(_source.id, _source.step) = 'unplug'
     THEN
-        UPDATE claims SET step = step + 1, attach = 'auto' WHERE id = _source_id;
-        DELETE FROM outbox WHERE claim_id = _source_id;
-        INSERT INTO outbox (claim_id, step, action) VALUES (_source_id, _source.step + 1, 'attach');
+        UPDATE claims SET step = step + 1, attach = 'auto' WHERE id = _source.id;
+        DELETE FROM outbox WHERE claim_id = _source.id;
+        INSERT INTO outbox (claim_id, step, action) VALUES (_source.id, _source.step + 1, 'attach');
         PERFORM pg_notify('portclaim_outbox', '');
     END IF;
 END $$;
 COMMENT ON FUNCTION plug_move_source IS
-    'give a guest back what was unplugged for a live migration that is reverted';
+    'give a guest back what was unplugged for a live migration that is reverted; its source is locked';
 
 -- A trigger, because a claim can end in many ways and its move must end with it. When one claim of a move ends,
 -- the move ends and the other claim stays.
 CREATE OR REPLACE FUNCTION follow_claim_status() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     _now text := format('is now %s', NEW.status) || coalesce(': ' || NEW.reason, '');
-    _source_id uuid;
 BEGIN
     IF NEW.status = 'prepared' THEN
         PERFORM unplug_move_source(NEW.id);
@@ -211,11 +221,11 @@ BEGIN
         END IF;
         RETURN NULL;
     END IF;
+    PERFORM lock_unplugged_source(NEW.id);
     UPDATE claim_moves SET status = 'reverted', reason = 'its target ' || _now
-     WHERE target_claim_id = NEW.id AND live
-    RETURNING source_claim_id INTO _source_id;
+     WHERE target_claim_id = NEW.id AND live;
     IF FOUND THEN
-        PERFORM plug_move_source(_source_id);
+        PERFORM plug_move_source(NEW.id);
     ELSE
         UPDATE claim_moves SET status = 'completed', reason = 'its source ' || _now
          WHERE source_claim_id = NEW.id AND live;

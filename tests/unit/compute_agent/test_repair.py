@@ -201,6 +201,7 @@ def test_a_device_that_portclaim_did_not_attach_stays_in_its_guest_and_is_held_b
     bench.attach(step)
     strangers = [replace(each, claim_id=None) for each in bench.driver.attachments()]
     monkeypatch.setattr(bench.driver, "attachments", lambda: strangers)
+    monkeypatch.setattr(bench.driver, "handed_over", list)
     bench.restart()
     bench.repair.run(told())
     assert bench.wanted == []
