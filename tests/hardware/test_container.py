@@ -47,7 +47,7 @@ def in_container(options: list[str], *command: str) -> list[str]:
     return ["run", "--rm", *options, *volumes, path, Engine.image, *command]
 
 
-def test_a_port_goes_and_comes_home_by_the_recipe_of_the_docs(
+def test_a_port_goes_and_is_restored_by_the_recipe_of_the_docs(
     docker: Engine, make_step: Callable[..., Step]
 ) -> None:
     Path("/var/lib/portclaim").mkdir(parents=True, exist_ok=True)
@@ -60,8 +60,8 @@ def test_a_port_goes_and_comes_home_by_the_recipe_of_the_docs(
 
 
 @pytest.fixture
-def lent_vf(conf: cfg.ConfigOpts, tmp_path: Path, make_step: Callable[..., Step]) -> Iterator[Path]:
-    """A VF that is away from its driver; yields the file by which a guest would have it."""
+def handed_over_vf(conf: cfg.ConfigOpts, tmp_path: Path, make_step: Callable[..., Step]) -> Iterator[Path]:
+    """A VF that was handed over; yields the file by which a guest would have it."""
     driver = VfioDriver(conf, tmp_path)
     driver.start()
     step = make_step("attach", VF)
@@ -72,9 +72,9 @@ def lent_vf(conf: cfg.ConfigOpts, tmp_path: Path, make_step: Callable[..., Step]
 
 
 def test_without_the_rule_for_vfio_it_cannot_ask_whether_a_guest_has_a_device(
-    docker: Engine, lent_vf: Path
+    docker: Engine, handed_over_vf: Path
 ) -> None:
-    ask = [sys.executable, "-c", f"open('{lent_vf}', 'rb')"]
+    ask = [sys.executable, "-c", f"open('{handed_over_vf}', 'rb')"]
     options = recipe()
     assert docker.docker(*in_container(options, *ask)).returncode == 0
     at = options.index("--device-cgroup-rule")

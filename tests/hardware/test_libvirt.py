@@ -81,7 +81,7 @@ def test_what_libvirt_gave_by_another_hand_is_neither_taken_nor_given_again(
     step = make_step("attach", VF, instance_id=other.uuid)
     with pytest.raises(DriverError, match=f"{VF} is already in instance {other.uuid}"):
         attach(driver, step)
-    with pytest.raises(DriverError, match=f"{VF} is in instance"):
+    with pytest.raises(DriverError, match=f"{VF} is already in instance"):
         attach(driver, make_step("attach", PORT, instance_id=other.uuid))
     driver.detach(step, step.devices[0])
     assert (driver_of(VF), driver_of(PORT)) == ("vfio-pci", "igb")

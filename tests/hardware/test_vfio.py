@@ -81,7 +81,7 @@ def test_a_ports_own_mac_is_known_when_another_is_in_use(scanner: Scanner) -> No
         run("ip", "link", "set", "enp2s0", "address", before.mac)
 
 
-def test_a_vf_goes_to_vfio_and_comes_home(driver: VfioDriver, make_step: MakeStep) -> None:
+def test_a_vf_goes_to_vfio_and_is_restored(driver: VfioDriver, make_step: MakeStep) -> None:
     step = make_step("attach", VF)
     attach(driver, step)
     assert driver_of(VF) == "vfio-pci"
@@ -93,7 +93,7 @@ def test_a_vf_goes_to_vfio_and_comes_home(driver: VfioDriver, make_step: MakeSte
 
 
 @pytest.mark.parametrize(("port", "own_driver"), [(PORT, "igb"), (NVME, "nvme")])
-def test_a_port_goes_and_comes_home_with_its_vfs(
+def test_a_port_is_handed_over_and_restored_with_its_vfs(
     driver: VfioDriver, make_step: MakeStep, port: str, own_driver: str
 ) -> None:
     before = vfs_of(port)
@@ -106,7 +106,7 @@ def test_a_port_goes_and_comes_home_with_its_vfs(
     assert driver.problems() == {}
 
 
-def test_a_port_comes_home_with_as_many_vfs_as_device_spec_asks_for(
+def test_a_port_is_restored_with_as_many_vfs_as_device_spec_asks_for(
     conf: cfg.ConfigOpts, driver: VfioDriver, make_step: MakeStep, tmp_path: Path
 ) -> None:
     entry = {"address": OTHER_PORT, "num_vfs": 3}
@@ -121,7 +121,7 @@ def test_a_port_comes_home_with_as_many_vfs_as_device_spec_asks_for(
     conf.clear_override("device_spec", "pci")  # oslo.config keeps it with the group, which all tests share
 
 
-class TestMustNotLeave:
+class TestRefusedHandOver:
     def test_the_way_of_the_default_route(self, driver: VfioDriver, make_step: MakeStep) -> None:
         run("ip", "link", "set", "enp2s0", "up")
         run("ip", "route", "add", "default", "dev", "enp2s0", "metric", "999")
@@ -171,7 +171,7 @@ class TestMustNotLeave:
     def test_a_port_whose_vf_some_process_has_open(self, driver: VfioDriver, make_step: MakeStep) -> None:
         address = PciAddress.parse(VF)
         driver.kernel.bind_to_vfio(address)
-        with open_device(VF), pytest.raises(DriverError, match=f"{VF} is in use by a process"):
+        with open_device(VF), pytest.raises(DriverError, match=f"{VF} is open in a process"):
             attach(driver, make_step("attach", PORT))
         assert driver_of(PORT) == "igb"
         driver.kernel.return_to_driver(address, None)
