@@ -53,6 +53,7 @@ def until_ready(source: OneHost, request: MoveRequest) -> Move:
 
 def migrates(source: OneHost, target: OneHost, instance_id: UUID) -> None:
     """What libvirt does: for a moment the guest is on both hosts."""
+    target.guests.define(instance_id, arriving=True)
     target.guests.define(instance_id)
     source.guests.undefine(instance_id)
 
@@ -89,6 +90,23 @@ def test_a_migration_that_is_given_up_leaves_the_guest_its_devices(
     assert has_stayed(source, target, guest)
     target.wait_for(request.claim_id, "released")
     assert set(target.statuses().values()) == {"available"}
+
+
+def test_a_migration_that_libvirt_aborts_is_reverted_by_itself(
+    source: OneHost, target: OneHost, guest: Claim
+) -> None:
+    request = begins(source, guest)
+    until_ready(source, request)
+    target.guests.define(guest.instance_id, arriving=True)
+    target.guests.define(UUID(int=1))
+    late = target.claim("vf:1", instance_id=UUID(int=1), hosts=[target.name])
+    target.wait_for(late.claim_id, "allocated")  # the agent has seen that the guest is arriving
+    assert source.scheduler.show(request.claim_id).status == "prepared"
+    target.guests.undefine(guest.instance_id)
+    ended = target.wait_for(request.claim_id, "failed")
+    assert ended.reason == f"the migration of instance {guest.instance_id} to this host was aborted"
+    source.wait_for(guest.claim_id, "allocated")
+    assert len(source.held()) == 2
 
 
 def test_who_waits_for_a_move_hears_that_it_was_given_up_or_is_late(

@@ -15,7 +15,7 @@ from oslo_config import cfg
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
-from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, InstanceNotFound
+from portclaim.services.compute_agent.drivers.base import Arrivals, Attachment, DriverError
 from portclaim.services.compute_agent.drivers.deadline import Deadline
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
 from portclaim.services.compute_agent.drivers.libvirt_events import DomainEvents
@@ -77,6 +77,7 @@ class LibvirtDriver(RealHostDriver):
         self._lock = threading.Lock()
         self._open: Any = None
         self._events: DomainEvents | None = None
+        self._arrivals = Arrivals()
 
     def start(self) -> None:
         """Connect, and finish what a killed agent has left unfinished.
@@ -136,8 +137,9 @@ class LibvirtDriver(RealHostDriver):
         """Attach the device to the domain with the instance's UUID, unless the domain has it."""
         hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
-        if domain is None or self._libvirtd.ask(lambda: _is_arriving(domain)):
-            raise InstanceNotFound(f"instance {step.instance_id} is not on this host")
+        is_here = domain is not None
+        is_arriving = is_here and self._libvirtd.ask(lambda: _is_arriving(domain))
+        self._arrivals.check(step.instance_id, is_here=is_here, is_arriving=is_arriving)
         self._libvirtd.ask(lambda: self._plug(domain, hostdev))
 
     def unplug(self, step: Step, device: StepDevice) -> None:

@@ -16,7 +16,7 @@ _KEEPALIVE = 5, 3  # seconds between two messages, and how many libvirtd may lea
 
 
 class DomainEvents(threading.Thread):
-    """Calls ``changed`` with the UUID of a domain that is defined or started, or that gets a device.
+    """Calls ``changed`` with the UUID of a domain that is defined, runs, stops, or gets a device.
 
     With None after every connection: what happened before it is not told. It connects again when libvirtd was
     restarted. ``changed`` must return soon.
@@ -65,13 +65,14 @@ class DomainEvents(threading.Thread):
         return connection
 
     def _heard(self, _connection: Any, domain: Any, what: Any, *details: Any) -> None:
-        comes = {
+        news = {
             self._libvirt.VIR_DOMAIN_EVENT_DEFINED,
             self._libvirt.VIR_DOMAIN_EVENT_STARTED,
             self._libvirt.VIR_DOMAIN_EVENT_RESUMED,  # also at the end of a live migration
+            self._libvirt.VIR_DOMAIN_EVENT_STOPPED,  # perhaps because a migration to this host was aborted
         }
         is_device = details[-1] == self._libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED
-        if is_device or what in comes:
+        if is_device or what in news:
             self._changed(UUID(domain.UUIDString()))
 
     def _closed(self, _connection: Any, _reason: int, _opaque: object) -> None:

@@ -15,10 +15,10 @@ from oslo_config import cfg
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import (
+    Arrivals,
     Attachment,
     DriverError,
     HypervisorDriver,
-    InstanceNotFound,
 )
 from portclaim.services.compute_agent.drivers.faults import suffer
 from portclaim.services.compute_agent.drivers.simulated_guests import (
@@ -69,6 +69,7 @@ class SimulatedDriver(HypervisorDriver):
 
     _record: LocalStore
     _changes: GuestChanges | None = None
+    _arrivals: Arrivals
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
         super().__init__(conf, state_path)
@@ -85,6 +86,7 @@ class SimulatedDriver(HypervisorDriver):
             LOG.info("building a simulated host at %s: %s", self._root, self._shape)
             build_host(self._root, self._shape, self._host)
         self._record = LocalStore(self.state_path / RECORD, SCHEMA)
+        self._arrivals = Arrivals()
         with self._record.transaction() as sql:
             attached = sql.execute(
                 "SELECT address FROM attachments UNION SELECT address FROM prepared ORDER BY address"
@@ -180,12 +182,10 @@ class SimulatedDriver(HypervisorDriver):
         suffer(self.state_path / FAULTS, "attach", step, device)
         with self._record.transaction() as sql:
             instance = str(step.instance_id)
-            is_here = (
-                self._has_any_guest
-                or sql.execute("SELECT 1 FROM guests WHERE instance_id = ?", (instance,)).fetchone()
-            )
-            if not is_here:
-                raise InstanceNotFound(f"instance {instance} is not on this host")
+            guest = sql.execute("SELECT arriving FROM guests WHERE instance_id = ?", (instance,)).fetchone()
+            is_here = self._has_any_guest or guest is not None
+            is_arriving = guest is not None and bool(guest["arriving"])
+            self._arrivals.check(step.instance_id, is_here=is_here, is_arriving=is_arriving)
             if plug(sql, device.address, step.claim_id):
                 log_effect(sql, "attach", step, device)
 

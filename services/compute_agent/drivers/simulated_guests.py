@@ -26,7 +26,8 @@ CREATE TABLE IF NOT EXISTS prepared (           -- taken from the host, and in n
     num_vfs INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS restoring (          -- released by a guest, not restored yet
     address TEXT PRIMARY KEY, num_vfs INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS guests (instance_id TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS guests (             -- arriving: it does not run here yet
+    instance_id TEXT PRIMARY KEY, arriving INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS effects (            -- all changes, in order
     id INTEGER PRIMARY KEY, claim_id TEXT NOT NULL, step INTEGER NOT NULL, action TEXT NOT NULL,
     instance_id TEXT NOT NULL, address TEXT NOT NULL,
@@ -76,15 +77,17 @@ class SimulatedGuests:
     def __init__(self, state_path: Path) -> None:
         self._state_path = state_path
 
-    def define(self, instance_id: UUID, devices: Sequence[str] = ()) -> None:
+    def define(self, instance_id: UUID, devices: Sequence[str] = (), *, arriving: bool = False) -> None:
         """An instance comes to the host, with these devices in its definition.
+
+        ``arriving``: a live migration brings it. It runs here when it is defined again without that.
 
         Raises ValueError, and changes nothing, for a device that was not prepared for this instance.
         """
         store = LocalStore(self._state_path / RECORD, SCHEMA)
         try:
             with store.transaction() as sql:
-                sql.execute("INSERT OR IGNORE INTO guests VALUES (?)", (str(instance_id),))
+                sql.execute("INSERT OR REPLACE INTO guests VALUES (?, ?)", (str(instance_id), arriving))
                 for address in devices:
                     row = sql.execute(
                         "SELECT claim_id FROM prepared WHERE address = ? AND instance_id = ?",

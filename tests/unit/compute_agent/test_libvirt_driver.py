@@ -249,6 +249,18 @@ class TestLiveMigration:
         attach(driver, step)
         assert domain.addresses() == ({VF}, {VF})
 
+    def test_a_guest_whose_migration_is_aborted_will_not_come(
+        self, driver: LibvirtDriver, daemon: Libvirtd, domain: Domain, step: Step
+    ) -> None:
+        domain.arrives = True
+        with pytest.raises(InstanceNotFound):
+            attach(driver, step)
+        daemon.domains.remove(domain)
+        with pytest.raises(DriverError, match=f"migration of instance {INSTANCE} to this host was aborted"):
+            attach(driver, step)
+        with pytest.raises(InstanceNotFound):  # it may be tried again
+            attach(driver, step)
+
     def test_an_unplugged_device_stays_prepared(
         self, driver: LibvirtDriver, domain: Domain, step: Step
     ) -> None:
@@ -294,8 +306,9 @@ class TestEvents:
             libvirt.VIR_DOMAIN_EVENT_DEFINED,
             libvirt.VIR_DOMAIN_EVENT_STARTED,
             libvirt.VIR_DOMAIN_EVENT_RESUMED,
+            libvirt.VIR_DOMAIN_EVENT_STOPPED,
         ],
-        ids=["defined", "started", "resumed"],
+        ids=["defined", "started", "resumed", "stopped"],
     )
     def test_a_domain_comes(
         self, daemon: Libvirtd, domain: Domain, heard: Queue[UUID | None], event: int
@@ -309,10 +322,10 @@ class TestEvents:
         daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, domain, "hostdev0")
         assert heard.get(timeout=PATIENCE) == INSTANCE
 
-    def test_a_domain_that_stops_is_no_news(
+    def test_a_domain_that_is_suspended_is_no_news(
         self, daemon: Libvirtd, domain: Domain, heard: Queue[UUID | None]
     ) -> None:
-        daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, domain, libvirt.VIR_DOMAIN_EVENT_STOPPED, 0)
+        daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, domain, libvirt.VIR_DOMAIN_EVENT_SUSPENDED, 0)
         daemon.tell(libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, Domain(str(OTHER)), 0, 0)
         assert heard.get(timeout=PATIENCE) == OTHER
 
