@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+import tenacity
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -38,7 +39,11 @@ REPEATABLE = (
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _ADVISORY_LOCK = 0x706F7274  # "port": one upgrade at a time per database
-_LOCK_TIMEOUT = "10s"  # claims wait behind an upgrade that waits for a table's lock
+# Claims wait behind an upgrade that waits for a table's lock, and one of them may hold another table that the
+# upgrade needs. So an upgrade gives up before PostgreSQL looks for deadlocks (a second), and tries again.
+_LOCK_TIMEOUT = "500ms"
+_PATIENCE = 30.0  # seconds
+_BLOCKED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected: PostgreSQL, appendix A
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
@@ -51,15 +56,31 @@ def upgrade(url: str) -> tuple[str | None, str]:
     Raises :class:`InvalidConfiguration` if a newer version has upgraded the database, and
     :class:`ServiceUnavailable` with PostgreSQL's own words. Either way the database is unchanged.
     """
+    again = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_blocked),
+        wait=tenacity.wait_random(0.2, 1.0),
+        stop=tenacity.stop_after_delay(_PATIENCE),
+        reraise=True,
+    )
     try:
-        with _exclusive_connection(url) as connection, connection.begin():
-            before = _revision(connection)
-            _upgrade(connection, before)
-            after = _revision(connection)
+        with _exclusive_connection(url) as connection:
+            before, after = again(_upgrade_at_once, connection)
     except exc.DBAPIError as error:
         raise ServiceUnavailable(f"the database could not be upgraded: {str(error.orig).strip()}") from error
     assert after is not None  # noqa: S101 - for the type checker
     return before, after
+
+
+def _upgrade_at_once(connection: sa.Connection) -> tuple[str | None, str | None]:
+    """All of it in one transaction. Answers the revisions before and after."""
+    with connection.begin():
+        before = _revision(connection)
+        _upgrade(connection, before)
+        return before, _revision(connection)
+
+
+def _is_blocked(error: BaseException) -> bool:
+    return isinstance(error, exc.DBAPIError) and getattr(error.orig, "pgcode", None) in _BLOCKED
 
 
 def _upgrade(connection: sa.Connection, revision: str | None) -> None:

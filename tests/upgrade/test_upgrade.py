@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -250,3 +251,23 @@ def test_a_service_does_not_start_on_an_older_schema(
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
     engine.dispose()
     assert f"portclaim-{service}: the database has schema 0000, and {remedy}" in refusal()
+
+
+def test_an_upgrade_waits_for_a_service_that_holds_a_table_and_never_makes_it_fail(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    """The service holds one table and then needs another, which the upgrade may hold."""
+    run_in(releases()[-1].unpack(tmp_path), UPGRADE, empty_database_url)
+    engine = sa.create_engine(empty_database_url)
+    with engine.connect() as service, ThreadPoolExecutor(1) as pool:
+        service.execute(sa.text("SELECT count(*) FROM claim_events"))
+        upgrading = pool.submit(migrate.upgrade, empty_database_url)
+        with engine.connect() as observer:
+            waits = sa.text(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'claim_events'::regclass"
+            )
+            wait_until(lambda: observer.scalar(waits), "the upgrade waits for the table")
+        service.execute(sa.text("SELECT count(*) FROM claims"))  # no deadlock
+        service.rollback()
+        assert upgrading.result(timeout=60)[1] == HEAD
+    engine.dispose()
