@@ -1,4 +1,4 @@
-"""The recipe of docs/hosts.md under a container engine: a real port goes to vfio-pci and comes home."""
+"""The recipe of docs/hosts.md under a container engine: a real port is handed over and restored."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Devices leave a real host and come home, whatever happens on the way."""
+"""Devices of a real host are handed over and restored, whatever happens meanwhile."""
 
 import json
 import os

@@ -15,7 +15,8 @@ from oslo_config import cfg
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
-from portclaim.services.compute_agent.drivers.base import Arrivals, Attachment, DriverError
+from portclaim.services.compute_agent.drivers.arrivals import Arrivals
+from portclaim.services.compute_agent.drivers.base import Attachment, DriverError
 from portclaim.services.compute_agent.drivers.deadline import Deadline
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
 from portclaim.services.compute_agent.drivers.libvirt_events import DomainEvents

@@ -14,8 +14,8 @@ from oslo_config import cfg
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
+from portclaim.services.compute_agent.drivers.arrivals import Arrivals
 from portclaim.services.compute_agent.drivers.base import (
-    Arrivals,
     Attachment,
     DriverError,
     HypervisorDriver,
