@@ -17,7 +17,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS steps (
     claim_id TEXT PRIMARY KEY, step INTEGER NOT NULL, action TEXT NOT NULL,
     outcome TEXT CHECK (outcome IN ('done', 'failed', 'prepared')), -- NULL: begun, and perhaps interrupted
-    reason TEXT, changed_at INTEGER NOT NULL DEFAULT (unixepoch()));
+    reason TEXT, changed_at INTEGER NOT NULL DEFAULT (unixepoch()),
+    was_attached INTEGER NOT NULL DEFAULT 0);                       -- it attaches what an unplug had taken
 CREATE INDEX IF NOT EXISTS steps_changed_at ON steps (changed_at);
 """
 
@@ -76,9 +77,12 @@ class Ledger:
                 }
                 if is_final[row["outcome"]]:
                     return Ending(row["outcome"], row["reason"])
+            was_attached = row is not None and (
+                row["was_attached"] if row["step"] == step.step else row["action"] == "unplug"
+            )
             sql.execute(
-                "INSERT OR REPLACE INTO steps (claim_id, step, action) VALUES (?, ?, ?)",
-                (claim, step.step, step.action),
+                "INSERT OR REPLACE INTO steps (claim_id, step, action, was_attached) VALUES (?, ?, ?, ?)",
+                (claim, step.step, step.action, bool(was_attached)),
             )
         return None
 
@@ -100,13 +104,14 @@ class Ledger:
             ).fetchone()
         return bool(found[0])
 
-    def was_unplugged(self, step: Step) -> bool:
-        """Was the step before this one of its claim an unplug? Then its instance had the devices."""
+    def was_attached(self, step: Step) -> bool:
+        """Does this step, which has begun, attach what the step before it unplugged?"""
         with self._store.transaction() as sql:
             row = sql.execute(
-                "SELECT action, step FROM steps WHERE claim_id = ?", (str(step.claim_id),)
+                "SELECT was_attached FROM steps WHERE claim_id = ? AND step = ?",
+                (str(step.claim_id), step.step),
             ).fetchone()
-        return row is not None and row["action"] == "unplug" and row["step"] < step.step
+        return row is not None and bool(row["was_attached"])
 
     def latest(self, claim_id: UUID) -> int:
         """The highest step of a claim; 0 for an unknown claim."""

@@ -40,14 +40,14 @@ class StepRunner:
         """
         step = job.step
         was_prepared = job.again and self._ledger.is_prepared(step)
-        was_attached = job.was_attached or self._ledger.was_unplugged(step)
         try:
             ending = self._ledger.begin(step, job.again)
         except Superseded as superseded:
             LOG.info("step dropped: %s", superseded)
             return None
         if ending is None:
-            ending = self._reattach(step) if was_attached and step.action == "attach" else self._do(step)
+            had_devices = job.was_attached or self._ledger.was_attached(step)
+            ending = self._reattach(step) if had_devices and step.action == "attach" else self._do(step)
             if ending is None:
                 return None
             self._ledger.finish(step, ending)

@@ -25,7 +25,8 @@ class LocalStore:
     def rebuild(self, table: str, mark: str, schema: str) -> None:
         """If the definition of ``table`` does not contain ``mark``, make the table anew and keep its rows.
 
-        SQLite cannot change a constraint of a table. A process that is killed meanwhile has changed nothing.
+        New columns get their defaults. SQLite cannot change a constraint of a table. A process that is killed
+        meanwhile has changed nothing.
         """
         with self._lock:
             query = "SELECT sql FROM sqlite_schema WHERE name = ?"
@@ -34,9 +35,13 @@ class LocalStore:
                 return
             query = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL"
             indexes = [f"DROP INDEX {name};" for (name,) in self._connection.execute(query, (table,))]
+            columns = ", ".join(
+                name for _, name, *_ in self._connection.execute(f"PRAGMA table_info({table})")
+            )
             self._connection.executescript(
                 f"BEGIN IMMEDIATE; ALTER TABLE {table} RENAME TO outdated; {''.join(indexes)} {schema}"  # noqa: S608
-                f" INSERT INTO {table} SELECT * FROM outdated; DROP TABLE outdated; COMMIT;"
+                f" INSERT INTO {table} ({columns}) SELECT {columns} FROM outdated;"
+                " DROP TABLE outdated; COMMIT;"
             )
 
     @contextmanager

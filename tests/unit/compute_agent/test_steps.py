@@ -314,3 +314,40 @@ class TestBeforeTheInstance:
             instances.define(step.instance_id, VFS)
             guests.changed(step.instance_id)
             assert [runner.run(job) for job in guests.again] == [Ending("done")]
+
+
+class TestAfterALiveMigrationThatWasReverted:
+    """The devices were unplugged for it, and the instance gets them back."""
+
+    @pytest.fixture
+    def step(self, runner: StepRunner, make_step: MakeStep) -> Step:
+        """An attach that follows an unplug."""
+        step = make_step("attach", *VFS)
+        runner.run(Job(step))
+        unplug = step.model_copy(update={"step": 2, "action": "unplug"})
+        assert runner.run(Job(unplug)) == Ending("prepared")
+        return step.model_copy(update={"step": 3})
+
+    def test_the_instance_has_them_again(
+        self, runner: StepRunner, driver: SimulatedDriver, step: Step
+    ) -> None:
+        assert held(driver) == set()
+        assert runner.run(Job(step)) == Ending("done")
+        assert held(driver) == set(VFS)
+
+    def test_a_failure_loses_none_of_them_however_often_and_across_restarts(
+        self,
+        runner: StepRunner,
+        driver: SimulatedDriver,
+        tmp_path: Path,
+        step: Step,
+        break_down: Callable[..., None],
+    ) -> None:
+        break_down(action="attach", address=VFS[1], error="the hypervisor is busy")
+        assert [runner.run(Job(step)), runner.run(Job(step, again=True))] == [None, None]
+        restarted = StepRunner(driver, runner._scanner, Ledger(tmp_path / "steps.sqlite"), Watch())
+        assert restarted.run(Job(step, again=True)) is None
+        assert {str(each.address) for each in driver.handed_over()} == set(VFS)
+        break_down()
+        assert restarted.run(Job(step, again=True)) == Ending("done")
+        assert held(driver) == set(VFS)
