@@ -76,11 +76,11 @@ def begin(
     Example: portclaim move begin 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
 
     The instance holds both claims until `complete` or `revert`. With --live, repeat the command with the same
-    --to-claim until it says that the move is ready, then migrate the guest. The source claim is released when
-    the guest has the devices of the target claim.
+    --to-claim until it says that the move is ready, then migrate the guest. A live move needs no `complete`:
+    the source claim is released when the guest has the devices of the target claim.
 
-    Next: move the instance. Then portclaim move complete TO_CLAIM, or portclaim move revert TO_CLAIM if the
-    instance stays.
+    Next: move the instance. Then, without --live, portclaim move complete TO_CLAIM. If the instance stays:
+    portclaim move revert TO_CLAIM.
     """
     if extra_specs and alias is None:
         raise click.UsageError("--extra-spec needs --alias: together they replace what CLAIM_ID asked for")
@@ -117,7 +117,7 @@ def complete(session: Session, to_claim: uuid.UUID, output: str) -> None:
 @output_option
 @click.pass_obj
 def revert(session: Session, to_claim: uuid.UUID, output: str) -> None:
-    """Release TO_CLAIM. The source claim stays as it is.
+    """Release TO_CLAIM. The instance keeps the devices of the source claim.
 
     Example: portclaim move revert 0f6d2c1e-52b5-4e0f-9d0a-1c3f4f2b7a11
 

@@ -43,8 +43,9 @@ def wait(session: Session, claim_id: uuid.UUID, until: Goal, timeout: float | No
     Example: portclaim wait 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10 --for prepared --timeout 60
 
     The command answers at once if the claim is that far already: an allocated claim is prepared too. It ends
-    with status 1 and the reason if the claim ends otherwise or is being released, or when the time is over.
-    Events of the claim wake the command. While they are off, it looks up the claim at least every 10 seconds.
+    with status 1 and the reason if the claim has ended otherwise, if you wait for `claimed`, `prepared` or
+    `allocated` and the claim is being released, or when the time is over. Events of the claim wake the
+    command. In case an event is lost, it also looks the claim up, at least every 10 seconds.
 
     Next: when the claim is prepared, start the instance on its host. When it is allocated, the instance has
     its devices. When it has ended, they are free.

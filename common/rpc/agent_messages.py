@@ -138,7 +138,8 @@ class StepResult(Message):
     step: int = Field(ge=1, description="Number of the step.")
     outcome: Annotated[Literal["done", "failed", "prepared"], Since("1.1", ("prepared",))] = Field(
         description="How the step ended. `prepared`: the devices are ready, and the instance does not have "
-        "them yet. The step ends once more when the instance has them."
+        "them. If the instance is not on the host yet, the agent answers `prepared` to a step `attach`, and "
+        "`done` when the instance has them."
     )
     reason: Text | None = Field(default=None, description="Why the step failed.")
 

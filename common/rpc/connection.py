@@ -49,7 +49,8 @@ class Connection(SchedulerClient):
         connection of its own. If no event comes, the claim is looked up, at least every 10 seconds. The wait
         goes on while the scheduler or the message bus restarts.
 
-        Raises :class:`~portclaim.ClaimEnded` if the claim ends otherwise or is being released,
+        Raises :class:`~portclaim.ClaimEnded` if the claim has ended otherwise, or is being released while you
+        wait for ``claimed``, ``prepared`` or ``allocated``,
         :class:`~portclaim.WaitTimeout` after ``timeout`` seconds (None: no limit),
         :class:`~portclaim.InvalidRequest` for another word, and what :meth:`show` raises.
         """

@@ -45,7 +45,8 @@ class Move(Message):
 
     status: MoveStatus = Field(
         description="`begun`: both claims hold devices. `completing`: the source is released as soon as the "
-        "target is allocated. `completed`: the source is released. `reverted`: the target is released."
+        "target is allocated. `completed`: the source is being released, or has ended. `reverted`: the "
+        "target is being released, or has ended."
     )
     reason: str | None = Field(description="Why the move ended. Null: a caller ended it, or it goes on.")
     begun_at: str = Field(description="When the target was claimed, ISO 8601.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from portclaim.common.rpc.agent_messages import StepAction
 from portclaim.common.rpc.fields import Address, Host, Message, Text, Uuid
 
 Who = Annotated[Text, Field(min_length=1, max_length=255, description="The person who orders it.")]
@@ -126,7 +127,9 @@ class AwaitedStep(Message):
     claim_id: Uuid = Field(description="The claim.")
     instance_id: Uuid = Field(description="Its instance.")
     step: int = Field(description="Number of the step within its claim.")
-    action: Literal["attach", "detach"] = Field(description="What the agent must do with the devices.")
+    action: StepAction | str = Field(
+        description="What the agent must do with the devices: `prepare`, `attach`, `unplug` or `detach`."
+    )
     parked: bool = Field(description="True: it is not sent again until an operator retries it.")
     times_sent: int = Field(description="How often it was sent.")
     awaited_for: float = Field(description="Seconds since the step was written.")

@@ -59,8 +59,10 @@ class SchedulerClient(Client):
     def attach(self, claim_id: UUID) -> Claim:
         """Let the agent attach the devices of a claim that was made with ``attach="on-call"``.
 
-        The agent attaches them as soon as the instance is on the host. A claim that was made with ``auto``,
-        or that has ended, does not change. Raises :class:`~portclaim.ClaimNotFound`.
+        The agent attaches them when they are prepared and the instance is on the host, also if that happens
+        later. A claim that waits in a queue gets its devices attached after it was served. A claim that was
+        made with ``auto``, that is being released or that has ended does not change. Raises
+        :class:`~portclaim.ClaimNotFound`.
         """
         return self._call("attach", ClaimId(claim_id=claim_id), Claim, since="1.1")
 
@@ -88,9 +90,10 @@ class SchedulerClient(Client):
     def move(self, request: MoveRequest) -> Move:
         """Claim devices on another host for the same instance (the target of the move).
 
-        The instance keeps its devices on its present host (the source) until :meth:`complete_move`. Call
-        :meth:`revert_move` to give up the target instead. The same ``claim_id`` with the same request answers
-        the same move.
+        In a cold move, the instance keeps its devices on its present host (the source) until
+        :meth:`complete_move`. A live move needs no :meth:`complete_move`: it is completed when the guest has
+        the devices of the target. Call :meth:`revert_move` to give up the target. The same ``claim_id`` with
+        the same request answers the same move as it is now.
 
         Raises what :meth:`claim` raises, :class:`~portclaim.ClaimNotFound`, and
         :class:`~portclaim.MoveConflict` if the source is not allocated or is already being moved.
@@ -106,9 +109,10 @@ class SchedulerClient(Client):
         return self._call("complete_move", ClaimId(claim_id=claim_id), Move)
 
     def revert_move(self, claim_id: UUID) -> Move:
-        """Release the target ``claim_id`` of a move. The source does not change.
+        """Release the target ``claim_id`` of a move. The instance keeps the devices of the source.
 
-        A move that is reverted does not change. Raises :class:`~portclaim.MoveNotFound`, and
+        If the devices of the source were unplugged for a live move, the agent attaches them again. A move
+        that is reverted does not change. Raises :class:`~portclaim.MoveNotFound`, and
         :class:`~portclaim.MoveConflict` if the move is completed.
         """
         return self._call("revert_move", ClaimId(claim_id=claim_id), Move)

@@ -10,7 +10,7 @@ import click
 
 from portclaim.cli.main import main
 
-from .text import cell, plain, table
+from .text import cell, code, plain, table
 
 _INTRODUCTION = """\
 # The command line
@@ -59,7 +59,7 @@ def _section(context: click.Context) -> str:
     level = "##" if context.parent is None or context.parent.parent is None else "###"
     usage = " ".join(context.command.collect_usage_pieces(context))
     options = [
-        [f"`{cell(record[0])}`", cell(record[1])]
+        [code(record[0]), cell(record[1])]
         for parameter in context.command.get_params(context)
         if (record := parameter.get_help_record(context)) is not None
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import inspect
 import re
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,16 @@ def cell(text: str) -> str:
 def plain(text: str) -> str:
     """Text in which only code is marked up. What looks like HTML or emphasis is shown as it is."""
     parts = _CODE.split(_unmarked(text))
-    return "".join(part if part.startswith("`") else re.sub(r"([<*])", r"\\\1", part) for part in parts)
+    shown = {"<": "&lt;", "*": r"\*"}
+    return "".join(
+        part if part.startswith("`") else re.sub("[<*]", lambda found: shown[found[0]], part)
+        for part in parts
+    )
+
+
+def code(text: str) -> str:
+    """Code as the cell of a table. In a code span of Markdown, an escaped bar would show its backslash."""
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
 
 
 def docstring(thing: object) -> str:

@@ -129,3 +129,15 @@ def test_a_listener_reconnects_and_then_wakes_its_owner(
         assert woken.acquire(timeout=LONG), "the listener wakes its owner for a notification"
     finally:
         listener.end()
+
+
+def test_the_list_shows_steps_of_every_action(fleet: Fleet, host: Host) -> None:
+    other = fleet.host("h2", ports=1, vfs=4)
+    fleet.claim("nic-vf:1", hosts=["h1"], attach="on-call")
+    fleet.release(fleet.attached(fleet.claim("nic-vf:1", hosts=["h1"])))
+    move = fleet.move(fleet.attached(fleet.claim("nic-vf:1", hosts=["h1"])), hosts=["h2"], live=True)
+    assert sorted(step.action for step in awaited(fleet)) == ["attach", "detach", "prepare"]
+    other.prepared(move.target)
+    assert sorted(step.action for step in awaited(fleet)) == ["detach", "prepare", "unplug"]
+    host.prepared(move.source)
+    assert sorted(step.action for step in awaited(fleet)) == ["detach", "prepare"]

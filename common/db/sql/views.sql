@@ -173,7 +173,7 @@ COMMENT ON COLUMN claims_now.status IS 'claimed, prepared, allocated or releasin
 COMMENT ON COLUMN claims_now.devices IS 'PCI addresses';
 COMMENT ON COLUMN claims_now.claimed_at IS 'when the devices were reserved';
 COMMENT ON COLUMN claims_now.awaited_step IS
-    'prepare, attach or detach: the step that the agent has not answered; null: none';
+    'prepare, attach, unplug or detach: the step that the agent has not answered; null: none';
 COMMENT ON COLUMN claims_now.times_sent IS 'how often that step was sent';
 COMMENT ON COLUMN claims_now.awaited_for IS 'time since that step was written';
 COMMENT ON COLUMN claims_now.agent_silent_for IS 'time since the agent''s last report';
@@ -259,7 +259,7 @@ COMMENT ON COLUMN awaited_steps.host IS 'the compute node';
 COMMENT ON COLUMN awaited_steps.claim_id IS 'the claim';
 COMMENT ON COLUMN awaited_steps.instance_id IS 'its instance';
 COMMENT ON COLUMN awaited_steps.step IS 'number of the step within its claim';
-COMMENT ON COLUMN awaited_steps.action IS 'prepare, attach or detach';
+COMMENT ON COLUMN awaited_steps.action IS 'prepare, attach, unplug or detach';
 COMMENT ON COLUMN awaited_steps.parked IS 'the step is not sent again until an operator retries it';
 COMMENT ON COLUMN awaited_steps.times_sent IS 'how often it was sent';
 COMMENT ON COLUMN awaited_steps.next_send IS 'when it is sent again; null: it is parked';
