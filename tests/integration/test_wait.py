@@ -1,30 +1,23 @@
 """Wait for a claim: events wake the caller, and without events it looks for itself."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 from uuid import uuid4
 
 import kombu
 import pytest
 
 from portclaim import ClaimRequest, connect
-from portclaim.cli.wait import GOALS
 from portclaim.common.errors import ClaimEnded, ClaimNotFound, InvalidRequest, ServiceUnavailable, WaitTimeout
 from portclaim.common.events import broker, wait
 from portclaim.common.events.schema import EventFilter, claim_key
 from portclaim.common.events.stream import EventStream
 from portclaim.common.events.wait import Goal
-from portclaim.common.rpc.agent_messages import StepResult
 from portclaim.common.rpc.claim_messages import Claim
 from portclaim.services.conductor import service
 from portclaim.services.conductor.publisher import Exchange, Publisher
@@ -36,9 +29,9 @@ from tests.support.concurrency import LONG, meanwhile, wait_until
 from tests.support.fleet import ALIASES, Fleet, Host
 from tests.support.rabbitmq import find_server, shared_broker
 from tests.support.services import Services
+from tests.support.waiters import answer, queues_of_waiters
 
 NOWHERE = "rabbit://127.0.0.1:1/"
-PROGRAM = Path(sys.executable).with_name("portclaim")
 
 Publish = Callable[[], int]
 
@@ -501,121 +494,3 @@ def request() -> ClaimRequest:
     return ClaimRequest(
         claim_id=uuid4(), instance_id=uuid4(), extra_specs={"pci_passthrough:alias": "nic-vf:1"}
     )
-
-
-def answer(bus: Bus, host: Host, claim: Claim, outcome: str) -> None:
-    """The answer of an agent to the step of a claim."""
-    bus.conductor.step_done(
-        StepResult(
-            host=host.name,
-            agent_id=host.agent_id,
-            claim_id=claim.claim_id,
-            step=claim.step,
-            outcome=outcome,  # type: ignore[arg-type]
-        )
-    )
-
-
-def queues_of_waiters(virtual_host: str) -> int:
-    """How many queues are bound to the events of one claim."""
-    bindings = shared_broker().manage(
-        "GET", f"exchanges/{virtual_host}/{broker.EXCHANGE.name}/bindings/source"
-    )
-    return sum(binding["routing_key"].startswith(claim_key("")) for binding in bindings)
-
-
-class TestCommandLine:
-    def test_the_goals_are_those_of_the_library(self) -> None:
-        assert get_args(Goal) == GOALS
-
-    @pytest.fixture
-    def start(self, service_process: Services) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-        """Starts the program. A scheduler and a conductor run."""
-        service_process("conductor")
-        service_process("scheduler", {"pci": {"alias": ALIASES}})
-        bus = {"OS_DEFAULT__TRANSPORT_URL": service_process.transport_url}
-        started: list[subprocess.Popen[str]] = []
-
-        def start(*words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
-            command, environment = [str(PROGRAM), *words], os.environ | bus
-            started.append(
-                subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
-            )
-            return started[-1]
-
-        yield start
-        for process in started:
-            process.kill()
-            process.communicate()
-
-    def test_from_a_claim_with_attach_on_call_to_its_end(
-        self, fleet: Fleet, host: Host, bus: Bus, start: Callable[..., subprocess.Popen[str]]
-    ) -> None:
-        words = ("claim", "--alias", "nic-vf:1", "--attach", "on-call", "--guest-within", "7200")
-        claim = Claim.model_validate_json(ended(start(*words, "--output", "json")))
-        assert claim.attach == "on-call"
-        assert fleet.sql("SELECT request ->> 'guest_within' FROM claims") == [("7200",)]
-        claim_id = str(claim.claim_id)
-
-        prepared = start("wait", claim_id, "--for", "prepared", "--output", "json")
-        answer(bus, host, claim, "prepared")
-        assert json.loads(ended(prepared))["status"] == "prepared"
-
-        called = Claim.model_validate_json(ended(start("attach", claim_id, "--output", "json")))
-        assert (called.attach, called.step) == ("auto", 2)
-        allocated = start("wait", claim_id)
-        answer(bus, host, called, "done")
-        assert "status allocated" in ended(allocated)
-
-        released = fleet.release(claim)
-        answer(bus, host, released, "done")
-        assert "status released" in ended(start("wait", claim_id, "--for", "ended"))
-
-    def test_it_ends_with_status_1_and_the_reason(
-        self, fleet: Fleet, host: Host, start: Callable[..., subprocess.Popen[str]]
-    ) -> None:
-        claim = fleet.claim("nic-vf:1")
-        late = start("wait", str(claim.claim_id), "--timeout", "0.2")
-        assert_failed(late, f"portclaim: after 0.2 s claim {claim.claim_id} is claimed, not allocated")
-        waits = start("wait", str(claim.claim_id), "--for", "prepared")
-        host.failed(claim, "the driver is in use")
-        assert_failed(waits, "is failed and will not be prepared: the driver is in use")
-        assert_failed(start("wait", str(uuid4())), "there is no claim")
-
-    def test_a_terminal_shows_the_status_of_the_claim_meanwhile(
-        self, fleet: Fleet, host: Host, bus: Bus, start: Callable[..., subprocess.Popen[str]]
-    ) -> None:
-        claim = fleet.claim("nic-vf:1")
-        terminal, stderr = os.openpty()
-        waits = start("wait", str(claim.claim_id), "--for", "prepared", stderr=stderr)
-        shown = ""
-        while f"claim {claim.claim_id} is claimed" not in shown:
-            shown += os.read(terminal, 1000).decode()
-        answer(bus, host, claim, "prepared")
-        assert "status prepared" in waits.communicate(timeout=LONG)[0]
-        os.close(stderr)
-        os.close(terminal)
-
-    def test_an_interruption_ends_it_without_a_message(
-        self, fleet: Fleet, rabbit_url: str, start: Callable[..., subprocess.Popen[str]]
-    ) -> None:
-        waits = start("wait", str(fleet.claim("nic-vf:1").claim_id))
-        wait_until(lambda: queues_of_waiters(rabbit_url.rpartition("/")[2]) == 1, "it waits")
-        waits.send_signal(signal.SIGINT)
-        assert waits.communicate(timeout=LONG) == ("", "")
-        assert waits.returncode == 130
-
-
-def ended(process: subprocess.Popen[str]) -> str:
-    """What it has printed. It must have succeeded."""
-    said, error = process.communicate(timeout=LONG)
-    assert (process.returncode, error) == (0, "")
-    return said
-
-
-def assert_failed(process: subprocess.Popen[str], words: str) -> None:
-    """It ended with status 1 and printed these words on standard error, and nothing else."""
-    said, error = process.communicate(timeout=LONG)
-    assert (process.returncode, said) == (1, "")
-    assert words in error
-    assert "Traceback" not in error
