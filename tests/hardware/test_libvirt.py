@@ -154,6 +154,7 @@ def test_a_libvirtd_that_hangs_is_given_up_and_heard_again_when_it_goes_on(drive
 
 
 @pytest.mark.parametrize("address", [VF, PORT])
+@pytest.mark.usefixtures("connection")
 def test_an_agent_killed_before_the_domain_comes_finishes_or_undoes(
     conf: cfg.ConfigOpts, make_step: MakeStep, tmp_path: Path, address: str
 ) -> None:
