@@ -15,7 +15,7 @@ def hostdev_xml(claim: Claim, managed: bool = True) -> list[str]:
     """The ``<hostdev>`` elements that give a guest the devices of a claim, one for each device.
 
     Put them into ``<devices>`` of the domain's definition, and add what the guest needs besides, for example
-    ``<boot>`` or ``<rom>``. Leave the alias as it is: it names the claim. Start the guest when the claim is
+    ``<boot>`` or ``<rom>``. Keep the alias: it names the claim. Start the guest when the claim is
     ``prepared``, not before.
 
     With ``managed``, libvirt also binds the devices to vfio-pci itself. The guest can then start after a
