@@ -23,9 +23,11 @@ from portclaim.common.errors import InvalidConfiguration, ServiceUnavailable
 SQL = Path(__file__).parent / "sql"
 TABLES = "tables"
 REPEATABLE = (
+    "room",
     "trees",
     "claim",
     "release",
+    "batches",
     "answers",
     "inventory",
     "waiting",
@@ -44,6 +46,16 @@ _ADVISORY_LOCK = 0x706F7274  # "port": one upgrade at a time per database
 _LOCK_TIMEOUT = "500ms"
 _PATIENCE = 30.0  # seconds
 _BLOCKED = {"55P03", "40P01"}  # lock_not_available, deadlock_detected: PostgreSQL, appendix A
+
+# Before the first change: so an upgrade that has to give up has done no work yet. In a large database it
+# would not end otherwise, because claims that it blocks hold tables that it needs later.
+_LOCK_TABLES = sa.text("""
+    DO $$ BEGIN
+        EXECUTE (SELECT format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE',
+                               string_agg(quote_ident(tablename), ', ' ORDER BY tablename))
+                   FROM pg_tables WHERE schemaname = 'public');
+    END $$
+""")
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
@@ -98,6 +110,8 @@ def _upgrade(connection: sa.Connection, revision: str | None) -> None:
             f"(it knows up to {scripts.get_current_head()}): use the newer version that upgraded the database"
         )
     else:
+        if revision != scripts.get_current_head():
+            connection.execute(_LOCK_TABLES)
         command.upgrade(config, "head")
     for name in REPEATABLE:
         _load(connection, name)

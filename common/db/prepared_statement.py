@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
@@ -50,21 +51,54 @@ class PreparedStatement:
         [(value,)] = self.rows(engine, facts)
         return value
 
+    def pages(
+        self,
+        engine: sa.Engine,
+        facts: Mapping[str, Any],
+        next_page: Callable[[list[tuple[Any, ...]]], Mapping[str, Any] | None],
+    ) -> Iterator[list[tuple[Any, ...]]]:
+        """Execute again and again in one transaction, which sees the database as of one moment.
+
+        ``next_page`` answers from the rows of a page which parameters are different for the next one; None:
+        that was the last. Raises SQLAlchemy's errors: it is not done again.
+        """
+        with self._driver(engine, autocommit=False) as (driver, known):
+            driver.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            try:
+                changed: Mapping[str, Any] | None = {}
+                while changed is not None:
+                    facts = {**facts, **changed}
+                    rows = self._executed(driver, known, facts)
+                    yield rows
+                    changed = next_page(rows)
+            finally:
+                driver.rollback()
+                driver.set_session(isolation_level="DEFAULT", readonly="DEFAULT")
+
     def _rows(self, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        with self._driver(engine, autocommit=True) as (driver, known):
+            return self._executed(driver, known, facts)
+
+    def _executed(self, driver: Any, known: set[str], facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        with driver.cursor() as cursor:
+            if self.name not in known:
+                cursor.execute(self._prepare, {})
+                known.add(self.name)
+            cursor.execute(self._execute, facts)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
+
+    @contextmanager
+    def _driver(self, engine: sa.Engine, *, autocommit: bool) -> Iterator[tuple[Any, set[str]]]:
+        """A connection of the driver, and the names of the statements that are prepared on it."""
         try:
             connection = engine.raw_connection()
         except psycopg2.Error as error:
             raise self._failed(error, lost=True) from error
         driver: Any = connection.dbapi_connection
         try:
-            driver.autocommit = True
-            with driver.cursor() as cursor:
-                known = connection.info.setdefault("prepared", set())
-                if self.name not in known:
-                    cursor.execute(self._prepare, {})
-                    known.add(self.name)
-                cursor.execute(self._execute, facts)
-                rows: list[tuple[Any, ...]] = cursor.fetchall()
+            driver.autocommit = autocommit
+            yield driver, connection.info.setdefault("prepared", set())
             driver.autocommit = False
         except psycopg2.Error as error:
             if driver.closed or _comes_from_no_server(error):
@@ -75,7 +109,6 @@ class PreparedStatement:
             raise self._failed(error, lost=False) from error
         finally:
             connection.close()
-        return rows
 
     def _failed(self, error: psycopg2.Error, *, lost: bool) -> BaseException:
         """The error as SQLAlchemy would raise it."""

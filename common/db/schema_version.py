@@ -3,5 +3,5 @@
 Imports nothing, so that ``portclaim --version`` is quick.
 """
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision in ``migrations/versions``; a test compares the two."""

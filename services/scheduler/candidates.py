@@ -260,6 +260,7 @@ def _on_first_port(free: Sequence[tuple[Free, _More]], count: int) -> Placement 
             )
             taken = of_port[:count]
             return Placement(
+                compute_node_id=best.compute_node_id,
                 device_ids=[device.id for device in taken],
                 request_indexes=[0] * count,
                 pool_ids=[device.pool_id for device in taken],

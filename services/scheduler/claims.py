@@ -27,9 +27,10 @@ from portclaim.common.rpc import versions
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
 from portclaim.common.rpc.move_messages import Move
 from portclaim.services.scheduler import explanation, fleet, neighbours, queue_statements, statements
-from portclaim.services.scheduler.fleet import Free, Pools, Requirements
-from portclaim.services.scheduler.free_statements import ON_HOSTS, free_devices, near_hosts
+from portclaim.services.scheduler.explanation import Refusals
+from portclaim.services.scheduler.fleet import Pools, Requirements
 from portclaim.services.scheduler.packing import Packing
+from portclaim.services.scheduler.room import Room
 from portclaim.services.scheduler.statements import FEW, WHERE, where_to_look
 
 _SPARE_WHOLE_PORTS = 64  # with fewer left, a claim waits for a port in use rather than begin a whole one
@@ -58,9 +59,9 @@ class ClaimEngine:
         self._claim_vfs = {where: statements.claim_vfs(packing, where) for where in WHERE}
         self._claim_whole = {where: statements.claim_whole(packing, where) for where in WHERE}
         self._claim_on_port_in_use = statements.claim_on_port_in_use(packing)
-        self._near_hosts = {where: near_hosts(packing, where) for where in WHERE}
-        self._read_free = {where: free_devices(packing, where) for where in ON_HOSTS}
-        self._resend_after = resend_after
+        self._room = Room(engine, packing, agent_down_after)
+        self._refusals = Refusals(engine, agent_down_after)
+        self.resend_after = resend_after
         self._patience = patience
         self._agent_down_after = agent_down_after
         self._pools: Pools = {}
@@ -75,7 +76,7 @@ class ClaimEngine:
         :class:`ClaimConflict`, and :class:`ServiceUnavailable` when ``patience`` ends or the database is
         away.
         """
-        facts = self._facts(request, requirements)
+        facts = self.facts(request, requirements)
         try:
             requirements = neighbours.resolve(self._engine, requirements)
         except InvalidRequest:
@@ -103,7 +104,7 @@ class ClaimEngine:
 
         Raises what :meth:`claim` does, and :class:`MoveConflict`.
         """
-        facts = {**self._facts(target, requirements), "source_claim_id": str(source_claim_id)}
+        facts = {**self.facts(target, requirements), "source_claim_id": str(source_claim_id)}
         if live:
             facts["request"] = json.dumps(json.loads(facts["request"]) | {"live_migration": True})
         made = self._answer(statements.EXISTING_MOVE, facts) or self._exact_path(
@@ -129,14 +130,14 @@ class ClaimEngine:
 
         Raises :class:`ClaimNotFound`.
         """
-        return self._end(statements.BEGIN_ATTACH, claim_id, resend_after=self._resend_after)
+        return self._end(statements.BEGIN_ATTACH, claim_id, resend_after=self.resend_after)
 
     def release(self, claim_id: UUID) -> Claim:
         """Begin the release of a claim. A claim that is being released or has ended stays as it is.
 
         Raises :class:`ClaimNotFound`.
         """
-        return self._end(statements.BEGIN_RELEASE, claim_id, resend_after=self._resend_after)
+        return self._end(statements.BEGIN_RELEASE, claim_id, resend_after=self.resend_after)
 
     def force_release(self, claim_id: UUID, cause: str) -> Claim:
         """End a claim of a host whose agent is silent, although the agent has detached nothing.
@@ -154,10 +155,13 @@ class ClaimEngine:
         """Would such a claim be served now, and why not? Reserves and locks nothing."""
         requirements = neighbours.resolve(self._engine, requirements)
         pools = self._read_pools()
-        free = self._free_devices(requirements, pools, near=False)
-        served = fleet.choose(requirements, pools, free, ()) is not None
         facts = {"request": json.dumps(versions.to_send(request)[0])}
-        return self._explain(requirements, pools, facts, served=served)
+        served = (
+            not queue_statements.QUEUE_LENGTH.value(self._engine, facts)
+            and self._room.choose(requirements, pools) is not None
+        )
+        why = explanation.explain(self._engine, requirements, pools, self._agent_down_after, served=served)
+        return self._behind_queue(why, facts)
 
     def _fast_path(self, requirements: Requirements, facts: Mapping[str, Any]) -> str | None:
         """Claim the devices of one request from one port, as most claims do, in one statement.
@@ -165,7 +169,7 @@ class ClaimEngine:
         First it tries ports that no other transaction has locked. Then it waits for the lock of the best port
         rather than begin a whole port. None does not mean a refusal: the exact path decides.
         """
-        pools = self._pools if time.monotonic() < self._pools_until else self._read_pools()
+        pools = self.recent_pools()
         pool_ids = requirements.suitable(pools)
         where = where_to_look(requirements.hosts)
         match requirements.from_one_port(pool_ids):
@@ -182,13 +186,12 @@ class ClaimEngine:
         )
         if beside and (made := self._answer(self._claim_on_port_in_use, facts)):
             return made
-        for _ in range(_ROUNDS):
-            for pass_ in (
-                {"wait": False, "spare_whole_ports": spare},
-                {"wait": True, "spare_whole_ports": 0},
-            ):
-                if made := self._answer(statement, {**facts, **pass_}):
-                    return made
+        passes = ({"wait": False, "spare_whole_ports": spare}, {"wait": True, "spare_whole_ports": 0})
+        for number, pass_ in enumerate(_ROUNDS * passes):
+            if made := self._answer(statement, {**facts, **pass_}):
+                return made
+            if number == 0 and self._is_refused(requirements, pools, statements.EXISTING_CLAIM, facts):
+                raise ClaimRefused("no host can serve this claim now")
         return None
 
     def _exact_path(
@@ -206,68 +209,66 @@ class ClaimEngine:
         may change which devices are chosen, never the answer.
         """
         deadline = time.monotonic() + self._patience
-        busy: set[int] = set()
+        busy_ports: set[int] = set()
+        busy_hosts: set[int] = set()
         near, wait = True, False
         while time.monotonic() < deadline:
             pools = self._read_pools()
-            free = self._free_devices(requirements, pools, near=near)
-            placement = fleet.choose(requirements, pools, free, busy)
+            if not near:
+                placement = self._room.choose(requirements, pools, busy_hosts)
+            elif near := self._room.may_serve(requirements, pools):
+                placement = self._room.choose_near(requirements, pools, busy_ports)
+            else:
+                placement = None
             if placement is not None:
                 taken = {**facts, **placement._asdict(), "wait": wait}
                 if answer := self._answer(take, taken):
                     return answer
-                busy |= set() if wait else set(placement.port_ids)
+                if not wait:
+                    busy_ports.update(placement.port_ids)
+                    busy_hosts.add(placement.compute_node_id)
             elif near:
                 near = False
-            elif busy:
-                busy, wait = set(), True
+            elif busy_hosts:
+                busy_hosts, wait = set(), True
             elif answer := self._answer(made, facts):
                 return answer
             elif self._read_pools() == pools:  # else a new pool has appeared meanwhile
                 return None
         raise ServiceUnavailable("too many claims compete for the same devices: call again, which is safe")
 
-    def _free_devices(self, requirements: Requirements, pools: Pools, *, near: bool) -> list[Free]:
-        """What is free for the claim, on all hosts that may serve it. With ``near``, on the best of them."""
-        facts = {
-            "pool_ids": list(requirements.suitable(pools)),
-            "count": requirements.device_count,
-            "few": FEW,
-            "agent_down_after": self._agent_down_after,
-            **requirements.as_facts(),
-        }
-        hosts = requirements.hosts
-        where = "anywhere" if hosts is None else "on named hosts"
-        if near and (hosts is None or len(hosts) > FEW):
-            near_hosts = self._near_hosts[where_to_look(hosts)].rows(self._engine, facts)
-            where, facts["node_ids"] = "on hosts", [node_id for (node_id,) in near_hosts]
-        return [Free._make(row) for row in self._read_free[where].rows(self._engine, facts)]
+    def _is_refused(
+        self, requirements: Requirements, pools: Pools, made: PreparedStatement, facts: Mapping[str, Any]
+    ) -> bool:
+        """Was there a moment at which no host could serve the claim, and has no other call ``made`` it?"""
+        return (
+            self._room.choose(requirements, pools) is None
+            and self._answer(made, facts) is None
+            and self._read_pools() == pools  # else a new pool has appeared meanwhile
+        )
+
+    def recent_pools(self) -> Pools:
+        """The pools as they were some seconds ago at most. A refusal needs the present ones."""
+        return self._pools if time.monotonic() < self._pools_until else self._read_pools()
 
     def _read_pools(self) -> Pools:
         self._pools = pools = in_transaction(self._engine, fleet.read_pools)
         self._pools_until = time.monotonic() + _POOLS_FOR
         return pools
 
-    def _explain(
-        self, requirements: Requirements, pools: Pools, facts: Mapping[str, Any], *, served: bool
-    ) -> Explanation:
-        queued = queue_statements.QUEUE_LENGTH.value(self._engine, facts)
-        served = served and not queued
-        why = in_transaction(
-            self._engine,
-            lambda c: explanation.explain(c, requirements, pools, self._agent_down_after, served=served),
-        )
-        if queued:
-            reason = f"claims with the same requests are waiting in a queue: {queued}"
-            return why.model_copy(update={"nearest_miss": reason})
-        return why
-
     def _refusal(self, requirements: Requirements, facts: Mapping[str, Any]) -> ClaimRefused:
-        why = self._explain(requirements, self._pools, facts, served=False)
+        why = self._behind_queue(self._refusals.explain(requirements, self._pools), facts)
         return ClaimRefused(
             why.nearest_miss or "no host can serve this claim now",
             explanation=why.model_dump(mode="json"),
         )
+
+    def _behind_queue(self, why: Explanation, facts: Mapping[str, Any]) -> Explanation:
+        """The same, unless claims with the same requests wait."""
+        if queued := queue_statements.QUEUE_LENGTH.value(self._engine, facts):
+            reason = f"claims with the same requests are waiting in a queue: {queued}"
+            return why.model_copy(update={"nearest_miss": reason})
+        return why
 
     def _end(self, statement: PreparedStatement, claim_id: UUID, **facts: Any) -> Claim:
         ended = self._answer(statement, {"claim_id": str(claim_id), **facts})
@@ -276,18 +277,19 @@ class ClaimEngine:
         return Claim.model_validate_json(ended, extra="ignore")
 
     def _end_move(self, statement: PreparedStatement, claim_id: UUID) -> Move:
-        ended = self._answer(statement, {"claim_id": str(claim_id), "resend_after": self._resend_after})
+        ended = self._answer(statement, {"claim_id": str(claim_id), "resend_after": self.resend_after})
         if ended is None:
             raise MoveNotFound(f"there is no move to claim {claim_id}", claim_id=str(claim_id))
         return Move.model_validate_json(ended, extra="ignore")
 
-    def _facts(self, request: ClaimRequest, requirements: Requirements) -> dict[str, Any]:
+    def facts(self, request: ClaimRequest, requirements: Requirements) -> dict[str, Any]:
+        """What the statements need to know of the claim."""
         asked, _ = versions.to_send(request)  # without newer fields at their default: old releases wrote none
         return {
             "claim_id": str(request.claim_id),
             "instance_id": str(request.instance_id),
             "request": json.dumps({name: asked[name] for name in asked.keys() - {"claim_id", "wait"}}),
-            "resend_after": self._resend_after,
+            "resend_after": self.resend_after,
             "agent_down_after": self._agent_down_after,
             **requirements.as_facts(),
         }

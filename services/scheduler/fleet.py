@@ -44,6 +44,11 @@ class Requirements:
         isolated = self.group_policy is GroupPolicy.ISOLATE and self.device_count > 1
         return isolated or bool(self.numa_cells)
 
+    @property
+    def limits_hosts(self) -> bool:
+        """May only some hosts serve the claim?"""
+        return self.hosts is not None or bool(self.avoid_hosts or self.near or self.apart_from)
+
     def suitable(self, pools: Pools) -> dict[int, Kind]:
         """The pools from which some request could take a device. A fleet has few pools."""
         return {
@@ -90,6 +95,7 @@ class Placement(NamedTuple):
     Each was in the pool ``pool_ids[i]`` and on the port ``port_ids[i]`` when it was chosen.
     """
 
+    compute_node_id: int
     device_ids: list[int]
     request_indexes: list[int]
     pool_ids: list[int]
@@ -135,6 +141,7 @@ def choose(
             by_id = {device.id: device for device in devices}
             chosen = [(by_id[each.key], index) for index, served in enumerate(assigned) for each in served]
             return Placement(
+                compute_node_id=devices[0].compute_node_id,
                 device_ids=[device.id for device, _ in chosen],
                 request_indexes=[index for _, index in chosen],
                 pool_ids=[device.pool_id for device, _ in chosen],

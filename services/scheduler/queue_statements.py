@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from portclaim.common.db.prepared_statement import PreparedStatement
-from portclaim.services.scheduler.free_statements import free_devices
+from portclaim.services.scheduler.free_statements import free_or_reserved_on_close_hosts
 from portclaim.services.scheduler.packing import Packing
 
 ENQUEUE_CLAIM = PreparedStatement(
@@ -54,6 +54,40 @@ RESERVE_PORTS = PreparedStatement(
     "reserve_ports", "SELECT reserve_ports(:claim_id::uuid, :port_ids::bigint[])"
 )
 
+RESERVABLE_HOSTS = PreparedStatement(
+    "reservable_hosts",
+    """
+    WITH room AS (
+        SELECT compute_node_id, pool_id, devices, free FROM host_pools
+         WHERE pool_id = ANY(:pool_ids::integer[])
+         UNION ALL
+        SELECT id, NULL, NULL, NULL FROM unnest(uncounted_hosts(:pool_ids)) AS id
+    ), need AS (
+        SELECT * FROM jsonb_to_recordset(:needs::jsonb) AS need (pools integer[], count integer)
+    ), host AS (
+        SELECT compute_node_id, sum(free) AS free
+          FROM room
+         WHERE (compute_node_id IN (SELECT unnest(:seen::bigint[]))) IS NOT TRUE
+         GROUP BY compute_node_id
+        HAVING bool_or(pool_id IS NULL)
+            OR NOT EXISTS (SELECT FROM need
+                            WHERE need.count > (SELECT coalesce(sum(hp.devices), 0) FROM host_pools hp
+                                                 WHERE hp.compute_node_id = room.compute_node_id
+                                                   AND hp.pool_id = ANY(need.pools)))
+    )
+    SELECT n.id
+      FROM host
+      JOIN compute_nodes n ON n.id = host.compute_node_id
+     WHERE n.disabled_reason IS NULL
+       AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
+       AND (:hosts::text[] IS NULL OR (n.host IN (SELECT unnest(:hosts))) IS TRUE)
+       AND (:avoid_hosts::text[] IS NULL OR NOT n.host = ANY(:avoid_hosts))
+     ORDER BY host.free DESC NULLS FIRST, n.id
+     LIMIT :limit::integer
+    """,
+)
+"""Hosts that have enough devices for the claim, free or not. Those with the most free devices come first."""
+
 # The devices that a claim could take if every other claim were released, those of the ports with the fewest
 # claims first. VFs of a PF that is in a guest are not present, and come back after its release.
 _RESERVABLE = """
@@ -63,7 +97,7 @@ _RESERVABLE = """
           FROM compute_nodes n
           JOIN pci_devices d ON d.compute_node_id = n.id
           LEFT JOIN pci_devices pf ON pf.id = d.parent_id
-         WHERE n.disabled_reason IS NULL
+         WHERE {of_hosts} AND n.disabled_reason IS NULL
            AND n.last_seen > now() - make_interval(secs => :agent_down_after::double precision)
            AND (:hosts::text[] IS NULL OR n.host = ANY(:hosts))
            AND (:avoid_hosts::text[] IS NULL OR NOT n.host = ANY(:avoid_hosts))
@@ -84,9 +118,19 @@ _RESERVABLE = """
 """
 
 
-RESERVABLE = PreparedStatement("reservable", _RESERVABLE.format(which="true"))
+RESERVABLE = PreparedStatement(
+    "reservable", _RESERVABLE.format(of_hosts="n.id = ANY(:node_ids::bigint[])", which="true")
+)
+"""Those of them that are on these hosts."""
 
-RESERVED = PreparedStatement("reserved", _RESERVABLE.format(which="d.reserved_for = :claim_id::uuid"))
+RESERVED = PreparedStatement(
+    "reserved",
+    _RESERVABLE.format(
+        of_hosts="""n.id = ANY(ARRAY(
+            SELECT compute_node_id FROM pci_devices WHERE reserved_for = :claim_id::uuid))""",
+        which="d.reserved_for = :claim_id",
+    ),
+)
 """Those of them that are reserved for the claim."""
 
 # What is available, and what only its reservation for this claim makes unavailable.
@@ -102,8 +146,13 @@ _FREE_FOR_CLAIM = """
 """
 
 
+# The counters of a host do not have what is reserved: so the hosts of reserved ports are read too.
+_HOSTS_OF_RESERVED_PORTS = """
+    UNION SELECT compute_node_id FROM pci_devices WHERE reserved_for = :claim_id::uuid
+"""
+
+
 @lru_cache
-def free_for(packing: Packing, *, on_named_hosts: bool) -> PreparedStatement:
-    """Read what is free for a waiting claim: on the hosts that it names, or on all hosts."""
-    where = "on named hosts" if on_named_hosts else "anywhere"
-    return free_devices(packing, where, free=_FREE_FOR_CLAIM, name="free_for_waiting")
+def free_for(packing: Packing) -> PreparedStatement:
+    """Read what is free for a waiting claim, on one host of each kind and on those of its reserved ports."""
+    return free_or_reserved_on_close_hosts(packing, _FREE_FOR_CLAIM, _HOSTS_OF_RESERVED_PORTS)

@@ -9,8 +9,9 @@ released, whatever else is claimed meanwhile.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -25,15 +26,17 @@ from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.services.scheduler import fleet, neighbours, queue_statements
 from portclaim.services.scheduler.dispatch import Send, dispatch_step
-from portclaim.services.scheduler.fleet import Free, Pools, Requirements
+from portclaim.services.scheduler.fleet import Free, Placement, Pools, Requirements
 from portclaim.services.scheduler.packing import Packing
 from portclaim.services.scheduler.requirements import requirements_of
+from portclaim.services.scheduler.room import Room
 
 LOG = logging.getLogger(__name__)
 
 CHANNEL = "portclaim_waiting"
 """Notified when a waiting claim may be served now."""
 
+_HOSTS_AT_ONCE = 64
 _TRIES = 3  # to claim devices that were free a moment ago
 
 
@@ -54,6 +57,10 @@ class WaitingQueues:
     send: Send
     resend_after: float
     agent_down_after: float
+
+    @cached_property
+    def _room(self) -> Room:
+        return Room(self.engine, self.packing, self.agent_down_after)
 
     def work(self) -> bool:
         """Serve each queue once, in the order of arrival. Answer whether a claim was served: then its queue
@@ -89,9 +96,11 @@ class WaitingQueues:
         Try again if another claim was faster.
         """
         facts = self._facts(head, pools)
-        free = queue_statements.free_for(self.packing, on_named_hosts=head.requirements.hosts is not None)
+        free = queue_statements.free_for(self.packing)
         for _ in range(_TRIES):
-            placement = fleet.choose(head.requirements, pools, self._read(free, facts), ())
+            placement = self._room.choose(
+                head.requirements, pools, statement=free, claim_id=facts["claim_id"]
+            )
             if placement is None:
                 return False
             made = queue_statements.SERVE_WAITING.value(self.engine, {**facts, **placement._asdict()})
@@ -111,7 +120,7 @@ class WaitingQueues:
         reserved: dict[UUID, set[int]] = {}
         for claim_id, port_id in queue_statements.RESERVED_PORTS.rows(self.engine, {}):
             reserved.setdefault(UUID(claim_id), set()).add(port_id)
-        reservable_by_kind: dict[str, list[Free]] = {}  # many queues ask for the same kind of devices
+        reservable_by_kind: dict[str, _Reservable] = {}  # many queues ask for the same kind of devices
         wanted_by_earlier: set[int] = set()
         for head in heads:
             facts = self._facts(head, pools)
@@ -120,15 +129,13 @@ class WaitingQueues:
                 head.requirements, pools, self._read(queue_statements.RESERVED, facts), ()
             ):
                 continue
-            kind = str([facts[name] for name in ("pool_ids", "count", "hosts", "avoid_hosts")])
-            if kind not in reservable_by_kind:
-                reservable_by_kind[kind] = self._read(queue_statements.RESERVABLE, facts)
-            reservable = reservable_by_kind[kind]
+            kind = str([facts[name] for name in ("pool_ids", "needs", "hosts", "avoid_hosts")])
+            reservable = reservable_by_kind.setdefault(kind, _Reservable(self.engine, facts))
             others = set().union(*(ports for of, ports in reserved.items() if of != head.claim_id))
-            placement = fleet.choose(head.requirements, pools, reservable, others | wanted_by_earlier)
+            placement = reservable.choose(head.requirements, pools, others | wanted_by_earlier)
             ports = set() if placement is None else set(placement.port_ids)
-            if placement is None and fleet.choose(head.requirements, pools, reservable, ()):
-                wanted_by_earlier |= {device.port_id for device in reservable}
+            if placement is None and reservable.choose(head.requirements, pools, set()):
+                wanted_by_earlier |= reservable.ports
             if ports != own:
                 queue_statements.RESERVE_PORTS.value(self.engine, {**facts, "port_ids": sorted(ports)})
                 reserved[head.claim_id] = ports
@@ -138,10 +145,40 @@ class WaitingQueues:
 
     def _facts(self, head: _Head, pools: Pools) -> dict[str, Any]:
         return {
+            **self._room.facts(head.requirements, pools),
             "claim_id": str(head.claim_id),
-            "pool_ids": list(head.requirements.suitable(pools)),
-            "count": head.requirements.device_count,
             "resend_after": self.resend_after,
-            "agent_down_after": self.agent_down_after,
-            **head.requirements.as_facts(),
         }
+
+
+class _Reservable:
+    """What claims of one kind could take if all other claims were released: of the best hosts first."""
+
+    def __init__(self, engine: sa.Engine, facts: Mapping[str, Any]) -> None:
+        self.ports: set[int] = set()
+        """The ports read so far."""
+        self._engine = engine
+        self._facts = facts
+        self._seen: list[int] = []
+        self._pages: list[list[Free]] = []
+
+    def choose(self, requirements: Requirements, pools: Pools, busy: Collection[int]) -> Placement | None:
+        """The first placement that takes nothing of a busy port. None: no host has one."""
+        for page in self._read():
+            if placement := fleet.choose(requirements, pools, page, busy):
+                return placement
+        return None
+
+    def _read(self) -> Iterator[list[Free]]:
+        yield from list(self._pages)
+        while True:
+            facts = {**self._facts, "seen": self._seen, "limit": _HOSTS_AT_ONCE}
+            hosts = [id_ for (id_,) in queue_statements.RESERVABLE_HOSTS.rows(self._engine, facts)]
+            if not hosts:
+                return
+            self._seen += hosts
+            rows = queue_statements.RESERVABLE.rows(self._engine, {**facts, "node_ids": hosts})
+            page = [Free._make(row) for row in rows]
+            self._pages.append(page)
+            self.ports.update(device.port_id for device in page)
+            yield page

@@ -77,7 +77,7 @@ class Life(RuleBasedStateMachine):
     def at_once(self, what: Sequence[Happening]) -> None:
         model = self.world.model
         calls = [each.call(self.world) for each in what]
-        answers = at_once([partial(self.answer, call) for call in calls])
+        answers = at_once([*(partial(self.answer, call) for call in calls), self.fleet.count_hosts])[:-1]
         calls.append(Look())
         answers.append(self.answer(Look()))
         said = list(zip(calls, answers, strict=True))
@@ -88,6 +88,10 @@ class Life(RuleBasedStateMachine):
         assert order, f"from {model.picture()} no order explains\n{story}"
         for number in order:
             model.take(*said[number])
+
+    @rule()
+    def a_conductor_counts_hosts(self) -> None:
+        self.fleet.count_hosts()
 
     @rule()
     def all_claims_that_are_not_prepared_expire(self) -> None:

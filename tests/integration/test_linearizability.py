@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from portclaim.common.errors import ClaimRefused
 from tests.support.concurrency import at_once
+from tests.support.counting import hosts_are_counted
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, Host, pf, vf
 from tests.support.holds import Device, Event, Freed, Holding, Holds, Refused, Served
@@ -42,7 +43,10 @@ class TestThreads:
     @pytest.mark.parametrize("seed", SEEDS)
     def test_the_answers_to_all_threads_have_a_legal_order(self, fleet: Fleet, seed: int) -> None:
         hosts = {name: fleet.host(name, PORTS, VFS) for name in ("h1", "h2")}
-        histories = at_once([lambda n=n: live(fleet, hosts, Random(f"{seed} {n}")) for n in range(THREADS)])
+        with hosts_are_counted(fleet):
+            histories = at_once(
+                [lambda n=n: live(fleet, hosts, Random(f"{seed} {n}")) for n in range(THREADS)]
+            )
         assert [broken for broken in histories if isinstance(broken, Exception)] == []
         history = [event for events in histories for event in events]
         with fleet.engine.connect() as connection:

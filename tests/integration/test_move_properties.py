@@ -61,6 +61,10 @@ class Migration(RuleBasedStateMachine):
             self.claims.append(claim)
             self.answer(partial(self.hosts[claim.host].done, claim))
 
+    @rule()
+    def a_conductor_counts_hosts(self) -> None:
+        self.fleet.count_hosts()
+
     @precondition(has_claims)
     @rule(which=some, to=targets, resize=resizes, live=kinds)
     def a_move_begins(self, which: int, to: str | None, resize: str | None, live: bool) -> None:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from portclaim.common.rpc.agent_messages import DeviceReport
 from portclaim.common.rpc.claim_messages import Claim
 from tests.support.concurrency import at_once, meanwhile, wait_until_blocked
+from tests.support.counting import hosts_are_counted
 from tests.support.effort import short_or_long
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, port_devices
 from tests.support.interference import after_each_statement
@@ -106,6 +107,7 @@ def broken_rules(fleet: Fleet) -> list[tuple[str, str]]:
 def test_every_caller_is_served_in_every_round(fleet: Fleet, plenty: Plenty) -> None:
     hosts = {f"h{n}": fleet.host_of(f"h{n}", plenty.devices) for n in range(plenty.hosts)}
     for _ in range(ROUNDS):
+        fleet.count_hosts()
         answers = at_once(callers(fleet, hosts, plenty.alias_specs))
         assert refused(answers) == []
         assert broken_rules(fleet) == []
@@ -144,7 +146,8 @@ def test_callers_that_release_before_they_claim_again_are_always_served(
         for _ in range(ROUNDS):
             leave(fleet, hosts, fleet.claim(alias))
 
-    assert at_once([partial(come_and_go, alias) for alias in aliases]) == [None] * 16
+    with hosts_are_counted(fleet):
+        assert at_once([partial(come_and_go, alias) for alias in aliases]) == [None] * 16
     assert broken_rules(fleet) == []
 
 

@@ -6,9 +6,11 @@ foreign keys. They do not measure seconds, which depend on the machine.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.agent_messages import InventoryReport, StepResult
 from portclaim.common.rpc.claim_messages import DeviceFilter
 from tests.support import postgresql
@@ -59,6 +61,21 @@ def claim_on_hosts(alias: str) -> Operation:
     def operation(fleet: Fleet) -> Call:
         last = [host for (host,) in fleet.sql("SELECT host FROM compute_nodes ORDER BY id DESC LIMIT 3")]
         return lambda: fleet.claim(alias, hosts=last)
+
+    return operation
+
+
+def refusal_of(alias: str, **facts: Any) -> Operation:
+    """A refused claim. Its explanation is at hand, as it is when the same is asked often."""
+
+    def operation(fleet: Fleet) -> Call:
+        def refused() -> None:
+            with pytest.raises(ClaimRefused):
+                fleet.claim(alias, **facts)
+
+        fleet.count_hosts()
+        refused()
+        return refused
 
     return operation
 
@@ -137,6 +154,14 @@ OPERATIONS = {
     "claim of a PF on hosts": claim_on_hosts("nic-pf:1"),
     "claim of both": claim_of("nic-pf:1,nic-vf:1"),
     "claim of both on hosts": claim_on_hosts("nic-pf:1,nic-vf:1"),
+    "refusal of too many VFs": refusal_of("nic-vf:63"),
+    "refusal of too many PFs": refusal_of("nic-pf:9"),
+    "refusal of both": refusal_of("nic-pf:8,nic-vf:1"),
+    "refusal of a kind that no host has": refusal_of("nic-vf:1,gpu:1"),
+    "refusal of VFs of one NUMA node": refusal_of("nic-vf:33", numa_cells=[0]),
+    "refusal of VFs of different ports": refusal_of("nic-vf:9", group_policy="isolate"),
+    "refusal on hosts": refusal_of("nic-vf:63", hosts=["host-1", "host-2"]),
+    "refusal on other hosts": refusal_of("nic-vf:63", avoid_hosts=["host-1", "host-2"]),
     "candidates for a VF": candidates_for("nic-vf:1"),
     "candidates for a PF": candidates_for("nic-pf:1"),
     "candidates for both": candidates_for("nic-pf:1,nic-vf:1"),

@@ -15,7 +15,7 @@ import oslo_messaging
 import sqlalchemy as sa
 
 from portclaim.common.db.transaction import connect, in_transaction
-from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.errors import PortclaimError, ServiceUnavailable
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.rpc.agent_messages import (
     DeviceReport,
@@ -40,6 +40,7 @@ from portclaim.common.rpc.fields import AttachMode, Message
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.conductor import expiry
+from portclaim.services.conductor.host_counter import count_hosts
 from portclaim.services.conductor.relay import Relay
 from portclaim.services.conductor.service import ConductorEndpoint
 from portclaim.services.scheduler import packing
@@ -188,6 +189,12 @@ class Host:
         )
 
 
+def request_for(alias_spec: str, **facts: Any) -> ClaimRequest:
+    """A request with new ids."""
+    extra_specs = {"pci_passthrough:alias": alias_spec}
+    return ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs=extra_specs, **facts)
+
+
 class Fleet:
     """Hosts, a conductor and a scheduler on one database. What is cast to agents lands in ``sent``."""
 
@@ -283,13 +290,15 @@ class Fleet:
         hosts: Sequence[str] | None = None,
         *,
         numa_cells: Sequence[int] = (),
+        requests: Sequence[DeviceRequest] = (),
         near: Sequence[Claim] = (),
         apart_from: Sequence[Claim] = (),
         **extra_specs: str,
     ) -> Explanation:
         return self.scheduler.explain(
             ExplainRequest(
-                extra_specs={"pci_passthrough:alias": alias, **extra_specs},
+                extra_specs={"pci_passthrough:alias": alias, **extra_specs} if alias else extra_specs,
+                requests=list(requests),
                 hosts=None if hosts is None else list(hosts),
                 numa_cells=list(numa_cells),
                 near=[claim.claim_id for claim in near],
@@ -357,6 +366,14 @@ class Fleet:
     def expire(self, after: float | None = 1800.0) -> list[UUID]:
         """Expire the claims that were not attached in this time, as a conductor does; return their ids."""
         return in_transaction(self.engine, lambda connection: expiry.expire(connection, after))
+
+    def claim_many(self, alias_specs: Sequence[str], **facts: Any) -> list[Claim | PortclaimError]:
+        """One call with a claim for each alias spec. ``facts``: other fields of all requests."""
+        return self.scheduler.claim_many([request_for(alias_spec, **facts) for alias_spec in alias_specs])
+
+    def count_hosts(self) -> int:
+        """Bring the sums of changed hosts up to date, as a conductor does; return the number of hosts."""
+        return count_hosts(self.engine)
 
     def status(self, host: str) -> dict[str, str]:
         """The status of each device of a host, by address."""

@@ -121,16 +121,46 @@ RULES = {
     "a row of port_pools is wrong": f"""
         WITH truth AS (
             SELECT vf.parent_id AS port_id, vf.pool_id, min(vf.compute_node_id) AS compute_node_id,
-                   min(vf.numa_node) AS numa_node,
+                   CASE WHEN count(DISTINCT coalesce(vf.numa_node, -1)) = 1
+                        THEN min(vf.numa_node) END AS numa_node,
+                   count(*) FILTER (WHERE vf.status <> 'removed') AS devices,
                    count(*) FILTER (WHERE vf.status = 'available') AS free,
                    sum(count(*) FILTER (WHERE vf.status IN {HELD})) OVER (PARTITION BY vf.parent_id) AS held
               FROM pci_devices vf WHERE vf.parent_id IS NOT NULL
              GROUP BY vf.parent_id, vf.pool_id)
         SELECT coalesce(pp::text, 'nothing') || ', and not ' || coalesce(truth::text, 'that')
           FROM port_pools pp FULL JOIN truth USING (port_id, pool_id)
-         WHERE (pp.compute_node_id, pp.numa_node, pp.free, pp.held, pp.whole)
+         WHERE (pp.compute_node_id, pp.numa_node, pp.devices, pp.free, pp.held, pp.whole)
                IS DISTINCT FROM
-               (truth.compute_node_id, truth.numa_node, truth.free, truth.held, truth.held = 0)
+               (truth.compute_node_id, truth.numa_node, truth.devices, truth.free, truth.held, truth.held = 0)
+    """,
+    "the sums of a counted host are wrong": """
+        WITH device AS (
+            SELECT d.compute_node_id, d.pool_id, coalesce(d.parent_id, d.id) AS port_id,
+                   CASE WHEN d.parent_id IS NULL THEN coalesce(d.numa_node, -1)
+                        ELSE coalesce(pp.numa_node, -1) END AS numa_node,
+                   d.status = 'available' AS free
+              FROM pci_devices d
+              LEFT JOIN port_pools pp ON pp.port_id = d.parent_id AND pp.pool_id = d.pool_id
+             WHERE d.status <> 'removed'
+        ), truth AS (
+            SELECT compute_node_id, pool_id, numa_node,
+                   count(*) AS devices, count(*) FILTER (WHERE free) AS free,
+                   count(DISTINCT port_id) FILTER (WHERE free) AS ports,
+                   sum(count(*) FILTER (WHERE free)) OVER host AS host_free,
+                   sum(count(DISTINCT port_id) FILTER (WHERE free)) OVER host AS host_ports
+              FROM device
+             GROUP BY compute_node_id, pool_id, numa_node
+            WINDOW host AS (PARTITION BY compute_node_id, pool_id)
+        )
+        SELECT coalesce(hp::text, 'nothing') || ', and not ' || coalesce(truth::text, 'that')
+          FROM (SELECT * FROM host_pools WHERE devices > 0) hp
+          FULL JOIN truth USING (compute_node_id, pool_id, numa_node)
+          JOIN compute_nodes n ON n.id = compute_node_id
+         WHERE n.id <> ALL(uncounted_hosts(ARRAY(SELECT id FROM pools)))
+           AND (hp.devices, hp.free, hp.ports, hp.host_free, hp.host_ports, hp.disabled) IS DISTINCT FROM
+               (truth.devices, truth.free, truth.ports, truth.host_free, truth.host_ports,
+                n.disabled_reason IS NOT NULL)
     """,
     "a claim waits for a step that is not in the outbox": """
         SELECT c.id || ', ' || c.status || ', step ' || c.step

@@ -5,6 +5,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.services.conductor.host_counter import count_hosts
+
 AGENT = UUID(int=1)
 """The agent id of every host."""
 
@@ -89,5 +91,6 @@ def build(engine: sa.Engine, size: Size, *, used: bool = True) -> None:
         connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         for part in (_BUILD, *([_USE] if used else []), _COUNT):
             connection.exec_driver_sql(part, facts)
+    count_hosts(engine)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM (ANALYZE)")

@@ -51,6 +51,22 @@ END $$;
 COMMENT ON FUNCTION existing_claim IS 
     'the claim with this id; null: there is none; an error if the id belongs to another request';
 
+-- A claimed PF makes its VFs unclaimable, a claimed VF its PF. Nothing else changes by itself.
+CREATE OR REPLACE FUNCTION take_partners(_begun_ports bigint[], _whole_devices bigint[])
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF _begun_ports IS NOT NULL THEN
+        UPDATE pci_devices SET status = 'unclaimable' WHERE id = ANY(_begun_ports) AND status = 'available';
+    END IF;
+    IF _whole_devices IS NOT NULL THEN
+        UPDATE pci_devices SET status = 'unclaimable'
+         WHERE parent_id = ANY(_whole_devices) AND status = 'available';
+        UPDATE port_pools SET free = 0 WHERE port_id = ANY(_whole_devices);
+    END IF;
+END $$;
+COMMENT ON FUNCTION take_partners IS
+    'mark the tree partners of devices that were claimed: PFs of which a first VF was, and what was claimed whole';
+
 -- The caller has checked that the devices are available and has locked their trees.
 CREATE OR REPLACE FUNCTION write_claim(
     _claim_id uuid, _instance_id uuid, _request jsonb, _resend_after double precision,
@@ -111,15 +127,7 @@ BEGIN
         RAISE serialization_failure USING MESSAGE = 'a device changed although its tree was locked';
     END IF;
 
-    -- A claimed PF makes its VFs unclaimable, a claimed VF its PF. Nothing else changes by itself.
-    IF _begun_ports IS NOT NULL THEN
-        UPDATE pci_devices SET status = 'unclaimable' WHERE id = ANY(_begun_ports) AND status = 'available';
-    END IF;
-    IF _whole_devices IS NOT NULL THEN
-        UPDATE pci_devices SET status = 'unclaimable'
-         WHERE parent_id = ANY(_whole_devices) AND status = 'available';
-        UPDATE port_pools SET free = 0 WHERE port_id = ANY(_whole_devices);
-    END IF;
+    PERFORM take_partners(_begun_ports, _whole_devices);
     RETURN claim_as_json(_claim_id);
 END $$;
 COMMENT ON FUNCTION write_claim IS 'write a claim of these devices, which are available and locked';

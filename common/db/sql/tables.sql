@@ -12,6 +12,7 @@ CREATE TABLE compute_nodes (
     inventory_digest text,
     numa_cells       jsonb NOT NULL DEFAULT '[]',
     disabled_reason  text,
+    counted          boolean NOT NULL DEFAULT false,
     first_seen       timestamptz NOT NULL DEFAULT now(),
     inventoried_at   timestamptz,
     last_seen        timestamptz NOT NULL DEFAULT now()
@@ -20,6 +21,8 @@ COMMENT ON TABLE compute_nodes IS 'the hosts whose agents have reported an inven
 COMMENT ON COLUMN compute_nodes.agent_id IS 'the agent that reports for this host';
 COMMENT ON COLUMN compute_nodes.inventory_digest IS 'digest of the last full report; null: a full report is wanted';
 COMMENT ON COLUMN compute_nodes.disabled_reason IS 'why an operator drained the host; null: it takes claims';
+COMMENT ON COLUMN compute_nodes.counted IS 'host_pools has its devices; see room.sql';
+CREATE INDEX compute_nodes_uncounted ON compute_nodes (id) WHERE NOT counted;
 
 -- Requests are matched with pools, not with devices: a fleet of millions of devices has few pools.
 CREATE TABLE pools (
@@ -61,6 +64,8 @@ CREATE TABLE claims (
 );
 CREATE INDEX claims_live_by_node ON claims (compute_node_id) WHERE live;
 CREATE INDEX claims_by_guest_deadline ON claims (guest_deadline) WHERE status = 'prepared';
+CREATE INDEX claims_by_status ON claims (status, created_at, id);
+CREATE INDEX claims_by_instance ON claims (instance_id);
 COMMENT ON TABLE claims IS 'every claim, also after it has ended, until it is pruned';
 COMMENT ON COLUMN claims.step IS 'number of the last step sent to the agent; an agent ignores lower ones';
 COMMENT ON COLUMN claims.attach IS
@@ -83,6 +88,7 @@ CREATE TABLE waiting_claims (
     deadline  timestamptz NOT NULL
 );
 CREATE INDEX waiting_claims_by_requests ON waiting_claims USING hash (requests);
+CREATE UNIQUE INDEX waiting_claims_by_position ON waiting_claims (position);
 COMMENT ON TABLE waiting_claims IS 'the queues: claims with the same requests form one, served in order of position';
 COMMENT ON COLUMN waiting_claims.requests IS 'what the claim asks for, without its instance';
 
@@ -104,6 +110,7 @@ CREATE TABLE pci_devices (
     drained_reason  text,
     reserved_for    uuid REFERENCES waiting_claims,
     attributes      jsonb NOT NULL DEFAULT '{}',
+    counted         integer NOT NULL DEFAULT -1,
 
     -- What the rules below refer to. A NULL in the referencing columns of a foreign key switches the key off
     -- (MATCH SIMPLE): so a generated column turns "if" into a foreign key.
@@ -147,6 +154,8 @@ COMMENT ON COLUMN pci_devices.present IS
 COMMENT ON COLUMN pci_devices.unusable_reason IS 'why its agent cannot hand it out now; null: it can';
 COMMENT ON COLUMN pci_devices.drained_reason IS 'why an operator drained its port; null: it takes claims';
 COMMENT ON COLUMN pci_devices.reserved_for IS 'the waiting claim that its port is reserved for; null: none';
+COMMENT ON COLUMN pci_devices.counted IS
+    'what host_pools has of it, if it is no VF: -1: nothing, 0: a device, 1: a free device';
 
 -- Rule 1, seen from the claim: a live claim holds a device, at the latest when its transaction commits.
 ALTER TABLE claims ADD CONSTRAINT live_claim_holds_a_device
@@ -162,6 +171,11 @@ CREATE INDEX pci_devices_by_parent ON pci_devices (parent_id, status, id) WHERE 
 CREATE INDEX pci_devices_available ON pci_devices (pool_id, compute_node_id) WHERE status = 'available';
 CREATE INDEX pci_devices_whole ON pci_devices (pool_id, vfs, id)
     WHERE status = 'available' AND dev_type <> 'type-VF';
+CREATE INDEX pci_devices_drained ON pci_devices (compute_node_id) WHERE drained_reason IS NOT NULL;
+CREATE INDEX pci_devices_ports ON pci_devices (compute_node_id, id) WHERE parent_id IS NULL;
+CREATE INDEX pci_devices_uncounted ON pci_devices (pool_id, compute_node_id)
+    WHERE parent_id IS NULL
+      AND counted <> CASE status WHEN 'removed' THEN -1 WHEN 'available' THEN 1 ELSE 0 END; -- countable(status)
 CREATE INDEX pci_devices_missing ON pci_devices (compute_node_id) WHERE NOT present AND status <> 'removed';
 CREATE INDEX pci_devices_reserved ON pci_devices (reserved_for) WHERE reserved_for IS NOT NULL;
 
@@ -176,13 +190,42 @@ CREATE TABLE port_pools (
     free            integer NOT NULL,
     held            integer NOT NULL,
     whole           boolean NOT NULL GENERATED ALWAYS AS (held = 0) STORED,
+    devices         integer NOT NULL DEFAULT 0,
+    counted         integer NOT NULL DEFAULT -1,
     PRIMARY KEY (port_id, pool_id)
 );
 CREATE INDEX port_pools_by_room ON port_pools (pool_id, whole, free, held DESC, port_id) WHERE free > 0;
-CREATE INDEX port_pools_by_host ON port_pools (compute_node_id, pool_id) WHERE free > 0;
+CREATE INDEX port_pools_by_host ON port_pools (compute_node_id, pool_id);
+CREATE INDEX port_pools_uncounted ON port_pools (pool_id, compute_node_id) WHERE counted <> free;
 COMMENT ON TABLE port_pools IS 'free and held VFs of each port, by pool';
 COMMENT ON COLUMN port_pools.free IS 'VFs of the pool on the port that are available';
 COMMENT ON COLUMN port_pools.held IS 'VFs of the port, of any pool, that claims hold';
+COMMENT ON COLUMN port_pools.numa_node IS 'of all its VFs of the pool; null: not known, or not the same';
+COMMENT ON COLUMN port_pools.devices IS 'VFs of the pool on the port';
+COMMENT ON COLUMN port_pools.counted IS 'the value of free that host_pools has; -1: none';
+
+-- What each host has free. See room.sql.
+CREATE TABLE host_pools (
+    compute_node_id bigint NOT NULL REFERENCES compute_nodes,
+    pool_id         integer NOT NULL REFERENCES pools,
+    numa_node       integer NOT NULL,
+    devices         integer NOT NULL,
+    free            integer NOT NULL,
+    ports           integer NOT NULL,
+    host_free       integer NOT NULL,
+    host_ports      integer NOT NULL,
+    disabled        boolean NOT NULL,
+    PRIMARY KEY (compute_node_id, pool_id, numa_node)
+);
+CREATE INDEX host_pools_by_free ON host_pools (pool_id, host_free) WHERE NOT disabled;
+CREATE INDEX host_pools_by_ports ON host_pools (pool_id, host_ports) WHERE NOT disabled;
+CREATE INDEX host_pools_by_numa_node ON host_pools (pool_id, numa_node, free) WHERE NOT disabled;
+COMMENT ON TABLE host_pools IS 'devices of each counted host, by pool and NUMA node';
+COMMENT ON COLUMN host_pools.numa_node IS '-1: not known';
+COMMENT ON COLUMN host_pools.ports IS 'ports that have a free device of the pool';
+COMMENT ON COLUMN host_pools.host_free IS 'free devices of the pool on all NUMA nodes of the host';
+COMMENT ON COLUMN host_pools.host_ports IS 'the same for ports';
+COMMENT ON COLUMN host_pools.disabled IS 'an operator drained the host';
 
 -- Steps for the agents
 

@@ -18,22 +18,31 @@ COMMENT ON FUNCTION derived_status IS 'the status of a device that no claim hold
 
 CREATE OR REPLACE FUNCTION refresh_port_pools(_port_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO port_pools AS pp (port_id, pool_id, compute_node_id, numa_node, free, held)
-    SELECT vf.parent_id, vf.pool_id, min(vf.compute_node_id), min(vf.numa_node),
+    INSERT INTO port_pools AS pp (port_id, pool_id, compute_node_id, numa_node, devices, free, held)
+    SELECT vf.parent_id, vf.pool_id, min(vf.compute_node_id),
+           CASE WHEN count(vf.numa_node) = count(*) AND min(vf.numa_node) = max(vf.numa_node) THEN min(vf.numa_node) END,
+           count(*) FILTER (WHERE vf.status <> 'removed'),
            count(*) FILTER (WHERE vf.status = 'available'),
            sum(count(*) FILTER (WHERE NOT vf.unheld)) OVER (PARTITION BY vf.parent_id)
       FROM pci_devices vf
      WHERE vf.parent_id = ANY(_port_ids)
      GROUP BY vf.parent_id, vf.pool_id
         ON CONFLICT (port_id, pool_id) DO UPDATE
-       SET free = EXCLUDED.free, held = EXCLUDED.held, numa_node = EXCLUDED.numa_node
-     WHERE (pp.free, pp.held, pp.numa_node)
-           IS DISTINCT FROM (EXCLUDED.free, EXCLUDED.held, EXCLUDED.numa_node);
+       SET free = EXCLUDED.free, held = EXCLUDED.held, numa_node = EXCLUDED.numa_node, devices = EXCLUDED.devices,
+           counted = CASE WHEN (pp.numa_node, pp.devices) IS DISTINCT FROM (EXCLUDED.numa_node, EXCLUDED.devices)
+                          THEN -1 ELSE pp.counted END
+     WHERE (pp.free, pp.held, pp.numa_node, pp.devices)
+           IS DISTINCT FROM (EXCLUDED.free, EXCLUDED.held, EXCLUDED.numa_node, EXCLUDED.devices);
 
-    DELETE FROM port_pools pp
-     WHERE pp.port_id = ANY(_port_ids)
-       AND NOT EXISTS (SELECT FROM pci_devices vf
-                        WHERE vf.parent_id = pp.port_id AND vf.pool_id = pp.pool_id);
+    -- Only a report moves a device to another pool or port, and it has locked the host.
+    WITH gone AS (
+        DELETE FROM port_pools pp
+         WHERE pp.port_id = ANY(_port_ids)
+           AND NOT EXISTS (SELECT FROM pci_devices vf
+                            WHERE vf.parent_id = pp.port_id AND vf.pool_id = pp.pool_id)
+        RETURNING compute_node_id
+    )
+    UPDATE compute_nodes SET counted = false WHERE id IN (SELECT compute_node_id FROM gone) AND counted;
 END $$;
 COMMENT ON FUNCTION refresh_port_pools IS 'count the free and held VFs of these locked ports again';
 

@@ -1,0 +1,72 @@
+"""Counters of each host, so that a claim that no host can serve is refused at once."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+_STATEMENTS = """
+ALTER TABLE compute_nodes ADD COLUMN counted boolean NOT NULL DEFAULT false;
+CREATE INDEX compute_nodes_uncounted ON compute_nodes (id) WHERE NOT counted;
+COMMENT ON COLUMN compute_nodes.counted IS 'host_pools has its devices; see room.sql';
+
+ALTER TABLE pci_devices ADD COLUMN counted integer NOT NULL DEFAULT -1;
+CREATE INDEX pci_devices_drained ON pci_devices (compute_node_id) WHERE drained_reason IS NOT NULL;
+CREATE INDEX pci_devices_ports ON pci_devices (compute_node_id, id) WHERE parent_id IS NULL;
+CREATE INDEX pci_devices_uncounted ON pci_devices (pool_id, compute_node_id)
+    WHERE parent_id IS NULL
+      AND counted <> CASE status WHEN 'removed' THEN -1 WHEN 'available' THEN 1 ELSE 0 END;
+COMMENT ON COLUMN pci_devices.counted IS
+    'what host_pools has of it, if it is no VF: -1: nothing, 0: a device, 1: a free device';
+
+ALTER TABLE port_pools
+    ADD COLUMN devices integer NOT NULL DEFAULT 0,
+    ADD COLUMN counted integer NOT NULL DEFAULT -1;
+UPDATE port_pools pp
+   SET devices = truth.devices, numa_node = truth.numa_node
+  FROM (SELECT parent_id, pool_id, count(*) FILTER (WHERE status <> 'removed') AS devices,
+               CASE WHEN count(numa_node) = count(*) AND min(numa_node) = max(numa_node)
+                    THEN min(numa_node) END AS numa_node
+          FROM pci_devices WHERE parent_id IS NOT NULL GROUP BY parent_id, pool_id) truth
+ WHERE (pp.port_id, pp.pool_id) = (truth.parent_id, truth.pool_id);
+DROP INDEX port_pools_by_host;
+CREATE INDEX port_pools_by_host ON port_pools (compute_node_id, pool_id);
+CREATE INDEX port_pools_uncounted ON port_pools (pool_id, compute_node_id) WHERE counted <> free;
+COMMENT ON COLUMN port_pools.numa_node IS 'of all its VFs of the pool; null: not known, or not the same';
+COMMENT ON COLUMN port_pools.devices IS 'VFs of the pool on the port';
+COMMENT ON COLUMN port_pools.counted IS 'the value of free that host_pools has; -1: none';
+
+CREATE TABLE host_pools (
+    compute_node_id bigint NOT NULL REFERENCES compute_nodes,
+    pool_id         integer NOT NULL REFERENCES pools,
+    numa_node       integer NOT NULL,
+    devices         integer NOT NULL,
+    free            integer NOT NULL,
+    ports           integer NOT NULL,
+    host_free       integer NOT NULL,
+    host_ports      integer NOT NULL,
+    disabled        boolean NOT NULL,
+    PRIMARY KEY (compute_node_id, pool_id, numa_node)
+);
+CREATE INDEX host_pools_by_free ON host_pools (pool_id, host_free) WHERE NOT disabled;
+CREATE INDEX host_pools_by_ports ON host_pools (pool_id, host_ports) WHERE NOT disabled;
+CREATE INDEX host_pools_by_numa_node ON host_pools (pool_id, numa_node, free) WHERE NOT disabled;
+COMMENT ON TABLE host_pools IS 'devices of each counted host, by pool and NUMA node';
+COMMENT ON COLUMN host_pools.numa_node IS '-1: not known';
+COMMENT ON COLUMN host_pools.ports IS 'ports that have a free device of the pool';
+COMMENT ON COLUMN host_pools.host_free IS 'free devices of the pool on all NUMA nodes of the host';
+COMMENT ON COLUMN host_pools.host_ports IS 'the same for ports';
+COMMENT ON COLUMN host_pools.disabled IS 'an operator drained the host';
+"""
+
+# Lists of claims, and of waiting claims, that are read page by page.
+_LISTS = """
+CREATE INDEX claims_by_status ON claims (status, created_at, id);
+CREATE INDEX claims_by_instance ON claims (instance_id);
+CREATE UNIQUE INDEX waiting_claims_by_position ON waiting_claims (position);
+"""
+
+
+def upgrade() -> None:
+    op.execute(_STATEMENTS)
+    op.execute(_LISTS)

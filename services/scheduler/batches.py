@@ -1,0 +1,126 @@
+"""Several claims or releases in one call.
+
+Neighbours in a batch that ask for the same are claimed together, in one statement and one commit. What that
+leaves is claimed one by one, in the order of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from portclaim.common.errors import ClaimNotFound, InvalidRequest, PortclaimError
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.errors import PciError
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+from portclaim.services.scheduler import batch_statements
+from portclaim.services.scheduler.claims import ClaimEngine
+from portclaim.services.scheduler.fleet import Requirements
+from portclaim.services.scheduler.requirements import requirements_of
+from portclaim.services.scheduler.statements import FEW
+
+Result = Claim | PortclaimError
+
+_ROUNDS = 3  # of claims that are made together, while other transactions have locked the ports
+
+
+class _Asked(NamedTuple):
+    """A claim of a batch; its requirements, or why it has none."""
+
+    request: ClaimRequest
+    requirements: Requirements | PortclaimError
+
+
+class ClaimBatches:
+    """Makes and releases several claims at once. Threads may share one."""
+
+    def __init__(self, engine: sa.Engine, claims: ClaimEngine, aliases: Aliases) -> None:
+        self._engine = engine
+        self._claims = claims
+        self._aliases = aliases
+        self._claim_vfs = batch_statements.claim_vfs_alike(claims.packing)
+        self._claim_whole = batch_statements.claim_whole_alike(claims.packing)
+
+    def claim(self, requests: Sequence[ClaimRequest]) -> list[Result]:
+        """Each claim as :meth:`ClaimEngine.claim` answers it, or the error that it raises."""
+        results: list[Result] = []
+        for requirements, group in groupby(map(self._read, requests), key=_requirements):
+            asked = [each.request for each in group]
+            made = self._claim_alike(asked, requirements)
+            results += [
+                made.pop(request.claim_id, None) or self._claim_one(request, requirements)
+                for request in asked
+            ]
+        return results
+
+    def release(self, claim_ids: Sequence[UUID]) -> list[Result]:
+        """Each claim as :meth:`ClaimEngine.release` answers it, or :class:`ClaimNotFound`."""
+        facts = {
+            "claim_ids": [str(claim_id) for claim_id in claim_ids],
+            "resend_after": self._claims.resend_after,
+        }
+        rows = batch_statements.BEGIN_RELEASES.rows(self._engine, facts)
+        begun = {UUID(claim_id): claim for claim_id, claim in rows if claim is not None}
+        return [
+            Claim.model_validate_json(begun[claim_id], extra="ignore")
+            if claim_id in begun
+            else ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
+            for claim_id in claim_ids
+        ]
+
+    def _read(self, request: ClaimRequest) -> _Asked:
+        try:
+            return _Asked(request, requirements_of(request, self._aliases))
+        except PciError as error:
+            return _Asked(request, InvalidRequest(str(error)))
+        except PortclaimError as error:
+            return _Asked(request, error)
+
+    def _claim_alike(
+        self, asked: Sequence[ClaimRequest], requirements: Requirements | PortclaimError
+    ) -> dict[UUID, Claim]:
+        """The claims that could be made together."""
+        made: dict[UUID, Claim] = {}
+        if isinstance(requirements, PortclaimError) or requirements.limits_hosts:
+            return made
+        pool_ids = requirements.suitable(self._claims.recent_pools())
+        statement = {"vfs": self._claim_vfs, "whole": self._claim_whole, None: None}[
+            requirements.from_one_port(pool_ids)
+        ]
+        for _ in range(_ROUNDS):
+            left = {each.claim_id: each for each in reversed(asked) if each.claim_id not in made}
+            if statement is None or len(left) < 2:
+                break
+            each_facts = [self._claims.facts(request, requirements) for request in reversed(left.values())]
+            facts = {
+                **each_facts[0],
+                "claim_ids": [facts["claim_id"] for facts in each_facts],
+                "instance_ids": [facts["instance_id"] for facts in each_facts],
+                "requests": [facts["request"] for facts in each_facts],
+                "pool_ids": list(pool_ids),
+                "count": requirements.device_count,
+                "number": len(left),
+                "few": len(left) + FEW,
+            }
+            rows = statement.rows(self._engine, facts)
+            if not rows:
+                break
+            for claim_id, claim in rows:
+                made[UUID(claim_id)] = Claim.model_validate_json(claim, extra="ignore")
+        return made
+
+    def _claim_one(self, request: ClaimRequest, requirements: Requirements | PortclaimError) -> Result:
+        try:
+            if isinstance(requirements, PortclaimError):
+                return requirements
+            return self._claims.claim(request, requirements)
+        except PortclaimError as error:
+            return error
+
+
+def _requirements(asked: _Asked) -> Requirements | PortclaimError:
+    return asked.requirements
