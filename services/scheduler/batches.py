@@ -51,10 +51,9 @@ class ClaimBatches:
         for requirements, group in groupby(map(self._read, requests), key=_requirements):
             asked = [each.request for each in group]
             made = self._claim_alike(asked, requirements)
-            results += [
-                made.pop(request.claim_id, None) or self._claim_one(request, requirements)
-                for request in asked
-            ]
+            for request in asked:  # if an id comes twice, it was made for the first request
+                together = made.pop(request.claim_id, None)
+                results += [together or self._claim_one(request, requirements)]
         return results
 
     def release(self, claim_ids: Sequence[UUID]) -> list[Result]:
