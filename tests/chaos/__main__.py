@@ -51,6 +51,7 @@ def main() -> int:
     load = campaign.load
     title = f"{campaign.injected} faults, seed {wanted.seed}, in {seconds / 60:.0f} min, {load.calls} calls"
     console.print(report.table(campaign, title))
+    console.print(report.moves(load), highlight=False)
     wrong = list(dict.fromkeys([*campaign.wrong, *load.wrong, *ended_badly]))
     for each in wrong:
         console.print(f"WRONG: {each}", style="red", markup=False, highlight=False)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from random import Random
 from statistics import median
 
-from tests.chaos.clients import KINDS, Client, Goal, Load
+from tests.chaos.clients import Client, Goal, Load
+from tests.chaos.cycles import KINDS
 from tests.chaos.faults import SHARES, CutNetwork, Fault, KillAgent, RestartRabbitMQ
 from tests.chaos.site import Site
 from tests.chaos.verdict import Verdict
@@ -23,6 +24,7 @@ class Row:
     fault: str
     injected: int = 0
     in_flight: int = 0
+    moves: int = 0
     failed: int = 0
     wrong: list[str] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
@@ -33,6 +35,7 @@ class Row:
             "fault": self.fault,
             "injected": self.injected,
             "requests_in_flight": self.in_flight,
+            "moves_in_flight": self.moves,
             "failed_with_a_clear_error": self.failed,
             "wrong": self.wrong,
             "median_recovery_s": round(median(self.recoveries), 2) if self.recoveries else None,
@@ -62,7 +65,7 @@ class Campaign:
         self._site = site
         self._random = random
         self._cut_seconds = cut_seconds
-        self.load = Load(site.cut)
+        self.load = Load(site.guests, site.cut)
         scheduler = site.client()
         self._clients = [
             Client(f"client {n}", scheduler, self.load, site.hosts, f"{random.random()}")
@@ -79,7 +82,8 @@ class Campaign:
 
     @property
     def wrong(self) -> list[str]:
-        return list(dict.fromkeys(wrong for row in self.rows.values() for wrong in row.wrong))
+        found = [wrong for row in self.rows.values() for wrong in row.wrong]
+        return list(dict.fromkeys([*found, *([self.broken] if self.broken else [])]))
 
     def run(self, deadline: float, tell: Callable[[str], None]) -> None:
         """Run until all faults were injected, the time is over, or the site does not recover.
@@ -96,7 +100,7 @@ class Campaign:
             self._next()
         self._heal_standing()
         for client in self._clients:
-            client.end()
+            client.end(at_once=self.broken is not None)
 
     def _next(self) -> None:
         if self._standing and time.monotonic() >= max(each.until for each in self._standing):
@@ -109,7 +113,7 @@ class Campaign:
             else:
                 self._deck.insert(0, kind)
                 return
-        time.sleep(self._random.uniform(0.0, 0.5))  # so that the fault can hit at any moment
+        time.sleep(self._random.uniform(0.0, 1.0))  # so that the fault can hit at any moment
         if kind is CutNetwork:
             self._cut()
             return
@@ -142,6 +146,7 @@ class Campaign:
         row = self.rows[type(fault)]
         row.injected += 1
         row.in_flight += self.load.in_flight
+        row.moves += self.load.moving
         before = self.load.failed, len(self.load.wrong)
         fault.inject()
         return Injected(fault, row, time.monotonic() + seconds, *before)
@@ -227,9 +232,10 @@ class Campaign:
             if not load.progress.wait_for(lambda: all(client.is_idle for client in self._clients), PATIENCE):
                 self.broken = self.broken or f"in {PATIENCE} s not all claims came to their end"
             over, load.over = load.over, []
+            moved, load.moved = load.moved, []
             aside = [cycle for client in self._clients for cycle in client.aside]
         try:
-            return [] if self.broken else self._verdict.check(over, aside)
+            return [] if self.broken else self._verdict.check(over, aside, moved)
         finally:
             with load.change:
                 load.is_held = False

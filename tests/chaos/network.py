@@ -1,11 +1,14 @@
 """A switch with a cable to every host. Each host is a network namespace. Needs a private network."""
 
+import ctypes
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 ADDRESS = "10.77.0.1"  # ours, on the switch
 _NAMESPACES = Path("/run/netns")  # where ip(8) stores namespaces
+_CLONE_NEWNET = 0x40000000  # setns(2)
 
 
 class Network:
@@ -29,6 +32,13 @@ class Network:
     def on(self, host: str) -> list[str]:
         """The prefix of a command that runs on this host."""
         return ["nsenter", f"--net={_NAMESPACES / host}"]
+
+    def enter(self, host: str) -> None:
+        """Let the calling thread run on this host."""
+        with (_NAMESPACES / host).open() as namespace:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def cut(self, host: str) -> None:
         """Drop all traffic to and from the host."""

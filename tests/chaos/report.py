@@ -10,6 +10,7 @@ from statistics import median
 from rich.table import Table
 
 from tests.chaos.campaign import Campaign, Row
+from tests.chaos.clients import Load
 
 HEADINGS = (
     "fault",
@@ -52,6 +53,12 @@ def table(campaign: Campaign, title: str) -> Table:
     return shown
 
 
+def moves(load: Load) -> str:
+    """How many moves ended in which way."""
+    ended = ", ".join(f"{count} {how}" for how, count in sorted(load.moves.items()))
+    return f"{load.moves.total()} moves: {ended or 'none'}"
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """For docs/reliability.md."""
     head = [f"| {' | '.join(HEADINGS)} |", f"|---{'|--:' * (len(HEADINGS) - 1)}|"]
@@ -70,6 +77,7 @@ def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: floa
         "calls": load.calls,
         "refused": load.refused,
         "longest_call_s": round(load.longest, 1),
+        "moves": dict(sorted(load.moves.items())),
         "faults": [row.as_facts() for row in campaign.rows.values()],
     }
     file.write_text(json.dumps(facts, indent=2) + "\n")

@@ -16,9 +16,11 @@ from portclaim.cli.supervisor import supervise
 from portclaim.common import config
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
+from portclaim.services.compute_agent.drivers.simulated import FAULTS
 from tests.chaos import privacy
 from tests.chaos.clock import Clocks, has_compiler
 from tests.chaos.cloud import ALIASES
+from tests.chaos.guests import Guests
 from tests.chaos.network import Network
 from tests.chaos.servers import PostgreSQL, RabbitMQ
 from tests.chaos.supervisor import Supervised
@@ -26,6 +28,7 @@ from tests.support.services import as_ini
 
 PORTS, VFS = 6, 3  # of each host
 TIMEOUT = 2.0  # seconds that a caller waits
+UNPLUG = 0.2  # seconds that a guest takes to release a device; a move can be reverted meanwhile
 
 # The options that decide how soon Portclaim recovers. An operator may set the same.
 _BUS = {
@@ -63,6 +66,8 @@ class Site:
         self.hosts = [f"node-{number}" for number in range(1, hosts + 1)]
         self.cut: set[str] = set()
         self.network = Network(self.hosts) if privacy.has_network() else None
+        enter = {host: partial(self.network.enter, host) for host in self.hosts} if self.network else {}
+        self.guests = Guests(self.directory / "agents", self.hosts, enter)
         self.clocks = Clocks(self.directory / "clocks") if has_compiler() else None
         with ThreadPoolExecutor() as threads:
             broker = threads.submit(RabbitMQ, self.directory / "rabbitmq")
@@ -98,6 +103,7 @@ class Site:
         for kind in ("compute_agent", "scheduler", "conductor"):
             with ThreadPoolExecutor() as threads:
                 list(threads.map(Supervised.stop, self.services[kind]))
+        self.guests.close()
         self.rabbitmq.stop()
         self.postgresql.stop()
         self._holder.stop()
@@ -108,7 +114,11 @@ class Site:
         before: list[str] = []
         if kind == "compute_agent":
             own["compute_agent"] = {"sysfs_root": self.directory / f"{name}-sys"}
-            own["simulated"] = {"ports": PORTS, "vfs_per_port": VFS, "accelerators": 0}
+            shape = {"ports": PORTS, "vfs_per_port": VFS, "accelerators": 0}
+            own["simulated"] = {**shape, "guests": "defined"}
+            state = self.directory / "agents" / name
+            state.mkdir(parents=True)
+            (state / FAULTS).write_text(json.dumps([{"action": "unplug", "delay": UNPLUG}]))
             own["pci"] = {"device_spec": json.dumps({"vendor_id": "8086"})}
             before = self.network.on(name) if self.network else []
         else:

@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from portclaim.common.rpc.claim_messages import ClaimRequest
 from tests.chaos.clock import Clocks, has_compiler
-from tests.chaos.verdict import Verdict
+from tests.chaos.cycles import Cycle
+from tests.chaos.verdict import ACTIONS, Verdict, may_be_done
 
 TELL_TIME = "import time\nwhile input() == 'now': print(time.time(), flush=True)"
 PF, VF = "0000:81:00.0", "0000:81:02.0"
@@ -51,6 +54,8 @@ def site(effects: list[tuple[str, str, str]]) -> Any:
     [
         ([("one", "prepare", VF), ("one", "attach", VF), ("one", "detach", VF), ("two", "prepare", PF)], ""),
         ([("one", "prepare", VF), ("one", "restore", VF), ("two", "prepare", PF)], ""),
+        ([("one", "prepare", VF), ("one", "attach", VF), ("one", "unplug", VF), ("one", "attach", VF)], ""),
+        ([("one", "prepare", VF), ("one", "unplug", VF), ("two", "prepare", VF)], "beside"),
         ([("one", "prepare", VF), ("two", "prepare", VF)], "beside"),
         ([("one", "prepare", VF), ("two", "prepare", PF)], "beside"),
         ([("one", "prepare", PF), ("two", "prepare", VF)], "beside"),
@@ -66,3 +71,56 @@ def test_a_verdict_finds_impossible_attaches_and_detaches(
     found = Verdict(site(effects))._follow_hypervisors(["host"])
     assert len(found) == bool(wrong)
     assert all(wrong in each for each in found)
+
+
+@pytest.mark.parametrize(
+    ("done", "was_attached", "live_moves", "is_right"),
+    [
+        ("", False, 0, True),
+        ("", True, 0, False),
+        ("prepare", False, 0, False),
+        ("prepare restore", False, 0, True),
+        ("prepare restore", True, 0, False),
+        ("prepare attach detach", True, 0, True),
+        ("prepare attach detach", False, 0, True),  # the answer came after the release
+        ("prepare attach", True, 0, False),
+        ("prepare attach attach detach", True, 1, False),
+        ("prepare attach detach detach", True, 1, False),
+        ("prepare attach unplug restore", True, 1, True),
+        ("prepare attach unplug restore", True, 0, False),
+        ("prepare attach unplug attach detach", True, 1, True),
+        ("prepare attach unplug detach", True, 1, False),
+        ("prepare attach restore prepare attach detach", True, 1, False),
+    ],
+)
+def test_a_verdict_counts_what_a_hypervisor_did_with_a_device(
+    done: str, was_attached: bool, live_moves: int, is_right: bool
+) -> None:
+    counted = {action: done.split().count(action) for action in ACTIONS}
+    assert may_be_done(counted, was_attached, live_moves) is is_right
+
+
+@pytest.mark.parametrize(
+    ("statuses", "is_right"),
+    [
+        ("claimed prepared allocated releasing released", True),
+        ("claimed released", True),
+        ("claimed allocated prepared", False),
+        ("allocated claimed", False),
+        ("claimed failed", False),
+        ("live: allocated prepared allocated prepared releasing released", True),
+        ("live: allocated prepared claimed", False),
+        ("live: releasing prepared", False),
+        ("aborted: claimed prepared failed", True),
+        ("aborted: prepared failed releasing", False),
+        ("aborted: allocated failed", False),
+    ],
+)
+def test_a_client_finds_statuses_in_the_wrong_order(statuses: str, is_right: bool) -> None:
+    kind, _, listed = statuses.rpartition(": ")
+    request = ClaimRequest(claim_id=UUID(int=1), instance_id=UUID(int=2), extra_specs={"a": "b"})
+    cycle = Cycle("vf", "host", request, waits_for_attach=True, live_moves=kind == "live")
+    cycle.may_fail = kind == "aborted"
+    for status in listed.split():
+        cycle.note(SimpleNamespace(claim_id=request.claim_id, host="host", devices=[], status=status))  # type: ignore[arg-type]
+    assert (cycle.wrong == []) is is_right

@@ -2,14 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from tests.chaos.clients import Cycle
+from tests.chaos.cycles import Cycle
+from tests.chaos.moves import Moving
 from tests.chaos.site import PORTS, VFS, Site
 from tests.support.invariants import violations
 
 PATIENCE = 20.0  # seconds until all open steps must be done
+ACTIONS = ("prepare", "attach", "unplug", "detach", "restore")
 
 _AWAITED = """
     SELECT n.host || ': step ' || o.step || ', ' || o.action || ', of claim ' || o.claim_id
@@ -36,12 +38,40 @@ _CLAIMS = """
      GROUP BY c.id
 """
 _STRANGE = "SELECT id FROM claims WHERE created_at >= :since AND NOT id = ANY(:known)"
+_MOVES = """
+    SELECT m.target_claim_id, m.status, m.kind
+      FROM claim_moves m
+     WHERE m.target_claim_id = ANY(:ids)
+"""
+# No device can go with its guest, and clients migrate a guest only when the move is ready.
+_ON_TWO_HOSTS = """
+    SELECT m.target_claim_id
+      FROM claim_moves m
+      JOIN claim_events e ON e.claim_id = m.source_claim_id
+                          AND e.cause = 'moved to claim ' || m.target_claim_id
+     WHERE m.target_claim_id = ANY(:ids) AND m.kind = 'live' AND e.from_status <> 'prepared'
+"""
 _PARENTS = """
     SELECT n.host, d.address, pf.address
       FROM pci_devices d
       JOIN pci_devices pf ON pf.id = d.parent_id
       JOIN compute_nodes n ON n.id = d.compute_node_id
 """
+
+
+def may_be_done(done: Mapping[str, int], was_attached: bool, live_moves: int) -> bool:
+    """May a hypervisor have done this, so many times, with a device of a claim that has ended?
+
+    ``was_attached``: the claim was allocated once. ``live_moves``: how many live moves it has been the source
+    of. Each of them unplugs the device at most once.
+    """
+    prepared, attached, unplugged = done["prepare"], done["attach"], done["unplug"]
+    return (
+        prepared == done["detach"] + done["restore"] <= 1
+        and attached == unplugged + done["detach"]
+        and unplugged <= live_moves
+        and (attached > 0 or not was_attached)
+    )
 
 
 class Verdict:
@@ -53,16 +83,22 @@ class Verdict:
         self._since = self._now()
         self._known: set[Any] = set()
         self._unchecked: list[Cycle] = []
+        self._unchecked_moves: list[Moving] = []
         self._seen = dict.fromkeys(site.hosts, 0)  # the last effect of each hypervisor
         self._guests: dict[tuple[str, str], str] = {}  # device -> claim
         self._done: Counter[tuple[str, str, str]] = Counter()  # claim, action, device
         self._told: set[str] = set()
 
-    def check(self, over: Collection[Cycle], aside: Collection[Cycle]) -> list[str]:
-        """The faults that are new. ``over``: the cycles that ended since the last check. ``aside``: the open
-        cycles on hosts that cannot be reached."""
+    def check(
+        self, over: Collection[Cycle], aside: Collection[Cycle], moved: Collection[Moving]
+    ) -> list[str]:
+        """The faults that are new. ``over``, ``moved``: the cycles and moves that ended since the last check.
+
+        ``aside``: the open cycles on hosts that cannot be reached.
+        """
         hosts = [host for host in self._site.hosts if host not in self._site.cut]
         self._unchecked += over
+        self._unchecked_moves += moved
         self._known = {cycle.claim_id for cycle in (*self._unchecked, *aside)} | self._known
         wrong = self._unfinished(hosts)
         with self._site.postgresql.engine.connect() as connection:
@@ -70,6 +106,7 @@ class Verdict:
         wrong += self._strange_claims()
         wrong += self._follow_hypervisors(hosts)
         wrong += self._compare(hosts)
+        wrong += self._compare_moves(hosts)
         wrong += [surprise for service in self._site.all_services() for surprise in service.surprises]
         new = [each for each in dict.fromkeys(wrong) if each not in self._told]
         self._told.update(new)
@@ -99,8 +136,7 @@ class Verdict:
             query = "SELECT id, claim_id, action, address FROM effects WHERE id > ? ORDER BY id"
             for number, claim, action, address in self._site.records(query, [host], self._seen[host])[host]:
                 self._seen[host] = number
-                if action in {"attach", "detach"}:
-                    self._done[claim, action, f"{host} {address}"] += 1
+                self._done[claim, action, f"{host} {address}"] += 1
                 if action == "prepare":
                     wrong += self._prepare(host, address, claim)
                     continue
@@ -129,21 +165,42 @@ class Verdict:
         wrong = []
         for cycle in ready:
             status, devices, was_attached = claims.get(cycle.claim_id, ("lost", [], False))
-            if status != "released" or frozenset(devices) != cycle.devices:
+            ends = {"released", "failed"} if cycle.may_fail else {"released"}
+            if status not in ends or frozenset(devices) != cycle.devices:
                 wrong.append(
                     f"claim {cycle.claim_id} is {status} with {devices}, and not released with "
                     f"{cycle.devices}"
                 )
             for device in devices:
-                times = [
-                    self._done.pop((str(cycle.claim_id), action, device), 0)
-                    for action in ("attach", "detach")
-                ]
-                if times != [1, 1] and (was_attached or times != [0, 0]):
-                    wrong.append(
-                        f"{device} was attached and detached {times} times for claim {cycle.claim_id}"
-                    )
+                done = {
+                    action: self._done.pop((str(cycle.claim_id), action, device), 0) for action in ACTIONS
+                }
+                if not may_be_done(done, was_attached, cycle.live_moves):
+                    wrong.append(f"{device}: the hypervisor did {done} for claim {cycle.claim_id}")
         wrong += [f"no claim explains {effect}" for effect in self._done if effect[2].split()[0] in hosts]
+        return wrong
+
+    def _compare_moves(self, hosts: list[str]) -> list[str]:
+        """Compare what clients know of the moves with the database.
+
+        A move whose claims are both on hosts that cannot be reached has not ended: nobody has released one.
+        """
+        ready = [m for m in self._unchecked_moves if {m.source.host, m.target.host} & {*hosts}]
+        self._unchecked_moves = [move for move in self._unchecked_moves if move not in ready]
+        ids = [move.claim_id for move in ready]
+        rows = self._site.postgresql.ask(_MOVES, ids=ids)
+        moves = {claim_id: rest for claim_id, *rest in rows}
+        wrong = []
+        for move in ready:
+            status, kind = moves.get(move.claim_id, ("lost", move.kind))
+            if status not in move.possible_ends() or kind != move.kind:
+                wrong.append(
+                    f"the {move.kind} move to claim {move.claim_id} ({move.fate}) is {kind}, {status}"
+                )
+        on_two_hosts = self._site.postgresql.ask(_ON_TWO_HOSTS, ids=ids)
+        wrong += [
+            f"a guest had devices of two hosts in the move to {claim_id}" for (claim_id,) in on_two_hosts
+        ]
         return wrong
 
     def _now(self) -> Any:
