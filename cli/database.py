@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 
 import click
 
+from portclaim.cli.options import age
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
 
@@ -39,20 +39,8 @@ def upgrade(session: Session) -> None:
     )
 
 
-_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
-
-
-def _age(_context: click.Context, _parameter: click.Parameter, text: str) -> timedelta:
-    found = re.fullmatch(r"([0-9]{1,6})([dhm])", text)
-    if found is None or int(found[1]) == 0:
-        raise click.BadParameter(f"{text!r} is not an age: write a number and d, h or m, like 90d")
-    return int(found[1]) * _UNITS[found[2]]
-
-
 @command(group=db)
-@click.option(
-    "--older-than", callback=_age, required=True, metavar="AGE", help="For example 90d, 12h or 30m."
-)
+@click.option("--older-than", callback=age, required=True, metavar="AGE", help="For example 90d, 12h or 30m.")
 @click.option(
     "--batch",
     type=click.IntRange(1, 100_000),

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import click
 
-from portclaim.cli.options import limit_option, output_option, say_more
+from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.session import Session, command
 from portclaim.common.pci.status import DeviceStatus
+
+if TYPE_CHECKING:
+    from portclaim.common.rpc.claim_messages import Device
 
 CLIENTS = {
     "compute_agent": "ComputeAgentClient",
@@ -28,8 +34,9 @@ _host = click.option("--host", help="Only this host.")
 @click.option("--type", "dev_type", type=click.Choice(DEVICE_TYPES))
 @click.option("--status", type=click.Choice([status.value for status in DeviceStatus]))
 @click.option("--claim", "claim_id", type=click.UUID, help="Only devices that this claim holds.")
-@limit_option
-@output_option
+@click.option("--vendor-id", metavar="HEX", help="Only devices with this vendor id.")
+@click.option("--product-id", metavar="HEX", help="Only devices with this product id.")
+@list_options
 @click.pass_obj
 def devices(
     session: Session,
@@ -37,8 +44,9 @@ def devices(
     dev_type: str | None,
     status: str | None,
     claim_id: uuid.UUID | None,
-    limit: int,
-    output: str,
+    vendor_id: str | None,
+    product_id: str | None,
+    options: ListOptions,
 ) -> None:
     """List devices with their effective status and its reason.
 
@@ -46,41 +54,59 @@ def devices(
 
     Next: portclaim tree --host HOST shows a device beside its PF or its VFs.
     """
-    from portclaim.cli import render
     from portclaim.common.rpc.claim_messages import DeviceFilter
 
     wanted = DeviceFilter.model_validate(
-        {"host": host, "dev_type": dev_type, "status": status, "claim_id": claim_id, "limit": limit}
+        {
+            "host": host,
+            "dev_type": dev_type,
+            "status": status,
+            "claim_id": claim_id,
+            "vendor_id": vendor_id,
+            "product_id": product_id,
+        }
     )
-    found = session.scheduler.devices(wanted)
-    if output == "json":
-        render.as_json(found.devices)
-    else:
-        render.devices(found.devices)
-    say_more(found.more, limit, "--host")
+    show(options, session.scheduler.devices, wanted, "devices", table(_COLUMNS, _cells), "--host")
 
 
 @command()
 @_host
-@limit_option
-@output_option
+@list_options
 @click.pass_obj
-def tree(session: Session, host: str | None, limit: int, output: str) -> None:
+def tree(session: Session, host: str | None, options: ListOptions) -> None:
     """Show the ports of each host as a tree of PFs and VFs.
 
     Example: portclaim tree --host compute-7
 
     Next: portclaim explain says whether a claim would be served.
     """
-    from portclaim.cli import render
     from portclaim.common.rpc.claim_messages import DeviceFilter
 
-    found = session.scheduler.devices(DeviceFilter(host=host, limit=limit))
-    if output == "json":
-        render.as_json(found.devices)
-    else:
-        render.tree(found.devices)
-    say_more(found.more, limit, "--host")
+    show(options, session.scheduler.devices, DeviceFilter(host=host), "devices", _print_tree, "--host")
+
+
+_COLUMNS = ("host", "address", "type", "ids", "numa", "status", "held by", "why")
+
+
+def _cells(device: Device) -> Row:
+    from portclaim.cli import render
+
+    return (
+        device.host,
+        device.address,
+        device.dev_type,
+        f"{device.vendor_id}:{device.product_id}",
+        render.or_dash(device.numa_node),
+        render.status(device.effective_status),
+        render.or_dash(device.instance_id),
+        device.reason or "",
+    )
+
+
+def _print_tree(pages: Iterable[Sequence[Device]]) -> None:
+    from portclaim.cli import render
+
+    render.tree(chain.from_iterable(pages))
 
 
 @command()

@@ -24,7 +24,8 @@ class Lazy(NamedTuple):
 class LazyGroup(click.Group):
     """Has the commands of ``lazy`` beside those that are added to it.
 
-    ``lazy`` maps names to :class:`Lazy`.
+    ``lazy`` maps names to :class:`Lazy`. A name may have two words, like ``claim list``. So ``claim`` can be
+    a command with options of its own, which a group of click is not.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
@@ -38,6 +39,14 @@ class LazyGroup(click.Group):
         if cmd_name in self.lazy:
             return self.lazy[cmd_name].load()
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        two_words = " ".join(args[:2])
+        if len(args) > 1 and two_words in self.lazy:
+            return two_words, self.get_command(ctx, two_words), args[2:]
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing them."""

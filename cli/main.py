@@ -19,6 +19,7 @@ COMMANDS = {
     "claim": Lazy(
         "portclaim.cli.claims", "claim", "Reserve devices for an instance: all of them on one host, or none."
     ),
+    "claim list": Lazy("portclaim.cli.claim_list", "claim_list", "List claims, the oldest first."),
     "config": Lazy(
         "portclaim.cli.config_check", "config", "Check a configuration before a service reads it."
     ),
@@ -86,6 +87,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim claim --alias nic-vf:2           claim two VFs on one host, for a new instance
     portclaim explain --alias nic-pf:1         would a claim of a whole port be served, and why not?
     portclaim candidates --alias nic-vf:2      which hosts could serve it now, the best first
+    portclaim claim list --host HOST           the claims that hold devices of a host
     portclaim show CLAIM_ID                    the status and the devices of a claim
     portclaim wait CLAIM_ID --for allocated    wait until the instance has the devices
     portclaim release CLAIM_ID                 give its devices back

@@ -7,37 +7,53 @@ from typing import TYPE_CHECKING
 
 import click
 
-from portclaim.cli.options import limit_option, output_option, say_more
+from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
-    from portclaim.common.rpc.operator_messages import Hosts, HostSummary
+    from portclaim.common.rpc.operator_messages import HostSummary
 
 _port = click.option("--port", "address", metavar="ADDRESS", help="Only this port, by its PF's address.")
 _reason = click.option("--reason", required=True, help="Why. Refusals, lists and views show it.")
 
 
 @command("list")
-@click.option("--host", "name", help="Only this host.")
-@limit_option
-@output_option
+@click.option("--host", "names", multiple=True, help="Only this host. May be repeated.")
+@click.option("--prefix", metavar="TEXT", help="Only hosts whose names begin with this.")
+@click.option(
+    "--state", type=click.Choice(["up", "silent"]), help="Only hosts whose agents report, or do not."
+)
+@click.option(
+    "--drained/--not-drained", "is_drained", default=None, help="Only hosts that are drained, or not."
+)
+@list_options
 @click.pass_obj
-def list_(session: Session, name: str | None, limit: int, output: str) -> None:
+def list_(
+    session: Session,
+    names: tuple[str, ...],
+    prefix: str | None,
+    state: str | None,
+    is_drained: bool | None,
+    options: ListOptions,
+) -> None:
     """List hosts: whether they take claims, and how many devices are free and held.
 
-    Example: portclaim host list
+    Example: portclaim host list --state silent
 
     Next: portclaim tree --host HOST shows the devices of a host.
     """
-    from portclaim.cli import render
     from portclaim.common.rpc.operator_messages import HostFilter
 
-    found = session.scheduler.hosts(HostFilter(host=name, limit=limit))
-    render.as_json(found.hosts) if output == "json" else render.console().print(_table(found))
-    say_more(found.more, limit)
+    wanted = HostFilter(
+        host=names[0] if len(names) == 1 else None,
+        hosts=list(names) if len(names) > 1 else None,
+        prefix=prefix,
+        is_silent=None if state is None else state == "silent",
+        is_drained=is_drained,
+    )
+    show(options, session.scheduler.hosts, wanted, "hosts", table(_COLUMNS, _cells), "--state")
 
 
 @command()
@@ -50,8 +66,7 @@ def drain(session: Session, host: str, address: str | None, reason: str) -> None
 
     Example: portclaim host drain compute-7 --reason "new power supply"
 
-    Next: portclaim devices --host HOST --output json names the claims on it. Move or release them to empty
-    the host.
+    Next: portclaim claim list --host HOST shows the claims on it. Move or release them to empty the host.
     """
     stay = session.scheduler.drain(host, reason, address)
     click.echo(f"{_place(host, address)} takes no new claims; {_live(stay)} on it")
@@ -97,33 +112,31 @@ def remove(session: Session, host: str, reason: str, who: str, force: bool) -> N
         click.echo(_DANGER.format(claims=_live(ended), host=host), err=True)
 
 
-def _table(found: Hosts) -> Table:
-    from portclaim.cli import render
+_COLUMNS = (
+    "host",
+    "last report",
+    "PFs free",
+    "PFs held",
+    "VFs free",
+    "VFs held",
+    "claims",
+    "state",
+    "drained ports",
+)
 
-    table = render.table_of(
-        "host",
-        "last report",
-        "PFs free",
-        "PFs held",
-        "VFs free",
-        "VFs held",
-        "claims",
-        "state",
-        "drained ports",
+
+def _cells(host: HostSummary) -> Row:
+    return (
+        host.host,
+        f"{host.agent_silent_for:.0f} s ago",
+        str(host.pfs_available),
+        str(host.pfs_held),
+        str(host.vfs_available),
+        str(host.vfs_held),
+        str(host.live_claims),
+        _state(host),
+        ", ".join(f"{address} ({reason})" for address, reason in host.drained_ports.items()),
     )
-    for each in found.hosts:
-        table.add_row(
-            each.host,
-            f"{each.agent_silent_for:.0f} s ago",
-            str(each.pfs_available),
-            str(each.pfs_held),
-            str(each.vfs_available),
-            str(each.vfs_held),
-            str(each.live_claims),
-            _state(each),
-            ", ".join(f"{address} ({reason})" for address, reason in each.drained_ports.items()),
-        )
-    return table
 
 
 def _state(shown: HostSummary) -> Text:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
 import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 output_option = click.option(
     "--output",
@@ -10,14 +17,6 @@ output_option = click.option(
     default="table",
     show_default=True,
     help="For people, or for programs.",
-)
-
-limit_option = click.option(
-    "--limit",
-    type=click.IntRange(1, 100_000),
-    default=10_000,
-    show_default=True,
-    help="Show no more than this.",
 )
 
 alias_option = click.option(
@@ -59,8 +58,29 @@ apart_from_option = click.option(
 )
 
 
-def say_more(more: bool, limit: int, narrower: str = "") -> None:
-    """Say on standard error that the list is cut off. ``narrower``: an option that makes the list shorter."""
-    if more:
-        hint = f", or {narrower} to see fewer" if narrower else ""
-        click.echo(f"there are more than {limit}: use --limit to see more{hint}", err=True)
+_UNITS = {
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+}
+
+
+def age(_context: click.Context, _parameter: click.Parameter, text: str | None) -> timedelta | None:
+    """The callback of an option for an age, like 90d. Raises ``click.BadParameter``."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
+    if found is None or int(found[1]) == 0:
+        raise click.BadParameter(f"{text!r} is not an age: write a number and d, h, m or s, like 90d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def age_option(name: str, help: str) -> Callable[[Function], Function]:
+    """An option for an age. The command gets whole seconds, or None."""
+
+    def seconds(*asked: Any) -> int | None:
+        found = age(*asked)
+        return None if found is None else round(found.total_seconds())
+
+    return click.option(name, callback=seconds, metavar="AGE", help=f"{help} For example 90d, 12h or 30m.")

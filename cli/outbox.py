@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from portclaim.cli.options import limit_option, output_option, say_more
+from portclaim.cli.listing import ListOptions, Row, list_options, show, table
+from portclaim.cli.options import age_option
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from portclaim.common.rpc.operator_messages import AwaitedStep
 
 _host = click.option("--host", help="Only this host.")
@@ -32,22 +30,22 @@ def outbox() -> None:
 @command("list", group=outbox)
 @_host
 @click.option("--parked", is_flag=True, help="Only steps that are no longer sent.")
-@limit_option
-@output_option
+@age_option("--older-than", "Only steps that were written at least so long ago.")
+@list_options
 @click.pass_obj
-def list_(session: Session, host: str | None, parked: bool, limit: int, output: str) -> None:
+def list_(
+    session: Session, host: str | None, parked: bool, older_than: int | None, options: ListOptions
+) -> None:
     """List the steps, those that have waited longest first.
 
     Example: portclaim outbox list --parked
 
     Next: make the host's agent run, and read the last failure. Then portclaim outbox retry.
     """
-    from portclaim.cli import render
     from portclaim.common.rpc.operator_messages import StepFilter
 
-    found = session.scheduler.awaited_steps(StepFilter(host=host, parked=parked, limit=limit))
-    render.as_json(found.steps) if output == "json" else render.console().print(_table(found.steps))
-    say_more(found.more, limit, "--host")
+    wanted = StepFilter(host=host, parked=parked, older_than=older_than)
+    show(options, session.scheduler.awaited_steps, wanted, "steps", table(_COLUMNS, _cells), "--host")
 
 
 @command(group=outbox)
@@ -68,21 +66,17 @@ def retry(session: Session, claim_ids: tuple[uuid.UUID, ...], parked: bool, host
     click.echo(f"{sent} step{'' if sent == 1 else 's'} sent again")
 
 
-def _table(steps: Sequence[AwaitedStep]) -> Table:
-    from portclaim.cli import render
+_COLUMNS = ("host", "claim", "step", "sent", "waited", "agent silent for", "state", "last failure")
 
-    table = render.table_of(
-        "host", "claim", "step", "sent", "waited", "agent silent for", "state", "last failure"
+
+def _cells(step: AwaitedStep) -> Row:
+    return (
+        step.host,
+        str(step.claim_id),
+        f"{step.step} {step.action}",
+        f"{step.times_sent} times",
+        f"{step.awaited_for:.0f} s",
+        f"{step.agent_silent_for:.0f} s",
+        "parked" if step.parked else "retried",
+        step.last_failure or "",
     )
-    for step in steps:
-        table.add_row(
-            step.host,
-            str(step.claim_id),
-            f"{step.step} {step.action}",
-            f"{step.times_sent} times",
-            f"{step.awaited_for:.0f} s",
-            f"{step.agent_silent_for:.0f} s",
-            "parked" if step.parked else "retried",
-            step.last_failure or "",
-        )
-    return table

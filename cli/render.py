@@ -61,7 +61,7 @@ def claim(shown: Claim) -> None:
     """A claim and its devices."""
     out = console()
     out.print(f"claim {shown.claim_id} of instance {shown.instance_id}")
-    out.print(Text.assemble("host  ", _or_dash(shown.host), "\nstatus ", status(shown.status)))
+    out.print(Text.assemble("host  ", or_dash(shown.host), "\nstatus ", status(shown.status)))
     if shown.reason:
         out.print(f"reason {shown.reason}", markup=False)
     if shown.move:
@@ -96,30 +96,13 @@ def _claimed(devices: Iterable[ClaimedDevice]) -> Table:
             device.address,
             device.dev_type,
             f"{device.vendor_id}:{device.product_id}",
-            _or_dash(device.numa_node),
-            _or_dash(device.parent_address),
-            _or_dash(device.vf_num),
-            _or_dash(device.tags.get("physical_network")),
+            or_dash(device.numa_node),
+            or_dash(device.parent_address),
+            or_dash(device.vf_num),
+            or_dash(device.tags.get("physical_network")),
             status(device.status),
         )
     return table
-
-
-def devices(shown: Iterable[Device]) -> None:
-    """One line per device."""
-    table = table_of("host", "address", "type", "ids", "numa", "status", "held by", "why")
-    for device in shown:
-        table.add_row(
-            device.host,
-            device.address,
-            device.dev_type,
-            f"{device.vendor_id}:{device.product_id}",
-            _or_dash(device.numa_node),
-            status(device.effective_status),
-            _or_dash(device.instance_id),
-            device.reason or "",
-        )
-    console().print(table)
 
 
 def tree(shown: Iterable[Device]) -> None:
@@ -180,5 +163,39 @@ def table_of(*columns: str) -> Table:
     return table
 
 
-def _or_dash(value: object) -> str:
+def page_of_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], widths: list[int], *, with_header: bool
+) -> None:
+    """Print a part of a long table.
+
+    ``widths`` are those of the parts before, and are widened as needed. A terminal may be narrower.
+    """
+    texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    header = [[Text(column) for column in columns]] if with_header else []
+    for place, cells in enumerate(zip(*header, *texts, strict=True)):
+        widths[place] = max(widths[place], *(cell.cell_len for cell in cells))
+    out = console()
+    if not out.is_terminal:
+        out.width = max(out.width, sum(widths) + 2 * len(widths))
+    table = Table(box=None, show_header=with_header, header_style="bold", pad_edge=False)
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, no_wrap=True, min_width=None if out.is_terminal else width)
+    for row in texts:
+        table.add_row(*row)
+    out.print(table)
+
+
+def or_dash(value: object) -> str:
+    """The value, or a dash in place of none."""
     return "-" if value is None else str(value)
+
+
+def time_span(seconds: float) -> str:
+    """A time span in its two largest units."""
+    rest = max(round(seconds), 0)
+    parts: list[str] = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count or parts or unit == "s":
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

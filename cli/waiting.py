@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+import uuid
 from typing import TYPE_CHECKING
 
 import click
 
-from portclaim.cli.options import limit_option, output_option, say_more
+from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from portclaim.common.rpc.claim_messages import Claim
     from portclaim.common.rpc.operator_messages import WaitingClaim
     from portclaim.common.rpc.scheduler import SchedulerClient
@@ -28,10 +26,11 @@ To end it:          portclaim release {claim}"""
 
 
 @command()
-@limit_option
-@output_option
+@click.option("--host", help="Only claims for which ports of this host are reserved.")
+@click.option("--instance", "instance_id", type=click.UUID, help="Only claims of this instance.")
+@list_options
 @click.pass_obj
-def waiting(session: Session, limit: int, output: str) -> None:
+def waiting(session: Session, host: str | None, instance_id: uuid.UUID | None, options: ListOptions) -> None:
     """List the claims that wait in queues, and their reserved ports.
 
     Example: portclaim waiting
@@ -41,12 +40,10 @@ def waiting(session: Session, limit: int, output: str) -> None:
 
     Next: portclaim release CLAIM_ID takes a claim out of its queue.
     """
-    from portclaim.cli import render
     from portclaim.common.rpc.operator_messages import WaitingFilter
 
-    found = session.scheduler.waiting(WaitingFilter(limit=limit))
-    render.as_json(found.claims) if output == "json" else render.console().print(_table(found.claims))
-    say_more(found.more, limit)
+    wanted = WaitingFilter(host=host, instance_id=instance_id)
+    show(options, session.scheduler.waiting, wanted, "claims", table(_COLUMNS, _cells))
 
 
 def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
@@ -92,20 +89,16 @@ def _ports(claim: WaitingClaim) -> str:
     )
 
 
-def _table(claims: Sequence[WaitingClaim]) -> Table:
-    from portclaim.cli import render
+_COLUMNS = ("claim", "instance", "requests", "position", "waited", "expires in", "reserved for it")
 
-    table = render.table_of(
-        "claim", "instance", "requests", "position", "waited", "expires in", "reserved for it"
+
+def _cells(claim: WaitingClaim) -> Row:
+    return (
+        str(claim.claim_id),
+        str(claim.instance_id),
+        claim.alias or "-",
+        str(claim.position),
+        f"{claim.waited:.0f} s",
+        f"{claim.expires_in:.0f} s",
+        f"{claim.reserved_host} {', '.join(claim.reserved_ports)}" if claim.reserved_host else "-",
     )
-    for claim in claims:
-        table.add_row(
-            str(claim.claim_id),
-            str(claim.instance_id),
-            claim.alias or "-",
-            str(claim.position),
-            f"{claim.waited:.0f} s",
-            f"{claim.expires_in:.0f} s",
-            f"{claim.reserved_host} {', '.join(claim.reserved_ports)}" if claim.reserved_host else "-",
-        )
-    return table

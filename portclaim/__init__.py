@@ -76,12 +76,15 @@ if TYPE_CHECKING:
     from portclaim.common.rpc.move_messages import Move, MoveRequest
     from portclaim.common.rpc.operator_messages import (
         AwaitedSteps,
+        ClaimFilter,
+        Claims,
         HostFilter,
         Hosts,
         StepFilter,
         WaitingClaims,
         WaitingFilter,
     )
+    from portclaim.common.rpc.pages import pages
     from portclaim.common.rpc.scheduler import SchedulerClient
 
 __all__ = [
@@ -93,10 +96,12 @@ __all__ = [
     "Claim",
     "ClaimConflict",
     "ClaimEnded",
+    "ClaimFilter",
     "ClaimNotFound",
     "ClaimRefused",
     "ClaimRequest",
     "ClaimedDevice",
+    "Claims",
     "Connection",
     "Device",
     "DeviceFilter",
@@ -134,6 +139,7 @@ __all__ = [
     "connect",
     "hostdev_xml",
     "migration_xml",
+    "pages",
 ]
 
 _MODULES = {
@@ -162,12 +168,15 @@ _MODULES = {
     "portclaim.common.rpc.move_messages": ("Move", "MoveRequest"),
     "portclaim.common.rpc.operator_messages": (
         "AwaitedSteps",
+        "ClaimFilter",
+        "Claims",
         "HostFilter",
         "Hosts",
         "StepFilter",
         "WaitingClaims",
         "WaitingFilter",
     ),
+    "portclaim.common.rpc.pages": ("pages",),
     "portclaim.common.rpc.scheduler": ("SchedulerClient",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,6 +13,7 @@ from portclaim.common.rpc.fields import (
     AttachMode,
     DeviceStatus,
     DevType,
+    HexId,
     Host,
     Message,
     MoveStatus,
@@ -20,6 +21,7 @@ from portclaim.common.rpc.fields import (
     Text,
     Uuid,
 )
+from portclaim.common.rpc.pages import After, Limit, Next
 from portclaim.common.rpc.versions import Since
 
 MAX_WAIT = 7 * 24 * 3600
@@ -250,7 +252,14 @@ class DeviceFilter(Message):
         default=None, description="Only devices with this effective status. Null: all but removed devices."
     )
     claim_id: Uuid | None = Field(default=None, description="Only devices of this claim.")
-    limit: int = Field(default=10_000, ge=1, le=100_000, description="The most devices to answer.")
+    vendor_id: Annotated[HexId | None, Since("1.1")] = Field(
+        default=None, description="Only devices with this vendor id."
+    )
+    product_id: Annotated[HexId | None, Since("1.1")] = Field(
+        default=None, description="Only devices with this product id."
+    )
+    limit: Limit = Field(default=10_000, description="The most devices to answer.")
+    after: After = None
 
 
 class Device(Message):
@@ -278,3 +287,4 @@ class Devices(Message):
 
     devices: list[Device] = Field(description="Ordered by host and port, each PF before its VFs.")
     more: bool = Field(description="True: more devices fit than `limit`.")
+    after: Next = None

@@ -1,4 +1,4 @@
-"""Messages of operators: forced releases, drains, retries; lists of hosts, queues and steps."""
+"""Messages of operators: forced releases, drains, retries; lists of hosts, claims, queues and steps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from portclaim.common.rpc.agent_messages import StepAction
-from portclaim.common.rpc.fields import Address, Host, Message, Text, Uuid
+from portclaim.common.rpc.fields import (
+    Address,
+    AnsweredClaimStatus,
+    ClaimStatus,
+    Host,
+    Message,
+    Text,
+    Uuid,
+)
+from portclaim.common.rpc.pages import After, Limit, Next, OlderThan
+from portclaim.common.rpc.versions import Since
 
 Who = Annotated[Text, Field(min_length=1, max_length=255, description="The person who orders it.")]
 Reason = Annotated[Text, Field(min_length=1, max_length=1000)]
-Limit = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class ForcedRelease(Message):
@@ -51,7 +60,14 @@ class WaitingFilter(Message):
     """Which waiting claims to list."""
 
     claim_id: Uuid | None = Field(default=None, description="Only this claim. Null: all.")
+    instance_id: Annotated[Uuid | None, Since("1.1")] = Field(
+        default=None, description="Only claims of this instance. Null: all."
+    )
+    host: Annotated[Host | None, Since("1.1")] = Field(
+        default=None, description="Only claims for which ports of this host are reserved. Null: all."
+    )
     limit: Limit = Field(default=10_000, description="The most claims to answer.")
+    after: After = None
 
 
 class WaitingClaim(Message):
@@ -77,13 +93,27 @@ class WaitingClaims(Message):
 
     claims: list[WaitingClaim] = Field(description="Those that have waited longest come first.")
     more: bool = Field(description="True: more claims wait than `limit`.")
+    after: Next = None
 
 
 class HostFilter(Message):
     """Which hosts to list."""
 
     host: Host | None = Field(default=None, description="Only this host. Null: all.")
+    hosts: Annotated[Annotated[list[Host], Field(min_length=1, max_length=1000)] | None, Since("1.1")] = (
+        Field(default=None, description="Only these hosts. Null: all.")
+    )
+    prefix: Annotated[Host | None, Since("1.1")] = Field(
+        default=None, description="Only hosts whose names begin with this. Null: all."
+    )
+    is_silent: Annotated[bool | None, Since("1.1")] = Field(
+        default=None, description="Only hosts that have this `is_silent`. Null: all."
+    )
+    is_drained: Annotated[bool | None, Since("1.1")] = Field(
+        default=None, description="True: only drained hosts. False: only others. Null: all."
+    )
     limit: Limit = Field(default=10_000, description="The most hosts to answer.")
+    after: After = None
 
 
 class HostSummary(Message):
@@ -110,6 +140,59 @@ class Hosts(Message):
 
     hosts: list[HostSummary] = Field(description="Ordered by name.")
     more: bool = Field(description="True: there are more hosts than `limit`.")
+    after: Next = None
+
+
+class ClaimFilter(Message):
+    """Which claims to list. A field that is null excludes no claim.
+
+    Example::
+
+        for claim in scheduler.claims(ClaimFilter(statuses=["releasing"], older_than=600)).claims:
+            print(claim.host, claim.claim_id, claim.awaited_step)
+    """
+
+    statuses: Annotated[list[ClaimStatus], Field(min_length=1)] | None = Field(
+        default=None, description="Only claims with one of these statuses. Null: all that have not ended."
+    )
+    host: Host | None = Field(default=None, description="Only claims that this host has served.")
+    instance_id: Uuid | None = Field(default=None, description="Only claims of this instance.")
+    older_than: OlderThan = Field(
+        default=None, description="Only claims that were made at least this many seconds ago."
+    )
+    newer_than: OlderThan = Field(
+        default=None, description="Only claims that were made at most this many seconds ago."
+    )
+    limit: Limit = Field(default=100, description="The most claims to answer.")
+    after: After = None
+
+
+class ListedClaim(Message):
+    """A claim in a list."""
+
+    claim_id: Uuid = Field(description="The claim.")
+    instance_id: Uuid = Field(description="Its instance.")
+    host: str | None = Field(description="The host of its devices. Null: no host has served it.")
+    status: AnsweredClaimStatus = Field(description="Its status, as in Claim.")
+    reason: str | None = Field(description="Why it failed, expired or was released by force.")
+    devices: list[str] = Field(
+        description="PCI addresses of the devices that it holds, or held before it ended."
+    )
+    awaited_step: StepAction | str | None = Field(
+        description="The step that its agent has not answered: `prepare`, `attach`, `unplug` or `detach`. "
+        "Null: none."
+    )
+    age: float = Field(description="Seconds since it was made.")
+    created_at: str = Field(description="When it was made, ISO 8601.")
+    updated_at: str = Field(description="When its status changed last, ISO 8601.")
+
+
+class Claims(Message):
+    """A list of claims."""
+
+    claims: list[ListedClaim] = Field(description="The oldest claims come first.")
+    more: bool = Field(description="True: there are more claims than `limit`.")
+    after: Next = None
 
 
 class StepFilter(Message):
@@ -117,7 +200,11 @@ class StepFilter(Message):
 
     host: Host | None = Field(default=None, description="Only steps for this host. Null: all.")
     parked: bool = Field(default=False, description="True: only parked steps.")
+    older_than: OlderThan = Field(
+        default=None, description="Only steps that were written at least this many seconds ago. Null: all."
+    )
     limit: Limit = Field(default=10_000, description="The most steps to answer.")
+    after: After = None
 
 
 class AwaitedStep(Message):
@@ -142,6 +229,7 @@ class AwaitedSteps(Message):
 
     steps: list[AwaitedStep] = Field(description="The oldest steps come first.")
     more: bool = Field(description="True: there are more steps than `limit`.")
+    after: Next = None
 
 
 class Retry(Message):

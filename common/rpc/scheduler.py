@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
+from portclaim.common.errors import PortclaimError
+from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
     Claim,
@@ -19,6 +21,8 @@ from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
+    ClaimFilter,
+    Claims,
     Drain,
     ForcedRelease,
     HostFilter,
@@ -56,6 +60,16 @@ class SchedulerClient(Client):
         """
         return self._call("claim", request, Claim)
 
+    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Claim | PortclaimError]:
+        """Make up to 256 claims in one call. Each is served or refused by itself, in this order.
+
+        Answers for each request its claim, or the error that :meth:`claim` would have raised. Neighbours
+        that ask for the same, on any host, cost a fraction of single claims. The call can be repeated like
+        :meth:`claim`. Raises :class:`~portclaim.InvalidMessage` if a request is malformed: then none is
+        served.
+        """
+        return self._call("claim_many", ClaimBatch(claims=list(requests)), Outcomes, since="1.1").results()
+
     def attach(self, claim_id: UUID) -> Claim:
         """Let the agent attach the devices of a claim that was made with ``attach="on-call"``.
 
@@ -74,6 +88,15 @@ class SchedulerClient(Client):
         :class:`~portclaim.ClaimNotFound`.
         """
         return self._call("release", ClaimId(claim_id=claim_id), Claim)
+
+    def release_many(self, claim_ids: Sequence[UUID]) -> list[Claim | PortclaimError]:
+        """Release up to 256 claims in one call.
+
+        Answers each claim as :meth:`release` does, or :class:`~portclaim.ClaimNotFound`.
+        """
+        return self._call(
+            "release_many", ReleaseBatch(claim_ids=list(claim_ids)), Outcomes, since="1.1"
+        ).results()
 
     def force_release(self, claim_id: UUID, who: str, reason: str) -> Claim:
         """End a claim without its agent, because its host is silent and will not come back.
@@ -121,8 +144,16 @@ class SchedulerClient(Client):
         """Look up a claim. Raises :class:`~portclaim.ClaimNotFound`."""
         return self._call("show", ClaimId(claim_id=claim_id), Claim)
 
+    def claims(self, wanted: ClaimFilter) -> Claims:
+        """List claims, without those that have ended unless their statuses are asked for.
+
+        It lists them page by page: see :func:`~portclaim.pages`. Raises :class:`~portclaim.InvalidRequest`
+        for an ``after`` of another list or filter, as every list does.
+        """
+        return self._call("claims", wanted, Claims, since="1.1")
+
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
-        """List the claims that wait in queues."""
+        """List the claims that wait in queues, page by page: see :func:`~portclaim.pages`."""
         return self._call("waiting", wanted, WaitingClaims)
 
     def explain(self, request: ExplainRequest) -> Explanation:
@@ -150,11 +181,14 @@ class SchedulerClient(Client):
         return self._call("candidates", request, Candidates, since="1.1")
 
     def devices(self, wanted: DeviceFilter) -> Devices:
-        """List devices with their effective status."""
+        """List devices with their effective status, page by page: see :func:`~portclaim.pages`."""
         return self._call("devices", wanted, Devices)
 
     def hosts(self, wanted: HostFilter) -> Hosts:
-        """List hosts: whether they take claims, and how many of their devices are available or held."""
+        """List hosts: whether they take claims, and how many of their devices are available or held.
+
+        It lists them page by page: see :func:`~portclaim.pages`.
+        """
         return self._call("hosts", wanted, Hosts)
 
     def drain(self, host: str, reason: str, address: str | None = None) -> int:
@@ -181,7 +215,7 @@ class SchedulerClient(Client):
         return self._call("remove_host", wanted, LiveClaims).live_claims
 
     def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
-        """List the steps that agents have not answered."""
+        """List the steps that agents have not answered, page by page: see :func:`~portclaim.pages`."""
         return self._call("awaited_steps", wanted, AwaitedSteps)
 
     def retry(self, claim_ids: Collection[UUID] | None = None, host: str | None = None) -> int:

@@ -1,24 +1,36 @@
-"""Read one claim, or devices, hosts, queues and steps as operators see them."""
+"""Read one claim, or pages of claims, devices, hosts, queues and steps as operators see them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import sqlalchemy as sa
+from pydantic import AwareDatetime, Field
 
 from portclaim.common.errors import ClaimNotFound
+from portclaim.common.rpc import versions
 from portclaim.common.rpc.claim_messages import Claim, Device, DeviceFilter, Devices
+from portclaim.common.rpc.fields import Message, Text, Uuid
 from portclaim.common.rpc.operator_messages import (
     AwaitedStep,
     AwaitedSteps,
+    ClaimFilter,
+    Claims,
     HostFilter,
     Hosts,
     HostSummary,
+    ListedClaim,
     StepFilter,
     WaitingClaim,
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.services.scheduler import cursor, list_statements
+
+R = TypeVar("R", bound=Message)
 
 _CLAIM = sa.text("""
     SELECT (claim_as_json(:claim_id)::jsonb || jsonb_build_object('move', (
@@ -29,52 +41,60 @@ _CLAIM = sa.text("""
              ORDER BY begun_at DESC, live DESC LIMIT 1)))::text
 """)
 
-_DEVICES = sa.text("""
-    SELECT host, port, address, dev_type, vendor_id, product_id, numa_node, status, effective_status,
-           reason, claim_id, instance_id, tags
-      FROM pf_vf_tree
-     WHERE (cast(:host AS text) IS NULL OR host = :host)
-       AND (cast(:dev_type AS text) IS NULL OR dev_type = :dev_type)
-       AND (cast(:claim_id AS uuid) IS NULL OR claim_id = :claim_id)
-       AND CASE WHEN cast(:status AS text) IS NULL THEN effective_status <> 'removed'
-                ELSE effective_status = :status END
-     ORDER BY host, port, dev_type = 'type-VF', address
-     LIMIT :limit + 1
-""")
+_NOT_ENDED = ["waiting", "claimed", "prepared", "allocated", "releasing"]
+_ENDED = {"released", "failed", "expired"}
+_NOT_REMOVED = ["available", "claimed", "allocated", "unclaimable", "unavailable"]
 
-_HOSTS = sa.text("""
-    SELECT host, cast(extract(epoch FROM agent_silent_for) AS double precision) AS agent_silent_for,
-           agent_silent_for > make_interval(secs => :agent_down_after) AS is_silent,
-           drained_reason, drained_ports, devices, available,
-           pfs_available, pfs_held, vfs_available, vfs_held, live_claims
-      FROM hosts
-     WHERE cast(:host AS text) IS NULL OR host = :host
-     ORDER BY host
-     LIMIT :limit + 1
-""")
-
-_AWAITED_STEPS = sa.text("""
-    SELECT host, claim_id, instance_id, step, action, parked, times_sent,
-           cast(extract(epoch FROM awaited_for) AS double precision) AS awaited_for,
-           cast(extract(epoch FROM agent_silent_for) AS double precision) AS agent_silent_for,
-           last_failure
-      FROM awaited_steps
-     WHERE (cast(:host AS text) IS NULL OR host = :host) AND (parked OR NOT :parked)
-     ORDER BY awaited_for DESC, claim_id
-     LIMIT :limit + 1
-""")
+Time = Annotated[AwareDatetime, Field(strict=False)]
+Number = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-_WAITING = sa.text("""
-    SELECT claim_id, instance_id, position, alias, requests,
-           cast(extract(epoch FROM waited) AS double precision) AS waited,
-           cast(extract(epoch FROM expires_in) AS double precision) AS expires_in,
-           reserved_host, coalesce(reserved_ports, '{}') AS reserved_ports
-      FROM waiting
-     WHERE (cast(:claim_id AS uuid) IS NULL OR claim_id = :claim_id)
-     ORDER BY waited DESC, position, claim_id
-     LIMIT :limit + 1
-""")
+class _PlaceOfDevice(Message):
+    host: Text
+    port: Text
+    is_vf: bool
+    address: Text
+
+
+class _PlaceOfHost(Message):
+    host: Text
+
+
+class _PlaceOfClaim(Message):
+    created_at: Time
+    claim_id: Uuid
+
+
+class _PlaceOfStep(_PlaceOfClaim):
+    step: Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _PlaceInQueues(Message):
+    arrival: Number
+
+
+class _List(NamedTuple):
+    """A list: its name, and the columns that say where a row stands in its order."""
+
+    name: str
+    place: type[Message]
+
+
+class _Page(NamedTuple):
+    rows: list[Mapping[Any, Any]]
+    more: bool
+    after: str | None
+
+    def of(self, kind: type[R]) -> list[R]:
+        """The rows as messages."""
+        return [kind.model_validate({name: row[name] for name in kind.model_fields}) for row in self.rows]
+
+
+_DEVICES = _List("devices", _PlaceOfDevice)
+_HOSTS = _List("hosts", _PlaceOfHost)
+_CLAIMS = _List("claims", _PlaceOfClaim)
+_STEPS = _List("awaited_steps", _PlaceOfStep)
+_WAITING = _List("waiting", _PlaceInQueues)
 
 
 def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
@@ -87,28 +107,67 @@ def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
 
 def devices(connection: sa.Connection, wanted: DeviceFilter) -> Devices:
     """The devices that fit the filter; removed ones only if asked for by that status."""
-    rows = connection.execute(_DEVICES, wanted.model_dump()).mappings().all()
-    shown = [Device.model_validate(dict(row)) for row in rows[: wanted.limit]]
-    return Devices(devices=shown, more=len(rows) > wanted.limit)
+    # An available device of a drained host is unavailable.
+    statuses = {None: _NOT_REMOVED, "unavailable": ["unavailable", "available"]}
+    facts = {"statuses": statuses.get(wanted.status, [wanted.status])}
+    page = _read(connection, _DEVICES, list_statements.DEVICES, wanted, facts)
+    return Devices(devices=page.of(Device), more=page.more, after=page.after)
 
 
 def hosts(connection: sa.Connection, wanted: HostFilter, agent_down_after: float) -> Hosts:
     """The hosts in the order of their names, those included that have been removed."""
-    facts = wanted.model_dump() | {"agent_down_after": agent_down_after}
-    rows = connection.execute(_HOSTS, facts).mappings().all()
-    shown = [HostSummary.model_validate(dict(row)) for row in rows[: wanted.limit]]
-    return Hosts(hosts=shown, more=len(rows) > wanted.limit)
+    page = _read(connection, _HOSTS, list_statements.HOSTS, wanted, {"agent_down_after": agent_down_after})
+    return Hosts(hosts=page.of(HostSummary), more=page.more, after=page.after)
+
+
+def claims(connection: sa.Connection, wanted: ClaimFilter) -> Claims:
+    """The claims that fit the filter, the oldest first; ended ones only if asked for by their statuses."""
+    statuses = _NOT_ENDED if wanted.statuses is None else sorted(set(wanted.statuses))
+    statement = list_statements.claims(
+        host=wanted.host is not None,
+        instance=wanted.instance_id is not None,
+        ended=not _ENDED.isdisjoint(statuses),
+    )
+    page = _read(connection, _CLAIMS, statement, wanted, {"statuses": statuses})
+    return Claims(claims=page.of(ListedClaim), more=page.more, after=page.after)
 
 
 def awaited_steps(connection: sa.Connection, wanted: StepFilter) -> AwaitedSteps:
     """The steps that agents have not answered, the longest awaited first."""
-    rows = connection.execute(_AWAITED_STEPS, wanted.model_dump()).mappings().all()
-    shown = [AwaitedStep.model_validate(dict(row)) for row in rows[: wanted.limit]]
-    return AwaitedSteps(steps=shown, more=len(rows) > wanted.limit)
+    page = _read(connection, _STEPS, list_statements.AWAITED_STEPS, wanted)
+    return AwaitedSteps(steps=page.of(AwaitedStep), more=page.more, after=page.after)
 
 
 def waiting(connection: sa.Connection, wanted: WaitingFilter) -> WaitingClaims:
     """The claims that wait, those that came first before the others."""
-    rows = connection.execute(_WAITING, wanted.model_dump()).mappings().all()
-    shown = [WaitingClaim.model_validate(dict(row)) for row in rows[: wanted.limit]]
-    return WaitingClaims(claims=shown, more=len(rows) > wanted.limit)
+    page = _read(connection, _WAITING, list_statements.WAITING, wanted)
+    return WaitingClaims(claims=page.of(WaitingClaim), more=page.more, after=page.after)
+
+
+def _read(
+    connection: sa.Connection,
+    of: _List,
+    statement: sa.TextClause,
+    wanted: Message,
+    facts: Mapping[str, Any] | None = None,
+) -> _Page:
+    """A page of a list. Raises :class:`InvalidRequest` for a cursor of another list or filter."""
+    fields = wanted.model_dump()
+    limit, after = fields.pop("limit"), fields.pop("after")
+    asked = {**versions.to_send(wanted)[0], "list": of.name, "limit": None, "after": None}
+    places = dict.fromkeys(of.place.model_fields)
+    if after is not None:
+        places = cursor.read_place(asked, after, of.place, of.name).model_dump()
+    bounds = {f"after_{name}": value for name, value in places.items()}
+    found = connection.execute(statement, {**fields, **bounds, **(facts or {}), "limit": limit}).mappings()
+    rows: list[Mapping[Any, Any]] = [_as_fields(row) for row in found]
+    if len(rows) <= limit:
+        return _Page(rows, more=False, after=None)
+    shown = rows[:limit]
+    last = of.place.model_validate({name: shown[-1][name] for name in of.place.model_fields})
+    return _Page(shown, more=True, after=cursor.write_place(asked, last))
+
+
+def _as_fields(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A row as a message has it: times are text in ISO 8601."""
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}

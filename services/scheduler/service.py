@@ -10,11 +10,12 @@ from oslo_config import cfg
 from portclaim.common.db import outbox
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.transaction import connect, in_transaction
-from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.errors import InvalidConfiguration, PortclaimError
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
     Claim,
@@ -30,6 +31,8 @@ from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
+    ClaimFilter,
+    Claims,
     Drain,
     ForcedRelease,
     HostFilter,
@@ -45,6 +48,7 @@ from portclaim.common.rpc.operator_messages import (
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.services.scheduler import lookups, maintenance, moves, packing, queues
+from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.dispatch import Send, dispatch_step
@@ -69,6 +73,7 @@ class SchedulerEndpoint(Endpoint):
         self._engine = engine
         self._claims = claims
         self._candidates = CandidateSearch(engine, claims.packing, agent_down_after)
+        self._batches = ClaimBatches(engine, claims, aliases)
         self._aliases = aliases
         self._send = send
 
@@ -77,6 +82,14 @@ class SchedulerEndpoint(Endpoint):
         made = self._claims.claim(request, requirements_of(request, self._aliases))
         dispatch_step(made, self._send)
         return made
+
+    @exposed(ClaimBatch)
+    def claim_many(self, batch: ClaimBatch) -> Outcomes:
+        return self._dispatched(self._batches.claim(batch.claims))
+
+    @exposed(ReleaseBatch)
+    def release_many(self, batch: ReleaseBatch) -> Outcomes:
+        return self._dispatched(self._batches.release(batch.claim_ids))
 
     @exposed(ClaimId)
     def attach(self, which: ClaimId) -> Claim:
@@ -129,6 +142,10 @@ class SchedulerEndpoint(Endpoint):
     def candidates(self, request: CandidatesRequest) -> Candidates:
         return self._candidates.find(request, requirements_of(request, self._aliases))
 
+    @exposed(ClaimFilter)
+    def claims(self, wanted: ClaimFilter) -> Claims:
+        return in_transaction(self._engine, lambda c: lookups.claims(c, wanted))
+
     @exposed(WaitingFilter)
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
         return in_transaction(self._engine, lambda c: lookups.waiting(c, wanted))
@@ -160,6 +177,13 @@ class SchedulerEndpoint(Endpoint):
         return in_transaction(
             self._engine, lambda c: Retried(steps=outbox.retry(c, which.claim_ids, which.host))
         )
+
+    def _dispatched(self, results: list[Claim | PortclaimError]) -> Outcomes:
+        """The results, after the steps of the claims were sent."""
+        for result in results:
+            if isinstance(result, Claim):
+                dispatch_step(result, self._send)
+        return Outcomes.of(results)
 
 
 class Scheduler:

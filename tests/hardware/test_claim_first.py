@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -126,6 +127,26 @@ class TestTheDomainComes:
             assert hostdevs(guest.domain) == (1, 1)
         assert fleet.wait_for(claim, "allocated").step == claim.step
         guest.domain.destroy()
+        given_back(fleet, claim)
+
+    def test_a_domain_keeps_its_port_when_it_is_suspended_reset_and_rebuilt(
+        self, fleet: Fleet, make_guest: Callable[..., Guest], connection: Any
+    ) -> None:
+        claim = prepared(fleet)
+        guest = make_guest("rebuilt", running=False, uuid=claim.instance_id)
+        fleet.wait_for(claim, "allocated")
+        guest.domain.resume()
+        guest.domain.suspend()
+        assert hostdevs(guest.domain) == (1, 1)
+        guest.domain.reset()
+        assert hostdevs(guest.domain) == (1, 1)
+        xml = guest.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        guest.domain.destroy()
+        rebuilt = connection.defineXML(xml)
+        rebuilt.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        assert hostdevs(rebuilt) == (1, 1)
+        assert fleet.wait_for(claim, "allocated").step == claim.step
+        rebuilt.destroy()
         given_back(fleet, claim)
 
     def test_libvirtd_restarts_before_the_domain_comes(

@@ -55,6 +55,60 @@ def test_the_list_can_show_one_host_and_has_a_limit(fleet: Fleet) -> None:
     assert not fleet.scheduler.hosts(HostFilter(limit=4)).more
 
 
+def test_hosts_are_chosen_by_name_by_silence_and_by_drain(fleet: Fleet) -> None:
+    for name in ("rack1-a", "rack1-b", "rack2-a", "rack2-b", "rack10-a"):
+        fleet.host(name)
+    fleet.falls_silent("rack1-b")
+    fleet.falls_silent("rack2-b")
+    fleet.scheduler.drain("rack2-a", "new fan")
+    fleet.scheduler.drain("rack2-b", "sold")
+    fleet.scheduler.drain("rack1-a", "flapping", pf(0))
+
+    def names(**wanted: Any) -> list[str]:
+        return [host.host for host in listed(fleet, **wanted)]
+
+    assert names(hosts=["rack2-a", "rack1-a", "nobody"]) == ["rack1-a", "rack2-a"]
+    assert names(prefix="rack1-") == ["rack1-a", "rack1-b"]
+    assert sorted(names(prefix="rack1")) == ["rack1-a", "rack1-b", "rack10-a"]
+    assert names(prefix="rack3") == []
+    assert names(is_silent=True) == ["rack1-b", "rack2-b"]
+    assert sorted(names(is_silent=False)) == ["rack1-a", "rack10-a", "rack2-a"]
+    assert names(is_drained=True) == ["rack2-a", "rack2-b"]
+    assert sorted(names(is_drained=False)) == ["rack1-a", "rack1-b", "rack10-a"], (
+        "a drained port drains no host"
+    )
+    assert names(is_silent=True, is_drained=False) == ["rack1-b"]
+    assert names(host="rack1-a", prefix="rack2") == []
+
+
+def test_the_counts_of_a_host_are_those_of_its_devices(fleet: Fleet) -> None:
+    """They come from the counters of its ports."""
+    host = fleet.host("h1", ports=4, vfs=3)
+    host.add(gpu(6))
+    host.lose(vf(3, 2), pf(2), *[vf(2, number) for number in range(3)])
+    host.report()
+    fleet.attached(fleet.claim("nic-vf:2"))
+    fleet.claim("nic-pf:1")
+    fleet.scheduler.drain("h1", "flapping", pf(3))
+
+    def counted() -> list[tuple[int, ...]]:
+        return fleet.sql("""
+            SELECT count(*) FILTER (WHERE effective_status <> 'removed'),
+                   count(*) FILTER (WHERE effective_status = 'available'),
+                   count(*) FILTER (WHERE effective_status = 'available' AND dev_type = 'type-PF'),
+                   count(*) FILTER (WHERE claim_id IS NOT NULL AND dev_type = 'type-PF'),
+                   count(*) FILTER (WHERE effective_status = 'available' AND dev_type = 'type-VF'),
+                   count(*) FILTER (WHERE claim_id IS NOT NULL AND dev_type = 'type-VF')
+              FROM pf_vf_tree WHERE host = 'h1'
+        """)
+
+    for change in (lambda: None, lambda: fleet.scheduler.drain("h1", "new fan"), host.report):
+        change()
+        [shown] = listed(fleet)
+        assert [(shown.devices, shown.available, *counts(shown)[:4])] == counted()
+    assert (shown.devices, shown.available) == (12, 0)
+
+
 def test_a_removed_host_has_no_devices(fleet: Fleet) -> None:
     fleet.host("h1")
     fleet.falls_silent("h1")

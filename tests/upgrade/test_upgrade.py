@@ -271,3 +271,26 @@ def test_an_upgrade_waits_for_a_service_that_holds_a_table_and_never_makes_it_fa
         service.rollback()
         assert upgrading.result(timeout=60)[1] == HEAD
     engine.dispose()
+
+
+def test_an_upgrade_has_all_tables_before_it_changes_one(empty_database_url: str, tmp_path: Path) -> None:
+    """So an upgrade that has to give up has done no work, however large the tables are."""
+    run_in(releases()[-1].unpack(tmp_path), UPGRADE, empty_database_url)
+    engine = sa.create_engine(empty_database_url)
+    holders = sa.text("""
+        SELECT relation::regclass::text FROM pg_locks
+         WHERE granted AND mode = 'AccessExclusiveLock' AND database = (SELECT oid FROM pg_database
+                                                                         WHERE datname = current_database())
+           AND pid IN (SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'claims'::regclass)
+    """)
+    with engine.connect() as service, ThreadPoolExecutor(1) as pool:
+        service.execute(sa.text("SELECT FROM claims"))
+        upgrading = pool.submit(migrate.upgrade, empty_database_url)
+        with engine.connect() as observer:
+            held: list[str] = []
+            wait_until(lambda: held.extend(observer.scalars(holders)) or held, "the upgrade waits for claims")
+        assert "pci_devices" not in held
+        service.execute(sa.text("SELECT FROM pci_devices"))
+        service.rollback()
+        assert upgrading.result(timeout=60)[1] == HEAD
+    engine.dispose()

@@ -100,6 +100,7 @@ COMMENT ON COLUMN pool_totals.allocated IS 'attached to an instance';
 COMMENT ON COLUMN pool_totals.unclaimable IS 'the tree partner is claimed';
 COMMENT ON COLUMN pool_totals.unavailable IS 'the tree partner is allocated, or the device cannot be used now';
 
+-- The VFs of a port are counted in port_pools: so a host costs what its ports number, and not its VFs.
 CREATE VIEW hosts AS
 SELECT n.host,
        n.disabled_reason AS drained_reason,
@@ -115,20 +116,23 @@ SELECT n.host,
        d.drained_ports
   FROM compute_nodes n
  CROSS JOIN LATERAL (
-       SELECT count(*) FILTER (WHERE d.status <> 'removed') AS devices,
-              count(*) FILTER (WHERE is_available) AS available,
-              count(*) FILTER (WHERE d.drained_reason IS NOT NULL AND d.parent_id IS NULL) AS ports_drained,
+       SELECT count(*) FILTER (WHERE d.status <> 'removed') + coalesce(sum(d.vfs), 0) AS devices,
+              count(*) FILTER (WHERE is_available) + coalesce(sum(vfs.available), 0)::bigint AS available,
+              count(*) FILTER (WHERE d.drained_reason IS NOT NULL) AS ports_drained,
               count(*) FILTER (WHERE d.dev_type = 'type-PF' AND is_available) AS pfs_available,
               count(*) FILTER (WHERE d.dev_type = 'type-PF' AND NOT d.unheld) AS pfs_held,
-              count(*) FILTER (WHERE d.dev_type = 'type-VF' AND is_available) AS vfs_available,
-              count(*) FILTER (WHERE d.dev_type = 'type-VF' AND NOT d.unheld) AS vfs_held,
-              coalesce(jsonb_object_agg(d.address, d.drained_reason ORDER BY d.address)
-                           FILTER (WHERE d.drained_reason IS NOT NULL AND d.parent_id IS NULL),
+              coalesce(sum(vfs.available), 0)::bigint AS vfs_available,
+              coalesce(sum(vfs.held), 0) AS vfs_held,
+              coalesce(jsonb_object_agg(d.address, d.drained_reason) FILTER (WHERE d.drained_reason IS NOT NULL),
                        '{}') AS drained_ports
          FROM pci_devices d
         CROSS JOIN LATERAL (
+              SELECT sum(pp.free) FILTER (WHERE n.disabled_reason IS NULL) AS available, max(pp.held) AS held
+                FROM port_pools pp
+               WHERE pp.port_id = d.id) vfs
+        CROSS JOIN LATERAL (
               SELECT d.status = 'available' AND n.disabled_reason IS NULL AS is_available) now
-        WHERE d.compute_node_id = n.id
+        WHERE d.compute_node_id = n.id AND d.parent_id IS NULL
        ) d;
 COMMENT ON VIEW hosts IS 'every compute node: whether it takes claims, and what it has';
 COMMENT ON COLUMN hosts.host IS 'the compute node';
