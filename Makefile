@@ -7,10 +7,12 @@ TESTS ?= tests
 BIN := .venv/bin
 READY := .venv/ready
 BENCH_READY := .venv/bench-ready
+PEERS := .venv/peers
+PEERS_READY := $(PEERS)/ready
 DOCS_READY := .venv/docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test test-hardware bench chaos up down lint types docs format lock servers clean
+.PHONY: help setup demo picture test test-hardware bench bench-short chaos up down lint types docs format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -20,7 +22,8 @@ help:
 	@echo '                  TESTS=tests/unit       only these         WORKERS=4   in four processes'
 	@echo '                  The tests of the containers run where a Docker engine answers.'
 	@echo '  make test-hardware    the agent on real SR-IOV devices, in the virtual machine that LAB names'
-	@echo '  make bench    how near to the limits of PostgreSQL and RabbitMQ a claim is, and how well ports are packed'
+	@echo '  make bench    claims beside OpenStack Placement, Nova, PostgreSQL and the bus alone: under 40 minutes'
+	@echo '  make bench-short      the same in under 6 minutes, with smaller fleets and one round'
 	@echo '  make chaos    break all that can break, a thousand times under load, and count what went wrong: an hour'
 	@echo '                  FAULTS=100 SEED=7 MINUTES=10   fewer, others, no longer than this'
 	@echo '  make up       the real thing in containers: PostgreSQL, RabbitMQ, all services, three simulated hosts'
@@ -49,11 +52,14 @@ test: $(READY) servers
 test-hardware: $(READY)
 	@tests/hardware/run
 
-# On a quiet machine; a quarter of an hour. Results and pictures are in bench/results/, see docs/performance.md.
-bench: $(BENCH_READY) servers
-	$(BIN)/python -m bench.claims
-	$(BIN)/python -m bench.packing
-	$(BIN)/python -m bench.matching
+# On a quiet machine. Results and pictures are in bench/results/, docs/performance.md and docs/scaling.md are made from them.
+bench: $(BENCH_READY) $(PEERS_READY) servers
+	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.report --pictures
+
+bench-short: $(BENCH_READY) $(PEERS_READY) servers
+	$(BIN)/python -m bench.run --short
+	$(BIN)/python -m bench.report --pictures
 
 # The long form of what the tests do in short. Cutting networks and filling disks takes root.
 FAULTS ?= 1000
@@ -106,6 +112,13 @@ $(BENCH_READY): requirements-bench.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+# OpenStack Placement and Nova need other versions of some packages: they have an environment of their own.
+$(PEERS_READY): requirements-peers.txt | $(READY)
+	@deploy/make-venv "$(PYTHON)" $(PEERS)
+	@echo 'Installing what requirements-peers.txt names into $(PEERS) (some minutes, once) ...'
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 $(DOCS_READY): requirements-docs.txt $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
@@ -121,6 +134,7 @@ lock: $(READY)
 	$(COMPILE) --output-file requirements-dev.txt requirements-dev.in
 	$(COMPILE) --output-file requirements-docs.txt requirements-docs.in
 	$(COMPILE) --output-file requirements-bench.txt requirements-bench.in
+	$(COMPILE) --output-file requirements-peers.txt requirements-peers.in
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,13 +1,14 @@
-"""A private RabbitMQ with scheduler, conductor and echo service on it, each in worker processes."""
+"""A private RabbitMQ with services on it, each in worker processes."""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.fleet import ALIASES
 from portclaim.cli.supervisor import supervise
@@ -17,37 +18,76 @@ from tests.support.services import as_ini
 WORKERS = 2
 """Processes of each service."""
 
+PORTCLAIM = ("portclaim.services.scheduler", "portclaim.services.conductor")
+ECHO = ("bench.echo", "bench.peers.kombu_echo")
+
+
+class Running(NamedTuple):
+    """``file``: the configuration, for clients too. ``parts``: the process id of each, by its short name."""
+
+    file: str
+    parts: Mapping[str, int | tuple[int, ...]]
+
+
+class RunningBroker(NamedTuple):
+    """``options``: what the section [oslo_messaging_rabbit] needs for it."""
+
+    url: str
+    pids: tuple[int, ...]
+    options: Mapping[str, object]
+
+
+StartBroker = Callable[[ExitStack], RunningBroker]
+
+
+def one_node(stack: ExitStack) -> RunningBroker:
+    """A node with classic queues."""
+    processes, facts = start_rabbitmq(os.getpid())
+    for process in processes:
+        stack.callback(process.stop)
+    return RunningBroker(Broker(**facts).create_virtual_host(), (processes[0].pid,), {})
+
 
 @contextmanager
-def services(database_url: str) -> Iterator[str]:
-    """All of them up for the length of a ``with`` block; yields the configuration file, for clients too."""
+def services(
+    database_url: str, modules: Sequence[str] = PORTCLAIM, start_broker: StartBroker = one_node
+) -> Iterator[Running]:
+    """These modules as services, and RabbitMQ, for the length of a ``with`` block."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        processes, facts = start_rabbitmq(os.getpid())
-        for process in processes:
-            stack.callback(process.stop)
+        broker = start_broker(stack)
+        parts: dict[str, int | tuple[int, ...]] = {"rabbitmq": broker.pids}
         file = directory / "bench.conf"
         file.write_text(
             as_ini(
                 {
                     "DEFAULT": {
-                        "transport_url": Broker(**facts).create_virtual_host(),
+                        "transport_url": broker.url,
                         "state_path": directory,
                     },
                     "database": {"connection": database_url},
                     "pci": {"alias": ALIASES},
-                    # The fleet of a benchmark has no agents that report, nor anyone to send a step to.
-                    "conductor": {"workers": WORKERS, "agent_down_after": 1e9, "resend_after": 1e6},
+                    # The fleet of a benchmark has no agents that report, nor anyone to send a step to. Claims
+                    # that were built in wait for ever.
+                    "conductor": {
+                        "workers": WORKERS,
+                        "agent_down_after": 1e9,
+                        "resend_after": 1e6,
+                        "expire_after": 1e6,
+                    },
                     "scheduler": {"workers": WORKERS},
+                    "oslo_messaging_rabbit": broker.options,
                 }
             )
         )
-        for name in ("portclaim.services.scheduler", "portclaim.services.conductor", "bench.echo"):
+        for module in modules:
+            name = module.rpartition(".")[2]
             process = supervise(
-                *(sys.executable, "-m", name, "--config-file", file),
-                ready=rf"portclaim-{name.partition('.')[2]} ready",
+                *(sys.executable, "-m", module, "--config-file", file),
+                ready=rf"portclaim-{name.replace('_', '-')} ready",
                 log=directory / f"{name}.log",
                 owner=os.getpid(),
             )
             stack.callback(process.stop)
-        yield str(file)
+            parts[name] = process.pid
+        yield Running(str(file), parts)

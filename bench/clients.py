@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable
-from uuid import uuid4
+from typing import TypeVar
+from uuid import UUID, uuid4
 
 import oslo_messaging
 import sqlalchemy as sa
 
-from bench.crew import Do
+from bench.crew import CYCLE, Do, Work
 from bench.fleet import wanted
 from portclaim.common import config
 from portclaim.common.db.transaction import connect
+from portclaim.common.errors import ClaimRefused, PortclaimError
 from portclaim.common.rpc.agent_messages import StepResult
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.conductor import ConductorClient
@@ -23,31 +26,100 @@ from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.packing import PACK, Packing
 from tests.support.straight_fleet import AGENT
 
+Held = TypeVar("Held")
 
-def in_process(database_url: str, alias: str, threads: int) -> Do:
-    """Cycles through the engine and the conductor's life cycle, called directly."""
+
+def in_process(database_url: str, alias: str, threads: int) -> Work:
+    """Claims through the engine and the conductor's life cycle, called directly."""
     engine = connect(database_url, threads)
     claims = claim_engine(engine)
     requirements = wanted(alias)
+    held: deque[UUID] = deque()
 
-    def cycle() -> None:
-        made = claims.claim(request(alias), requirements)
-        lifecycle.step_done(engine, detached(claims.release(made.claim_id)), guest_within=0)
+    def claim() -> None:
+        held.append(claims.claim(request(alias), requirements).claim_id)
 
-    return cycle
+    def end() -> bool:
+        return _ended(held, end_claim)
+
+    def end_claim(claim_id: UUID) -> None:
+        lifecycle.step_done(engine, detached(claims.release(claim_id)), guest_within=0)
+
+    return Work({CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}, Counter())
 
 
-def over_bus(config_file: str, alias: str) -> Do:
-    """Cycles through scheduler and conductor, called over the bus: three calls each."""
+def refused_in_process(database_url: str, alias: str, threads: int) -> Do:
+    """Claims that no host can serve, through the engine."""
+    claims = claim_engine(connect(database_url, threads))
+    requirements = wanted(alias)
+    return lambda: _refused(lambda: claims.claim(request(alias), requirements))
+
+
+def over_bus(config_file: str, alias: str) -> Work:
+    """Claims through scheduler and conductor, called over the bus: a cycle is three calls."""
+    scheduler, conductor = _services(config_file)
+    held: deque[UUID] = deque()
+
+    def claim() -> None:
+        held.append(scheduler.claim(request(alias)).claim_id)
+
+    def end() -> bool:
+        return _ended(held, lambda claim_id: conductor.step_done(detached(scheduler.release(claim_id))))
+
+    return Work({CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}, Counter())
+
+
+def batches_over_bus(config_file: str, alias: str, number: int) -> Work:
+    """So many claims in one call, released in one call; the agents answer for each."""
+    scheduler, conductor = _services(config_file)
+    held: deque[list[UUID]] = deque()
+
+    def claim() -> None:
+        made = scheduler.claim_many([request(alias) for _ in range(number)])
+        held.append([_claim(each).claim_id for each in made])
+
+    def end() -> bool:
+        return _ended(held, end_batch)
+
+    def end_batch(claim_ids: list[UUID]) -> None:
+        for each in scheduler.release_many(claim_ids):
+            conductor.step_done(detached(_claim(each)))
+
+    return Work({CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}, Counter())
+
+
+def refused_over_bus(config_file: str, alias: str) -> Do:
+    """Claims that no host can serve, called over the bus."""
+    scheduler, _ = _services(config_file)
+    return lambda: _refused(lambda: scheduler.claim(request(alias)))
+
+
+def _services(config_file: str) -> tuple[SchedulerClient, ConductorClient]:
     conf = config.load(["--config-file", config_file], "bench")
     bus = transport(conf)
-    scheduler, conductor = SchedulerClient(bus, conf), ConductorClient(bus, conf)
+    return SchedulerClient(bus, conf), ConductorClient(bus, conf)
 
-    def cycle() -> None:
-        made = scheduler.claim(request(alias))
-        conductor.step_done(detached(scheduler.release(made.claim_id)))
 
-    return cycle
+def _claim(result: Claim | PortclaimError) -> Claim:
+    if isinstance(result, PortclaimError):
+        raise result
+    return result
+
+
+def _refused(claim: Callable[[], object]) -> None:
+    try:
+        claim()
+    except ClaimRefused:
+        return
+    raise AssertionError("a claim was served that should have been refused")
+
+
+def _ended(held: deque[Held], end: Callable[[Held], object]) -> bool:
+    """End the oldest of what is held. False: nothing is."""
+    if not held:
+        return False
+    end(held.popleft())
+    return True
 
 
 def echo(config_file: str, alias: str) -> Do:

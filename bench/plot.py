@@ -21,7 +21,10 @@ def ratios(file: Path, results: Sequence[Mapping[str, Any]]) -> None:
     bars = axes.barh([each["name"] for each in results], [each["ratio"] for each in results])
     axes.bar_label(bars, fmt="%.2f", padding=3)
     goals = [(each["goal"], number) for number, each in enumerate(results) if each["goal"] is not None]
-    axes.plot(*zip(*goals, strict=True), "|", color="tab:red", markersize=18, markeredgewidth=2, label="goal")
+    if goals:
+        axes.plot(
+            *zip(*goals, strict=True), "|", color="tab:red", markersize=18, markeredgewidth=2, label="goal"
+        )
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xlabel("ratio; red: the goal")
@@ -38,4 +41,24 @@ def lines(file: Path, x: str, series: Mapping[str, Sequence[tuple[float, float]]
         axes.set_ylim(bottom=0)
         axes.set_title(name, loc="left", fontsize="medium")
     axes.set_xlabel(x)
+    figure.savefig(file, metadata=_METADATA)
+
+
+def groups(file: Path, x: str, bars: Mapping[str, Mapping[str, float]]) -> None:
+    """A group of bars for each name, one bar for each of its parts, on a logarithmic axis."""
+    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
+    figure = Figure(figsize=(9, 0.9 + 0.22 * len(bars) * (len(parts) + 1)), layout="constrained")
+    axes = figure.subplots()
+    height = 1 / (len(parts) + 1)
+    for number, part in enumerate(parts):
+        shown = [(place, bar[part]) for place, bar in enumerate(bars.values()) if bar.get(part)]
+        places = [place + (number - len(parts) / 2) * height for place, _ in shown]
+        drawn = axes.barh(places, [value for _, value in shown], height, label=part)
+        axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize="small")
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel(x)
+    axes.legend(fontsize="small")
     figure.savefig(file, metadata=_METADATA)

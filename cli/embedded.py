@@ -9,7 +9,7 @@ import shlex
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +29,14 @@ SETTINGS = [
 ]
 
 
-def start_postgresql(owner: int | None = None, programs: Path | None = None) -> tuple[SupervisedProcess, str]:
+def start_postgresql(
+    owner: int | None = None, programs: Path | None = None, settings: Sequence[str] = SETTINGS
+) -> tuple[SupervisedProcess, str]:
     """Start a new, empty cluster that lives as long as the process `owner` (default: this one).
 
-    `programs`: the folder of another PostgreSQL's programs. Returns the running server and the SQLAlchemy URL
-    of its database `postgres`. Takes about a second. Raises `NotStarted`.
+    `programs`: the folder of another PostgreSQL's programs. `settings`: the server's flags. Returns the
+    running server and the SQLAlchemy URL of its database `postgres`. Takes about a second. Raises
+    `NotStarted`.
     """
     user = "nobody" if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="portclaim-pg-"))
@@ -44,7 +47,7 @@ def start_postgresql(owner: int | None = None, programs: Path | None = None) -> 
         elif user is not None:
             shutil.chown(directory, user)
         initdb = [programs / "initdb", f"--pgdata={data}", *INITDB_OPTIONS]
-        postgres = [programs / "postgres", "-D", data, "-k", directory, *SETTINGS]
+        postgres = [programs / "postgres", "-D", data, "-k", directory, *settings]
         server = supervise(
             *("sh", "-c", f"{shlex.join(map(str, initdb))} && exec {shlex.join(map(str, postgres))}"),
             ready="ready to accept connections",

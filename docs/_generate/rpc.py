@@ -44,8 +44,8 @@ those who read the bus, or who speak to it from another language.
   changed.
 - Every method is idempotent: a caller that got no answer calls again with the same arguments.
 - Every service also has the method `ping`, without arguments and without an answer's fields.
-- A list is answered page by page: if there are more rows than `limit`, the answer has `after`, for the next call
-  with the same filter. Its text means nothing to the caller, and stays valid.
+- A list is answered page by page: if there are more rows than `limit`, the answer has `after`, for the next
+  call with the same filter. Its text means nothing to the caller, and stays valid.
 - Besides its own errors, each method can raise [`InvalidMessage`](#InvalidMessage),
   [`ServiceUnavailable`](#ServiceUnavailable), [`ServiceFailed`](#ServiceFailed) and
   [`UnsupportedVersion`](#UnsupportedVersion).

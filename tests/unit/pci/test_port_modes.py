@@ -20,7 +20,7 @@ from tests.support.hostile_hosts import Host, Port, as_devices, climb, hostile, 
 WORK = 2_000
 """The most steps that 64 devices and 8 requests may take. Where a determined search for hard hosts ended,
 it was 1,674 of them and 10 ms of CPU, 2 ms of that for all else: :data:`HARDEST` has its hosts, and those
-of searches against earlier ways to choose. ``python -m bench.matching`` goes on from there.
+of searches against earlier ways to choose. ``python -m bench.run --parts matching`` goes on.
 """
 
 HARDEST = (Path(__file__).parent / "hardest_hosts.txt").read_text().splitlines()

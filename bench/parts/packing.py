@@ -1,4 +1,4 @@
-"""``python -m bench.packing``: how many PF and VF requests does each packing policy serve?
+"""How many PF and VF requests does each packing policy serve?
 
 A seeded trace of claims and releases is replayed through the real engine under each policy. The bound is a
 clairvoyant that may move VFs between ports for free at any moment.
@@ -6,20 +6,16 @@ clairvoyant that may move VFs between ports for free at any moment.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import random
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from bench import plot
 from bench.clients import claim_engine, detached, request
 from bench.fleet import new_fleet, wanted
-from portclaim.cli.embedded import postgresql
+from bench.site import Site
 from portclaim.common.db.transaction import connect
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.claim_messages import Claim
@@ -27,7 +23,8 @@ from portclaim.services.conductor import lifecycle
 from portclaim.services.scheduler.packing import PACK, SPREAD, Packing
 from tests.support.straight_fleet import Size
 
-RESULTS = Path(__file__).parent / "results"
+SEED = 1
+_LIFETIMES, _SHORT_LIFETIMES = 12.0, 5.0  # of an instance on average, in all
 # A port on each host: what is measured is packing alone. Where hosts have several NUMA nodes, the last
 # devices near one of them are spared, at the cost of some of it.
 SIZE = Size(hosts=80, ports=1, vfs=8)
@@ -149,38 +146,20 @@ def _shares(events: Sequence[Event], served: set[int]) -> Served:
     return Served(**shares)
 
 
-def main() -> None:
-    """Replay, print a JSON object per result, and write ``results/packing.json`` and ``packing.svg``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lifetimes", type=float, default=40.0, help="of an instance on average, in all")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    results: list[dict[str, Any]] = []
-
-    def add(name: str, ratio: float, goal: float | None, **made_from: object) -> None:
-        results.append({"name": name, "ratio": round(ratio, 4), "goal": goal, **made_from})
-        print(json.dumps(results[-1]), flush=True)
-
-    with postgresql() as url:
-        for load in (0.7, 0.9):
-            events = trace(load, options.lifetimes, options.seed)
-            best = bound(events)
-            at = f"at {load:.0%} load"
-            add(f"bound {at}, PF requests served", best.PF, None, served=best._asdict(), events=len(events))
-            for packing in (PACK, SPREAD, RANDOM):
-                alone = Replay(url, packing, 1).run(events)
-                goal = 0.97 if packing is PACK and load == 0.9 else None
-                name = f"{packing.name} {at}, PF requests by the bound"
-                add(name, alone.PF / best.PF, goal, served=alone._asdict(), bound=best._asdict())
-                if packing is PACK:
-                    crowd = Replay(url, packing, 32).run(events)
-                    goal = 0.95 if load == 0.9 else None
-                    name = f"pack {at}, 32 clients by one"
-                    add(name, crowd.PF / alone.PF, goal, served=crowd._asdict(), one_client=alone._asdict())
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "packing.json").write_text(json.dumps(results, indent=1) + "\n")
-    plot.ratios(RESULTS / "packing.svg", results)
-
-
-if __name__ == "__main__":
-    main()
+def results(site: Site) -> Iterator[dict[str, Any]]:
+    """Shares of the requests that each policy serves, and that the bound serves, at two loads."""
+    lifetimes = _SHORT_LIFETIMES if site.options.short else _LIFETIMES
+    url = site.server.url
+    for load in (0.9,) if site.options.short else (0.7, 0.9):
+        events = trace(load, lifetimes, SEED)
+        best = bound(events)
+        facts = {"load": load, "lifetimes": lifetimes, "events": len(events)}
+        yield {"name": "bound", **facts, "served": best._asdict()}
+        for packing in (PACK, SPREAD, RANDOM):
+            alone = Replay(url, packing, 1).run(events)
+            of_bound = round(alone.PF / best.PF, 4)
+            yield {"name": packing.name, **facts, "served": alone._asdict(), "of_bound": of_bound}
+            if packing is PACK:
+                crowd = Replay(url, packing, 32).run(events)
+                of_one = round(crowd.PF / alone.PF, 4)
+                yield {"name": "pack, 32 clients", **facts, "served": crowd._asdict(), "of_one": of_one}
