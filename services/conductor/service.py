@@ -26,7 +26,7 @@ from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.transport import transport
-from portclaim.services.conductor import expiry, inventory, lifecycle
+from portclaim.services.conductor import expiry, host_counter, inventory, lifecycle
 from portclaim.services.conductor.publisher import Exchange, Publisher
 from portclaim.services.conductor.relay import Relay
 
@@ -35,6 +35,8 @@ from portclaim.services.conductor.relay import Relay
 _EVENTS_PAUSE = 0.5
 _EXPIRY_PAUSE = 10.0  # seconds, at most. So an expiry may be so much late
 _PRUNE_PAUSE = 3600.0
+# The more hosts have changed since they were counted, the more a refusal reads.
+_COUNT_PAUSE = 1.0
 
 
 class ConductorEndpoint(Endpoint):
@@ -67,7 +69,7 @@ class ConductorEndpoint(Endpoint):
 
 
 class Conductor:
-    """One worker: answers agents, relays steps, expires claims, prunes history, publishes events."""
+    """One worker: answers agents, relays steps, expires claims, counts hosts, prunes history, publishes."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
@@ -80,7 +82,7 @@ class Conductor:
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each periodic task.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + 4)
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 5)
         options = conf.conductor
         endpoint = ConductorEndpoint(
             self._engine, options.agent_down_after, options.guest_within, self._wake_publisher
@@ -97,6 +99,7 @@ class Conductor:
             pruning = Pruning(self._engine, timedelta(days=prune_after))
             self._periodic.append(Periodic("pruning", pruning.work, _PRUNE_PAUSE))
             self._periodic[-1].wake()
+        self._periodic.append(Periodic("counting of hosts", self._count_hosts, _COUNT_PAUSE))
         self._exchange: Exchange | None = None
         self._publisher: Periodic | None = None
         if conf.conductor.publish_events:
@@ -129,6 +132,10 @@ class Conductor:
             self._relay.wake()
             self._wake_publisher()
         return bool(expired)
+
+    def _count_hosts(self) -> bool:
+        host_counter.count_hosts(self._engine)
+        return False
 
     def _wake_publisher(self) -> None:
         if self._publisher is not None:

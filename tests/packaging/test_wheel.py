@@ -106,9 +106,9 @@ class TestInstalled:
             assert f"usage: {script} " in told.stdout.replace("Usage:", "usage:")
 
     def test_every_command_can_be_loaded(self, environment: Environment) -> None:
-        listed = "from portclaim.cli.main import COMMANDS; print(*COMMANDS)"
-        for command in environment.run("python", "-c", listed).stdout.split():
-            told = environment.run("portclaim", command, "--help")
+        listed = "from portclaim.cli.main import COMMANDS; print(*COMMANDS, sep='\\n')"
+        for command in environment.run("python", "-c", listed).stdout.splitlines():
+            told = environment.run("portclaim", *command.split(), "--help")
             assert told.returncode == 0, told.stderr
 
     def test_it_tells_its_version_and_schema(self, environment: Environment) -> None:
