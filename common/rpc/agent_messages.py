@@ -19,6 +19,9 @@ from portclaim.common.rpc.fields import (
 )
 from portclaim.common.rpc.versions import Since
 
+MOST_DEVICES = 16_384
+"""How many devices a host can report."""
+
 
 class DeviceReport(Message):
     """One PCI device of a host."""
@@ -55,19 +58,27 @@ class NumaCell(Message):
 
 
 class InventoryReport(Message):
-    """The devices of a host, or only a sign of life."""
+    """The devices of a host, or what has changed since an earlier report, or only a sign of life."""
 
     host: Host = Field(description="The host.")
     agent_id: Uuid = Field(description="The agent. It keeps this id when it restarts.")
     digest: Annotated[Text, Field(min_length=1, max_length=128)] = Field(
         description="Digest of the inventory. Equal digests mean equal inventories."
     )
-    devices: Annotated[list[DeviceReport], Field(max_length=65536)] | None = Field(
+    devices: Annotated[list[DeviceReport], Field(max_length=MOST_DEVICES)] | None = Field(
         default=None,
-        description="All devices that device_spec matches, and the PFs of the VFs among them. "
-        "Null: a sign of life, nothing has changed since the report with this digest.",
+        description="All devices that device_spec matches, and the PFs of the VFs among them; with "
+        "`base_digest`, only those that are new or have changed. Null: a sign of life, nothing has changed "
+        "since the report with this digest.",
     )
     numa_cells: list[NumaCell] = Field(default=[], description="The NUMA nodes of the host.")
+    base_digest: Annotated[Text | None, Field(min_length=1, max_length=128), Since("1.1")] = Field(
+        default=None,
+        description="Digest of the report that the changes apply to. Null: `devices` has all devices.",
+    )
+    removed: Annotated[list[Address], Field(max_length=MOST_DEVICES), Since("1.1")] = Field(
+        default=[], description="With `base_digest`: the devices that the host no longer has."
+    )
 
     @model_validator(mode="after")
     def _is_a_forest(self) -> InventoryReport:
@@ -80,11 +91,25 @@ class InventoryReport(Message):
                     raise ValueError(f"{device.address} is a {device.dev_type}, which cannot have a parent")
             elif device.parent_address is None:
                 raise ValueError(f"{device.address} is a VF and needs the address of its PF")
-            elif (pf := by_address.get(device.parent_address)) is None or pf.dev_type != "type-PF":
+            elif (pf := by_address.get(device.parent_address)) is None and self.base_digest is not None:
+                continue  # the conductor knows the PF, or asks for all devices
+            elif pf is None or pf.dev_type != "type-PF":
                 raise ValueError(
                     f"{device.address} is a VF, but the report has no PF with its parent's address "
                     f"{device.parent_address}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_base_if_it_is_partial(self) -> InventoryReport:
+        if self.base_digest is None and self.removed:
+            raise ValueError(
+                "a report with removed devices needs the base_digest that they were removed from"
+            )
+        if self.base_digest is not None and self.devices is None:
+            raise ValueError("a report with a base_digest needs devices: those that have changed, or []")
+        if both := {device.address for device in self.devices or ()}.intersection(self.removed):
+            raise ValueError(f"{min(both)} is both among the devices and removed")
         return self
 
 
@@ -93,6 +118,16 @@ class InventoryAnswer(Message):
 
     resend: bool = Field(
         description="True: the conductor does not know this digest, and needs the whole inventory."
+    )
+
+
+class SignOfLife(Message):
+    """An agent lives, and its host has what it last reported."""
+
+    host: Host = Field(description="The host.")
+    agent_id: Uuid = Field(description="The agent.")
+    digest: Annotated[Text, Field(min_length=1, max_length=128)] = Field(
+        description="Digest of the inventory."
     )
 
 

@@ -18,6 +18,8 @@ A = TypeVar("A", bound=Message)
 
 # kombu raises OperationalError when no broker can be reached at all.
 _NOT_TAKEN = (oslo_messaging.MessageDeliveryFailure, OperationalError)
+# The broker returns a message that it has no queue for.
+_MUST_ARRIVE = oslo_messaging.TransportOptions(at_least_once=True)
 _PASSING = (oslo_messaging.MessagingTimeout, *_NOT_TAKEN)
 
 
@@ -43,6 +45,7 @@ class Client:
             retry=2,
         )
         self._attempts = conf.rpc.attempts
+        self._patience = conf.rpc.timeout * conf.rpc.attempts
         self._has_reached_broker = False
         self._whom = _service(self.topic, server)
 
@@ -61,21 +64,34 @@ class Client:
         """Whether a pin allows calls of this version. Where it does not, do without what is new in it."""
         return bool(self._rpc.can_send_version(version))
 
-    def _call(self, method: str, message: Message, answer: type[A], since: str = versions.FIRST) -> A:
+    def _call(
+        self,
+        method: str,
+        message: Message,
+        answer: type[A],
+        since: str = versions.FIRST,
+        queue: str | None = None,
+    ) -> A:
         """Call and wait for the answer. ``since`` is the version that brought the method.
+
+        ``queue``: another queue of the service than its topic, where a call may have to wait long. So the
+        call is made once, and waits for its answer as long as all attempts of other calls together. If all
+        instances of the service are too old to have the queue, the call goes to the topic.
 
         Raises the service's own error; :class:`ServiceUnavailable` when no answer comes;
         :class:`UnsupportedVersion` when the service, or the pin, is older than the call.
         """
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PASSING),
-            stop=tenacity.stop_after_attempt(self._attempts),
+            stop=tenacity.stop_after_attempt(self._attempts if queue is None else 1),
             reraise=True,
         )
-        rpc, fields = self._prepared(method, message, since)
+        rpc, fields = self._prepared(method, message, since, queue)
         try:
             self._reach_broker()
             reply = again(rpc.call, {}, method, **fields)
+        except oslo_messaging.MessageUndeliverable:
+            return self._call(method, message, answer, since)
         except PortclaimError as error:
             raise _local(error) from None
         except _PASSING as error:
@@ -98,18 +114,26 @@ class Client:
             self._rpc.cast({}, "ping")
             self._has_reached_broker = True
 
-    def _cast(self, method: str, message: Message, since: str = versions.FIRST) -> None:
+    def _cast(
+        self, method: str, message: Message, since: str = versions.FIRST, queue: str | None = None
+    ) -> None:
         """Send and do not wait. Raises :class:`ServiceUnavailable` when the broker does not take the message,
-        :class:`UnsupportedVersion` when the pin is older than it."""
-        rpc, fields = self._prepared(method, message, since)
+        :class:`UnsupportedVersion` when the pin is older than it.
+
+        ``queue``: another queue than the service's topic. The broker does not take the message if no instance
+        of the service has declared it.
+        """
+        rpc, fields = self._prepared(method, message, since, queue)
         try:
             rpc.cast({}, method, **fields)
-        except _NOT_TAKEN as error:
+        except (*_NOT_TAKEN, oslo_messaging.MessageUndeliverable) as error:
             raise ServiceUnavailable(
                 f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"
             ) from error
 
-    def _prepared(self, method: str, message: Message, since: str) -> tuple[Any, dict[str, Any]]:
+    def _prepared(
+        self, method: str, message: Message, since: str, queue: str | None
+    ) -> tuple[Any, dict[str, Any]]:
         fields, needed = versions.to_send(message)
         needed = versions.newest(needed, since)
         if not self.can_send(needed):
@@ -121,7 +145,12 @@ class Client:
                 needed=needed,
                 spoken=self._pin,
             )
-        return self._rpc.prepare(version=needed), fields
+        if queue is None:
+            return self._rpc.prepare(version=needed), fields
+        elsewhere = self._rpc.prepare(
+            version=needed, topic=queue, timeout=self._patience, transport_options=_MUST_ARRIVE
+        )
+        return elsewhere, fields
 
 
 def _service(topic: str, server: str | None) -> str:

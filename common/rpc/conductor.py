@@ -10,10 +10,17 @@ from portclaim.common.rpc.agent_messages import (
     HoldingsRequest,
     InventoryAnswer,
     InventoryReport,
+    SignOfLife,
     StepResult,
 )
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
+
+FULL_REPORTS = "conductor_reports"
+"""The queue of full inventory reports. Answers to steps do not wait behind those of a thousand hosts."""
+
+SIGNS_OF_LIFE = "conductor_life"
+"""The queue of signs of life. They are read past the dispatcher, see :class:`~.collector.Collector`."""
 
 
 class ConductorClient(Client):
@@ -23,11 +30,32 @@ class ConductorClient(Client):
 
     def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
         """Report the devices of a host. Raises ``HostOwnedByAnotherAgent``; then nothing has changed."""
-        return self._call("report_inventory", report, InventoryAnswer)
+        is_full = report.devices is not None and report.base_digest is None
+        queue = FULL_REPORTS if is_full and self.can_send("1.1") else None
+        return self._call("report_inventory", report, InventoryAnswer, queue=queue)
+
+    def show_life(self, sign: SignOfLife) -> None:
+        """Show that an agent lives. It is not answered: a conductor that cannot use it asks for a report.
+
+        Raises ``ServiceUnavailable`` if no conductor takes signs of life: report the digest instead. Raises
+        ``UnsupportedVersion``.
+        """
+        self._cast("show_life", sign, since="1.1", queue=SIGNS_OF_LIFE)
+
+    def can_report_changes(self) -> bool:
+        """Whether a report may have a ``base_digest``: a pin to an older version does not allow it."""
+        return self.can_send("1.1")
 
     def step_done(self, result: StepResult) -> None:
         """Answer a step. Raises ``StaleStep`` if a later step has replaced it, and ``ClaimNotFound``."""
         self._call("step_done", result, Nothing)
+
+    def cast_step_done(self, result: StepResult) -> None:
+        """:meth:`step_done` without a reply, for a step that the conductor sends again until it is answered.
+
+        Raises ``ServiceUnavailable`` if the broker does not take the message.
+        """
+        self._cast("step_done", result)
 
     def holdings(self, host: str, agent_id: UUID, found: Collection[UUID] = ()) -> Holdings:
         """The live claims of ``host``, and which of ``found`` have ended.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -42,7 +43,7 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
         @functools.wraps(handler)
         def handle(self: object, _context: object, **fields: Any) -> dict[str, Any]:
             try:
-                answer = handler(self, _checked(message, handler.__name__, fields))
+                answer = handler(self, checked(message, handler.__name__, fields))
             except PciError as error:
                 raise InvalidRequest(str(error)) from error
             except PortclaimError:
@@ -72,11 +73,36 @@ class Endpoint:
 
 
 def server(
-    bus: oslo_messaging.RPCTransport, topic: str, name: str, endpoint: Endpoint
+    bus: oslo_messaging.RPCTransport, topic: str, name: str, endpoint: Endpoint, queue: str | None = None
 ) -> oslo_messaging.RPCServer:
-    """A server for ``topic``, not started yet. ``Client(..., server=name)`` reaches it by its name."""
+    """A server for ``topic``, not started yet. ``Client(..., server=name)`` reaches it by its name.
+
+    ``queue``: it serves another queue of the service instead, which does not wait for the one of its topic.
+    """
     dispatcher = _Dispatcher(topic, endpoint)
-    return RPCServer(bus, oslo_messaging.Target(topic=topic, server=name), dispatcher)
+    return _Server(bus, oslo_messaging.Target(topic=queue or topic, server=name), dispatcher)
+
+
+class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
+    """Takes a call from the broker when a thread is free for it.
+
+    oslo.messaging alone takes all calls that the broker has, and keeps them in memory until a thread is free.
+    A thousand agents that report at once would fill it, and would keep other workers idle.
+    """
+
+    def _create_listener(self) -> Any:
+        self._free_threads = threading.BoundedSemaphore(self._work_executor._max_workers)
+        return super()._create_listener()
+
+    def _on_incoming(self, incoming: list[Any]) -> None:
+        self._free_threads.acquire()
+        super()._on_incoming(incoming)
+
+    def _process_incoming(self, incoming: list[Any]) -> None:
+        try:
+            super()._process_incoming(incoming)
+        finally:
+            self._free_threads.release()
 
 
 class _Dispatcher(RPCDispatcher):  # type: ignore[misc]  # oslo.messaging has no types
@@ -131,7 +157,8 @@ def finish(server: oslo_messaging.RPCServer) -> None:
     server.wait()
 
 
-def _checked(message: type[M], method: str, fields: dict[str, Any]) -> M:
+def checked(message: type[M], method: str, fields: dict[str, Any]) -> M:
+    """The message with these fields. Raises :class:`InvalidMessage`, and logs what is wrong."""
     try:
         return message.model_validate(fields)
     except ValidationError as error:

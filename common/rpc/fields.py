@@ -6,6 +6,7 @@ Each message is a JSON object.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Annotated, Literal
 from uuid import UUID
@@ -16,6 +17,8 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.errors import InvalidPciAddress
 
 
+# The devices of most hosts have the same addresses.
+@functools.lru_cache(maxsize=16_384)
 def _pci_address(text: str) -> str:
     try:
         return str(PciAddress.parse(text))

@@ -15,6 +15,8 @@ from portclaim.common.errors import InvalidConfiguration
 
 EXCHANGE = "portclaim"
 
+_PREFETCH = 8  # messages that the broker sends ahead: as many as a worker handles at the same time
+
 _INVALID = (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure, ValueError)
 
 
@@ -30,6 +32,9 @@ def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
     # No caller waits longer than this for an answer. A thread that offered its answer for a minute to a
     # caller that has gone would not be free for other calls, and would delay a graceful stop.
     cfg.set_defaults(rabbit_opts, kombu_missing_consumer_retry_timeout=math.ceil(conf.rpc.timeout))
+    # The broker keeps calls that no thread of a worker is free for. Other workers get them, or they expire
+    # there when their callers no longer wait. oslo.messaging's default is no limit.
+    cfg.set_defaults(rabbit_opts, rabbit_qos_prefetch_count=_PREFETCH)
     # After each message oslo.messaging 18.3 polls for late acknowledgements after 1, 2, 4 ... ms. Those of
     # calls are never late. The polling took most of the time of a quiet server.
     amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = 1.0

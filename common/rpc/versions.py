@@ -73,7 +73,7 @@ def _newer_fields(message: Message) -> tuple[dict[str, Any], str]:
         inner: dict[Any, Any] = {}
         several = isinstance(value, list)
         for place, part in enumerate(value if several else [value]):
-            if isinstance(part, Message):
+            if isinstance(part, Message) and _has_newer_fields(type(part)):
                 within, needed_within = _newer_fields(part)
                 needed = newest(needed, needed_within)
                 if within:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from portclaim.common.rpc.agent_messages import Step
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink
@@ -47,8 +49,9 @@ LEDGER = "steps.sqlite"
 class ComputeAgentEndpoint(Endpoint):
     """What services call on this host; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
 
-    def __init__(self, queue: StepQueue) -> None:
+    def __init__(self, queue: StepQueue, report: Callable[[], None]) -> None:
         self._queue = queue
+        self._report = report
 
     @exposed(Step)
     def prepare(self, step: Step) -> None:
@@ -65,6 +68,10 @@ class ComputeAgentEndpoint(Endpoint):
     @exposed(Step)
     def detach(self, step: Step) -> None:
         self._put("detach", step)
+
+    @exposed(Nothing)
+    def report(self, _nothing: Nothing) -> None:
+        self._report()
 
     def _put(self, action: str, step: Step) -> None:
         if step.action != action:
@@ -181,7 +188,7 @@ class ComputeAgent:
         # Do not wait for the kernel's event: the inventory that is sent before the answer shows the change.
         self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
         if ending is not None:
-            self._reporter.answer(job.step, ending)
+            self._reporter.answer(job.step, ending, is_awaited=not job.again)
 
     def _own(self, is_ours: bool) -> None:
         """Take steps, or stop taking them."""
@@ -190,7 +197,7 @@ class ComputeAgent:
                 finish(self._server)
                 self._server = None
             elif is_ours and self._server is None and not self._stopping:
-                endpoint = ComputeAgentEndpoint(self._queue)
+                endpoint = ComputeAgentEndpoint(self._queue, self._reporter.report)
                 self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
                 self._server.start(override_pool_size=self._conf.rpc.threads)
                 self._ready.set()

@@ -2,37 +2,76 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Collection
 from uuid import UUID
 
-from portclaim.common.rpc.agent_messages import Holdings, InventoryReport, Step, StepResult
+from portclaim.common.errors import ServiceUnavailable, UnsupportedVersion
+from portclaim.common.rpc.agent_messages import Holdings, InventoryReport, SignOfLife, Step, StepResult
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.services.compute_agent.inventory import Inventory
 from portclaim.services.compute_agent.ledger import Ending
 
+SURE_FOR = 100.0
+"""For so many seconds after an answer of the conductor, an agent is sure that it is still the host's."""
+
 
 class ConductorLink:
-    """Calls the conductor as the agent of one host. Raises what :class:`ConductorClient` raises."""
+    """Calls the conductor as the agent of one host. Raises what :class:`ConductorClient` raises.
+
+    It remembers the last inventory that the conductor has accepted, so that the next report says only what
+    has changed. Nothing of that is kept when the agent restarts: then it asks whether the conductor has this
+    inventory, and reports it in full if not.
+    """
 
     def __init__(self, conductor: ConductorClient, host: str, agent_id: UUID) -> None:
         self.host = host
         self._agent_id = agent_id
         self._conductor = conductor
+        self._accepted: Inventory | None = None
+        self._sure_until = -math.inf
 
     def publish(self, inventory: Inventory, *, in_full: bool) -> bool:
-        """Report the inventory, or only its digest. Answers whether the conductor wants it in full."""
-        report = InventoryReport(
-            host=self.host,
-            agent_id=self._agent_id,
-            digest=inventory.digest,
-            devices=inventory.devices if in_full else None,
-            numa_cells=inventory.numa_cells if in_full else [],
-        )
-        return self._conductor.report_inventory(report).resend
+        """Report the inventory, or only its digest. Answers whether the conductor wants it in full.
+
+        In full: the conductor has accepted it when this returns. The messages say no more than the conductor
+        does not know. Raises :class:`InventoryTooLarge`.
+        """
+        if not in_full:
+            return not self._has_shown_life(inventory) and self._is_refused(self._report(inventory))
+        inventory.check_size()
+        if self._accepted is not None:
+            is_accepted = self._publish_changes(inventory, self._accepted)
+        else:
+            is_accepted = not self._is_refused(self._report(inventory))
+        if not is_accepted:
+            everything = {"devices": inventory.devices, "numa_cells": inventory.numa_cells}
+            self._is_refused(self._report(inventory).model_copy(update=everything))
+        self._accepted = inventory
+        return False
+
+    def doubt(self) -> None:
+        """Report by a call next time: the conductor has something to say."""
+        self._sure_until = -math.inf
 
     def answer(self, step: Step, ending: Ending) -> None:
-        """Answer a step."""
-        result = StepResult(
+        """Answer a step, and return when the answer is recorded."""
+        self._conductor.step_done(self._result(step, ending))
+
+    def cast_answer(self, step: Step, ending: Ending) -> None:
+        """Answer a step that the conductor sends again until it has recorded an answer."""
+        self._conductor.cast_step_done(self._result(step, ending))
+
+    def holdings(self, found: Collection[UUID]) -> Holdings:
+        """The live claims of this host, and which of those ``found`` on it have ended."""
+        self.doubt()
+        answer = self._conductor.holdings(self.host, self._agent_id, found)
+        self._sure_until = time.monotonic() + SURE_FOR
+        return answer
+
+    def _result(self, step: Step, ending: Ending) -> StepResult:
+        return StepResult(
             host=self.host,
             agent_id=self._agent_id,
             claim_id=step.claim_id,
@@ -40,8 +79,47 @@ class ConductorLink:
             outcome=ending.outcome,
             reason=ending.reason,
         )
-        self._conductor.step_done(result)
 
-    def holdings(self, found: Collection[UUID]) -> Holdings:
-        """The live claims of this host, and which of those ``found`` on it have ended."""
-        return self._conductor.holdings(self.host, self._agent_id, found)
+    def _publish_changes(self, inventory: Inventory, accepted: Inventory) -> bool:
+        """Was it enough to report what has changed?
+
+        Not if the conductor has another inventory than the accepted one, nor if it is of a release that has
+        no such reports.
+        """
+        if not self._conductor.can_report_changes():
+            return False
+        changed, removed = inventory.changes_since(accepted)
+        changes = {
+            "devices": changed,
+            "removed": removed,
+            "numa_cells": inventory.numa_cells,
+            "base_digest": accepted.digest,
+        }
+        try:
+            return not self._is_refused(self._report(inventory).model_copy(update=changes))
+        except UnsupportedVersion:
+            return False
+
+    def _has_shown_life(self, inventory: Inventory) -> bool:
+        """Show life without waiting for an answer, if that is enough."""
+        if time.monotonic() > self._sure_until:
+            return False
+        sign = SignOfLife(host=self.host, agent_id=self._agent_id, digest=inventory.digest)
+        try:
+            self._conductor.show_life(sign)
+        except (ServiceUnavailable, UnsupportedVersion):
+            return False
+        return True
+
+    def _report(self, inventory: Inventory) -> InventoryReport:
+        return InventoryReport(host=self.host, agent_id=self._agent_id, digest=inventory.digest)
+
+    def _is_refused(self, report: InventoryReport) -> bool:
+        """Send a report. Does the conductor want all devices instead?"""
+        self.doubt()
+        wants_all = self._conductor.report_inventory(report).resend
+        if wants_all:
+            self._accepted = None
+        else:
+            self._sure_until = time.monotonic() + SURE_FOR
+        return wants_all

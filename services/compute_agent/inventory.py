@@ -11,17 +11,26 @@ from typing import cast
 
 from pydantic import TypeAdapter
 
+from portclaim.common.errors import PortclaimError
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, Match
 from portclaim.common.pci.errors import DeviceOutOfReach
 from portclaim.common.pci.host import HostView
-from portclaim.common.rpc.agent_messages import DeviceReport, NumaCell
+from portclaim.common.rpc.agent_messages import MOST_DEVICES, DeviceReport, NumaCell
 from portclaim.common.rpc.fields import DevType
 from portclaim.services.compute_agent.scanner import Scan
 
 LOG = logging.getLogger(__name__)
 _CONTENT = TypeAdapter(tuple[list[DeviceReport], list[NumaCell]])
+
+# RabbitMQ 4 takes messages of at most 16 MiB, and a message on the bus is up to half as long again as this.
+LARGEST = 8 * 2**20
+"""How long a report can be, in bytes."""
+
+
+class InventoryTooLarge(PortclaimError):
+    """The host has more devices than a report can have. It is not reported: no claim gets its devices."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +40,32 @@ class Inventory:
     devices: list[DeviceReport]
     numa_cells: list[NumaCell]
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of the content: the same for the same content on every machine and in every run."""
-        return hashlib.sha256(_CONTENT.dump_json((self.devices, self.numa_cells))).hexdigest()
+        return self._digest_and_length[0]
+
+    @cached_property
+    def _digest_and_length(self) -> tuple[str, int]:
+        content = _CONTENT.dump_json((self.devices, self.numa_cells))
+        return hashlib.sha256(content).hexdigest(), len(content)
+
+    def check_size(self) -> None:
+        """Raise :class:`InventoryTooLarge` if this is more than the message bus and the conductor take."""
+        length = self._digest_and_length[1]
+        if len(self.devices) > MOST_DEVICES or length > LARGEST:
+            raise InventoryTooLarge(
+                f"[pci] device_spec matches {len(self.devices)} devices of this host, {length} bytes to "
+                f"report. A report has at most {MOST_DEVICES} devices and {LARGEST} bytes. Let device_spec "
+                "match fewer devices, or let their ports have fewer VFs"
+            )
+
+    def changes_since(self, earlier: Inventory) -> tuple[list[DeviceReport], list[str]]:
+        """The devices that are new or have changed, and the addresses of those that are gone."""
+        before = {device.address: device for device in earlier.devices}
+        changed = [device for device in self.devices if before.get(device.address) != device]
+        gone = before.keys() - {device.address for device in self.devices}
+        return changed, sorted(gone)
 
 
 def take_inventory(

@@ -41,6 +41,7 @@ _NOT_WANTED = (StaleStep, ClaimNotFound, InvalidRequest, HostOwnedByAnotherAgent
 class _Answer(NamedTuple):
     step: Step
     ending: Ending
+    is_awaited: bool
 
 
 class Reporter(threading.Thread):
@@ -78,15 +79,24 @@ class Reporter(threading.Thread):
         self._woken = threading.Event()
         self._ending = threading.Event()
 
-    def answer(self, step: Step, ending: Ending) -> None:
-        """Send the answer to a step as soon as possible."""
+    def answer(self, step: Step, ending: Ending, *, is_awaited: bool = False) -> None:
+        """Send the answer to a step as soon as possible.
+
+        ``is_awaited``: the conductor sends the step again until it has recorded an answer. So the answer
+        needs no reply.
+        """
         with self._lock:
-            self._answers[step.claim_id] = _Answer(step, ending)
+            self._answers[step.claim_id] = _Answer(step, ending, is_awaited)
         self.wake()
 
     def wake(self) -> None:
         """Report now."""
         self._woken.set()
+
+    def report(self) -> None:
+        """Report now, by a call: the conductor has asked for it."""
+        self._conductor.doubt()
+        self.wake()
 
     def end(self) -> None:
         """Send the answers that are left, if the conductor answers soon, and return.
@@ -171,7 +181,8 @@ class Reporter(threading.Thread):
         failure: ServiceFailed | None = None
         for answer in answers:
             try:
-                self._conductor.answer(answer.step, answer.ending)
+                send = self._conductor.cast_answer if answer.is_awaited else self._conductor.answer
+                send(answer.step, answer.ending)
             except _NOT_WANTED as error:
                 LOG.info("the conductor does not want an answer: %s", error)
                 if answer.step.action != "detach" and answer.ending.outcome != "failed":

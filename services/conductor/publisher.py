@@ -24,11 +24,20 @@ _PATIENCE = 10.0  # seconds for the broker; less than PostgreSQL lets the transa
 
 
 class Publisher:
-    """Publishes recorded events. Any number of publishers may run: one works at a time."""
+    """Publishes recorded events. Any number of publishers may run: one works at a time.
 
-    def __init__(self, engine: sa.Engine, publish: Callable[[Sequence[Recorded]], None]) -> None:
+    ``look_again`` is called when another publisher is at work. That one may have missed the newest events.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        publish: Callable[[Sequence[Recorded]], None],
+        look_again: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._publish = publish
+        self._look_again = look_again
         self._is_held_up = False
 
     def work(self) -> bool:
@@ -43,23 +52,26 @@ class Publisher:
         if self._is_held_up:
             LOG.info("events are published again")
             self._is_held_up = False
-        return published > 0
+        return published >= _BATCH
 
     def publish_batches(self, limit: int = _BATCH) -> int:
         """Publish at most a batch of each kind; answer how many events that were.
 
         Raises :class:`ServiceUnavailable`; then some may have been published, and none is marked.
         """
-        return in_transaction(self._engine, lambda connection: self._publish_batches(connection, limit))
+        published = in_transaction(self._engine, lambda connection: self._publish_batch(connection, limit))
+        if published is None:
+            self._look_again()
+        return published or 0
 
-    def _publish_batches(self, connection: sa.Connection, limit: int) -> int:
-        published = 0
-        for batch in event_log.batches(connection, limit):
-            if batch.events:
-                self._publish(batch.events)
-            batch.mark()
-            published += len(batch.events)
-        return published
+    def _publish_batch(self, connection: sa.Connection, limit: int) -> int | None:
+        batch = event_log.batch(connection, limit)
+        if batch is None:
+            return None
+        if batch.events:
+            self._publish(batch.events)
+        batch.mark()
+        return len(batch.events)
 
 
 class Exchange:
@@ -144,7 +156,10 @@ class _Confirms:
             raise kombu.exceptions.OperationalError("the broker could not store an event")
 
     def _acked(self, tag: int, multiple: bool) -> None:
-        self._open = {sent for sent in self._open if sent > tag} if multiple else self._open - {tag}
+        if multiple:
+            self._open = {sent for sent in self._open if sent > tag}
+        else:
+            self._open.discard(tag)
 
     def _nacked(self, tag: int, multiple: bool) -> None:
         self._refused = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -12,29 +13,40 @@ from portclaim.common.db import outbox
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.pruning import Pruning
 from portclaim.common.db.transaction import connect, in_transaction
-from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.errors import InvalidConfiguration, PortclaimError
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import (
     Holdings,
     HoldingsRequest,
     InventoryAnswer,
     InventoryReport,
+    SignOfLife,
     Step,
     StepResult,
 )
+from portclaim.common.rpc.collector import Collector
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.conductor import FULL_REPORTS, SIGNS_OF_LIFE, ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.conductor import expiry, host_counter, inventory, lifecycle
 from portclaim.services.conductor.publisher import Exchange, Publisher
 from portclaim.services.conductor.relay import Relay
+from portclaim.services.conductor.signs_of_life import SignsOfLife
+
+LOG = logging.getLogger(__name__)
 
 # Seconds between two looks for new events. There is no NOTIFY for events, because it would make claims commit
 # one by one. A worker that has recorded an agent's answer looks at once, because a caller may wait for it.
+# While many answers come, it looks only so often, and publishes together what was recorded meanwhile.
 _EVENTS_PAUSE = 0.5
+_EVENTS_LEAST_PAUSE = 0.1
 _EXPIRY_PAUSE = 10.0  # seconds, at most. So an expiry may be so much late
 _PRUNE_PAUSE = 3600.0
+# Full reports in hand at the same time. Each takes a core for a while, and claims need some of it.
+_FULL_REPORTS = 2
+# Signs of life of so long are recorded together. So a host may be shown as silent for so much longer.
+_SIGNS_PAUSE = 1.0
 # The more hosts have changed since they were counted, the more a refusal reads.
 _COUNT_PAUSE = 1.0
 
@@ -48,19 +60,29 @@ class ConductorEndpoint(Endpoint):
         agent_down_after: float,
         guest_within: float,
         on_answer: Callable[[], None] = lambda: None,
+        note_sign: Callable[[SignOfLife], None] = lambda _sign: None,
     ) -> None:
         self._engine = engine
         self._agent_down_after = agent_down_after
         self._guest_within = guest_within
         self._on_answer = on_answer
+        self._note_sign = note_sign
 
     @exposed(InventoryReport)
     def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
-        return in_transaction(self._engine, lambda c: inventory.apply(c, report, self._agent_down_after))
+        return inventory.apply(self._engine, report, self._agent_down_after)
+
+    @exposed(SignOfLife)
+    def show_life(self, sign: SignOfLife) -> None:
+        self._note_sign(sign)
 
     @exposed(StepResult)
     def step_done(self, result: StepResult) -> None:
-        lifecycle.step_done(self._engine, result, self._guest_within)
+        try:
+            lifecycle.step_done(self._engine, result, self._guest_within)
+        except PortclaimError as error:  # the agent may not wait for it
+            LOG.info("the answer of host %s is not recorded: %s", result.host, error)
+            raise
         self._on_answer()
 
     @exposed(HoldingsRequest)
@@ -82,12 +104,19 @@ class Conductor:
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each periodic task.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + 5)
+        self._engine = connect(conf.database.connection, conf.rpc.threads + _FULL_REPORTS + 6)
         options = conf.conductor
+        self._signs = SignsOfLife(self._engine, self._agents)
         endpoint = ConductorEndpoint(
-            self._engine, options.agent_down_after, options.guest_within, self._wake_publisher
+            self._engine,
+            options.agent_down_after,
+            options.guest_within,
+            self._wake_publisher,
+            self._signs.note,
         )
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
+        self._reports = server(self._bus, ConductorClient.topic, conf.host, endpoint, FULL_REPORTS)
+        self._life = Collector(self._bus, SIGNS_OF_LIFE, conf.host, SignOfLife, self._signs.note)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
         relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)
@@ -99,14 +128,19 @@ class Conductor:
             pruning = Pruning(self._engine, timedelta(days=prune_after))
             self._periodic.append(Periodic("pruning", pruning.work, _PRUNE_PAUSE))
             self._periodic[-1].wake()
+        self._periodic.append(Periodic("recorder of signs of life", self._signs.record, _SIGNS_PAUSE))
         self._periodic.append(Periodic("counting of hosts", self._count_hosts, _COUNT_PAUSE))
         self._exchange: Exchange | None = None
         self._publisher: Periodic | None = None
         if conf.conductor.publish_events:
             self._exchange = Exchange(conf)
-            publisher = Publisher(self._engine, self._exchange.publish)
-            self._publisher = Periodic("publisher of events", publisher.work, _EVENTS_PAUSE)
+            publisher = Publisher(self._engine, self._exchange.publish, self._wake_publisher)
+            self._publisher = Periodic(
+                "publisher of events", publisher.work, _EVENTS_PAUSE, least_pause=_EVENTS_LEAST_PAUSE
+            )
             self._periodic.append(self._publisher)
+        self._life.start()
+        self._reports.start(override_pool_size=_FULL_REPORTS)
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
         for each in self._periodic:
@@ -116,7 +150,8 @@ class Conductor:
     def stop(self) -> None:
         if not self._is_listening:  # it still waits for the broker
             return
-        finish(self._server)
+        for each in (self._server, self._reports, self._life):
+            finish(each)
         self._listener.end()
         for each in self._periodic:
             each.end()

@@ -97,6 +97,21 @@ class TestClaims:
         assert [reader.publisher.publish_batches(limit=3) for _ in range(3)] == [3, 1, 0]
         assert [event.claim_id for event in reader.events[-4:]] == [claim.claim_id for claim in claims]
 
+    def test_the_devices_of_a_claim_come_in_the_order_of_its_requests(
+        self, fleet: Fleet, reader: Reader
+    ) -> None:
+        fleet.host("h2", ports=3, vfs=2)
+        reader.catch_up()
+        claim = fleet.claim("nic-pf:1,nic-vf:3")
+        [event] = reader.catch_up()
+        assert [device.address for device in event.devices] == [device.address for device in claim.devices]
+
+    def test_a_waiting_claim_has_no_devices_and_no_host(self, fleet: Fleet, reader: Reader) -> None:
+        fleet.claim("nic-pf:1")
+        fleet.claim("nic-vf:1", wait=300)
+        [event] = [event for event in reader.catch_up() if event.to_status == "waiting"]
+        assert (event.host, event.devices) == (None, [])
+
     def test_a_pruned_claim_does_not_block_later_events(
         self, fleet: Fleet, host: Host, reader: Reader
     ) -> None:
@@ -219,6 +234,16 @@ class TestFaults:
 
         assert Publisher(fleet.engine, publish).publish_batches() == 1
         assert (seen, others.events) == ([0], [])
+
+    def test_a_publisher_that_finds_another_at_work_looks_again(self, fleet: Fleet) -> None:
+        """The other one may have read before the newest event was recorded."""
+        fleet.claim("nic-vf:1")
+        looks: list[str] = []
+        late = Publisher(fleet.engine, lambda _batch: None, lambda: looks.append("again"))
+        Publisher(fleet.engine, lambda _batch: late.work()).work()
+        assert looks == ["again"]
+        late.work()
+        assert looks == ["again"], "nobody else is at work now"
 
     def test_event_backlog_shows_the_unpublished_events(self, fleet: Fleet, reader: Reader) -> None:
         def backlog() -> dict[str, tuple[int, bool]]:

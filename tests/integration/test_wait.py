@@ -464,6 +464,19 @@ class TestWithServices:
         answer(bus, host, claim, "prepared")
         assert waiter.answer().status == "prepared"
 
+    @pytest.mark.usefixtures("only_events_wake")
+    def test_a_conductor_publishes_soon_what_agents_answer_one_after_another(
+        self, fleet: Fleet, host: Host, bus: Bus, rabbit_url: str, conductor_without_rounds: Conductor
+    ) -> None:
+        conductor_without_rounds.start()
+        claims = [fleet.claim("nic-vf:1") for _ in range(5)]
+        waiters = [Waiter(fleet, rabbit_url, claim) for claim in claims]
+        for waiter in waiters:
+            waiter.listens()
+        for claim in claims:
+            answer(bus, host, claim, "prepared")
+        assert {waiter.answer().status for waiter in waiters} == {"prepared"}
+
     @pytest.fixture
     def conductor_without_rounds(
         self, rabbit_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch

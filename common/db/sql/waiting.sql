@@ -16,6 +16,18 @@ CREATE OR REPLACE TRIGGER notify_waiting_of_device AFTER UPDATE OF status ON pci
           OR NEW.reserved_for IS NOT NULL AND NEW.unheld)
     EXECUTE FUNCTION notify_waiting();
 
+CREATE OR REPLACE FUNCTION notify_waiting_of_new_devices() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM waiting_claims) AND EXISTS (SELECT FROM new_devices WHERE status = 'available') THEN
+        PERFORM pg_notify('portclaim_waiting', '');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER notify_waiting_of_new_devices AFTER INSERT ON pci_devices
+    REFERENCING NEW TABLE AS new_devices
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_waiting_of_new_devices();
+
 CREATE OR REPLACE TRIGGER notify_waiting_of_host AFTER UPDATE OF disabled_reason ON compute_nodes FOR EACH ROW
     WHEN (NEW.disabled_reason IS NULL AND OLD.disabled_reason IS NOT NULL)
     EXECUTE FUNCTION notify_waiting();

@@ -32,7 +32,12 @@ class Conductor:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, object]] = []
-        self.trouble: dict[str, list[Exception]] = {"publish": [], "answer": [], "holdings": []}
+        self.trouble: dict[str, list[Exception]] = {
+            "publish": [],
+            "answer": [],
+            "cast": [],
+            "holdings": [],
+        }
         self.wants_all = False
         self._changed = threading.Condition()
 
@@ -42,6 +47,9 @@ class Conductor:
 
     def answer(self, step: Step, ending: Ending) -> None:
         self._hear("answer", (step.claim_id, ending))
+
+    def cast_answer(self, step: Step, ending: Ending) -> None:
+        self._hear("cast", (step.claim_id, ending))
 
     def holdings(self, _found: Collection[UUID]) -> Holdings:
         self._hear("holdings", None)
@@ -190,6 +198,23 @@ def test_a_step_result_is_reported_once_and_after_a_newer_inventory(
     assert ("publish", (9, True)) in conductor.heard[
         : conductor.heard.index(("answer", (told.claim_id, DONE)))
     ]
+
+
+def test_an_answer_that_is_awaited_needs_no_reply(
+    reporter: Reporter, conductor: Conductor, host: Host
+) -> None:
+    conductor.trouble["cast"] = [ServiceUnavailable("the broker does not take it")]
+    told = step()
+    host.devices = 9
+    reporter.answer(told, DONE, is_awaited=True)
+    reporter.start()
+    conductor.wait_for(lambda: "cast" in dict(conductor.heard))
+    reporter.end()
+    assert [what for kind, what in conductor.heard if kind == "cast"] == [(told.claim_id, DONE)]
+    assert conductor.answers() == []
+    assert conductor.heard.index(("publish", (9, True))) < conductor.heard.index(
+        ("cast", (told.claim_id, DONE))
+    )
 
 
 @pytest.mark.parametrize("kind", ["holdings", "publish", "answer"])
