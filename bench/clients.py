@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,9 +16,10 @@ from bench.fleet import wanted
 from portclaim.common import config
 from portclaim.common.db.transaction import connect
 from portclaim.common.errors import ClaimRefused, PortclaimError
-from portclaim.common.rpc.agent_messages import StepResult
+from portclaim.common.rpc.agent_messages import StepAnswer, StepResult, StepResults
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.conductor import ConductorClient
+from portclaim.common.rpc.operator_messages import ClaimFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.common.rpc.versions import FIRST
@@ -27,6 +29,8 @@ from portclaim.services.scheduler.packing import PACK, Packing
 from tests.support.straight_fleet import AGENT
 
 Held = TypeVar("Held")
+
+_RELEASING = ClaimFilter(statuses=["releasing"], limit=1)
 
 
 def in_process(database_url: str, alias: str, threads: int) -> Work:
@@ -56,7 +60,7 @@ def refused_in_process(database_url: str, alias: str, threads: int) -> Do:
 
 
 def over_bus(config_file: str, alias: str) -> Work:
-    """Claims through scheduler and conductor, called over the bus: a cycle is three calls."""
+    """Claims through scheduler and conductor over the bus: a cycle is two calls, and a cast as an agent's."""
     scheduler, conductor = _services(config_file)
     held: deque[UUID] = deque()
 
@@ -64,13 +68,14 @@ def over_bus(config_file: str, alias: str) -> Work:
         held.append(scheduler.claim(request(alias)).claim_id)
 
     def end() -> bool:
-        return _ended(held, lambda claim_id: conductor.step_done(detached(scheduler.release(claim_id))))
+        return _ended(held, lambda claim_id: conductor.cast_step_done(detached(scheduler.release(claim_id))))
 
-    return Work({CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}, Counter())
+    tasks: dict[str, Do] = {CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}
+    return Work(tasks, Counter(), lambda: _settled(scheduler))
 
 
 def batches_over_bus(config_file: str, alias: str, number: int) -> Work:
-    """So many claims in one call, released in one call; the agents answer for each."""
+    """So many claims in one call, released in one call; each host's agent answers for all of its own."""
     scheduler, conductor = _services(config_file)
     held: deque[list[UUID]] = deque()
 
@@ -82,10 +87,15 @@ def batches_over_bus(config_file: str, alias: str, number: int) -> Work:
         return _ended(held, end_batch)
 
     def end_batch(claim_ids: list[UUID]) -> None:
+        by_host: dict[str, list[StepAnswer]] = {}
         for each in scheduler.release_many(claim_ids):
-            conductor.step_done(detached(_claim(each)))
+            done = detached(_claim(each))
+            by_host.setdefault(done.host, []).append(done)
+        for host, answers in by_host.items():
+            conductor.cast_steps_done(StepResults(host=host, agent_id=AGENT, answers=answers))
 
-    return Work({CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}, Counter())
+    tasks: dict[str, Do] = {CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}
+    return Work(tasks, Counter(), lambda: _settled(scheduler))
 
 
 def refused_over_bus(config_file: str, alias: str) -> Do:
@@ -98,6 +108,12 @@ def _services(config_file: str) -> tuple[SchedulerClient, ConductorClient]:
     conf = config.load(["--config-file", config_file], "bench")
     bus = transport(conf)
     return SchedulerClient(bus, conf), ConductorClient(bus, conf)
+
+
+def _settled(scheduler: SchedulerClient) -> None:
+    """Return when the agents' answers are recorded."""
+    while scheduler.claims(_RELEASING).claims:
+        time.sleep(0.005)
 
 
 def _claim(result: Claim | PortclaimError) -> Claim:

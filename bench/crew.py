@@ -22,10 +22,14 @@ _SPAWN = multiprocessing.get_context("spawn")  # a process as a service is one: 
 
 
 class Work(NamedTuple):
-    """What a client can do, by name, and what it counts meanwhile."""
+    """What a client can do, by name, and what it counts meanwhile.
+
+    ``settle`` returns when the services have done all that was only cast to them. It belongs to the round.
+    """
 
     tasks: Mapping[str, Do]
     notes: Counter[str]
+    settle: Do = lambda: None
 
 
 class Crew:
@@ -110,6 +114,7 @@ def _client(
             work.notes.clear()
             time.sleep(max(0.0, begin - time.monotonic()))
             done = list(pool.map(_work, [work.tasks[task]] * threads, [until] * threads))
+            work.settle()
             end.send(([latency for each in done for latency in each], time.monotonic(), work.notes))
 
 

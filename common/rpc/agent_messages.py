@@ -22,6 +22,9 @@ from portclaim.common.rpc.versions import Since
 MOST_DEVICES = 16_384
 """How many devices a host can report."""
 
+MOST_STEPS = 256
+"""How many steps, or answers to steps, are in one message."""
+
 
 class DeviceReport(Message):
     """One PCI device of a host."""
@@ -164,11 +167,17 @@ class Step(Message):
     devices: list[StepDevice] = Field(min_length=1, description="The devices of the claim.")
 
 
-class StepResult(Message):
-    """An agent's answer to a step. The agent may send it more than once."""
+class Steps(Message):
+    """Several steps for one host."""
 
-    host: Host = Field(description="The agent's host.")
-    agent_id: Uuid = Field(description="The agent.")
+    steps: Annotated[list[Step], Field(min_length=1, max_length=MOST_STEPS)] = Field(
+        description="The steps. Each is taken as if it came alone."
+    )
+
+
+class StepAnswer(Message):
+    """How a step of a claim ended."""
+
     claim_id: Uuid = Field(description="The claim of the step.")
     step: int = Field(ge=1, description="Number of the step.")
     outcome: Annotated[Literal["done", "failed", "prepared"], Since("1.1", ("prepared",))] = Field(
@@ -177,6 +186,29 @@ class StepResult(Message):
         "`done` when the instance has them."
     )
     reason: Text | None = Field(default=None, description="Why the step failed.")
+
+
+class StepResult(StepAnswer):
+    """An agent's answer to a step. The agent may send it more than once."""
+
+    host: Host = Field(description="The agent's host.")
+    agent_id: Uuid = Field(description="The agent.")
+
+
+class StepResults(Message):
+    """An agent's answers to several steps, each of another claim."""
+
+    host: Host = Field(description="The agent's host.")
+    agent_id: Uuid = Field(description="The agent.")
+    answers: Annotated[list[StepAnswer], Field(min_length=1, max_length=MOST_STEPS)] = Field(
+        description="The answers."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_answer_of_a_claim(self) -> StepResults:
+        if len({answer.claim_id for answer in self.answers}) < len(self.answers):
+            raise ValueError("a claim has two answers: send only the last one")
+        return self
 
 
 class HoldingsRequest(Message):

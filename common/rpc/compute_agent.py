@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from portclaim.common.rpc.agent_messages import Step
+from collections.abc import Sequence
+
+from portclaim.common.errors import PortclaimError
+from portclaim.common.rpc.agent_messages import MOST_STEPS, Step, Steps
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.versions import FIRST
@@ -19,6 +22,26 @@ class ComputeAgentClient(Client):
         """Send a step. The agent answers to the conductor. A step that arrives twice is carried out once."""
         self._cast(step.action, step, since=_SINCE.get(step.action, FIRST))
 
+    def send_all(self, steps: Sequence[Step]) -> None:
+        """Send several steps of one host, in as few messages as its agent can read. As :meth:`send`."""
+        if len(steps) == 1 or not self.can_send("1.1"):
+            self._send_singly(steps)
+            return
+        for begin in range(0, len(steps), MOST_STEPS):
+            several = Steps(steps=list(steps[begin : begin + MOST_STEPS]))
+            self._cast("take_steps", several, since="1.1")
+
     def report(self) -> None:
         """Ask for a report that is answered. The conductor asks when a sign of life does not fit."""
         self._cast("report", Nothing(), since="1.1")
+
+    def _send_singly(self, steps: Sequence[Step]) -> None:
+        """Send all that can be sent, whatever becomes of the others. Raises the last error."""
+        failure: PortclaimError | None = None
+        for step in steps:
+            try:
+                self.send(step)
+            except PortclaimError as error:
+                failure = error
+        if failure is not None:
+            raise failure

@@ -12,6 +12,7 @@ from portclaim.common.rpc.agent_messages import (
     InventoryReport,
     SignOfLife,
     StepResult,
+    StepResults,
 )
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
@@ -56,6 +57,17 @@ class ConductorClient(Client):
         Raises ``ServiceUnavailable`` if the broker does not take the message.
         """
         self._cast("step_done", result)
+
+    def cast_steps_done(self, results: StepResults) -> None:
+        """:meth:`cast_step_done` for several steps, each of another claim.
+
+        Raises ``ServiceUnavailable``, and ``UnsupportedVersion`` if a pin allows only single answers.
+        """
+        self._cast("steps_done", results, since="1.1")
+
+    def can_take_several_answers(self) -> bool:
+        """Whether a pin allows :meth:`cast_steps_done`."""
+        return self.can_send("1.1")
 
     def holdings(self, host: str, agent_id: UUID, found: Collection[UUID] = ()) -> Holdings:
         """The live claims of ``host``, and which of ``found`` have ended.

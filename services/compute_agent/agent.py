@@ -16,7 +16,7 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
-from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.agent_messages import Step, Steps
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
@@ -68,6 +68,11 @@ class ComputeAgentEndpoint(Endpoint):
     @exposed(Step)
     def detach(self, step: Step) -> None:
         self._put("detach", step)
+
+    @exposed(Steps)
+    def take_steps(self, several: Steps) -> None:
+        for step in several.steps:
+            self._queue.put(Job(step))
 
     @exposed(Nothing)
     def report(self, _nothing: Nothing) -> None:

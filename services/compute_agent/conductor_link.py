@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from portclaim.common.errors import ServiceUnavailable, UnsupportedVersion
-from portclaim.common.rpc.agent_messages import Holdings, InventoryReport, SignOfLife, Step, StepResult
+from portclaim.common.rpc.agent_messages import (
+    MOST_STEPS,
+    Holdings,
+    InventoryReport,
+    SignOfLife,
+    Step,
+    StepAnswer,
+    StepResult,
+    StepResults,
+)
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.services.compute_agent.inventory import Inventory
 from portclaim.services.compute_agent.ledger import Ending
@@ -59,9 +68,17 @@ class ConductorLink:
         """Answer a step, and return when the answer is recorded."""
         self._conductor.step_done(self._result(step, ending))
 
-    def cast_answer(self, step: Step, ending: Ending) -> None:
-        """Answer a step that the conductor sends again until it has recorded an answer."""
-        self._conductor.cast_step_done(self._result(step, ending))
+    def cast_answers(self, ended: Sequence[tuple[Step, Ending]]) -> None:
+        """Answer steps, each of another claim, that the conductor sends again until it has an answer."""
+        if len(ended) == 1 or not self._conductor.can_take_several_answers():
+            for step, ending in ended:
+                self._conductor.cast_step_done(self._result(step, ending))
+            return
+        for begin in range(0, len(ended), MOST_STEPS):
+            answers: list[StepAnswer] = [_answer(*each) for each in ended[begin : begin + MOST_STEPS]]
+            self._conductor.cast_steps_done(
+                StepResults(host=self.host, agent_id=self._agent_id, answers=answers)
+            )
 
     def holdings(self, found: Collection[UUID]) -> Holdings:
         """The live claims of this host, and which of those ``found`` on it have ended."""
@@ -71,14 +88,7 @@ class ConductorLink:
         return answer
 
     def _result(self, step: Step, ending: Ending) -> StepResult:
-        return StepResult(
-            host=self.host,
-            agent_id=self._agent_id,
-            claim_id=step.claim_id,
-            step=step.step,
-            outcome=ending.outcome,
-            reason=ending.reason,
-        )
+        return StepResult(host=self.host, agent_id=self._agent_id, **_answer(step, ending).model_dump())
 
     def _publish_changes(self, inventory: Inventory, accepted: Inventory) -> bool:
         """Was it enough to report what has changed?
@@ -123,3 +133,7 @@ class ConductorLink:
         else:
             self._sure_until = time.monotonic() + SURE_FOR
         return wants_all
+
+
+def _answer(step: Step, ending: Ending) -> StepAnswer:
+    return StepAnswer(claim_id=step.claim_id, step=step.step, outcome=ending.outcome, reason=ending.reason)

@@ -178,24 +178,37 @@ class Reporter(threading.Thread):
         return True
 
     def _tell(self, answers: list[_Answer]) -> None:
+        awaited = [answer for answer in answers if answer.is_awaited]
+        if awaited:
+            self._conductor.cast_answers([(answer.step, answer.ending) for answer in awaited])
+            self._forget(awaited)
         failure: ServiceFailed | None = None
         for answer in answers:
-            try:
-                send = self._conductor.cast_answer if answer.is_awaited else self._conductor.answer
-                send(answer.step, answer.ending)
-            except _NOT_WANTED as error:
-                LOG.info("the conductor does not want an answer: %s", error)
-                if answer.step.action != "detach" and answer.ending.outcome != "failed":
-                    self._repaired_at = -math.inf
-                    self.wake()
-            except ServiceFailed as error:  # perhaps only for this answer: go on with the others
-                failure = error
-                continue
-            with self._lock:
-                if self._answers.get(answer.step.claim_id) is answer:
-                    del self._answers[answer.step.claim_id]
+            if not answer.is_awaited:
+                failure = self._call(answer) or failure
         if failure is not None:
             raise failure
+
+    def _call(self, answer: _Answer) -> ServiceFailed | None:
+        """Answer, and wait until it is recorded. A failure may be of this answer alone."""
+        try:
+            self._conductor.answer(answer.step, answer.ending)
+        except _NOT_WANTED as error:
+            LOG.info("the conductor does not want an answer: %s", error)
+            if answer.step.action != "detach" and answer.ending.outcome != "failed":
+                self._repaired_at = -math.inf
+                self.wake()
+        except ServiceFailed as error:
+            return error
+        self._forget([answer])
+        return None
+
+    def _forget(self, sent: list[_Answer]) -> None:
+        """Another answer for the same claim may have come meanwhile. It stays."""
+        with self._lock:
+            for answer in sent:
+                if self._answers.get(answer.step.claim_id) is answer:
+                    del self._answers[answer.step.claim_id]
 
 
 def _log_failure(state: tenacity.RetryCallState) -> None:

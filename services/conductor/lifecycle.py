@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from uuid import UUID
+
 import sqlalchemy as sa
 
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.sqlstate import as_errors
-from portclaim.common.rpc.agent_messages import Holding, Holdings, HoldingsRequest, StepDevice, StepResult
+from portclaim.common.rpc.agent_messages import (
+    Holding,
+    Holdings,
+    HoldingsRequest,
+    StepDevice,
+    StepResult,
+    StepResults,
+)
+
+LOG = logging.getLogger(__name__)
 
 _ANSWER = PreparedStatement(
     "answer_step",
@@ -21,6 +33,15 @@ _PREPARED = PreparedStatement(
     """
     SELECT answer_prepared(:host::text, :agent_id::uuid, :claim_id::uuid, :step::integer,
                            :guest_within::double precision)
+    """,
+)
+
+_ANSWERS = PreparedStatement(
+    "answer_steps",
+    """
+    SELECT claim_id::text
+      FROM answer_steps(:host::text, :agent_id::uuid, CAST(:claim_ids::text[] AS uuid[]), :steps::integer[],
+                        :outcomes::text[], :reasons::text[], :guest_within::double precision) AS claim_id
     """,
 )
 
@@ -62,6 +83,35 @@ def step_done(engine: sa.Engine, result: StepResult, guest_within: float) -> Non
         else:
             done = result.outcome == "done"
             _ANSWER.value(engine, facts | {"done": done, "reason": result.reason})
+
+
+def steps_done(engine: sa.Engine, results: StepResults, guest_within: float) -> list[UUID]:
+    """:func:`step_done` for several steps, in one commit. Answers that it would refuse are logged.
+
+    Answers the claims of these.
+
+    Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``.
+    """
+    answers = results.answers
+    facts = {
+        "host": results.host,
+        "agent_id": str(results.agent_id),
+        "claim_ids": [str(answer.claim_id) for answer in answers],
+        "steps": [answer.step for answer in answers],
+        "outcomes": [answer.outcome for answer in answers],
+        "reasons": [answer.reason for answer in answers],
+        "guest_within": guest_within,
+    }
+    with as_errors(host=results.host):
+        refused = [UUID(claim_id) for (claim_id,) in _ANSWERS.rows(engine, facts)]
+    for claim_id in refused:
+        LOG.info(
+            "the answer of host %s for claim %s is not recorded: it is not for the last step of the claim, "
+            "or the claim is not on this host",
+            results.host,
+            claim_id,
+        )
+    return refused
 
 
 def holdings(connection: sa.Connection, request: HoldingsRequest) -> Holdings:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from portclaim.common.rpc.agent_messages import (
     SignOfLife,
     Step,
     StepResult,
+    StepResults,
 )
 from portclaim.common.rpc.collector import Collector
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
@@ -78,16 +80,26 @@ class ConductorEndpoint(Endpoint):
 
     @exposed(StepResult)
     def step_done(self, result: StepResult) -> None:
-        try:
+        with self._answering(result.host):
             lifecycle.step_done(self._engine, result, self._guest_within)
-        except PortclaimError as error:  # the agent may not wait for it
-            LOG.info("the answer of host %s is not recorded: %s", result.host, error)
-            raise
-        self._on_answer()
+
+    @exposed(StepResults)
+    def steps_done(self, results: StepResults) -> None:
+        with self._answering(results.host):
+            lifecycle.steps_done(self._engine, results, self._guest_within)
 
     @exposed(HoldingsRequest)
     def holdings(self, request: HoldingsRequest) -> Holdings:
         return in_transaction(self._engine, lambda c: lifecycle.holdings(c, request))
+
+    @contextmanager
+    def _answering(self, host: str) -> Iterator[None]:
+        try:
+            yield
+        except PortclaimError as error:  # the agent may not wait for it
+            LOG.info("the answer of host %s is not recorded: %s", host, error)
+            raise
+        self._on_answer()
 
 
 class Conductor:

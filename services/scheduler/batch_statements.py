@@ -12,19 +12,18 @@ from portclaim.services.scheduler.statements import (
     open_host,
 )
 
-# No more ports than are needed: every port is locked. shares: how many of the claims the port has room for.
+# needed: how many ports the claims need if they get the best ones. No more are locked. shares: how many of
+# the claims a port has room for.
 _CLAIM_ALIKE = """
-    SELECT claim_id::text, claim::text
-      FROM claim_alike(
+    SELECT made.claim_id::text, made.claim::text
+      FROM (SELECT coalesce(array_agg(id ORDER BY rank), '{{}}') AS ids,
+                   count(*) FILTER (WHERE before < :number::integer) AS needed
+              FROM (SELECT id, rank, sum(shares) OVER (ORDER BY rank) - shares AS before
+                      FROM ({best}) best) ranked) ports
+     CROSS JOIN LATERAL claim_alike(
            CAST(:claim_ids::text[] AS uuid[]), CAST(:instance_ids::text[] AS uuid[]),
            CAST(:requests::text[] AS jsonb[]), :resend_after::double precision,
-           :count::integer, :pool_ids::integer[],
-           ARRAY(SELECT id
-                   FROM (SELECT id, rank, sum(shares) OVER (ORDER BY rank) - shares AS before
-                           FROM ({best}) best) needed
-                  WHERE before < :number::integer
-                  ORDER BY rank),
-           {port_by_port})
+           :count::integer, :pool_ids::integer[], ports.ids, ports.needed::integer, {port_by_port}) made
 """
 
 _BEST_PORTS = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -51,7 +52,7 @@ from portclaim.services.scheduler import lookups, maintenance, moves, packing, q
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
 from portclaim.services.scheduler.claims import ClaimEngine
-from portclaim.services.scheduler.dispatch import Send, dispatch_step
+from portclaim.services.scheduler.dispatch import Send, dispatch_step, dispatch_steps
 from portclaim.services.scheduler.queues import WaitingQueues
 from portclaim.services.scheduler.requirements import requirements_of
 
@@ -180,9 +181,7 @@ class SchedulerEndpoint(Endpoint):
 
     def _dispatched(self, results: list[Claim | PortclaimError]) -> Outcomes:
         """The results, after the steps of the claims were sent."""
-        for result in results:
-            if isinstance(result, Claim):
-                dispatch_step(result, self._send)
+        dispatch_steps([result for result in results if isinstance(result, Claim)], self._send)
         return Outcomes.of(results)
 
 
@@ -241,5 +240,5 @@ class Scheduler:
         self._bus.cleanup()
         self._engine.dispose()
 
-    def _send(self, host: str, step: Step) -> None:
-        self._agents.at(host).send(step)
+    def _send(self, host: str, steps: Sequence[Step]) -> None:
+        self._agents.at(host).send_all(steps)

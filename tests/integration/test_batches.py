@@ -68,6 +68,15 @@ class TestClaimMany:
             (claim.host, claim.claim_id, "attach") for claim in served
         )
 
+    def test_the_steps_for_one_host_are_sent_in_one_message(self, fleet: Fleet) -> None:
+        for host in ("h1", "h2"):
+            fleet.host(host, ports=1, vfs=2)
+        claims = claims_of(fleet.claim_many(["nic-vf:1"] * 4))
+        assert [len(steps) for _, steps in fleet.casts] == [2, 2]
+        fleet.casts.clear()
+        fleet.scheduler.release_many([claim.claim_id for claim in claims])
+        assert [len(steps) for _, steps in fleet.casts] == [2, 2]
+
     def test_the_same_call_again_answers_the_same_claims(self, fleet: Fleet) -> None:
         fleet.host("h1", ports=2, vfs=4)
         requests = [request_for("nic-vf:1") for _ in range(4)]

@@ -4,7 +4,7 @@ Hypothesis draws the events. :class:`Model` says which answers are allowed and w
 ``tests.support.invariants`` are checked after every step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from portclaim.common.errors import PortclaimError
-from portclaim.common.rpc.agent_messages import DeviceReport, InventoryReport, StepResult
+from portclaim.common.rpc.agent_messages import (
+    DeviceReport,
+    InventoryReport,
+    StepAnswer,
+    StepResult,
+    StepResults,
+)
 from portclaim.common.rpc.claim_messages import ClaimRequest
+from portclaim.services.conductor import lifecycle
 from tests.support.concurrency import at_once
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, pf, port_devices, vf
@@ -43,6 +50,7 @@ from tests.support.model import (
     Force,
     Look,
     Model,
+    NotRecorded,
     Release,
     Report,
 )
@@ -73,11 +81,16 @@ class Life(RuleBasedStateMachine):
             self.apply(each)
             self.all_is_right()
 
-    @rule(what=st.lists(happenings, min_size=2, max_size=5))
-    def at_once(self, what: Sequence[Happening]) -> None:
+    @rule(what=st.lists(happenings, min_size=2, max_size=5), together=st.booleans())
+    def at_once(self, what: Sequence[Happening], together: bool) -> None:
         model = self.world.model
-        calls = [each.call(self.world) for each in what]
-        answers = at_once([*(partial(self.answer, call) for call in calls), self.fleet.count_hosts])[:-1]
+        groups = in_groups([each.call(self.world) for each in what], together)
+        count: Callable[[], list[object]] = partial(list, [self.fleet.count_hosts])
+        told = at_once([*(partial(self.answers, group) for group in groups), count])[:-1]
+        calls = [call for group in groups for call in group]
+        answers: list[object] = []
+        for group, answered in zip(groups, told, strict=True):
+            answers += [answered] * len(group) if isinstance(answered, Exception) else answered
         calls.append(Look())
         answers.append(self.answer(Look()))
         said = list(zip(calls, answers, strict=True))
@@ -88,6 +101,13 @@ class Life(RuleBasedStateMachine):
         assert order, f"from {model.picture()} no order explains\n{story}"
         for number in order:
             model.take(*said[number])
+
+    @rule(what=st.lists(happenings, min_size=3, max_size=8))
+    def several_in_one_call(self, what: Sequence[Happening]) -> None:
+        for group in in_groups([each.call(self.world) for each in what], together=True):
+            for call, answer in zip(group, self.answers(group), strict=True):
+                self.world.model.take(call, answer)
+            self.all_is_right()
 
     @rule()
     def a_conductor_counts_hosts(self) -> None:
@@ -164,6 +184,34 @@ class Life(RuleBasedStateMachine):
         with self.fleet.engine.connect() as connection:
             assert violations(connection) == []
 
+    def answers(self, group: Sequence[Call]) -> list[object]:
+        """The answers of the services to calls that go together, if they are several."""
+        if len(group) == 1:
+            return [self.answer(group[0])]
+        match group[0]:
+            case ClaimRequest():
+                return list(self.fleet.scheduler.claim_many(group))
+            case Release():
+                return list(self.fleet.scheduler.release_many([call.claim_id for call in group]))
+        return self.answers_of_agent(group)
+
+    def answers_of_agent(self, endings: Sequence[Ending]) -> list[object]:
+        results = StepResults(
+            host=endings[0].host,
+            agent_id=agent_of(endings[0].host),
+            answers=[
+                StepAnswer(
+                    claim_id=ending.claim_id, step=ending.step, outcome=ending.outcome, reason=ending.reason
+                )
+                for ending in endings
+            ],
+        )
+        try:
+            refused = lifecycle.steps_done(self.fleet.engine, results, guest_within=3600.0)
+        except PortclaimError as error:
+            return [error] * len(endings)
+        return [NotRecorded() if ending.claim_id in refused else None for ending in endings]
+
     def answer(self, call: Call) -> object:
         """The answer of the services. An error is an answer too."""
         fleet = self.fleet
@@ -223,6 +271,25 @@ class Life(RuleBasedStateMachine):
             "devices": {(host, at): (Kind(*facts[:3]), *facts[3:]) for host, at, *facts in devices},
             "claims": {claim_id: tuple(facts) for claim_id, *facts in claims},
         }
+
+
+def in_groups(calls: Sequence[Call], together: bool) -> list[list[Call]]:
+    """The calls, those in a group that one call can make. Without ``together``, each in a group of its own.
+
+    The order of calls of the same kind stays.
+    """
+    groups: dict[object, list[Call]] = {}
+    for number, call in enumerate(calls):
+        match call:
+            case ClaimRequest() | Release() if together:
+                kind: object = type(call)
+            case Ending(host, claim_id) if together:
+                same = (host, [each.claim_id for each in groups.get(host, ()) if isinstance(each, Ending)])
+                kind = number if claim_id in same[1] else host
+            case _:
+                kind = number
+        groups.setdefault(kind, []).append(call)
+    return list(groups.values())
 
 
 def agent_of(host: str) -> UUID:

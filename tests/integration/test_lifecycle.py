@@ -29,6 +29,13 @@ def tree(pf_status: str, *vf_statuses: str) -> dict[str, str]:
     return {pf(0): pf_status} | {vf(0, number): status for number, status in enumerate(vf_statuses)}
 
 
+def tree_of(ports: int, vfs: int) -> dict[str, str]:
+    """All devices of these ports, available."""
+    addresses = [pf(port) for port in range(ports)]
+    addresses += [vf(port, number) for port in range(ports) for number in range(vfs)]
+    return dict.fromkeys(sorted(addresses), "available")
+
+
 def steps(fleet: Fleet) -> list[tuple[str, str, int]]:
     """The steps sent so far: host, action and number."""
     return [(host, step.action, step.step) for host, step in fleet.sent]
@@ -207,6 +214,95 @@ class TestAnswers:
         claim = fleet.claim("nic-vf:1").model_copy(update={"claim_id": uuid4()})
         with pytest.raises(ClaimNotFound, match=str(claim.claim_id)):
             host.done(claim, step=1)
+
+
+class TestSeveralAnswers:
+    @pytest.fixture
+    def host(self, fleet: Fleet) -> Host:
+        """Two ports with four VFs each."""
+        return fleet.host("h1", ports=2, vfs=4)
+
+    def test_leave_what_single_answers_leave(self, fleet: Fleet, host: Host) -> None:
+        singly = fleet.host("h2", ports=2, vfs=4)
+        aliases = ["nic-vf:1", "nic-vf:2", "nic-pf:1"]
+        one, other = ([fleet.claim(alias, hosts=[name]) for alias in aliases] for name in ("h1", "h2"))
+        assert host.ends(*one) == []
+        for claim in other:
+            singly.done(claim)
+        assert fleet.status("h1") == fleet.status("h2")
+        assert [fleet.show(claim).status for claim in one] == ["allocated"] * 3
+        for claim in one + other:
+            fleet.release(claim)
+        assert host.ends(*one) == []
+        for claim in other:
+            singly.done(claim)
+        assert fleet.status("h1") == fleet.status("h2") == tree_of(ports=2, vfs=4)
+        assert [events(fleet, claim) for claim in one] == [events(fleet, claim) for claim in other]
+
+    @pytest.mark.parametrize("outcome", ["done", "failed", "prepared"])
+    def test_that_are_repeated_change_nothing(self, fleet: Fleet, host: Host, outcome: str) -> None:
+        claims = [fleet.claim("nic-vf:1") for _ in range(3)]
+        host.ends(*claims, outcome=outcome)
+        before = fleet.contents()
+        assert host.ends(*claims, outcome=outcome) == []
+        assert fleet.contents() == before
+
+    def test_one_that_is_refused_spoils_no_other(self, fleet: Fleet, host: Host) -> None:
+        fleet.host("h2", ports=1, vfs=2)
+        good, stale = fleet.claim("nic-vf:1", hosts=["h1"]), fleet.claim("nic-vf:1", hosts=["h1"])
+        elsewhere = fleet.claim("nic-vf:1", hosts=["h2"])
+        unknown = good.model_copy(update={"claim_id": uuid4()})
+        fleet.release(stale)
+        assert set(host.ends(stale, elsewhere, unknown, good, step=1)) == {
+            stale.claim_id,
+            elsewhere.claim_id,
+            unknown.claim_id,
+        }
+        assert [fleet.show(claim).status for claim in (good, stale, elsewhere)] == [
+            "allocated",
+            "releasing",
+            "claimed",
+        ]
+
+    def test_only_the_agent_of_the_host_may_send_them(self, fleet: Fleet) -> None:
+        claims = [fleet.claim("nic-vf:1") for _ in range(2)]
+        before = fleet.contents()
+        with pytest.raises(HostOwnedByAnotherAgent):
+            Host(fleet, "h1", {}).ends(*claims)
+        with pytest.raises(UnknownHost):
+            Host(fleet, "h9", {}).ends(*claims)
+        assert fleet.contents() == before
+
+    def test_a_missing_device_of_one_of_them_is_asked_for_again(self, fleet: Fleet, host: Host) -> None:
+        claims = [fleet.claim("nic-vf:1") for _ in range(2)]
+        held = claims[0].devices[0].address
+        host.lose(held)
+        host.report()
+        for claim in claims:
+            fleet.release(claim)
+        assert host.ends(*claims) == []
+        assert fleet.sql("SELECT inventory_digest FROM compute_nodes WHERE host = 'h1'") == [(None,)]
+        host.report()
+        assert fleet.status("h1")[held] == "removed"
+
+    def test_at_the_same_time_as_others_and_releases_they_break_no_rule(
+        self, fleet: Fleet, host: Host
+    ) -> None:
+        for _ in range(5):
+            claims = [fleet.claim("nic-vf:1") for _ in range(6)]
+            failed = at_once(
+                [
+                    partial(host.ends, *claims, step=1),
+                    partial(host.ends, *reversed(claims), step=1),
+                    *(partial(host.done, claim, 1) for claim in claims[:3]),
+                    *(partial(fleet.release, claim) for claim in claims[3:]),
+                ]
+            )
+            assert {type(each) for each in failed} <= {list, type(None), Claim, StaleStep}
+            assert [fleet.show(claim).status for claim in claims] == ["allocated"] * 3 + ["releasing"] * 3
+            fleet.scheduler.release_many([claim.claim_id for claim in claims])
+            host.ends(*claims)
+            assert fleet.status("h1") == tree_of(ports=2, vfs=4)
 
 
 class TestHoldings:

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from portclaim.common.errors import PortclaimError
-from portclaim.common.rpc.agent_messages import DeviceReport, InventoryAnswer, InventoryReport
+from portclaim.common.rpc.agent_messages import DeviceReport, InventoryAnswer, InventoryReport, SignOfLife
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.inventory import Inventory
+from portclaim.services.conductor.signs_of_life import SignsOfLife
 from tests.support import postgresql
 from tests.support.effort import IS_LONG, short_or_long
 from tests.support.fleet import Fleet, Host, pf
@@ -58,11 +59,27 @@ class Event(NamedTuple):
 
 
 class Conductor:
-    """Counts the reports of changes, by whether they were enough."""
+    """Counts the reports of changes, by whether they were enough.
 
-    def __init__(self, conductor: ConductorClient) -> None:
-        self._conductor = conductor
+    It is also the client of the agent, which may be asked for a report.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._conductor: ConductorClient = fleet.conductor
+        self._signs = SignsOfLife(fleet.engine, self)  # type: ignore[arg-type]  # is like a client
         self.count = {True: 0, False: 0}
+        self.wants_report = False
+
+    def show_life(self, sign: SignOfLife) -> None:
+        self.wants_report = False
+        self._signs.note(sign)
+        self._signs.record()
+
+    def at(self, _host: str) -> "Conductor":
+        return self
+
+    def report(self) -> None:
+        self.wants_report = True
 
     def can_report_changes(self) -> bool:
         return True
@@ -81,7 +98,7 @@ class Side:
         self.fleet = Fleet(database_url)
         self.fleet.sql("TRUNCATE compute_nodes, pools, pci_devices RESTART IDENTITY CASCADE")
         self.agent = self.fleet.hosts["h1"] = Host(self.fleet, "h1", {}, UUID(int=1))
-        self.conductor = Conductor(self.fleet.conductor)
+        self.conductor = Conductor(self.fleet)
         self._reports_changes = reports_changes
         self._link = self._new_link()
         self._shape = Shape()
@@ -102,8 +119,12 @@ class Side:
         self._link.publish(self._inventory, in_full=True)
 
     def show_life(self) -> None:
-        """Let the agent report that nothing has changed, and everything if the conductor wants that."""
-        if self._link.publish(self._inventory, in_full=False):
+        """Let the agent show that it lives, and report what the conductor wants then."""
+        is_wanted = self._link.publish(self._inventory, in_full=False)
+        if self.conductor.wants_report:
+            self._link.doubt()
+            is_wanted = self._link.publish(self._inventory, in_full=False)
+        if is_wanted:
             self._link.publish(self._inventory, in_full=True)
 
     def claim(self, alias_spec: str) -> list[str]:

@@ -24,7 +24,9 @@ from portclaim.common.rpc.agent_messages import (
     InventoryReport,
     NumaCell,
     Step,
+    StepAnswer,
     StepResult,
+    StepResults,
 )
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
@@ -39,7 +41,7 @@ from portclaim.common.rpc.endpoint import Endpoint
 from portclaim.common.rpc.fields import AttachMode, Message
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
-from portclaim.services.conductor import expiry
+from portclaim.services.conductor import expiry, lifecycle
 from portclaim.services.conductor.host_counter import count_hosts
 from portclaim.services.conductor.relay import Relay
 from portclaim.services.conductor.service import ConductorEndpoint
@@ -167,6 +169,26 @@ class Host:
         """Report that the claim's latest step, or the given one, has failed."""
         self._answer(claim, step, "failed", reason)
 
+    def ends(self, *claims: Claim, outcome: str = "done", step: int | None = None) -> list[UUID]:
+        """Answer for the latest steps of several claims at once; the claims whose answers were refused."""
+        return lifecycle.steps_done(
+            self.fleet.engine,
+            StepResults(
+                host=self.name,
+                agent_id=self.agent_id,
+                answers=[
+                    StepAnswer(
+                        claim_id=claim.claim_id,
+                        step=step or self.fleet.show(claim).step,
+                        outcome=outcome,  # type: ignore[arg-type]
+                        reason="no" if outcome == "failed" else None,
+                    )
+                    for claim in claims
+                ],
+            ),
+            guest_within=3600.0,
+        )
+
     def holdings(self) -> list[Holding]:
         """The devices that this host should hold, as the conductor sees it."""
         return self.fleet.conductor.holdings(self.name, self.agent_id).holdings
@@ -196,13 +218,17 @@ def request_for(alias_spec: str, **facts: Any) -> ClaimRequest:
 
 
 class Fleet:
-    """Hosts, a conductor and a scheduler on one database. What is cast to agents lands in ``sent``."""
+    """Hosts, a conductor and a scheduler on one database. What is cast to agents lands in ``sent``.
+
+    ``casts``: the same, by message.
+    """
 
     def __init__(
         self, database_url: str, packing_policy: str = "pack", aliases: Sequence[str] = ALIASES
     ) -> None:
         self.engine = connect(database_url, pool_size=40)
         self.sent: list[tuple[str, Step]] = []
+        self.casts: list[tuple[str, list[Step]]] = []
         self.hosts: dict[str, Host] = {}
         self.requests: dict[UUID, MoveRequest] = {}  # of moves, by the target's id
         self.bus_is_down = False
@@ -361,7 +387,7 @@ class Fleet:
 
     def relay(self, resend_after: float = 5.0, max_sends: int = 100) -> Relay:
         """A conductor's relay, not running: ``send_due()`` does one pass."""
-        return Relay(self.engine, self._send, resend_after, max_sends)
+        return Relay(self.engine, lambda host, step: self._send(host, [step]), resend_after, max_sends)
 
     def expire(self, after: float | None = 1800.0) -> list[UUID]:
         """Expire the claims that were not attached in this time, as a conductor does; return their ids."""
@@ -437,10 +463,11 @@ class Fleet:
     def close(self) -> None:
         self.engine.dispose()
 
-    def _send(self, host: str, step: Step) -> None:
+    def _send(self, host: str, steps: Sequence[Step]) -> None:
         if self.bus_is_down:
             raise ServiceUnavailable("the bus is down")
-        self.sent.append((host, step))
+        self.casts.append((host, list(steps)))
+        self.sent += [(host, step) for step in steps]
 
 
 class _WithoutBus:

@@ -25,42 +25,87 @@ END $$;
 COMMENT ON FUNCTION lock_answered_claim IS
     'lock the claim that an agent answers for; an error if it is not on its host, or if the step is not its last one';
 
--- The devices are claimed, in Nova's words: the host does not use them, and no guest does. An answer to a step "unplug"
--- says that no guest does any more.
 CREATE OR REPLACE FUNCTION answer_prepared(
     _host text, _agent_id uuid, _claim_id uuid, _step integer, _guest_within double precision
 ) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    _claim claims := lock_answered_claim(_host, _agent_id, _claim_id, _step);
-    _seconds double precision := coalesce((_claim.request ->> 'guest_within')::double precision, _guest_within);
 BEGIN
-    IF _claim.status = 'allocated' AND awaited_action(_claim_id, _step) = 'unplug' THEN
-        PERFORM mark_unplugged(_claim_id);
-        _seconds := 0;
-    ELSIF _claim.status NOT IN ('claimed', 'prepared') THEN -- the claim is further by now
-        RETURN;
-    END IF;
-    DELETE FROM outbox WHERE claim_id = _claim_id AND step = _step;
-    IF _claim.status <> 'prepared' THEN
-        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-        VALUES (_claim_id, _claim.status, 'prepared',
-                CASE _claim.status WHEN 'claimed' THEN 'prepare done' ELSE 'unplug done' END);
-        UPDATE claims
-           SET status = 'prepared', prepared_at = now(), updated_at = now(), reason = NULL,
-               guest_deadline = now() + make_interval(secs => nullif(_seconds, 0))
-         WHERE id = _claim_id;
-    END IF;
+    PERFORM end_step_as_prepared(lock_answered_claim(_host, _agent_id, _claim_id, _step), _guest_within);
 END $$;
 COMMENT ON FUNCTION answer_prepared IS
     'record that an agent has the devices of a claim ready, and that its guest has so many seconds to come; 0: any time';
 
--- An attach that failed frees the devices at once: the agent has undone it. The same holds when the agent says
--- failed after it said done: then the instance is gone. A detach that failed frees nothing: the step is sent again.
 CREATE OR REPLACE FUNCTION answer_step(
     _host text, _agent_id uuid, _claim_id uuid, _step integer, _done boolean, _reason text
 ) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM end_step(lock_answered_claim(_host, _agent_id, _claim_id, _step), _done, _reason);
+END $$;
+COMMENT ON FUNCTION answer_step IS 'record how an agent has ended a step; the same answer again changes nothing';
+
+-- The claims are locked first, then their host if need be (see free_devices), then the trees: the order of single answers.
+-- No claim comes twice.
+CREATE OR REPLACE FUNCTION answer_steps(
+    _host text, _agent_id uuid, _claim_ids uuid[], _steps integer[], _outcomes text[], _reasons text[],
+    _guest_within double precision
+) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE
-    _claim claims := lock_answered_claim(_host, _agent_id, _claim_id, _step);
+    _node_id bigint := host_of_agent(_host, _agent_id);
+    _port_ids bigint[];
+    _answer record;
+BEGIN
+    PERFORM FROM claims WHERE id = ANY(_claim_ids) ORDER BY id FOR UPDATE;
+    _port_ids := ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = ANY(_claim_ids));
+    IF has_missing_device(_node_id, _port_ids) THEN
+        PERFORM FROM compute_nodes WHERE id = _node_id FOR NO KEY UPDATE;
+    END IF;
+    PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
+    FOR _answer IN
+        SELECT answered.claim_id, answered.outcome, answered.reason, c AS claim
+          FROM unnest(_claim_ids, _steps, _outcomes, _reasons) AS answered (claim_id, step, outcome, reason)
+          LEFT JOIN claims c ON c.id = answered.claim_id AND c.step = answered.step AND c.compute_node_id = _node_id
+    LOOP
+        IF (_answer.claim).id IS NULL THEN
+            RETURN NEXT _answer.claim_id;
+        ELSIF _answer.outcome = 'prepared' THEN
+            PERFORM end_step_as_prepared(_answer.claim, _guest_within);
+        ELSE
+            PERFORM end_step(_answer.claim, _answer.outcome = 'done', _answer.reason);
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION answer_steps IS
+    'record how an agent has ended several steps; the claims of which it was not the last step, or not on this host';
+
+-- The devices are claimed, in Nova's words: the host does not use them, and no guest does. An answer to a step "unplug"
+-- says that no guest does any more.
+CREATE OR REPLACE FUNCTION end_step_as_prepared(_claim claims, _guest_within double precision)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _seconds double precision := coalesce((_claim.request ->> 'guest_within')::double precision, _guest_within);
+BEGIN
+    IF _claim.status = 'allocated' AND awaited_action(_claim.id, _claim.step) = 'unplug' THEN
+        PERFORM mark_unplugged(_claim.id);
+        _seconds := 0;
+    ELSIF _claim.status NOT IN ('claimed', 'prepared') THEN -- the claim is further by now
+        RETURN;
+    END IF;
+    DELETE FROM outbox WHERE claim_id = _claim.id AND step = _claim.step;
+    IF _claim.status <> 'prepared' THEN
+        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+        VALUES (_claim.id, _claim.status, 'prepared',
+                CASE _claim.status WHEN 'claimed' THEN 'prepare done' ELSE 'unplug done' END);
+        UPDATE claims
+           SET status = 'prepared', prepared_at = now(), updated_at = now(), reason = NULL,
+               guest_deadline = now() + make_interval(secs => nullif(_seconds, 0))
+         WHERE id = _claim.id;
+    END IF;
+END $$;
+COMMENT ON FUNCTION end_step_as_prepared IS 'the last step of this locked claim has ended: its devices are ready for the guest';
+
+-- An attach that failed frees the devices at once: the agent has undone it. The same holds when the agent says
+-- failed after it said done: then the instance is gone. A detach that failed frees nothing: the step is sent again.
+CREATE OR REPLACE FUNCTION end_step(_claim claims, _done boolean, _reason text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
     _to_status text := CASE
         WHEN _claim.status IN ('claimed', 'prepared') AND _done THEN 'allocated'
         WHEN _claim.status = 'releasing' AND NOT _done THEN 'releasing'
@@ -69,32 +114,32 @@ DECLARE
         WHEN _claim.status IN ('claimed', 'prepared', 'allocated') AND NOT _done THEN 'failed' END;
 BEGIN
     IF _claim.status = 'allocated' THEN
-        IF NOT _done AND awaited_action(_claim_id, _step) = 'unplug' THEN -- the step is sent again
-            UPDATE claims SET reason = _reason WHERE id = _claim_id;
+        IF NOT _done AND awaited_action(_claim.id, _claim.step) = 'unplug' THEN -- the step is sent again
+            UPDATE claims SET reason = _reason WHERE id = _claim.id;
             RETURN;
         ELSIF _done THEN -- of a step that attaches again what was to be unplugged
-            DELETE FROM outbox WHERE claim_id = _claim_id AND step = _step AND action = 'attach';
+            DELETE FROM outbox WHERE claim_id = _claim.id AND step = _claim.step AND action = 'attach';
         END IF;
     END IF;
     IF _to_status IS NULL THEN -- this answer came before
         RETURN;
     ELSIF _to_status IN ('released', 'failed', 'expired') THEN
-        PERFORM free_devices(_claim_id, _claim.compute_node_id);
+        PERFORM free_devices(_claim.id, _claim.compute_node_id);
     ELSIF _to_status = 'allocated' THEN
-        PERFORM mark_allocated(_claim_id);
+        PERFORM mark_allocated(_claim.id);
     END IF;
     WITH answered AS (
-        DELETE FROM outbox WHERE claim_id = _claim_id AND step = _step AND _to_status <> 'releasing'
+        DELETE FROM outbox WHERE claim_id = _claim.id AND step = _claim.step AND _to_status <> 'releasing'
     ), event AS (
         INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-        VALUES (_claim_id, _claim.status, _to_status,
+        VALUES (_claim.id, _claim.status, _to_status,
                 CASE WHEN _claim.status = 'releasing' THEN 'detach' ELSE 'attach' END
                 || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END)
     )
     UPDATE claims SET status = _to_status, reason = coalesce(_reason, _claim.expiry_reason), updated_at = now()
-     WHERE id = _claim_id;
+     WHERE id = _claim.id;
 END $$;
-COMMENT ON FUNCTION answer_step IS 'record how an agent has ended a step; the same answer again changes nothing';
+COMMENT ON FUNCTION end_step IS 'the last step of this locked claim has ended in this way';
 
 CREATE OR REPLACE FUNCTION awaited_action(_claim_id uuid, _step integer) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT action FROM outbox WHERE claim_id = _claim_id AND step = _step

@@ -1,11 +1,11 @@
 -- Several claims, or releases, in one call and one commit. Each has its own outcome.
 
--- Claims that ask for the same number of devices of the same pools. The ports are locked without waiting, so this
--- cannot deadlock. A claim that is missing in the answer was not served here: its id is known already, a queue comes
+-- Claims that ask for the same number of devices of the same pools. _needed ports are locked without waiting, so this
+-- cannot deadlock: the first of _port_ids that nobody else has locked. A claim that is missing in the answer was not served here: its id is known already, a queue comes
 -- first, or the ports that could be locked have too few devices. The caller makes it by itself.
 CREATE OR REPLACE FUNCTION claim_alike(
     _claim_ids uuid[], _instance_ids uuid[], _requests jsonb[], _resend_after double precision,
-    _count integer, _pool_ids integer[], _port_ids bigint[], _port_by_port boolean
+    _count integer, _pool_ids integer[], _port_ids bigint[], _needed integer, _port_by_port boolean
 ) RETURNS TABLE (claim_id uuid, claim json) LANGUAGE plpgsql AS $$
 DECLARE
     _locked bigint[];
@@ -15,7 +15,11 @@ DECLARE
     _taken integer;
 BEGIN
     SELECT array_agg(id) INTO _locked
-      FROM (SELECT id FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE SKIP LOCKED) port;
+      FROM (SELECT pf.id
+              FROM unnest(_port_ids) WITH ORDINALITY AS port (id, place)
+              JOIN pci_devices pf ON pf.id = port.id
+             ORDER BY port.place LIMIT _needed
+               FOR UPDATE OF pf SKIP LOCKED) port;
 
     -- The next statement sees the devices as they are while their ports are locked. Claims are inserted in the order
     -- of their ids: another call may insert the same.

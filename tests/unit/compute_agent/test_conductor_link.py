@@ -1,22 +1,28 @@
 """What an agent tells the conductor of its inventory: all, what has changed, or that it lives."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from portclaim.common.errors import HostOwnedByAnotherAgent, ServiceUnavailable, UnsupportedVersion
 from portclaim.common.rpc.agent_messages import (
     MOST_DEVICES,
+    MOST_STEPS,
     DeviceReport,
     Holdings,
     InventoryAnswer,
     InventoryReport,
     SignOfLife,
+    Step,
+    StepDevice,
+    StepResult,
+    StepResults,
 )
 from portclaim.services.compute_agent import conductor_link
 from portclaim.services.compute_agent import inventory as inventory_module
 from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.inventory import Inventory, InventoryTooLarge
+from portclaim.services.compute_agent.ledger import Ending
 
 
 class Conductor:
@@ -27,6 +33,7 @@ class Conductor:
         self.answers: list[bool | Exception] = []
         self.pinned = False
         self.signs: list[SignOfLife] = []
+        self.answered: list[list[UUID]] = []  # claims, by message
         self.trouble: list[Exception] = []  # that the next signs of life raise
 
     def can_report_changes(self) -> bool:
@@ -38,6 +45,15 @@ class Conductor:
         if isinstance(answer, Exception):
             raise answer
         return InventoryAnswer(resend=answer)
+
+    def can_take_several_answers(self) -> bool:
+        return not self.pinned
+
+    def cast_step_done(self, result: StepResult) -> None:
+        self.answered.append([result.claim_id])
+
+    def cast_steps_done(self, results: StepResults) -> None:
+        self.answered.append([answer.claim_id for answer in results.answers])
 
     def show_life(self, sign: SignOfLife) -> None:
         if self.trouble:
@@ -282,3 +298,30 @@ class TestSize:
         with pytest.raises(InventoryTooLarge):
             link.publish(Inventory(known.devices * MOST_DEVICES, []), in_full=True)
         assert conductor.take() == []
+
+
+DEVICE = StepDevice(address="0000:81:02.0", dev_type="type-VF", vendor_id="8086", product_id="154c")
+ENDED = [
+    (
+        Step(claim_id=UUID(int=number), step=1, action="attach", instance_id=uuid4(), devices=[DEVICE]),
+        Ending("done"),
+    )
+    for number in range(MOST_STEPS + 1)
+]
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(("number", "messages"), [(1, [1]), (3, [3]), (257, [256, 1])])
+    def test_are_sent_in_few_messages(
+        self, conductor: Conductor, link: ConductorLink, number: int, messages: list[int]
+    ) -> None:
+        link.cast_answers(ENDED[:number])
+        assert [len(claims) for claims in conductor.answered] == messages
+        assert [claim.int for claims in conductor.answered for claim in claims] == list(range(number))
+
+    def test_are_sent_one_by_one_to_a_conductor_that_may_be_old(
+        self, conductor: Conductor, link: ConductorLink
+    ) -> None:
+        conductor.pinned = True
+        link.cast_answers(ENDED[:3])
+        assert [len(claims) for claims in conductor.answered] == [1, 1, 1]

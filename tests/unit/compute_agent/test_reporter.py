@@ -1,7 +1,7 @@
 """Reports to the conductor: their content, their order, and retries while the conductor does not answer."""
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from uuid import UUID, uuid4
 
 import pytest
@@ -48,8 +48,8 @@ class Conductor:
     def answer(self, step: Step, ending: Ending) -> None:
         self._hear("answer", (step.claim_id, ending))
 
-    def cast_answer(self, step: Step, ending: Ending) -> None:
-        self._hear("cast", (step.claim_id, ending))
+    def cast_answers(self, ended: Sequence[tuple[Step, Ending]]) -> None:
+        self._hear("cast", [(step.claim_id, ending) for step, ending in ended])
 
     def holdings(self, _found: Collection[UUID]) -> Holdings:
         self._hear("holdings", None)
@@ -210,10 +210,10 @@ def test_an_answer_that_is_awaited_needs_no_reply(
     reporter.start()
     conductor.wait_for(lambda: "cast" in dict(conductor.heard))
     reporter.end()
-    assert [what for kind, what in conductor.heard if kind == "cast"] == [(told.claim_id, DONE)]
+    assert [what for kind, what in conductor.heard if kind == "cast"] == [[(told.claim_id, DONE)]]
     assert conductor.answers() == []
     assert conductor.heard.index(("publish", (9, True))) < conductor.heard.index(
-        ("cast", (told.claim_id, DONE))
+        ("cast", [(told.claim_id, DONE)])
     )
 
 
@@ -356,3 +356,17 @@ class TestEnd:
         conductor.answers_now.set()
         reporter.join(PATIENCE)
         assert not reporter.is_alive()
+
+
+def test_answers_that_need_no_reply_are_sent_together(reporter: Reporter, conductor: Conductor) -> None:
+    first, second, called = step(), step(), step()
+    reporter.answer(first, DONE, is_awaited=True)
+    reporter.answer(called, DONE)
+    reporter.answer(second, DONE, is_awaited=True)
+    reporter.start()
+    conductor.wait_for(lambda: bool(conductor.answers()))
+    reporter.end()
+    assert [what for kind, what in conductor.heard if kind in {"cast", "answer"}] == [
+        [(first.claim_id, DONE), (second.claim_id, DONE)],
+        (called.claim_id, DONE),
+    ]
