@@ -1,4 +1,7 @@
-"""The statements of several claims or releases at once. The functions are in common/db/sql/batches.sql."""
+"""The statements of several claims or releases at once.
+
+The functions are in common/db/sql: batches.sql, release.sql.
+"""
 
 from __future__ import annotations
 

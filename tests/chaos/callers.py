@@ -19,6 +19,7 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 T = TypeVar("T")
 
 ALIAS_SPECS = ("vf:1", "vf:1", "vf:2", "pf:1", "pf:1,vf:1")
+SEVERAL = 3  # claims in one call
 PAUSE = 0.05  # seconds between two polls
 PATIENCE = 120.0  # seconds after which a repeated call has failed
 
@@ -29,7 +30,7 @@ class Caller:
 
     ``begun``: the ids of all claim calls of all callers, in the order in which they began. ``answers``: the
     devices of each claim in the answers to this caller. ``events``: its calls that were refused or got no
-    answer, and its moves by their ends.
+    answer, its moves by their ends, and how many claims it made several at once.
     """
 
     scheduler: SchedulerClient
@@ -41,6 +42,9 @@ class Caller:
     def live(self, enough: threading.Event) -> UUID:
         """Claim, move and release until ``enough``; return the id of the claim that is not released."""
         while not enough.is_set():
+            if self.random.random() < 0.2:
+                self._claim_and_release_several()
+                continue
             try:
                 claim = self._claim(self.random.choice(ALIAS_SPECS), enough)
             except ClaimRefused:
@@ -55,11 +59,7 @@ class Caller:
     def _claim(self, alias_spec: str, enough: threading.Event | None = None) -> Claim:
         """Call until there is a claim. Raises ClaimRefused after ``enough``: from then on callers hold VFs
         for good, so a PF may never be free again."""
-        request = ClaimRequest(
-            claim_id=UUID(int=self.random.getrandbits(128)),
-            instance_id=UUID(int=self.random.getrandbits(128)),
-            extra_specs={"pci_passthrough:alias": alias_spec},
-        )
+        request = self._request(alias_spec)
         for _ in range(self.random.choice([1, 1, 2])):  # some callers repeat a claim that was served
             claim = self._insist(partial(self._call, request, enough))
             self._note(claim)
@@ -74,6 +74,30 @@ class Caller:
             if enough is not None and enough.is_set():
                 raise
             return None
+
+    def _claim_and_release_several(self) -> None:
+        """Call until all of them are served. Callers hold too few VFs to prevent that for long."""
+        requests = [self._request("vf:1") for _ in range(SEVERAL)]
+        ids = [request.claim_id for request in requests]
+
+        def claim_all() -> list[Claim] | None:
+            self.begun += ids
+            claims = [each for each in self.scheduler.claim_many(requests) if isinstance(each, Claim)]
+            for claim in claims:
+                self._note(claim)
+            self.events["refused"] += SEVERAL - len(claims)
+            return claims if len(claims) == SEVERAL else None
+
+        self._insist(claim_all)
+        self._insist(partial(self.scheduler.release_many, ids))
+        self.events["claims made together"] += SEVERAL
+
+    def _request(self, alias_spec: str) -> ClaimRequest:
+        return ClaimRequest(
+            claim_id=UUID(int=self.random.getrandbits(128)),
+            instance_id=UUID(int=self.random.getrandbits(128)),
+            extra_specs={"pci_passthrough:alias": alias_spec},
+        )
 
     def _move(self, source: Claim) -> Claim:
         """Move an allocated claim to another host, and complete or revert the move.

@@ -90,6 +90,7 @@ def test_claims_survive_the_death_of_schedulers_at_any_moment(
     assert events["unanswered"] > 0  # otherwise no worker was killed during a call
     assert events["moves completed"] > 0
     assert events["moves reverted"] > 0
+    assert events["claims made together"] > 0
     sys.stdout.write(f"{KILLS} kills in {len(begun)} calls for {len(told)} claims: {dict(events)}\n")
 
 

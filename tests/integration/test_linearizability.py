@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portclaim.common.errors import ClaimRefused
+from portclaim.common.rpc.claim_messages import Claim
 from tests.support.concurrency import at_once
 from tests.support.counting import hosts_are_counted
 from tests.support.effort import IS_LONG, short_or_long
@@ -56,26 +57,49 @@ class TestThreads:
 
 
 def live(fleet: Fleet, hosts: dict[str, Host], random: Random) -> list[Event]:
-    """Claim and release in turn; return the answers and their times."""
+    """Claim and release in turn, sometimes several at once; return the answers and their times."""
     events: list[Event] = []
     for _ in range(CLAIMS):
-        alias = random.choice(ALIAS_SPECS)
+        aliases = random.choices(ALIAS_SPECS, k=random.choice([1, 1, 1, 3]))
         called = time.perf_counter_ns()
-        try:
-            claim = fleet.claim(alias)
-        except ClaimRefused:
-            events.append(Refused(called, time.perf_counter_ns(), alias))
-            continue
-        devices = frozenset((claim.host, device.address) for device in claim.devices)
-        served = Served(called, time.perf_counter_ns(), devices)
-        host = hosts[claim.host]
-        if random.random() < 0.5:
-            host.done(claim, step=1)
-        fleet.release(claim)
-        called = time.perf_counter_ns()
-        host.done(claim, step=2)
-        events += [served, Freed(called, time.perf_counter_ns(), served)]
+        results = fleet.claim_many(aliases) if len(aliases) > 1 else [claim_or_refusal(fleet, *aliases)]
+        answered = time.perf_counter_ns()
+        held: dict[str, list[tuple[Claim, Served]]] = {}
+        for alias, result in zip(aliases, results, strict=True):
+            if not isinstance(result, Claim):
+                assert isinstance(result, ClaimRefused), result
+                events.append(Refused(called, answered, alias))
+                continue
+            devices = frozenset((result.host, device.address) for device in result.devices)
+            held.setdefault(result.host, []).append((result, Served(called, answered, devices)))
+            events.append(held[result.host][-1][1])
+        for host, claims in held.items():
+            events += end(fleet, hosts[host], claims, random)
     return events
+
+
+def claim_or_refusal(fleet: Fleet, alias: str) -> Claim | ClaimRefused:
+    try:
+        return fleet.claim(alias)
+    except ClaimRefused as refused:
+        return refused
+
+
+def end(fleet: Fleet, host: Host, claims: list[tuple[Claim, Served]], random: Random) -> list[Event]:
+    """Release claims of one host. Its agent answers, for several in one message."""
+
+    def done(step: int) -> None:
+        if len(claims) > 1:
+            assert host.ends(*(claim for claim, _ in claims), step=step) == []
+        else:
+            host.done(claims[0][0], step=step)
+
+    if random.random() < 0.5:
+        done(1)
+    fleet.scheduler.release_many([claim.claim_id for claim, _ in claims])
+    called = time.perf_counter_ns()
+    done(2)
+    return [Freed(called, time.perf_counter_ns(), served) for _, served in claims]
 
 
 HOLDS = Holds({"h1": ports(2, 2)})

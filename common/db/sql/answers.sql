@@ -38,7 +38,8 @@ CREATE OR REPLACE FUNCTION answer_step(
     _host text, _agent_id uuid, _claim_id uuid, _step integer, _done boolean, _reason text
 ) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM end_step(lock_answered_claim(_host, _agent_id, _claim_id, _step), _done, _reason);
+    PERFORM lock_answered_claim(_host, _agent_id, _claim_id, _step);
+    PERFORM end_steps(ARRAY[_claim_id], ARRAY[_done], ARRAY[_reason]);
 END $$;
 COMMENT ON FUNCTION answer_step IS 'record how an agent has ended a step; the same answer again changes nothing';
 
@@ -51,27 +52,28 @@ CREATE OR REPLACE FUNCTION answer_steps(
 DECLARE
     _node_id bigint := host_of_agent(_host, _agent_id);
     _port_ids bigint[];
-    _answer record;
+    _prepared claims[];
+    _ended uuid[];
+    _done boolean[];
+    _ended_reasons text[];
 BEGIN
     PERFORM FROM claims WHERE id = ANY(_claim_ids) ORDER BY id FOR UPDATE;
-    _port_ids := ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = ANY(_claim_ids));
+    SELECT array_agg(c) FILTER (WHERE outcome = 'prepared'),
+           array_agg(c.id) FILTER (WHERE outcome <> 'prepared'),
+           array_agg(outcome = 'done') FILTER (WHERE outcome <> 'prepared'),
+           array_agg(answered.reason) FILTER (WHERE outcome <> 'prepared')
+      INTO _prepared, _ended, _done, _ended_reasons
+      FROM unnest(_claim_ids, _steps, _outcomes, _reasons) AS answered (id, step, outcome, reason)
+      JOIN claims c USING (id, step)
+     WHERE c.compute_node_id = _node_id;
+    _port_ids := ports_of(VARIADIC _claim_ids);
     IF has_missing_device(_node_id, _port_ids) THEN
         PERFORM FROM compute_nodes WHERE id = _node_id FOR NO KEY UPDATE;
     END IF;
     PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
-    FOR _answer IN
-        SELECT answered.claim_id, answered.outcome, answered.reason, c AS claim
-          FROM unnest(_claim_ids, _steps, _outcomes, _reasons) AS answered (claim_id, step, outcome, reason)
-          LEFT JOIN claims c ON c.id = answered.claim_id AND c.step = answered.step AND c.compute_node_id = _node_id
-    LOOP
-        IF (_answer.claim).id IS NULL THEN
-            RETURN NEXT _answer.claim_id;
-        ELSIF _answer.outcome = 'prepared' THEN
-            PERFORM end_step_as_prepared(_answer.claim, _guest_within);
-        ELSE
-            PERFORM end_step(_answer.claim, _answer.outcome = 'done', _answer.reason);
-        END IF;
-    END LOOP;
+    PERFORM end_step_as_prepared(claim, _guest_within) FROM unnest(_prepared) AS claim;
+    PERFORM end_steps(_ended, _done, _ended_reasons);
+    RETURN QUERY SELECT unnest(_claim_ids) EXCEPT SELECT unnest(_ended) EXCEPT SELECT id FROM unnest(_prepared);
 END $$;
 COMMENT ON FUNCTION answer_steps IS
     'record how an agent has ended several steps; the claims of which it was not the last step, or not on this host';
@@ -103,43 +105,70 @@ END $$;
 COMMENT ON FUNCTION end_step_as_prepared IS 'the last step of this locked claim has ended: its devices are ready for the guest';
 
 -- An attach that failed frees the devices at once: the agent has undone it. The same holds when the agent says
--- failed after it said done: then the instance is gone. A detach that failed frees nothing: the step is sent again.
-CREATE OR REPLACE FUNCTION end_step(_claim claims, _done boolean, _reason text) RETURNS void LANGUAGE plpgsql AS $$
+-- failed after it said done: then the instance is gone. A detach that failed frees nothing: the step is sent again. So
+-- is an unplug that failed.
+CREATE OR REPLACE FUNCTION status_after(_status text, _expires boolean, _awaited text, _done boolean)
+RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN _status IN ('claimed', 'prepared') AND _done THEN 'allocated'
+                WHEN _status = 'allocated' AND (_done OR _awaited = 'unplug') THEN NULL
+                WHEN _status IN ('claimed', 'prepared', 'allocated') THEN 'failed'
+                WHEN _status = 'releasing' AND NOT _done THEN 'releasing'
+                WHEN _status = 'releasing' AND _expires THEN 'expired'
+                WHEN _status = 'releasing' THEN 'released' END
+$$;
+COMMENT ON FUNCTION status_after IS
+    'the status of a claim whose agent has done its last step or has failed to; null: as it was, or the answer came before';
+
+CREATE OR REPLACE FUNCTION end_steps(_claim_ids uuid[], _done boolean[], _reasons text[])
+RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    _to_status text := CASE
-        WHEN _claim.status IN ('claimed', 'prepared') AND _done THEN 'allocated'
-        WHEN _claim.status = 'releasing' AND NOT _done THEN 'releasing'
-        WHEN _claim.status = 'releasing' AND _claim.expiry_reason IS NOT NULL THEN 'expired'
-        WHEN _claim.status = 'releasing' THEN 'released'
-        WHEN _claim.status IN ('claimed', 'prepared', 'allocated') AND NOT _done THEN 'failed' END;
+    _node_id bigint;
+    _freed uuid[];
+    _attached uuid[];
 BEGIN
-    IF _claim.status = 'allocated' THEN
-        IF NOT _done AND awaited_action(_claim.id, _claim.step) = 'unplug' THEN -- the step is sent again
-            UPDATE claims SET reason = _reason WHERE id = _claim.id;
-            RETURN;
-        ELSIF _done THEN -- of a step that attaches again what was to be unplugged
-            DELETE FROM outbox WHERE claim_id = _claim.id AND step = _claim.step AND action = 'attach';
-        END IF;
+    SELECT min(compute_node_id),
+           array_agg(id) FILTER (WHERE to_status IN ('released', 'failed', 'expired')),
+           array_agg(id) FILTER (WHERE to_status = 'allocated')
+      INTO _node_id, _freed, _attached
+      FROM (SELECT c.id, c.compute_node_id,
+                   status_after(c.status, c.expiry_reason IS NOT NULL, o.action, ended.done) AS to_status
+              FROM unnest(_claim_ids, _done) AS ended (id, done)
+              JOIN claims c USING (id)
+              LEFT JOIN outbox o ON (o.claim_id, o.step) = (c.id, c.step)) c;
+    IF _freed IS NOT NULL THEN
+        PERFORM free_devices(_freed, _node_id);
     END IF;
-    IF _to_status IS NULL THEN -- this answer came before
-        RETURN;
-    ELSIF _to_status IN ('released', 'failed', 'expired') THEN
-        PERFORM free_devices(_claim.id, _claim.compute_node_id);
-    ELSIF _to_status = 'allocated' THEN
-        PERFORM mark_allocated(_claim.id);
+    IF _attached IS NOT NULL THEN
+        PERFORM mark_allocated(_attached);
     END IF;
-    WITH answered AS (
-        DELETE FROM outbox WHERE claim_id = _claim.id AND step = _claim.step AND _to_status <> 'releasing'
+    WITH ended AS (
+        SELECT c.id, c.step, c.status, ended.done, ended.reason,
+               status_after(c.status, c.expiry_reason IS NOT NULL, o.action, ended.done) AS to_status
+          FROM unnest(_claim_ids, _done, _reasons) AS ended (id, done, reason)
+          JOIN claims c USING (id)
+          LEFT JOIN outbox o ON (o.claim_id, o.step) = (c.id, c.step)
+    ), answered AS (
+        DELETE FROM outbox o USING ended
+         WHERE (o.claim_id, o.step) = (ended.id, ended.step)
+           AND (ended.to_status <> 'releasing'
+                -- of a step that attaches again what was to be unplugged
+                OR ended.status = 'allocated' AND ended.done AND o.action = 'attach')
     ), event AS (
         INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-        VALUES (_claim.id, _claim.status, _to_status,
-                CASE WHEN _claim.status = 'releasing' THEN 'detach' ELSE 'attach' END
-                || CASE WHEN _done THEN ' done' ELSE coalesce(' failed: ' || _reason, ' failed') END)
+        SELECT id, status, to_status,
+               CASE WHEN status = 'releasing' THEN 'detach' ELSE 'attach' END
+               || CASE WHEN done THEN ' done' ELSE coalesce(' failed: ' || reason, ' failed') END
+          FROM ended WHERE to_status IS NOT NULL
+    ), is_not_unplugged AS (
+        UPDATE claims c SET reason = ended.reason
+          FROM ended WHERE c.id = ended.id AND ended.status = 'allocated' AND ended.to_status IS NULL AND NOT ended.done
     )
-    UPDATE claims SET status = _to_status, reason = coalesce(_reason, _claim.expiry_reason), updated_at = now()
-     WHERE id = _claim.id;
+    UPDATE claims c
+       SET status = ended.to_status, reason = coalesce(ended.reason, c.expiry_reason), updated_at = now()
+      FROM ended
+     WHERE c.id = ended.id AND ended.to_status IS NOT NULL;
 END $$;
-COMMENT ON FUNCTION end_step IS 'the last step of this locked claim has ended in this way';
+COMMENT ON FUNCTION end_steps IS 'the last steps of these claims, which are locked and on one host, are done or have failed';
 
 CREATE OR REPLACE FUNCTION awaited_action(_claim_id uuid, _step integer) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT action FROM outbox WHERE claim_id = _claim_id AND step = _step
@@ -153,16 +182,16 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mark_unplugged IS 'the devices of an allocated claim become claimed again; their tree partners stay unavailable';
 
-CREATE OR REPLACE FUNCTION mark_allocated(_claim_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION mark_allocated(_claim_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    _port_ids bigint[] := ports_of(_claim_id);
+    _port_ids bigint[] := ports_of(VARIADIC _claim_ids);
 BEGIN
     PERFORM FROM pci_devices WHERE id = ANY(_port_ids) ORDER BY id FOR UPDATE;
-    UPDATE pci_devices SET status = 'allocated' WHERE claim_id = _claim_id;
+    UPDATE pci_devices SET status = 'allocated' WHERE claim_id = ANY(_claim_ids);
     UPDATE pci_devices SET status = 'unavailable'
      WHERE status = 'unclaimable' AND (id = ANY(_port_ids) OR parent_id = ANY(_port_ids));
 END $$;
-COMMENT ON FUNCTION mark_allocated IS 'the devices of a claim become allocated, their tree partners unavailable';
+COMMENT ON FUNCTION mark_allocated IS 'the devices of claims become allocated, their tree partners unavailable';
 
 -- The next step replaces one that prepares the devices and is not answered yet: it prepares them too.
 CREATE OR REPLACE FUNCTION begin_attach(_claim_id uuid, _resend_after double precision)

@@ -1,4 +1,4 @@
--- Several claims, or releases, in one call and one commit. Each has its own outcome.
+-- Several claims in one call and one commit. Each has its own outcome.
 
 -- Claims that ask for the same number of devices of the same pools. _needed ports are locked without waiting, so this
 -- cannot deadlock: the first of _port_ids that nobody else has locked. A claim that is missing in the answer was not served here: its id is known already, a queue comes
@@ -93,11 +93,3 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION claim_alike IS
     'make claims of so many devices each on these ports; those that are served, with their claims';
-
-CREATE OR REPLACE FUNCTION begin_releases(_claim_ids uuid[], _resend_after double precision)
-RETURNS TABLE (claim_id uuid, claim json) LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM FROM claims WHERE id = ANY(_claim_ids) ORDER BY id FOR UPDATE;
-    RETURN QUERY SELECT id, begin_release(id, _resend_after) FROM unnest(_claim_ids) AS id;
-END $$;
-COMMENT ON FUNCTION begin_releases IS 'begin_release for each of these claims';

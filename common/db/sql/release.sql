@@ -2,31 +2,49 @@
 
 CREATE OR REPLACE FUNCTION begin_release(_claim_id uuid, _resend_after double precision)
 RETURNS json LANGUAGE plpgsql AS $$
-DECLARE
-    _status text;
-    _step integer;
 BEGIN
-    SELECT status, step + 1 INTO _status, _step FROM claims WHERE id = _claim_id FOR UPDATE;
-    IF _status IN ('claimed', 'prepared', 'allocated') THEN
-        WITH superseded AS (
-            DELETE FROM outbox WHERE claim_id = _claim_id
-        ), step AS (
-            INSERT INTO outbox (claim_id, step, action, sends, send_after)
-            VALUES (_claim_id, _step, 'detach', 1, now() + make_interval(secs => _resend_after))
-        ), event AS (
-            INSERT INTO claim_events (claim_id, from_status, to_status, cause)
-            VALUES (_claim_id, _status, 'releasing', 'release')
-        )
-        UPDATE claims SET status = 'releasing', step = _step, updated_at = now() WHERE id = _claim_id;
-    ELSIF _status = 'waiting' THEN
-        PERFORM leave_queue(_claim_id, 'released', 'release', NULL);
-    END IF;
+    PERFORM FROM claims WHERE id = _claim_id FOR UPDATE;
+    PERFORM release_locked_claims(ARRAY[_claim_id], _resend_after);
     RETURN claim_as_json(_claim_id);
 END $$;
 COMMENT ON FUNCTION begin_release IS 
     'begin the release of a live claim, or end a waiting one; the claim as it then is; null: there is none';
 
-CREATE OR REPLACE FUNCTION free_devices(_claim_id uuid, _node_id bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION begin_releases(_claim_ids uuid[], _resend_after double precision)
+RETURNS TABLE (claim_id uuid, claim json) LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM claims WHERE id = ANY(_claim_ids) ORDER BY id FOR UPDATE;
+    PERFORM release_locked_claims(_claim_ids, _resend_after);
+    RETURN QUERY SELECT id, claim_as_json(id) FROM unnest(_claim_ids) AS id;
+END $$;
+COMMENT ON FUNCTION begin_releases IS 'begin_release for each of these claims';
+
+CREATE OR REPLACE FUNCTION release_locked_claims(_claim_ids uuid[], _resend_after double precision)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    _waiting uuid[];
+BEGIN
+    WITH begun AS (
+        SELECT id, status, step + 1 AS step FROM claims
+         WHERE id = ANY(_claim_ids) AND status IN ('claimed', 'prepared', 'allocated')
+    ), superseded AS (
+        DELETE FROM outbox WHERE claim_id IN (SELECT id FROM begun)
+    ), step AS (
+        INSERT INTO outbox (claim_id, step, action, sends, send_after)
+        SELECT id, step, 'detach', 1, now() + make_interval(secs => _resend_after) FROM begun
+    ), event AS (
+        INSERT INTO claim_events (claim_id, from_status, to_status, cause)
+        SELECT id, status, 'releasing', 'release' FROM begun
+    ), releasing AS (
+        UPDATE claims c SET status = 'releasing', step = begun.step, updated_at = now()
+          FROM begun WHERE c.id = begun.id
+    )
+    SELECT array_agg(id) INTO _waiting FROM claims WHERE id = ANY(_claim_ids) AND status = 'waiting';
+    PERFORM leave_queue(id, 'released', 'release', NULL) FROM unnest(_waiting) AS id;
+END $$;
+COMMENT ON FUNCTION release_locked_claims IS 'begin the release of those of these claims that are live, and end those that wait';
+
+CREATE OR REPLACE FUNCTION free_devices(_claim_ids uuid[], _node_id bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     _port_ids bigint[];
     _was_one_missing boolean;
@@ -34,7 +52,7 @@ DECLARE
     _unheld_ports bigint[];
 BEGIN
     SELECT ports.ids, has_missing_device(_node_id, ports.ids) INTO _port_ids, _was_one_missing
-      FROM (SELECT ports_of(_claim_id) AS ids) ports;
+      FROM (SELECT ports_of(VARIADIC _claim_ids) AS ids) ports;
 
     -- The host's last report did not list a device of these trees. Such a device stays while a claim holds it;
     -- the next report decides again, so a full one is asked for. The host is locked before its trees, in the
@@ -49,13 +67,13 @@ BEGIN
     -- clock_timestamp(), read while the trees are locked. now() is the begin of this transaction: it may lie
     -- before another claim's end on the same device, and the history would overlap.
     WITH history AS (
-        UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = _claim_id
+        UPDATE claim_devices SET held_until = clock_timestamp() WHERE claim_id = ANY(_claim_ids)
     ), freed AS (
         UPDATE pci_devices
            SET status = derived_status(
                    offered, present, coalesce(reserved_for::text, drained_reason, unusable_reason), NULL),
                claim_id = NULL
-         WHERE claim_id = _claim_id
+         WHERE claim_id = ANY(_claim_ids)
         RETURNING id, parent_id, pool_id, status
     ), room AS (
         UPDATE port_pools pp
@@ -76,7 +94,7 @@ BEGIN
         PERFORM update_tree_statuses(_unheld_ports);
     END IF;
 END $$;
-COMMENT ON FUNCTION free_devices IS 'free the devices of a claim, which is locked, and lock their trees for that';
+COMMENT ON FUNCTION free_devices IS 'free the devices of claims, which are locked and on one host, and lock their trees for that';
 
 -- A silent host may still have the devices in a guest. So the devices, and their tree partners, count as not
 -- present until the host reports again. Its agent does that after it has detached what belongs to ended claims.
@@ -107,7 +125,7 @@ BEGIN
                 UNION SELECT id FROM pci_devices WHERE claim_id = _claim_id
                 UNION SELECT vf.id FROM pci_devices pf JOIN pci_devices vf ON vf.parent_id = pf.id
                        WHERE pf.claim_id = _claim_id));
-        PERFORM free_devices(_claim_id, _node_id);
+        PERFORM free_devices(ARRAY[_claim_id], _node_id);
         DELETE FROM outbox WHERE claim_id = _claim_id;
         UPDATE claims SET status = 'released', step = step + 1, reason = _cause, updated_at = now()
          WHERE id = _claim_id;

@@ -81,7 +81,7 @@ END $$;
 COMMENT ON FUNCTION update_tree_statuses IS
     'derive again the status of every device of these locked trees that no claim holds';
 
-CREATE OR REPLACE FUNCTION ports_of(_claim_id uuid) RETURNS bigint[] LANGUAGE sql STABLE AS $$
-    SELECT ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = _claim_id)
+CREATE OR REPLACE FUNCTION ports_of(VARIADIC _claim_ids uuid[]) RETURNS bigint[] LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(SELECT DISTINCT coalesce(parent_id, id) FROM pci_devices WHERE claim_id = ANY(_claim_ids))
 $$;
-COMMENT ON FUNCTION ports_of IS 'the ports whose trees a claim holds devices of';
+COMMENT ON FUNCTION ports_of IS 'the ports whose trees these claims hold devices of';

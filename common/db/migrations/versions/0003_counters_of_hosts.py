@@ -66,7 +66,11 @@ CREATE INDEX claims_by_instance ON claims (instance_id);
 CREATE UNIQUE INDEX waiting_claims_by_position ON waiting_claims (position);
 """
 
+# These have other parameters now: several claims.
+_REPLACED = "DROP FUNCTION ports_of(uuid), free_devices(uuid, bigint), mark_allocated(uuid);"
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
     op.execute(_LISTS)
+    op.execute(_REPLACED)
