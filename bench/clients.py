@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import oslo_messaging
 import sqlalchemy as sa
 
 from bench.crew import CYCLE, Do, Work
-from bench.fleet import wanted
+from bench.fleet import ALIASES, wanted
 from portclaim.common import config
 from portclaim.common.db.transaction import connect
 from portclaim.common.errors import ClaimRefused, PortclaimError
+from portclaim.common.pci.alias import Aliases
 from portclaim.common.rpc.agent_messages import StepAnswer, StepResult, StepResults
-from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.operator_messages import ClaimFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
@@ -26,6 +27,7 @@ from portclaim.common.rpc.versions import FIRST
 from portclaim.services.conductor import lifecycle
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.packing import PACK, Packing
+from portclaim.services.scheduler.requirements import requirements_of
 from tests.support.straight_fleet import AGENT
 
 Held = TypeVar("Held")
@@ -52,11 +54,24 @@ def in_process(database_url: str, alias: str, threads: int) -> Work:
     return Work({CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}, Counter())
 
 
-def refused_in_process(database_url: str, alias: str, threads: int) -> Do:
-    """Claims that no host can serve, through the engine."""
+def refused_in_process(database_url: str, alias: str, threads: int, **facts: Any) -> Do:
+    """Claims that no host can serve, through the engine. ``facts``: other fields of the request."""
     claims = claim_engine(connect(database_url, threads))
+    aliases = Aliases.parse(ALIASES)
+
+    def refused() -> None:
+        asked = request(alias).model_copy(update=facts)
+        _refused(lambda: claims.claim(asked, requirements_of(asked, aliases)))
+
+    return refused
+
+
+def explained_in_process(database_url: str, alias: str) -> Do:
+    """The question why such a claim is refused."""
+    claims = claim_engine(connect(database_url, 1))
+    asked = ExplainRequest(extra_specs={"pci_passthrough:alias": alias})
     requirements = wanted(alias)
-    return lambda: _refused(lambda: claims.claim(request(alias), requirements))
+    return lambda: claims.explain(asked, requirements)
 
 
 def over_bus(config_file: str, alias: str) -> Work:

@@ -29,6 +29,34 @@ def goals(results: Results) -> Iterator[Goal]:
     yield Goal("the same, by one in a batch of 32", 200, _beside(results, "many", _cycle))
     yield Goal("server CPU of a claim alone at Placement, by one here", 50, _beside(results, "rpc", _claim))
     yield Goal("the same, by one in a batch of 32", 200, _beside(results, "many", _claim))
+    largest_size = "5000x4x64"
+    yield Goal(
+        "5000 hosts: a claim alone at Placement, by one here",
+        150,
+        _beside(results, "rpc", _claim, largest_size),
+    )
+    yield Goal("the same, by one in a batch of 32", 600, _beside(results, "many", _claim, largest_size))
+    yield Goal("claims per second in batches of 32", 1500, _batches(results))
+    yield Goal("p50 of a claim of one client by that of an echo", 2, _by_echo_of_one(results), at_most=True)
+    refused = _refused(results, REFERENCE_SIZE)
+    yield Goal("the slowest refusal in process, p50, ms", 10, refused, at_most=True)
+    larger = _refused(results, largest_size)
+    yield Goal(
+        "the same with 5000 hosts, by it", 1.5, larger / refused if larger and refused else None, at_most=True
+    )
+    explained = results.row("refusals", name="explanation in process", size=largest_size)
+    yield Goal("an explanation with 5000 hosts, p50, ms", 30, explained and explained["p50_ms"], at_most=True)
+    changed = results.row("inventory", name="a changed VF")
+    yield Goal(
+        "CPU of a report of one changed VF, by the first", 0.1, changed and changed["of_first"], at_most=True
+    )
+    stormy = results.row("inventory", name="storm of first reports")
+    yield Goal("1000 first reports at once, by `COPY`", 4, stormy and stormy["ratio"], at_most=True)
+    claimed = stormy and stormy["claims_meanwhile"]["p99_ms"]
+    yield Goal("p99 of a claim and its end meanwhile, ms", 1000, claimed, at_most=True)
+    alive = results.row("inventory", name="signs of life")
+    cores = alive and sum(alive["cores"].values()) - sum(alive["cores_at_rest"].values())
+    yield Goal("cores for the signs of life of 10,000 agents", 0.5, cores, at_most=True)
     yield Goal("rate in process by the limit, 8 clients", 0.7, _ratio(results, "in_process", "8 clients"))
     pf = "a PF with 256 VFs, 8 clients"
     yield Goal(f"rate in process by the limit, {pf}", 0.7, _ratio(results, "in_process", pf))
@@ -57,10 +85,12 @@ def _claim(row: Row) -> float | None:
     return row["claim"]["server_ms"] if "claim" in row else None
 
 
-def _beside(results: Results, part: str, cost: Callable[[Row], float | None]) -> float | None:
+def _beside(
+    results: Results, part: str, cost: Callable[[Row], float | None], size: str = REFERENCE_SIZE
+) -> float | None:
     """How many times the CPU of ours Placement takes, on the same fleet with as many clients."""
-    ours = results.reference(part)
-    if ours is None or ours["size"] != REFERENCE_SIZE:
+    ours = results.reference(part, size=size)
+    if ours is None:
         return None
     theirs = placement_for(results, ours)
     if theirs is None or not (ms := cost(ours)) or not (their_ms := cost(theirs)):
@@ -78,6 +108,24 @@ def placement_for(results: Results, ours: Row) -> Row | None:
 def _ratio(results: Results, part: str, name: str) -> float | None:
     row = results.row(part, name=name)
     return row and row["ratio"]
+
+
+def _batches(results: Results) -> float | None:
+    rates = [row["claim"]["rate"] for row in results.rows("many", size=REFERENCE_SIZE) if "claim" in row]
+    return max(rates, default=None)
+
+
+def _by_echo_of_one(results: Results) -> float | None:
+    ours = results.row("rpc", size=REFERENCE_SIZE, clients=1)
+    echo = results.row("bus", name="oslo.messaging echo", clients=1)
+    claim = ours and ours.get("claim")
+    return claim["p50_ms"] / echo["p50_ms"] if claim and echo else None
+
+
+def _refused(results: Results, size: str) -> float | None:
+    """The p50 of the slowest kind of refusal in process."""
+    rows = results.rows("refusals", name="refusal in process", size=size)
+    return max((row["p50_ms"] for row in rows), default=None)
 
 
 def _by_echo(results: Results) -> float | None:

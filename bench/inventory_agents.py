@@ -14,6 +14,7 @@ from portclaim.common.errors import HostOwnedByAnotherAgent, ServiceUnavailable
 from portclaim.common.rpc.agent_messages import DeviceReport
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.transport import transport
+from portclaim.services.compute_agent import conductor_link
 from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.inventory import Inventory
 
@@ -100,16 +101,28 @@ def first_reports(config_file: str, hosts: int, ports: int, vfs: int) -> Work:
     return Work({CYCLE: conductor.ping, "first": first}, notes)
 
 
-def signs_of_life(config_file: str, hosts: int) -> Work:
-    """The task ``life``: the agent of one of so many hosts shows that it lives, one after the other."""
+def signs_of_life(config_file: str, hosts: int, interval: float, speed: float) -> Work:
+    """The task ``life``: the agents of so many hosts show that they live, each once in ``interval`` seconds.
+
+    ``speed``: by how much their interval is shorter than that of the agents that they stand for. What an
+    agent does after a longer time, it does so much sooner. The task ``rest`` does nothing.
+    """
+    conductor_link.SURE_FOR /= speed
     conductor = _conductor(config_file)
+    notes: Counter[str] = Counter()
     links = itertools.cycle([_known(conductor, number) for number in range(hosts)])
+    due = time.monotonic()
 
     def life() -> None:
+        nonlocal due
         link, known = next(links)
+        now = time.monotonic()
+        due = max(due + interval / hosts, now - 1.0)
+        time.sleep(max(0.0, due - now))
+        notes["calls"] += link.is_in_doubt
         assert not link.publish(known, in_full=False)
 
-    return Work({CYCLE: life}, Counter())
+    return Work({CYCLE: conductor.ping, "rest": lambda: time.sleep(0.5), "life": life}, notes)
 
 
 def _known(conductor: ConductorClient, number: int) -> tuple[ConductorLink, Inventory]:

@@ -21,7 +21,7 @@ PAGES: dict[str, Mapping[str, Callable[[Results], str]]] = {
 }
 PARTS = (
     *("rpc", "many", "refusals", "placement", "in_process", "bus", "cluster", "nova", "growth", "soak"),
-    *("packing", "matching"),
+    *("inventory", "events", "packing", "matching"),
 )
 _BLOCK = re.compile(r"(<!-- bench: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

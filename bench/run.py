@@ -31,6 +31,8 @@ ONCE = {
     "in_process": "bench.parts.in_process:results",
     "bus": "bench.parts.bus:results",
     "cluster": "bench.parts.cluster:results",
+    "inventory": "bench.parts.inventory:results",
+    "events": "bench.parts.events:results",
     "nova": "bench.parts.nova:results",
     "growth": "bench.parts.growth:results",
     "soak": "bench.parts.soak:results",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bench import inventory_tables
 from bench.goals import goals, placement_for
 from bench.parts_of_server import SERVER_PARTS
 from bench.results_of import NOT_MEASURED, Results, Row, devices, number, table
@@ -117,7 +118,7 @@ def cpu(results: Results) -> str:
 def refusals(results: Results) -> str:
     rows: list[Cells] = [
         [row["size"], row["clients"], f"Portclaim: {row['why']} (`{row['alias']}`)", *_speed(row)]
-        for row in results.rows("refusals")
+        for row in results.rows("refusals", name="refusal")
     ]
     rows += [
         [row["size"], row["clients"], f"Placement: {row['why']}", *_speed(row)]
@@ -125,6 +126,23 @@ def refusals(results: Results) -> str:
     ]
     rows.sort(key=lambda row: (_order(str(row[0])), str(row[2]).startswith("Placement")))
     return table(["fleet", "clients", "refused", "calls/s", "p50 / p95 / p99 ms", "server CPU ms"], rows)
+
+
+def refusals_in_process(results: Results) -> str:
+    rows: list[Cells] = []
+    for size in _sizes(results, "refusals"):
+        rows += [
+            [
+                size,
+                f"{row['why']} (`{row['alias']}`)",
+                *(row[f"p{part}_ms"] for part in (50, 95, 99)),
+                row["cpu_ms"]["postgresql"],
+                row["cpu_ms"]["clients"],
+            ]
+            for name in ("refusal in process", "explanation in process")
+            for row in results.rows("refusals", name=name, size=size)
+        ]
+    return table(["fleet", "refused", "p50 ms", "p95 ms", "p99 ms", "PostgreSQL ms", "Python ms"], rows)
 
 
 def nova(results: Results) -> str:
@@ -236,6 +254,11 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "configurations": configurations,
     "cpu": cpu,
     "refusals": refusals,
+    "refusals-in-process": refusals_in_process,
+    "inventory": inventory_tables.inventory,
+    "storm": inventory_tables.storm,
+    "signs-of-life": inventory_tables.signs_of_life,
+    "events": inventory_tables.events,
     "nova": nova,
     "bus": bus,
     "in-process": in_process,
@@ -271,8 +294,7 @@ def _by_part(row: Row) -> Cells:
 
 def _reference_of_placement(results: Results) -> Row | None:
     ours = results.reference("rpc") or results.reference("many")
-    found = ours and placement_for(results, ours)
-    return found or results.reference("placement", configuration="bounded")
+    return (ours and placement_for(results, ours)) or results.reference("placement", configuration="bounded")
 
 
 def _sizes(results: Results, *parts: str) -> list[str]:

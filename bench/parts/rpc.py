@@ -46,7 +46,7 @@ def _by_clients(
             written = site.server.wal_bytes() - written
             row = {"name": name, "size": str(size), "clients": count, "each": each, **merged(cycles, each)}
             row["wal_kib"] = round(written / 1024 / row["calls"] / each, 2)
-            if count == site.options.reference_clients and count * _ROOM < _free(size):
+            if count in {1, site.options.reference_clients} and count * _ROOM < _free(size):
                 claims, ends = _phases(site, hired, meter, each)
                 row["claim"] = merged(claims, each)
                 row["release"] = merged(ends, each)

@@ -1,4 +1,4 @@
-"""``python -m bench.events``: what the publishing of events costs, and how late an event comes.
+"""What the publishing of events costs, and how late an event comes.
 
 Two publishers, as those of two workers of a conductor, publish to a private RabbitMQ. The events are those of
 claims that are made, released and answered at a given rate. Each answer wakes one of the publishers.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -21,16 +20,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bench.bus import WORKERS
+from bench.bus import WORKERS, one_node
 from bench.fleet import new_fleet
-from portclaim.cli.embedded import postgresql
+from bench.site import Site
 from portclaim.common import config
 from portclaim.common.db.transaction import connect
 from portclaim.common.periodic import Periodic
 from portclaim.services.conductor import service
 from portclaim.services.conductor.event_log import Recorded
 from portclaim.services.conductor.publisher import Exchange, Publisher
-from tests.support.rabbitmq import Broker, start_rabbitmq
 from tests.support.services import as_ini
 from tests.support.straight_fleet import Size
 
@@ -141,28 +139,26 @@ def cpu(pids: Sequence[int]) -> float:
     return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids) / 1e9
 
 
-def main() -> None:
+def results(site: Site) -> Iterator[dict[str, Any]]:
+    """At the full rate of claims, and at a quiet one."""
     with ExitStack() as stack:
-        url = new_fleet(stack.enter_context(postgresql()), Size(62, 4, 64))
-        engine = sa.create_engine(url)
+        url = new_fleet(site.server.url, Size(62, 4, 64))
+        stack.callback(site.server.drop_database, url)
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
         with engine.begin() as connection:
             connection.execute(_CLAIMS, {"count": HISTORY, "first": 0})
             connection.execute(_ALL_PUBLISHED)
-        processes, facts = start_rabbitmq(os.getpid())
-        for each in processes:
-            stack.callback(each.stop)
+        broker = one_node(stack)
         file = Path(stack.enter_context(TemporaryDirectory())) / "bench.conf"
-        file.write_text(as_ini({"DEFAULT": {"transport_url": Broker(**facts).create_virtual_host()}}))
+        file.write_text(as_ini({"DEFAULT": {"transport_url": broker.url}}))
         ends = []
         for _ in range(WORKERS):
             ours, its = _SPAWN.Pipe()
-            _SPAWN.Process(target=publisher, args=(its, url, str(file)), daemon=True).start()
+            process = _SPAWN.Process(target=publisher, args=(its, url, str(file)), daemon=True)
+            process.start()
             ends.append(ours)
+            stack.callback(process.join)
             stack.callback(ours.send, "end")
         pids = [end.recv() for end in ends]
         for name in RATES:
-            print(json.dumps(measure(name, engine, ends, pids, 15.0)), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            yield measure(name, engine, ends, pids, 5 * site.options.seconds)

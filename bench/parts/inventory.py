@@ -1,12 +1,7 @@
-"""``python -m bench.inventory``: what reports of hosts cost: one by one, many at once, and signs of life.
-
-Prints one JSON object per result.
-"""
+"""Reports of hosts: one by one, many at once, and signs of life."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +10,12 @@ from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
-from bench import inventory_storm
+from bench import inventory_agents, inventory_storm
+from bench.crew import crew
 from bench.inventory_agents import inventory, pf
-from bench.run import SHORT
-from bench.site import Site, new_site
+from bench.parts_of_server import SERVER_PARTS
+from bench.site import Site
+from portclaim.common import config
 from portclaim.common.db import migrate
 from portclaim.common.db.transaction import connect
 from portclaim.common.rpc.agent_messages import DeviceReport, InventoryReport
@@ -27,6 +24,44 @@ from portclaim.services.conductor.inventory import apply
 from tests.support.straight_fleet import Size
 
 _LARGE = Size(1, 8, 240)
+_AGENTS = 10_000
+_HOSTS = 1000  # of each of two processes. They show life so much more often, and make as many more calls
+_PROCESSES = 2
+_SPEED = _AGENTS / _HOSTS / _PROCESSES
+
+
+def results(site: Site) -> Iterator[dict[str, Any]]:
+    """A host's reports; the first reports of 1,000 hosts at once, or of 100; agents that show life."""
+    yield from _single(site)
+    yield from inventory_storm.results(site, Size(100, 4, 64) if site.options.short else Size(1000, 4, 64))
+    yield _signs_of_life(site)
+
+
+def _signs_of_life(site: Site) -> dict[str, Any]:
+    """What the services do for 10,000 agents at the default interval, and what they do at rest."""
+    url = site.server.create_database("signs_of_life")
+    migrate.upgrade(url)
+    running = site.services(url)
+    meter = site.meter(url, **running.parts)
+    interval = config.load(["--config-file", running.file], "bench").compute_agent.report_interval
+    seconds = max(10.0, 5 * site.options.seconds)
+    facts = (running.file, _HOSTS, interval / _SPEED, _SPEED)
+    with crew(inventory_agents.signs_of_life, *facts, processes=_PROCESSES, warm_up=1) as agents:
+        resting = agents.run(seconds, "rest", meter)
+        agents.run(interval / _SPEED, "life")
+        lively = agents.run(seconds, "life", meter)
+    site.stop()
+    site.server.drop_database(url)
+    parts = [part for part in SERVER_PARTS if part in lively.cpu]
+    return {
+        "name": "signs of life",
+        "agents": _AGENTS,
+        "interval_s": interval,
+        "per_second": round(lively.rate, 1),
+        "cores": {part: round(lively.cpu[part] / seconds, 4) for part in parts},
+        "cores_at_rest": {part: round(resting.cpu[part] / seconds, 4) for part in parts},
+        "notes": dict(lively.notes),
+    }
 
 
 class Reporting:
@@ -65,7 +100,7 @@ class Reporting:
         return int(Path(f"/proc/{self._backend}/schedstat").read_text().split()[0]) / 1e6
 
 
-def single(site: Site, size: Size = _LARGE) -> Iterator[dict[str, Any]]:
+def _single(site: Site, size: Size = _LARGE) -> Iterator[dict[str, Any]]:
     """A host's first report, and what comes after it. The ratios are those of the CPU time of both sides."""
     url = site.server.create_database("inventory")
     migrate.upgrade(url)
@@ -109,22 +144,3 @@ def _changes(known: Inventory, now: Inventory) -> dict[str, Any]:
 
 def _cpu(result: dict[str, Any]) -> float:
     return float(sum(result["cpu_ms"].values()))
-
-
-PARTS = {"single": single, "storm": inventory_storm.results}
-
-
-def main() -> None:
-    """Measure the parts that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    with new_site(SHORT._replace(rounds=arguments.rounds)) as site:
-        for part in arguments.parts:
-            for result in PARTS[part](site):
-                print(json.dumps({"part": part, **result}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
