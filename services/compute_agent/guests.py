@@ -27,6 +27,12 @@ class GuestWatch:
         with self._lock:
             self._steps[step.claim_id] = step
 
+    def expects(self, step: Step) -> bool:
+        """Would this step be done again when something changes at its instance?"""
+        with self._lock:
+            expected = self._steps.get(step.claim_id)
+        return expected is not None and expected.step == step.step
+
     def forget(self, claim_id: UUID) -> None:
         """The instance has the devices, or will not get them."""
         with self._lock:

@@ -39,9 +39,9 @@ class StepRunner:
         that the instance has lost could not be attached again yet.
         """
         step = job.step
-        was_prepared = job.again and self._ledger.is_prepared(step)
+        was_prepared = self._ledger.is_prepared(step)
         try:
-            ending = self._ledger.begin(step, job.again)
+            ending = self._ledger.begin(step, job.again or (was_prepared and self._is_unwatched(step)))
         except Superseded as superseded:
             LOG.info("step dropped: %s", superseded)
             return None
@@ -53,11 +53,15 @@ class StepRunner:
             self._ledger.finish(step, ending)
             if ending.outcome != "prepared" or step.action == "unplug":
                 self._guests.forget(step.claim_id)
-            if was_prepared and ending.outcome == "prepared":
+            if job.again and was_prepared and ending.outcome == "prepared":
                 return None
             level = logging.ERROR if ending.outcome == "failed" else logging.INFO
             LOG.log(level, "claim %s: step %s, %s, %s", step.claim_id, step.step, step.action, ending)
         return ending
+
+    def _is_unwatched(self, step: Step) -> bool:
+        """Would nobody notice that the instance comes? So it is after a restart of the agent."""
+        return step.action != "unplug" and not self._guests.expects(step)
 
     def _do(self, step: Step) -> Ending:
         try:

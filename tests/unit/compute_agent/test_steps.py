@@ -254,6 +254,36 @@ class TestBeforeTheInstance:
         guests.changed(step.instance_id)
         assert len(guests.again) == 1  # nothing is expected any more
 
+    def test_the_instance_may_come_after_a_restart_of_the_agent(
+        self,
+        driver: SimulatedDriver,
+        scanner: Scanner,
+        tmp_path: Path,
+        instances: SimulatedGuests,
+        step: Step,
+    ) -> None:
+        """The agent was killed before it could answer, so the step comes again."""
+        guests = Watch()
+        runner = StepRunner(driver, scanner, Ledger(tmp_path / "steps.sqlite"), guests)
+        assert runner.run(Job(step)) == Ending("prepared")
+        instances.define(step.instance_id)
+        guests.changed(step.instance_id)
+        assert [runner.run(job) for job in guests.again] == [Ending("done")]
+        assert held(driver) == set(VFS)
+
+    def test_the_instance_may_come_while_the_agent_restarts(
+        self,
+        driver: SimulatedDriver,
+        scanner: Scanner,
+        tmp_path: Path,
+        instances: SimulatedGuests,
+        step: Step,
+    ) -> None:
+        instances.define(step.instance_id)
+        runner = StepRunner(driver, scanner, Ledger(tmp_path / "steps.sqlite"), Watch())
+        assert runner.run(Job(step)) == Ending("done")
+        assert held(driver) == set(VFS)
+
     def test_another_instance_does_not_matter(self, guests: Watch, step: Step) -> None:
         guests.changed(step.claim_id)
         assert guests.again == []
