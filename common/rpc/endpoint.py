@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -138,7 +139,7 @@ def _printable(part: int | str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def finish(server: oslo_messaging.RPCServer) -> None:
+def finish(*servers: oslo_messaging.RPCServer) -> None:
     """Take no more calls, answer those that have arrived, and return.
 
     oslo.messaging 18.3 alone would lose calls. The broker sends calls to a stopped server until its
@@ -146,6 +147,11 @@ def finish(server: oslo_messaging.RPCServer) -> None:
     function first cancels the consumers, and then handles the calls that have arrived. If the connection is
     lost, there are no consumers, and the broker gives their calls to other workers.
     """
+    with ThreadPoolExecutor(len(servers)) as threads:
+        list(threads.map(_finish, servers))
+
+
+def _finish(server: oslo_messaging.RPCServer) -> None:
     server.stop()
     listener = getattr(server.listener, "_poll_style_listener", None)
     if isinstance(listener, AMQPListener):

@@ -36,8 +36,9 @@ def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
     # there when their callers no longer wait. oslo.messaging's default is no limit.
     cfg.set_defaults(rabbit_opts, rabbit_qos_prefetch_count=_PREFETCH)
     # After each message oslo.messaging 18.3 polls for late acknowledgements after 1, 2, 4 ... ms. Those of
-    # calls are never late. The polling took most of the time of a quiet server.
-    amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = 1.0
+    # calls are never late. The polling took most of the time of a quiet server. A server also takes so long
+    # to stop.
+    amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MAX = 1.0
     # A caller that could not be answered once would get no answer for a minute, although it may only have
     # lost its connection for a moment. The calls of a caller that has really gone are soon used up.
     amqpdriver.ObsoleteReplyQueuesCache.TTL = 1

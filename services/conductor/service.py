@@ -162,8 +162,7 @@ class Conductor:
     def stop(self) -> None:
         if not self._is_listening:  # it still waits for the broker
             return
-        for each in (self._server, self._reports, self._life):
-            finish(each)
+        finish(self._server, self._reports, self._life)
         self._listener.end()
         for each in self._periodic:
             each.end()
