@@ -62,6 +62,8 @@ def main(
     except PortclaimError as error:
         sys.exit(f"{program}: {error}")
     log.setup(conf, "portclaim")
+    for explanation in config.explanations(conf):
+        LOG.info("%s", explanation)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=60)
     manager.add(_Worker, workers(conf), args=(program, lambda: build(conf)))
     manager.run()

@@ -10,7 +10,6 @@ from portclaim.common.pci.device import PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, items_of
 from portclaim.common.pci.device_spec_entry import DeviceSpec, read_device_spec
 from portclaim.common.pci.errors import DeviceOutOfReach, InvalidAlias, InvalidDeviceSpec, InvalidOption
-from portclaim.common.pci.filters import IGNORED_KEYS
 from portclaim.common.pci.host import HostView
 
 
@@ -48,7 +47,7 @@ def check_device_spec(entries: Sequence[str], devices: Sequence[PciDevice] | Non
         for name, item in items:
             try:
                 specs.append(read_device_spec(name, item, host))
-                findings.append(Finding(name, notes=_notes(specs[-1].tags)))
+                findings.append(Finding(name))
             except InvalidDeviceSpec as error:
                 findings.append(_refused(name, error))
     return findings if devices is None else _with_host(findings, DeviceSpecs.of(specs), devices, host)
@@ -61,9 +60,8 @@ def check_aliases(entries: Sequence[str]) -> list[Finding]:
     for number, text in enumerate(entries, 1):
         source = f"alias {number}"
         try:
-            one = read_alias(source, text)
-            aliases = aliases.plus(source, one)
-            findings.append(Finding(source, notes=_notes(one.spec[0])))
+            aliases = aliases.plus(source, read_alias(source, text))
+            findings.append(Finding(source))
         except InvalidAlias as error:
             findings.append(_refused(source, error))
     return findings
@@ -71,12 +69,6 @@ def check_aliases(entries: Sequence[str]) -> list[Finding]:
 
 def _refused(source: str, error: InvalidOption) -> Finding:
     return Finding(source, refused=": ".join(part for part in (error.key, error.reason) if part))
-
-
-def _notes(keys: Iterable[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{key} has no effect: only Placement reads it" for key in sorted(IGNORED_KEYS.intersection(keys))
-    )
 
 
 def _with_host(

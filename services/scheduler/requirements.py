@@ -23,7 +23,7 @@ def requirements_of(
     """
     from_specs = requests_from_extra_specs(request.extra_specs, aliases)
     requests = from_specs.requests + tuple(
-        PciRequest(more.count, tuple(more.spec), numa_policy=NumaPolicy(more.numa_policy))
+        PciRequest(more.count, more.alternatives, numa_policy=NumaPolicy(more.numa_policy))
         for more in request.requests
     )
     if not requests:

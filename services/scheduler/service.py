@@ -193,7 +193,7 @@ class Scheduler:
         if not conf.database.connection:
             raise InvalidConfiguration("[database] connection is not set: the scheduler needs the database")
         try:
-            self._aliases = Aliases.parse(conf.pci.alias)
+            self._aliases = Aliases.parse(conf.pci.alias, by_class=conf.filter_scheduler.pci_in_placement)
         except PciError as error:
             raise InvalidConfiguration(str(error)) from error
         self._packing = packing.load(conf.scheduler.packing)

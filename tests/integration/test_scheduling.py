@@ -7,7 +7,8 @@ import pytest
 
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.agent_messages import NumaCell
-from portclaim.common.rpc.claim_messages import Claim, DeviceRequest, Explanation
+from portclaim.common.rpc.claim_messages import Claim, Explanation
+from portclaim.common.rpc.device_request import DeviceRequest
 from tests.support.fleet import ALIASES, CONNECTX5, X710, Fleet, gpu, pf, port_devices, slice_of, vf
 from tests.support.looking import addresses
 

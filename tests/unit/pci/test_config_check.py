@@ -24,7 +24,7 @@ pci_passthrough_whitelist = {"vendor_id": "8086", "product_id": "ffff"}
 device_spec = {"address": "0000:01:00.0", "physical_network": "physnet0"}
 alias = {"name": "vf", "vendor_id": "15b3", "product_id": "1018", "device_type": "type-VF", "traits": "FAST"}
 [filter_scheduler]
-pci_in_placement = false
+pci_in_placement = true
 """
 
 BAD = """
@@ -61,11 +61,7 @@ def test_surprising_settings_are_noted() -> None:
     findings = check_device_spec(
         ['{"devname": "gone0", "traits": "A", "resource_class": "B"}', "{}"], [beyond]
     )
-    assert findings[0].notes == (
-        "resource_class has no effect: only Placement reads it",
-        "traits has no effect: only Placement reads it",
-        "this host has no network interface gone0 now",
-    )
+    assert findings[0].notes == ("this host has no network interface gone0 now",)
     assert findings[2] == Finding(
         "10000:00:00.0", notes=("10000:00:00.0: device_spec cannot name PCI domains above ffff",)
     )
@@ -92,11 +88,8 @@ def test_unsupported_options_are_refused() -> None:
         ("compute", "anything"): ["x"],
     }
     assert refusals(settings).keys() == {
-        ("pci", "report_in_placement"),
-        ("filter_scheduler", "pci_in_placement"),
         ("pci", "passthru"),
     }
-    assert refusals({("pci", "report_in_placement"): ["False"]}) == {}
 
 
 def run(path: Path, text: str, *options: str) -> tuple[int, str]:
@@ -126,7 +119,6 @@ def test_a_nova_conf_that_no_service_accepts_is_refused(tmp_path: Path) -> None:
     refused = {row["entry"]: row["refused"] for row in json.loads(shown)}
     assert status == 1
     assert [entry for entry, reason in refused.items() if reason] == [
-        "[pci] report_in_placement",
         "[pci] passthru_whitelist",
         "device_spec 1, item 2",
         "alias 1",
