@@ -32,6 +32,12 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 STRICT_TAGS = frozenset({"managed", "live_migratable", "one_time_use"})
 """Tags that are boolean words, stored as ``true`` or ``false``."""
 
+NO_TAGS = {
+    "parent_ifname": "Nova finds it out by itself, and Portclaim does not compare it: to offer the VFs of an "
+    "interface, write devname; to ask for them, give this entry a tag of your own"
+}
+"""Keys that are not taken as tags, and what to write instead."""
+
 _NAMES = {RESOURCE_CLASS: check_class, TRAITS: check_traits}
 
 
@@ -170,6 +176,8 @@ class _Reader:
         for key, value in self._rest.items():
             if value is None:
                 continue
+            if key in NO_TAGS:
+                raise self._invalid(key, NO_TAGS[key])
             try:
                 if (check := _NAMES.get(key)) is not None:
                     check(self._name(key, value))

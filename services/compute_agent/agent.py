@@ -35,6 +35,7 @@ from portclaim.services.compute_agent.step_queue import Job, StepQueue
 from portclaim.services.compute_agent.steps import StepRunner
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
 from portclaim.services.compute_agent.uevents import Uevents, Watcher
+from portclaim.services.compute_agent.vdpa import vdpa_problems
 
 if TYPE_CHECKING:
     import oslo_messaging
@@ -154,7 +155,7 @@ class ComputeAgent:
 
     def _take_inventory(self) -> Inventory:
         scan = self._cached_scanner.scan()
-        held_back = {**self._repair.held_back(), **self._driver.problems()}
+        held_back = {**vdpa_problems(self._tree), **self._repair.held_back(), **self._driver.problems()}
         cells = read_numa_cells(self._tree)
         return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
 
