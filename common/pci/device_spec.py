@@ -137,7 +137,7 @@ def _row(place: int, spec: DeviceSpec) -> _Row:
 
 def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
     """Does the device meet the conditions beyond ids and address: ``remote_managed`` and ``devname``?"""
-    if spec.remote_managed and not device.serial:
+    if spec.remote_managed and not _serial(device, host):
         return False
     if spec.devname is None:
         return True
@@ -145,3 +145,9 @@ def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
     return target is not None and (
         target == device.address or (target == device.parent and target in host.pfs)
     )
+
+
+def _serial(device: PciDevice, host: HostView) -> str | None:
+    """The serial number in the VPD of the device, or else of its PF, because most VFs have no VPD."""
+    pf = None if device.parent is None else host.pfs.get(device.parent)
+    return device.serial or (None if pf is None else pf.serial)
