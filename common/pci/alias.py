@@ -67,8 +67,12 @@ class Aliases:
         """
         aliases = cls({}, by_class)
         for number, text in enumerate(entries, 1):
-            aliases = aliases.plus(f"alias {number}", read_alias(f"alias {number}", text))
+            aliases = aliases.with_entry(f"alias {number}", text)
         return aliases
+
+    def with_entry(self, source: str, text: str) -> Aliases:
+        """These aliases and one more value of the option. Raises :class:`InvalidAlias`."""
+        return self.plus(source, read_alias(source, text))
 
     def plus(self, source: str, one: Alias) -> Aliases:
         """These aliases and one more entry. Messages call it ``source``. Raises :class:`InvalidAlias`."""

@@ -103,6 +103,19 @@ class DeviceSpecs:
                 return row.match
         return None
 
+    def hidden(self) -> dict[str, str]:
+        """The entries that can take no device on any host, each with the earlier one that takes all of them.
+
+        Only what ids and plain addresses tell is found, not what patterns or interface names would.
+        """
+        found: dict[str, str] = {}
+        for place, later in enumerate(self._rows):
+            for earlier in self._rows[:place]:
+                if _covers(earlier, later):
+                    found[later.match.spec.source] = earlier.match.spec.source
+                    break
+        return found
+
 
 def items_of(source: str, text: str) -> list[tuple[str, object]]:
     """The JSON values in one value of the option, each with its name in messages.
@@ -132,6 +145,18 @@ def _row(place: int, spec: DeviceSpec) -> _Row:
         patterns=spec.patterns,
         asks_more=spec.devname is not None or spec.remote_managed,
         match=Match(place, spec),
+    )
+
+
+def _covers(earlier: _Row, later: _Row) -> bool:
+    """Does the earlier entry take every device that the later one matches?"""
+    names_addresses = earlier.mask & FULL_MASK
+    return (
+        not earlier.asks_more
+        and earlier.patterns is None
+        and earlier.mask & later.mask == earlier.mask
+        and later.value & earlier.mask == earlier.value
+        and (earlier.covers_vfs or not (names_addresses and later.covers_vfs))
     )
 
 

@@ -32,6 +32,9 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 STRICT_TAGS = frozenset({"managed", "live_migratable", "one_time_use"})
 """Tags that are boolean words, stored as ``true`` or ``false``."""
 
+TAGS = (*sorted(STRICT_TAGS), "physical_network", "trusted", "remote_managed", RESOURCE_CLASS, TRAITS)
+"""The tags that mean something by themselves."""
+
 NO_TAGS = {
     "parent_ifname": "Nova finds it out by itself, and Portclaim does not compare it: to offer the VFs of an "
     "interface, write devname; to ask for them, give this entry a tag of your own"

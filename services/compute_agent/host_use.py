@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent.disks import host_uses
@@ -50,14 +51,16 @@ def check_group(
             )
 
 
-def check_not_used_by_host(tree: SysfsTree, address: PciAddress, default_routes: AbstractSet[int]) -> None:
+def check_not_used_by_host(
+    tree: SysfsTree, address: PciAddress, default_routes: AbstractSet[int], proc: Path = Path("/proc")
+) -> None:
     """Does the host use this function? Raises :class:`DriverError` if it does.
 
     The host uses it if a default route goes through one of its interfaces; if a bridge, a bond or a VLAN is
     built on one (kernel ABI, ``upper_*`` and ``master``); or if it uses one of its disks. If an interface is
     in another network namespace, a container uses it. sysfs then shows an empty directory.
     """
-    if (use := host_uses(tree, address)) is not None:
+    if (use := host_uses(tree, address, proc)) is not None:
         raise DriverError(f"{address} is used by this host: {use}")
     net = f"{PCI_DEVICES}/{address}/net"
     names = tree.names(net)
