@@ -153,6 +153,7 @@ def _table(
     from portclaim.cli import render
 
     table = render.table_of(*_COLUMNS)
+    table.columns[-1].no_wrap = False
     for device in devices:
         address = str(device.address)
         shown = (

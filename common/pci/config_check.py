@@ -194,7 +194,7 @@ def _why_nothing(spec: DeviceSpec, host: _Host) -> Iterable[str]:
     if matched:
         first = [match for device in matched if (match := host.specs.match(device, host.view)) is not None]
         sources = list(dict.fromkeys(match.spec.source for match in first))
-        yield _comes_first(in_short(sources), f"all {number(len(matched), 'device')}")
+        yield _comes_first(in_short(sources), "all" if len(matched) == 1 else f"all {len(matched)} devices")
     elif spec.devname is not None and spec.devname not in host.view.netdevs:
         yield f"this host has no network interface {spec.devname} now"
     elif spec.remote_managed and host.matched_by(replace(spec, remote_managed=False)):

@@ -15,6 +15,7 @@ from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.alias_messages import Aliases as AliasList
 from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
@@ -28,6 +29,7 @@ from portclaim.common.rpc.claim_messages import (
 )
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
@@ -47,7 +49,7 @@ from portclaim.common.rpc.operator_messages import (
 )
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
-from portclaim.services.scheduler import lookups, maintenance, moves, packing, queues
+from portclaim.services.scheduler import alias_counts, lookups, maintenance, moves, packing, queues
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
 from portclaim.services.scheduler.claims import ClaimEngine
@@ -133,6 +135,12 @@ class SchedulerEndpoint(Endpoint):
     @exposed(ClaimId)
     def show(self, which: ClaimId) -> Claim:
         return in_transaction(self._engine, lambda c: lookups.claim(c, which.claim_id))
+
+    @exposed(Nothing)
+    def aliases(self, _nothing: Nothing) -> AliasList:
+        return in_transaction(
+            self._engine, lambda c: alias_counts.summaries(c, self._aliases, self._agent_down_after)
+        )
 
     @exposed(ExplainRequest)
     def explain(self, request: ExplainRequest) -> Explanation:

@@ -236,8 +236,8 @@ class TestClassicMistakes:
             assert finding.verdict == verdict
         *_, finding = of({}, aliases=[alias(numa_policy="required")], devices=host)
         assert finding.warnings == (
-            "numa_policy required: the host does not say the NUMA node of 0000:81:00.3, so no instance with a "
-            "NUMA topology gets them: write legacy or preferred",
+            "numa_policy required: the host does not say the NUMA node of 0000:81:00.3, so no instance with "
+            "a NUMA topology gets them: write legacy or preferred",
         )
 
     @pytest.mark.parametrize(
