@@ -93,16 +93,19 @@ def check(
 
 def _check(compute: Path | None, scheduler: Path | None, sysfs_root: Path | None) -> list[Finding]:
     """The findings about the files of the two sides, which may be one file."""
-    from portclaim.common.pci.config_check import check_options
+    from portclaim.common.pci.config_check import PciOptions, check_options
 
     sides = {path: _read(path) for path in (compute, scheduler) if path is not None}
-    device_spec = sides[compute].device_spec if compute else ()
-    alias = next(side.alias for path, side in sides.items() if path == (scheduler or compute))
-    by_class = any(side.pci_in_placement for side in sides.values())
+    options = PciOptions(
+        device_spec=sides[compute].device_spec if compute else (),
+        alias=next(side.alias for path, side in sides.items() if path == (scheduler or compute)),
+        by_class=any(side.pci_in_placement for side in sides.values()),
+        report_in_placement=any(side.report_in_placement for side in sides.values()),
+    )
     devices, obstacles = (None, {}) if sysfs_root is None else _devices(sysfs_root)
     findings = [finding for side in sides.values() for finding in side.findings]
-    findings += check_options(device_spec, alias, devices if compute else None, obstacles, by_class=by_class)
-    if compute and scheduler and sides[compute].alias and set(sides[compute].alias) != set(alias):
+    findings += check_options(options, devices if compute else None, obstacles)
+    if compute and scheduler and sides[compute].alias and set(sides[compute].alias) != set(options.alias):
         findings.append(Finding(f"[pci] alias of {compute.name}", notes=(_OTHER_ALIASES,)))
     return findings
 
@@ -115,6 +118,7 @@ class _Side(NamedTuple):
 
     device_spec: Sequence[str]
     alias: Sequence[str]
+    report_in_placement: bool
     pci_in_placement: bool
     findings: Sequence[Finding]
 
@@ -138,7 +142,13 @@ def _read(file: Path) -> _Side:
     for (section, name), meaning in EXPLAINED.items():
         if conf[section][name]:
             findings.append(Finding(f"[{section}] {name}", notes=(meaning,)))
-    return _Side(conf.pci.device_spec, conf.pci.alias, conf.filter_scheduler.pci_in_placement, findings)
+    return _Side(
+        conf.pci.device_spec,
+        conf.pci.alias,
+        conf.pci.report_in_placement,
+        conf.filter_scheduler.pci_in_placement,
+        findings,
+    )
 
 
 def _settings(file: Path) -> dict[Setting, list[str]]:

@@ -31,10 +31,16 @@ _COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs"
 
 @click.group()
 def host() -> None:
-    """List, drain and remove hosts; scan this machine."""
+    """List, drain and remove hosts, renew used devices; scan this machine."""
 
 
-for each in (maintenance.list_, maintenance.drain, maintenance.undrain, maintenance.remove):
+for each in (
+    maintenance.list_,
+    maintenance.drain,
+    maintenance.undrain,
+    maintenance.remove,
+    maintenance.renew,
+):
     host.add_command(each)
 
 
@@ -70,7 +76,8 @@ def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
         raise InvalidConfiguration(str(error)) from error
     view = HostView.of(found.devices)
     try:
-        specs = DeviceSpecs.parse(session.conf.pci.device_spec, view)
+        pci = session.conf.pci
+        specs = DeviceSpecs.parse(pci.device_spec, view, report_in_placement=pci.report_in_placement)
     except InvalidDeviceSpec as error:
         raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
     taken_by = {str(device.address): _taken_by(specs, device, view) for device in found.devices}

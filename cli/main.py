@@ -37,7 +37,9 @@ COMMANDS = {
     "explain": Lazy(
         "portclaim.cli.claims", "explain", "Say whether a claim would be served now, and why not."
     ),
-    "host": Lazy("portclaim.cli.host", "host", "List, drain and remove hosts; scan this machine."),
+    "host": Lazy(
+        "portclaim.cli.host", "host", "List, drain and remove hosts, renew used devices; scan this machine."
+    ),
     "move": Lazy("portclaim.cli.moves", "move", "Move the devices of an instance to another host."),
     "outbox": Lazy("portclaim.cli.outbox", "outbox", "List and retry steps that agents have not answered."),
     "ping": Lazy("portclaim.cli.devices", "ping", "Ask a service over the bus whether it answers."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.alias import Aliases
@@ -18,7 +19,7 @@ from portclaim.common.pci.finding import Finding, in_short, number
 from portclaim.common.pci.host import HostView
 from portclaim.common.pci.request import PciRequest
 
-__all__ = ["Finding", "check_aliases", "check_device_spec", "check_options"]
+__all__ = ["Finding", "PciOptions", "check_aliases", "check_device_spec", "check_options"]
 
 _KEYS = ("vendor_id", "product_id", "address", "devname", "reconfigurable", "num_vfs", *TAGS)
 _OF_ALIASES = frozenset({"device_type", "dev_type", "numa_policy", "name"})
@@ -65,20 +66,27 @@ class _Host:
         ]
 
 
+class PciOptions(NamedTuple):
+    """The options of a file, or of the files of the two sides. ``by_class``: see :class:`Aliases`."""
+
+    device_spec: Sequence[str]
+    alias: Sequence[str] = ()
+    by_class: bool = False
+    report_in_placement: bool = False
+
+
 def check_options(
-    device_spec: Sequence[str],
-    alias: Sequence[str],
+    options: PciOptions,
     devices: Sequence[PciDevice] | None,
     obstacles: Mapping[PciAddress, Sequence[str]] = _NOTHING,
-    *,
-    by_class: bool = False,
 ) -> list[Finding]:
-    """Check the values of ``[pci] device_spec`` and ``[pci] alias``, each by itself and together.
+    """Check the entries of device_spec and the aliases, each by itself and together.
 
     ``devices`` are the devices of a host; None: only the entries are checked. ``obstacles`` says what stands
-    in the way of some of them. ``by_class``: see :class:`Aliases`.
+    in the way of some of them.
     """
-    findings, specs, view = _read(device_spec, devices)
+    alias, by_class = options.alias, options.by_class
+    findings, specs, view = _read(options, devices)
     known = _valid_aliases(alias, by_class)
     if devices is None:
         findings = _without_host(findings, specs)
@@ -100,17 +108,17 @@ def check_device_spec(entries: Sequence[str], devices: Sequence[PciDevice] | Non
     ``devices`` are the devices of a host. With None, only the entries are checked, not what they take. A
     refused entry takes no devices, so the entries after it may take them.
     """
-    return check_options(entries, (), devices)
+    return check_options(PciOptions(entries), devices)
 
 
 def _read(
-    entries: Sequence[str], devices: Sequence[PciDevice] | None
+    options: PciOptions, devices: Sequence[PciDevice] | None
 ) -> tuple[list[Finding], DeviceSpecs, HostView]:
     """The findings about each entry by itself, and the valid entries."""
     view = HostView.of(devices or ())
     findings: list[Finding] = []
     specs: list[DeviceSpec] = []
-    for place, text in enumerate(entries, 1):
+    for place, text in enumerate(options.device_spec, 1):
         source = f"device_spec {place}"
         try:
             items = items_of(source, text)
@@ -119,7 +127,9 @@ def _read(
             continue
         for name, item in items:
             try:
-                specs.append(read_device_spec(name, item, view))
+                specs.append(
+                    read_device_spec(name, item, view, report_in_placement=options.report_in_placement)
+                )
                 findings.append(Finding(name, warnings=tuple(_strange_tags(specs[-1].tags))))
             except InvalidDeviceSpec as error:
                 findings.append(Finding(name, refused=error.about_entry))

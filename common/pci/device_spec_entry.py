@@ -190,7 +190,10 @@ class _Reader:
                     raise
                 raise self._invalid(ascii(key), str(error)) from None
         if tags.get("one_time_use") == "true" and not self._in_placement:
-            raise self._invalid("one_time_use", "needs [pci] report_in_placement, which is off")
+            raise self._invalid(
+                "one_time_use",
+                "needs [pci] report_in_placement, as in Nova: set it; nothing is reported to Placement",
+            )
         return tags
 
     def _name(self, key: str, value: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.agent_messages import Renewal, Renewed, Step
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.versions import FIRST
 
@@ -17,3 +17,10 @@ class ComputeAgentClient(Client):
     def send(self, step: Step) -> None:
         """Send a step. The agent answers to the conductor. A step that arrives twice is carried out once."""
         self._cast(step.action, step, since=_SINCE.get(step.action, FIRST))
+
+    def renew(self, address: str) -> bool:
+        """Allow a device of ``one_time_use`` to be handed out again. Answers whether it was used.
+
+        Raises :class:`~portclaim.InvalidRequest` while a claim has the device.
+        """
+        return self._call("renew", Renewal(address=address), Renewed, since="1.1").renewed

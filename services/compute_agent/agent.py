@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
-from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.agent_messages import Renewal, Renewed, Step
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
@@ -35,6 +36,7 @@ from portclaim.services.compute_agent.step_queue import Job, StepQueue
 from portclaim.services.compute_agent.steps import StepRunner
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
 from portclaim.services.compute_agent.uevents import Uevents, Watcher
+from portclaim.services.compute_agent.used_once import UsedOnce
 from portclaim.services.compute_agent.vdpa import vdpa_problems
 
 if TYPE_CHECKING:
@@ -48,8 +50,9 @@ LEDGER = "steps.sqlite"
 class ComputeAgentEndpoint(Endpoint):
     """What services call on this host; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
 
-    def __init__(self, queue: StepQueue) -> None:
+    def __init__(self, queue: StepQueue, renew: Callable[[PciAddress], bool]) -> None:
         self._queue = queue
+        self._renew = renew
 
     @exposed(Step)
     def prepare(self, step: Step) -> None:
@@ -66,6 +69,10 @@ class ComputeAgentEndpoint(Endpoint):
     @exposed(Step)
     def detach(self, step: Step) -> None:
         self._put("detach", step)
+
+    @exposed(Renewal)
+    def renew(self, which: Renewal) -> Renewed:
+        return Renewed(renewed=self._renew(PciAddress.parse(which.address)))
 
     def _put(self, action: str, step: Step) -> None:
         if step.action != action:
@@ -117,7 +124,9 @@ class ComputeAgent:
             opened.callback(self._bus.cleanup)
             self._queue = StepQueue(lambda job: self._work(runner, job), conf.rpc.threads)
             guests = GuestWatch(self._queue.put)
-            runner = StepRunner(self._driver, self._scanner, ledger, guests)
+            self._used_once = UsedOnce(self._identity.path, conf.host, self._driver.handed_over)
+            opened.callback(self._used_once.close)
+            runner = StepRunner(self._driver, self._scanner, ledger, guests, self._used_once)
             self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
             self._reporter = Reporter(
                 ConductorLink(ConductorClient(self._bus, conf), conf.host, agent_id),
@@ -147,7 +156,9 @@ class ComputeAgent:
         is_there = (self._tree.root / PCI_DEVICES).is_dir()
         try:
             host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
-            return DeviceSpecs.parse(self._conf.pci.device_spec, host)
+            return DeviceSpecs.parse(
+                self._conf.pci.device_spec, host, report_in_placement=self._conf.pci.report_in_placement
+            )
         except InvalidDeviceSpec as error:
             raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
         except ScanError as error:
@@ -155,7 +166,12 @@ class ComputeAgent:
 
     def _take_inventory(self) -> Inventory:
         scan = self._cached_scanner.scan()
-        held_back = {**vdpa_problems(self._tree), **self._repair.held_back(), **self._driver.problems()}
+        held_back = {
+            **vdpa_problems(self._tree),
+            **self._used_once.problems(scan.devices, self._specs),
+            **self._repair.held_back(),
+            **self._driver.problems(),
+        }
         cells = read_numa_cells(self._tree)
         return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
 
@@ -177,6 +193,11 @@ class ComputeAgent:
         self._cached_scanner.invalidate(changed)
         self._reporter.wake()
 
+    def _renew(self, address: PciAddress) -> bool:
+        renewed = self._used_once.renew(address)
+        self._reporter.wake()
+        return renewed
+
     def _work(self, runner: StepRunner, job: Job) -> None:
         ending = runner.run(job)
         # Do not wait for the kernel's event: the inventory that is sent before the answer shows the change.
@@ -191,7 +212,7 @@ class ComputeAgent:
                 finish(self._server)
                 self._server = None
             elif is_ours and self._server is None and not self._stopping:
-                endpoint = ComputeAgentEndpoint(self._queue)
+                endpoint = ComputeAgentEndpoint(self._queue, self._renew)
                 self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
                 self._server.start(override_pool_size=self._conf.rpc.threads)
                 self._ready.set()

@@ -122,7 +122,7 @@ class Restorer:
     def _entry_of(self, address: PciAddress) -> Match | None:
         devices = self.scanner.scan().devices
         view = HostView.of(devices)
-        specs = DeviceSpecs.parse(self.device_spec, view)
+        specs = DeviceSpecs.parse(self.device_spec, view, report_in_placement=True)  # checked at the start
         device = next((device for device in devices if device.address == address), None)
         try:
             return None if device is None else specs.match(device, view)

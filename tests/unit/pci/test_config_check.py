@@ -12,7 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from portclaim.cli.config_check import config
-from portclaim.common.pci.config_check import Finding, check_aliases, check_device_spec, check_options
+from portclaim.common.pci.config_check import (
+    Finding,
+    PciOptions,
+    check_aliases,
+    check_device_spec,
+    check_options,
+)
 from portclaim.common.pci.nova_options import refusals
 from portclaim.services.compute_agent.simulated_host import HostShape, build_host
 from tests.unit.pci.support import at, card, pf, vf
@@ -145,7 +151,8 @@ def test_a_file_without_pci_options_and_a_file_that_is_no_configuration(
 def of(*entries: dict[str, object], aliases: Sequence[dict[str, object]] = (), **more: Any) -> list[Finding]:
     """The findings about these entries and aliases, on the host."""
     texts = [json.dumps(entry) for entry in entries], [json.dumps(alias) for alias in aliases]
-    return check_options(*texts, more.pop("devices", HOST), **more)
+    host = more.pop("devices", HOST), more.pop("obstacles", {})
+    return check_options(PciOptions(*texts, **more), *host)
 
 
 def alias(device_type: str | None = None, product_id: str = "1018", **more: object) -> dict[str, object]:
