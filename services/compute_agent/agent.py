@@ -13,6 +13,7 @@ from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
 from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.config_check import PciOptions, check_options
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
@@ -29,6 +30,7 @@ from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
+from portclaim.services.compute_agent.obstacles import obstacles
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.reporter import Reporter
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
@@ -96,7 +98,7 @@ class ComputeAgent:
         self._tree = SysfsTree(conf.compute_agent.sysfs_root)
         self._scanner = Scanner(self._tree)
         self._cached_scanner = CachedScanner(self._scanner)
-        self._specs = self._read_device_spec()
+        self._specs = self._read_device_spec(conf)
         self._out_of_reach: set[PciAddress] = set()
         self._lifecycle = threading.Lock()
         self._running = ExitStack()
@@ -144,6 +146,25 @@ class ComputeAgent:
             self._running = opened.pop_all()
         self._ready.wait()
 
+    def reload(self, conf: cfg.ConfigOpts) -> None:
+        """Take device_spec, and report the host by it. What is probably a mistake is logged.
+
+        A held device that no entry takes any more stays with its claim and is not offered again.
+        """
+        self._specs = self._read_device_spec(conf)
+        self._driver.take_device_spec(conf.pci.device_spec)
+        if self._ready.is_set():
+            self._warn(conf)
+            self._reporter.wake()
+
+    def _warn(self, conf: cfg.ConfigOpts) -> None:
+        """Log what ``portclaim config check`` would say of the entries on this host."""
+        scan = self._scanner.scan()
+        options = PciOptions(conf.pci.device_spec, report_in_placement=conf.pci.report_in_placement)
+        for finding in check_options(options, scan.devices, obstacles(self._tree, scan)):
+            if finding.verdict != "ok":
+                LOG.warning("%s: %s", finding.entry, "; ".join((finding.verdict, *finding.warnings)))
+
     def stop(self) -> None:
         """Take no more steps, finish those in hand, answer them, and return."""
         self._stopping = True
@@ -151,13 +172,13 @@ class ComputeAgent:
         with self._lifecycle:
             self._running.close()
 
-    def _read_device_spec(self) -> DeviceSpecs:
+    def _read_device_spec(self, conf: cfg.ConfigOpts) -> DeviceSpecs:
         """Parse device_spec. A simulated host may not be built yet: then it has no PFs to look up."""
         is_there = (self._tree.root / PCI_DEVICES).is_dir()
         try:
             host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
             return DeviceSpecs.parse(
-                self._conf.pci.device_spec, host, report_in_placement=self._conf.pci.report_in_placement
+                conf.pci.device_spec, host, report_in_placement=conf.pci.report_in_placement
             )
         except InvalidDeviceSpec as error:
             raise InvalidConfiguration(f"[pci] device_spec: {error}") from error

@@ -135,7 +135,8 @@ class Kernel:
         if (reason := self.blocked().get(address)) is not None:
             raise KernelBlocked(f"{address} is {reason}")
         program = [sys.executable, "-I", "-S", write_attribute.__file__, str(self._tree.root / path), text]
-        helper = subprocess.Popen(program, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+        # In a group of its own: the signals of the agent's group are not for it.
+        helper = subprocess.Popen(program, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - our own program
         try:
             code = helper.wait(self._timeout)
         except subprocess.TimeoutExpired:

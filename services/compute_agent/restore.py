@@ -46,6 +46,7 @@ class Hook:
                 errors="replace",
                 timeout=self.timeout,
                 check=True,
+                process_group=0,  # the signals of the agent's group are not for it
             )
         except subprocess.CalledProcessError as error:
             said = error.stderr.strip().splitlines()[-1:] or ["nothing"]
@@ -58,7 +59,7 @@ class Hook:
             raise DriverError(f"{address}: {self.program} cannot be run: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Restorer:
     """Restores devices. ``device_spec`` may name a number of VFs; ``hook`` runs for each port.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -49,7 +50,15 @@ from portclaim.common.rpc.operator_messages import (
 )
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
-from portclaim.services.scheduler import alias_counts, lookups, maintenance, moves, packing, queues
+from portclaim.services.scheduler import (
+    alias_counts,
+    changed_aliases,
+    lookups,
+    maintenance,
+    moves,
+    packing,
+    queues,
+)
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
 from portclaim.services.scheduler.claims import ClaimEngine
@@ -78,6 +87,11 @@ class SchedulerEndpoint(Endpoint):
         self._batches = ClaimBatches(engine, claims, aliases)
         self._aliases = aliases
         self._send = send
+
+    def take(self, aliases: Aliases) -> None:
+        """Use these aliases from now on."""
+        self._batches = ClaimBatches(self._engine, self._claims, aliases)
+        self._aliases = aliases
 
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
@@ -200,10 +214,7 @@ class Scheduler:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
             raise InvalidConfiguration("[database] connection is not set: the scheduler needs the database")
-        try:
-            self._aliases = Aliases.parse(conf.pci.alias, by_class=conf.filter_scheduler.pci_in_placement)
-        except PciError as error:
-            raise InvalidConfiguration(str(error)) from error
+        self._aliases = _aliases(conf)
         self._packing = packing.load(conf.scheduler.packing)
         self._conf = conf
         self._is_listening = False
@@ -221,10 +232,10 @@ class Scheduler:
             patience=conf.rpc.timeout,
             agent_down_after=conf.conductor.agent_down_after,
         )
-        endpoint = SchedulerEndpoint(
+        self._endpoint = SchedulerEndpoint(
             self._engine, claims, self._aliases, self._send, conf.conductor.agent_down_after
         )
-        waiting = WaitingQueues(
+        self._waiting = WaitingQueues(
             self._engine,
             self._packing,
             self._aliases,
@@ -232,13 +243,22 @@ class Scheduler:
             resend_after=conf.conductor.resend_after,
             agent_down_after=conf.conductor.agent_down_after,
         )
-        self._queues = Periodic("waiting queues", waiting.work, conf.scheduler.serve_interval)
+        self._queues = Periodic("waiting queues", self._serve_queues, conf.scheduler.serve_interval)
         self._listener = NotificationListener(self._engine, queues.CHANNEL, self._queues.wake)
-        self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
+        self._server = server(self._bus, SchedulerClient.topic, self._conf.host, self._endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
         self._queues.start()
         self._listener.start()
+
+    def reload(self, conf: cfg.ConfigOpts) -> None:
+        """Take the aliases. Claims that wait for one that has changed say so."""
+        before, self._aliases = self._aliases, _aliases(conf)
+        if self._is_listening:
+            self._endpoint.take(self._aliases)
+            self._waiting = replace(self._waiting, aliases=self._aliases)
+            in_transaction(self._engine, lambda c: changed_aliases.tell(c, before, self._aliases))
+            self._queues.wake()
 
     def stop(self) -> None:
         if not self._is_listening:  # it still waits for the broker
@@ -249,5 +269,15 @@ class Scheduler:
         self._bus.cleanup()
         self._engine.dispose()
 
+    def _serve_queues(self) -> bool:
+        return self._waiting.work()
+
     def _send(self, host: str, step: Step) -> None:
         self._agents.at(host).send(step)
+
+
+def _aliases(conf: cfg.ConfigOpts) -> Aliases:
+    try:
+        return Aliases.parse(conf.pci.alias, by_class=conf.filter_scheduler.pci_in_placement)
+    except PciError as error:
+        raise InvalidConfiguration(str(error)) from error

@@ -77,6 +77,10 @@ class RealHostDriver(HypervisorDriver):
         """Close the record."""
         self.handover.stop()
 
+    def take_device_spec(self, device_spec: Sequence[str]) -> None:
+        """It says how many VFs a restored port gets, and which devices the operator binds."""
+        self.restorer.device_spec = device_spec
+
     def handed_over(self) -> Sequence[Attachment]:
         """What the record says. It is written before a device is handed over."""
         return [
