@@ -13,7 +13,13 @@ from portclaim.common.pci.device_spec_entry import DeviceSpec
 from portclaim.common.pci.errors import InvalidAlias
 from portclaim.common.pci.filters import Kind, has_requested_management, has_tags, satisfies
 from portclaim.common.pci.finding import Finding, in_short, number
-from portclaim.common.pci.placement_names import RESOURCE_CLASS, TRAITS, class_name, default_class
+from portclaim.common.pci.placement_names import (
+    CLASS_OF_IDS,
+    RESOURCE_CLASS,
+    TRAITS,
+    class_name,
+    default_class,
+)
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 
 _ALL_NODES_KNOWN = frozenset({NumaPolicy.REQUIRED, NumaPolicy.SOCKET})
@@ -169,9 +175,11 @@ def _unknown_to(specs: Sequence[DeviceSpec], alternative: Alternative) -> Iterab
         yield "no entry of device_spec takes devices with these ids"
         return
     wanted = class_name(alternative.get(RESOURCE_CLASS) or "")
-    if wanted and not any(_class_of(spec) in {None, wanted} for spec in fitting):
+    of_ids = {None} if wanted.startswith(CLASS_OF_IDS) else set()
+    if wanted and not any(_class_of(spec) in {wanted, *of_ids} for spec in fitting):
         classes = sorted({name for spec in fitting if (name := _class_of(spec)) is not None})
-        yield f"no entry of device_spec has the resource class {wanted}; they have {in_short(classes)}"
+        others = f"; they have {in_short(classes)}" if classes else ""
+        yield f"no entry of device_spec has the resource class {wanted}{others}"
         return
     for key in (TRAITS, "live_migratable"):
         kinds = [Kind(DeviceType.VF, spec.vendor_id, spec.product_id, spec.tags) for spec in fitting]

@@ -20,6 +20,7 @@ KEYS = frozenset({RESOURCE_CLASS, TRAITS})
 
 MAX_NAME = 255
 CUSTOM = "CUSTOM_"
+CLASS_OF_IDS = "CUSTOM_PCI_"
 _ALWAYS = frozenset({"COMPUTE_MANAGED_PCI_DEVICE"})
 _OF_TAGS = {"live_migratable": "HW_PCI_LIVE_MIGRATABLE", "one_time_use": "HW_PCI_ONE_TIME_USE"}
 
@@ -36,7 +37,7 @@ def class_name(text: str) -> str:
 
 def default_class(vendor_id: str, product_id: str) -> str:
     """The class of a device whose entry names none: ``CUSTOM_PCI_8086_154C``."""
-    return f"{CUSTOM}PCI_{vendor_id}_{product_id}".upper()
+    return f"{CLASS_OF_IDS}{vendor_id}_{product_id}".upper()
 
 
 @lru_cache(maxsize=4096)

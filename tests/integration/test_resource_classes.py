@@ -73,6 +73,11 @@ def test_an_alias_by_class_gets_devices_of_its_class_only(fleet: Fleet) -> None:
     assert "no host has" in refused(fleet, "A16_16A:1")
 
 
+def test_a_class_that_no_device_has_is_told(fleet: Fleet) -> None:
+    said = "no host has a device of this resource class with these vendor and product ids"
+    assert refused(fleet, "", requests=[DeviceRequest(count=1, resources={"fpga": 1})]) == said
+
+
 def test_an_alias_by_traits_gets_devices_that_have_all_of_them(fleet: Fleet) -> None:
     assert addresses(fleet.claim("blue:1")) == [vf(0, 0)]
     assert refused(fleet, "red:1") == "no host has such a device with these tags"

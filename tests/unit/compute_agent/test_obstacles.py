@@ -54,6 +54,18 @@ def test_a_device_that_shares_its_group_with_one_that_the_host_uses(host: Simula
     assert found(host) == {}
 
 
+def test_a_tree_that_does_not_list_the_members_of_its_groups(host: SimulatedTree) -> None:
+    """As in a recording of another machine."""
+    link = place(host, CARD) / "iommu_group"
+    link.unlink()
+    link.symlink_to((place(host, OTHER_PF) / "iommu_group").resolve())
+    shutil.rmtree(host.root / "kernel/iommu_groups")
+    assert found(host) == {
+        CARD: [f"shares its IOMMU group with {OTHER_PF}, which this host uses with driver i40e"],
+        OTHER_PF: [f"shares its IOMMU group with {CARD}, which this host uses with driver nvidia"],
+    }
+
+
 def test_a_port_that_the_host_uses_and_its_use_of_a_vf(host: SimulatedTree) -> None:
     (place(host, PF) / "net/enp1s0f0/upper_vlan7").mkdir()
     (place(host, OTHER_PF) / "net/enp2s0f0/master").symlink_to("../../../../bond0")
