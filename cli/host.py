@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -25,15 +26,21 @@ _sysfs_root = click.option(
     help="Root of the tree to read. Default: [compute_agent] sysfs_root, which is /sys.",
 )
 
-_COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs", "matched by", "problem")
+_COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs", "matched by", "in the way")
 
 
 @click.group()
 def host() -> None:
-    """List, drain and remove hosts; scan this machine."""
+    """List, drain and remove hosts, renew used devices; scan this machine."""
 
 
-for each in (maintenance.list_, maintenance.drain, maintenance.undrain, maintenance.remove):
+for each in (
+    maintenance.list_,
+    maintenance.drain,
+    maintenance.undrain,
+    maintenance.remove,
+    maintenance.renew,
+):
     host.add_command(each)
 
 
@@ -42,11 +49,13 @@ for each in (maintenance.list_, maintenance.drain, maintenance.undrain, maintena
 @output_option
 @click.pass_obj
 def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
-    """Show the PCI devices of this machine, and which entry of [pci] device_spec matches each.
+    """Show the PCI devices of this machine, which entry of [pci] device_spec matches each, and what stands in
+    the way of it.
 
     Example: portclaim host scan
 
-    No service has to run, and nothing is changed.
+    An agent would refuse to hand over a device that has an obstacle. No service has to run, and nothing is
+    changed.
 
     Next: portclaim config check FILE tries the entries of another file on these devices.
     """
@@ -56,26 +65,29 @@ def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
     from portclaim.common.pci.device_spec import DeviceSpecs
     from portclaim.common.pci.errors import InvalidDeviceSpec
     from portclaim.common.pci.host import HostView
+    from portclaim.services.compute_agent.obstacles import obstacles
     from portclaim.services.compute_agent.scanner import ScanError, Scanner
     from portclaim.services.compute_agent.sysfs import SysfsTree
 
-    root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
+    tree = SysfsTree(sysfs_root or Path(session.conf.compute_agent.sysfs_root))
     try:
-        found = Scanner(SysfsTree(root)).scan()
+        found = Scanner(tree).scan()
     except ScanError as error:
         raise InvalidConfiguration(str(error)) from error
     view = HostView.of(found.devices)
     try:
-        specs = DeviceSpecs.parse(session.conf.pci.device_spec, view)
+        pci = session.conf.pci
+        specs = DeviceSpecs.parse(pci.device_spec, view, report_in_placement=pci.report_in_placement)
     except InvalidDeviceSpec as error:
         raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
     taken_by = {str(device.address): _taken_by(specs, device, view) for device in found.devices}
-    problems = {str(address): problem for address, problem in found.problems.items()}
+    in_the_way = {str(address): reasons for address, reasons in obstacles(tree, found).items()}
     if output == "json":
-        rows = [_as_row(device, taken_by, problems) for device in found.devices]
+        problems = {str(address): problem for address, problem in found.problems.items()}
+        rows = [_as_row(device, taken_by, problems, in_the_way) for device in found.devices]
         click.echo(json.dumps(rows, indent=2))
         return
-    render.console().print(_table(found.devices, taken_by, problems))
+    render.console().print(_table(found.devices, taken_by, in_the_way))
     for spec in specs.specs:
         count = list(taken_by.values()).count(spec.source)
         click.echo(f"{spec.source} matches {count} device{'' if count == 1 else 's'}")
@@ -113,8 +125,11 @@ def _taken_by(specs: DeviceSpecs, device: PciDevice, view: HostView) -> str | No
 
 
 def _as_row(
-    device: PciDevice, taken_by: dict[str, str | None], problems: dict[str, str]
-) -> dict[str, str | int | None]:
+    device: PciDevice,
+    taken_by: Mapping[str, str | None],
+    problems: Mapping[str, str],
+    in_the_way: Mapping[str, Sequence[str]],
+) -> dict[str, str | int | list[str] | None]:
     address = str(device.address)
     return {
         "address": address,
@@ -133,15 +148,19 @@ def _as_row(
         "num_vfs": device.num_vfs,
         "taken_by": taken_by[address],
         "problem": problems.get(address),
+        "obstacles": list(in_the_way.get(address, ())),
     }
 
 
 def _table(
-    devices: tuple[PciDevice, ...], taken_by: dict[str, str | None], problems: dict[str, str]
+    devices: tuple[PciDevice, ...],
+    taken_by: Mapping[str, str | None],
+    in_the_way: Mapping[str, Sequence[str]],
 ) -> Table:
     from portclaim.cli import render
 
     table = render.table_of(*_COLUMNS)
+    table.columns[-1].no_wrap = False
     for device in devices:
         address = str(device.address)
         shown = (
@@ -157,6 +176,6 @@ def _table(
             device.dev_type.value,
             f"{device.vendor_id}:{device.product_id}",
             *("-" if value is None else str(value) for value in shown),
-            problems.get(address, ""),
+            "; ".join(in_the_way.get(address, ())),
         )
     return table

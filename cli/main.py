@@ -8,6 +8,7 @@ from portclaim.cli.lazy import Lazy, LazyGroup
 from portclaim.cli.session import Session
 
 COMMANDS = {
+    "alias": Lazy("portclaim.cli.aliases", "alias", "See which devices the aliases of [pci] alias get."),
     "candidates": Lazy(
         "portclaim.cli.candidates",
         "candidates",
@@ -36,7 +37,9 @@ COMMANDS = {
     "explain": Lazy(
         "portclaim.cli.claims", "explain", "Say whether a claim would be served now, and why not."
     ),
-    "host": Lazy("portclaim.cli.host", "host", "List, drain and remove hosts; scan this machine."),
+    "host": Lazy(
+        "portclaim.cli.host", "host", "List, drain and remove hosts, renew used devices; scan this machine."
+    ),
     "move": Lazy("portclaim.cli.moves", "move", "Move the devices of an instance to another host."),
     "outbox": Lazy("portclaim.cli.outbox", "outbox", "List and retry steps that agents have not answered."),
     "ping": Lazy("portclaim.cli.devices", "ping", "Ask a service over the bus whether it answers."),
@@ -86,6 +89,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
     portclaim tree                             what the fleet has, and who holds it
     portclaim claim --alias nic-vf:2           claim two VFs on one host, for a new instance
     portclaim explain --alias nic-pf:1         would a claim of a whole port be served, and why not?
+    portclaim alias list                       how many devices each alias gets, or would but for their type
     portclaim candidates --alias nic-vf:2      which hosts could serve it now, the best first
     portclaim claim list --host HOST           the claims that hold devices of a host
     portclaim show CLAIM_ID                    the status and the devices of a claim

@@ -1,4 +1,4 @@
-"""``portclaim host list|drain|undrain|remove``."""
+"""``portclaim host list|drain|undrain|remove|renew``."""
 
 from __future__ import annotations
 
@@ -87,6 +87,28 @@ def undrain(session: Session, host: str, address: str | None) -> None:
     """
     session.scheduler.undrain(host, address)
     click.echo(f"{_place(host, address)} takes claims again")
+
+
+@command()
+@click.argument("host")
+@click.option("--device", "address", metavar="ADDRESS", required=True, help="The PCI address of the device.")
+@click.pass_obj
+def renew(session: Session, host: str, address: str) -> None:
+    """Allow a device of HOST that was used once to be handed out again.
+
+    Example: portclaim host renew compute-7 --device 0000:81:00.0
+
+    A device whose entry in device_spec says one_time_use stays unavailable after a claim has had it. Prepare
+    it for its next user first: erase it, or write its firmware anew. While a claim has it, this is refused.
+
+    Next: portclaim devices --host HOST shows the device as available.
+    """
+    from portclaim.common.rpc.compute_agent import ComputeAgentClient
+
+    renewed = session.client(ComputeAgentClient, host).renew(address)
+    click.echo(
+        f"{address} of {host} " + ("may be handed out again" if renewed else "was not used: nothing to do")
+    )
 
 
 @command()

@@ -13,7 +13,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from portclaim.common.errors import InvalidConfiguration
-from portclaim.common.pci.nova_options import OLD_NAMES, refusals
+from portclaim.common.pci.nova_options import EXPLAINED, OLD_NAMES, refusals
 
 
 def _old_names(option: str) -> list[cfg.DeprecatedOpt]:
@@ -187,6 +187,26 @@ PCI_OPTIONS = [
         deprecated_opts=_old_names("alias"),
         help="A name for a kind of device, as a JSON object. The scheduler reads it.",
     ),
+    cfg.BoolOpt(
+        "report_in_placement",
+        default=False,
+        help="As in nova.conf. Nothing is reported to Placement: "
+        + EXPLAINED["pci", "report_in_placement"]
+        + ".",
+    ),
+]
+
+FILTER_SCHEDULER = cfg.OptGroup(
+    "filter_scheduler", "One option of the section [filter_scheduler] of nova.conf. Others are ignored."
+)
+FILTER_SCHEDULER_OPTIONS = [
+    cfg.BoolOpt(
+        "pci_in_placement",
+        default=False,
+        help="As in nova.conf: an alias that names no resource class asks for the class of its ids, "
+        "CUSTOM_PCI_<vendor_id>_<product_id>. So it gets no device whose device_spec entry names another "
+        "class. The scheduler reads it.",
+    ),
 ]
 
 OPTIONS: list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]] = [
@@ -198,7 +218,12 @@ OPTIONS: list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]] = [
     (SCHEDULER, SCHEDULER_OPTIONS),
     (COMPUTE_AGENT, COMPUTE_AGENT_OPTIONS),
     (PCI, PCI_OPTIONS),
+    (FILTER_SCHEDULER, FILTER_SCHEDULER_OPTIONS),
 ]
+
+
+_FILE_ONLY = (PCI, FILTER_SCHEDULER, UPGRADE_LEVELS)
+"""Groups without flags."""
 
 
 def list_opts() -> list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]]:
@@ -219,7 +244,7 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
     for group, options in OPTIONS:
         # A secret has no flag, because other users of the machine can read flags. An option with JSON has
         # none, because a shell makes JSON hard to write. Pins belong in a file that all programs read.
-        flags = [option for option in options if not option.secret and group not in (PCI, UPGRADE_LEVELS)]
+        flags = [option for option in options if not option.secret and group not in _FILE_ONLY]
         conf.register_cli_opts(flags, group)
         conf.register_opts(options, group)
     try:
@@ -230,6 +255,15 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
     except cfg.Error as error:
         raise InvalidConfiguration(str(error)) from error
     return conf
+
+
+def explanations(conf: cfg.ConfigOpts) -> list[str]:
+    """What to say when a service starts about options that are set and mean something else for Nova."""
+    return [
+        f"[{section}] {option} is set: {meaning}"
+        for (section, option), meaning in EXPLAINED.items()
+        if conf[section][option]
+    ]
 
 
 def _refuse_dishonoured_options(files: Sequence[str]) -> None:

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
         ClaimRequest,
         Device,
         DeviceFilter,
-        DeviceRequest,
         Devices,
         ExplainRequest,
         Explanation,
@@ -73,6 +72,7 @@ if TYPE_CHECKING:
     from portclaim.common.rpc.claim_xml import hostdev_xml, migration_xml
     from portclaim.common.rpc.claimed_device import ClaimedDevice
     from portclaim.common.rpc.connection import Connection, connect
+    from portclaim.common.rpc.device_request import DeviceRequest
     from portclaim.common.rpc.move_messages import Move, MoveRequest
     from portclaim.common.rpc.operator_messages import (
         AwaitedSteps,
@@ -157,7 +157,6 @@ _MODULES = {
         "ClaimRequest",
         "Device",
         "DeviceFilter",
-        "DeviceRequest",
         "Devices",
         "ExplainRequest",
         "Explanation",
@@ -165,6 +164,7 @@ _MODULES = {
     "portclaim.common.rpc.claim_xml": ("hostdev_xml", "migration_xml"),
     "portclaim.common.rpc.claimed_device": ("ClaimedDevice",),
     "portclaim.common.rpc.connection": ("Connection", "connect"),
+    "portclaim.common.rpc.device_request": ("DeviceRequest",),
     "portclaim.common.rpc.move_messages": ("Move", "MoveRequest"),
     "portclaim.common.rpc.operator_messages": (
         "AwaitedSteps",

@@ -1,32 +1,105 @@
-"""Check the ``[pci]`` section of a nova.conf: what each entry would do in Portclaim."""
+"""Check the ``[pci]`` options of a nova.conf: what each entry would do here, and what is a mistake."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from portclaim.common.pci.alias import Aliases, read_alias
-from portclaim.common.pci.device import PciDevice
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.alias_check import Offer, check_aliases
+from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, items_of
-from portclaim.common.pci.device_spec_entry import DeviceSpec, read_device_spec
-from portclaim.common.pci.errors import DeviceOutOfReach, InvalidAlias, InvalidDeviceSpec, InvalidOption
-from portclaim.common.pci.filters import IGNORED_KEYS
+from portclaim.common.pci.device_spec_entry import TAGS, DeviceSpec, read_device_spec
+from portclaim.common.pci.errors import DeviceOutOfReach, InvalidAlias, InvalidDeviceSpec
+from portclaim.common.pci.filters import Kind, satisfies
+from portclaim.common.pci.finding import Finding, in_short, number
 from portclaim.common.pci.host import HostView
+from portclaim.common.pci.request import PciRequest
+
+__all__ = ["Finding", "PciOptions", "check_aliases", "check_device_spec", "check_options"]
+
+_KEYS = ("vendor_id", "product_id", "address", "devname", "reconfigurable", "num_vfs", *TAGS)
+_OF_ALIASES = frozenset({"device_type", "dev_type", "numa_policy", "name"})
+_NOTHING: Mapping[PciAddress, Sequence[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """The result for one entry.
+class _Host:
+    """A host, and what each valid entry takes there. ``beyond``: devices that no entry can name."""
 
-    ``refused`` is the reason why no service would start with the entry; None: the entry is valid. ``takes``
-    are the devices that a device_spec entry takes on the given host; None: this was not checked. ``notes``
-    say what may surprise.
+    devices: Sequence[PciDevice]
+    view: HostView
+    specs: DeviceSpecs
+    takes: Mapping[str, list[PciDevice]]
+    beyond: Mapping[PciAddress, str]
+
+    @classmethod
+    def of(cls, devices: Sequence[PciDevice], view: HostView, specs: DeviceSpecs) -> _Host:
+        takes: dict[str, list[PciDevice]] = {spec.source: [] for spec in specs.specs}
+        beyond = {}
+        for device in devices:
+            try:
+                match = specs.match(device, view)
+            except DeviceOutOfReach as error:
+                beyond[device.address] = str(error)
+            else:
+                if match is not None:
+                    takes[match.spec.source].append(device)
+        return cls(devices, view, specs, takes, beyond)
+
+    def matched_by(self, spec: DeviceSpec) -> list[PciDevice]:
+        """What the entry would take if it were the only one."""
+        alone = DeviceSpecs.of([spec])
+        reachable = (device for device in self.devices if device.address not in self.beyond)
+        return [device for device in reachable if alone.match(device, self.view) is not None]
+
+    def offers(self) -> list[Offer]:
+        """The devices that entries take, as claims see them."""
+        return [
+            Offer(device, Kind(device.dev_type, device.vendor_id, device.product_id, spec.tags))
+            for spec in self.specs.specs
+            for device in self.takes[spec.source]
+            if spec.offers(device)
+        ]
+
+
+class PciOptions(NamedTuple):
+    """The options of a file, or of the files of the two sides. ``by_class``: see :class:`Aliases`."""
+
+    device_spec: Sequence[str]
+    alias: Sequence[str] = ()
+    by_class: bool = False
+    report_in_placement: bool = False
+
+
+def check_options(
+    options: PciOptions,
+    devices: Sequence[PciDevice] | None,
+    obstacles: Mapping[PciAddress, Sequence[str]] = _NOTHING,
+) -> list[Finding]:
+    """Check the entries of device_spec and the aliases, each by itself and together.
+
+    ``devices`` are the devices of a host; None: only the entries are checked. ``obstacles`` says what stands
+    in the way of some of them.
     """
-
-    entry: str
-    refused: str | None = None
-    takes: tuple[PciDevice, ...] | None = None
-    notes: tuple[str, ...] = ()
+    alias, by_class = options.alias, options.by_class
+    findings, specs, view = _read(options, devices)
+    known = _valid_aliases(alias, by_class)
+    if devices is None:
+        findings = _without_host(findings, specs)
+        return findings + check_aliases(alias, specs=specs.specs, by_class=by_class)
+    host = _Host.of(devices, view, specs)
+    offers = host.offers() if specs.specs else None
+    taken = {offer.device.address for offer in offers or ()}
+    others = [device for device in devices if device.address not in taken]
+    return [
+        *_with_host(findings, host, obstacles, known),
+        *check_aliases(alias, offers, others, by_class=by_class),
+        *(Finding(str(address), warnings=(reason,)) for address, reason in host.beyond.items()),
+    ]
 
 
 def check_device_spec(entries: Sequence[str], devices: Sequence[PciDevice] | None) -> list[Finding]:
@@ -35,74 +108,133 @@ def check_device_spec(entries: Sequence[str], devices: Sequence[PciDevice] | Non
     ``devices`` are the devices of a host. With None, only the entries are checked, not what they take. A
     refused entry takes no devices, so the entries after it may take them.
     """
-    host = HostView.of(devices or ())
+    return check_options(PciOptions(entries), devices)
+
+
+def _read(
+    options: PciOptions, devices: Sequence[PciDevice] | None
+) -> tuple[list[Finding], DeviceSpecs, HostView]:
+    """The findings about each entry by itself, and the valid entries."""
+    view = HostView.of(devices or ())
     findings: list[Finding] = []
     specs: list[DeviceSpec] = []
-    for number, text in enumerate(entries, 1):
-        source = f"device_spec {number}"
+    for place, text in enumerate(options.device_spec, 1):
+        source = f"device_spec {place}"
         try:
             items = items_of(source, text)
         except InvalidDeviceSpec as error:
-            findings.append(_refused(source, error))
+            findings.append(Finding(source, refused=error.about_entry))
             continue
         for name, item in items:
             try:
-                specs.append(read_device_spec(name, item, host))
-                findings.append(Finding(name, notes=_notes(specs[-1].tags)))
+                specs.append(
+                    read_device_spec(name, item, view, report_in_placement=options.report_in_placement)
+                )
+                findings.append(Finding(name, warnings=tuple(_strange_tags(specs[-1].tags))))
             except InvalidDeviceSpec as error:
-                findings.append(_refused(name, error))
-    return findings if devices is None else _with_host(findings, DeviceSpecs.of(specs), devices, host)
+                findings.append(Finding(name, refused=error.about_entry))
+    return findings, DeviceSpecs.of(specs), view
 
 
-def check_aliases(entries: Sequence[str]) -> list[Finding]:
-    """Check the values of ``[pci] alias``."""
-    findings: list[Finding] = []
-    aliases = Aliases({})
-    for number, text in enumerate(entries, 1):
-        source = f"alias {number}"
-        try:
-            one = read_alias(source, text)
-            aliases = aliases.plus(source, one)
-            findings.append(Finding(source, notes=_notes(one.spec[0])))
-        except InvalidAlias as error:
-            findings.append(_refused(source, error))
-    return findings
+def _strange_tags(tags: Iterable[str]) -> Iterable[str]:
+    for tag in tags:
+        if tag in _OF_ALIASES:
+            yield (
+                f"{tag} is a key of an alias: here it is a tag of yours and selects no devices; to take only "
+                "VFs, write their product_id"
+            )
+        elif tag not in _KEYS and (close := difflib.get_close_matches(tag, _KEYS, n=1, cutoff=0.75)):
+            yield f"{tag} is taken as a tag of yours: write {close[0]} if you mean that"
 
 
-def _refused(source: str, error: InvalidOption) -> Finding:
-    return Finding(source, refused=": ".join(part for part in (error.key, error.reason) if part))
+def _without_host(findings: Sequence[Finding], specs: DeviceSpecs) -> list[Finding]:
+    """The findings, with what the order of the entries says alone."""
+    hidden = specs.hidden()
+    return [
+        finding
+        if (earlier := hidden.get(finding.entry)) is None
+        else replace(finding, takes=(), warnings=(*finding.warnings, _comes_first(earlier, "all")))
+        for finding in findings
+    ]
 
 
-def _notes(keys: Iterable[str]) -> tuple[str, ...]:
-    return tuple(
-        f"{key} has no effect: only Placement reads it" for key in sorted(IGNORED_KEYS.intersection(keys))
-    )
+def _comes_first(earlier: str, how_many: str) -> str:
+    return f"{earlier} comes first and takes {how_many} that it matches: put this entry before it"
 
 
 def _with_host(
-    findings: Iterable[Finding], specs: DeviceSpecs, devices: Iterable[PciDevice], host: HostView
+    findings: Iterable[Finding],
+    host: _Host,
+    obstacles: Mapping[PciAddress, Sequence[str]],
+    aliases: Aliases,
 ) -> list[Finding]:
-    """The findings with the devices that each entry takes. Devices that device_spec cannot name come last."""
-    takes: dict[str, list[PciDevice]] = {spec.source: [] for spec in specs.specs}
-    beyond: list[Finding] = []
-    for device in devices:
-        try:
-            match = specs.match(device, host)
-        except DeviceOutOfReach as error:
-            beyond.append(Finding(str(device.address), notes=(str(error),)))
-        else:
-            if match is not None:
-                takes[match.spec.source].append(device)
-    absent = {
-        spec.source: (f"this host has no network interface {spec.devname} now",)
-        for spec in specs.specs
-        if spec.devname is not None and spec.devname not in host.netdevs
-    }
+    """The findings with the devices that each entry takes."""
+    specs = {spec.source: spec for spec in host.specs.specs}
+    result = []
+    for finding in findings:
+        if (spec := specs.get(finding.entry)) is None:
+            result.append(finding)
+            continue
+        takes = host.takes[spec.source]
+        warnings = [*finding.warnings, *_of_obstacles(takes, obstacles)]
+        notes: list[str] = []
+        if not takes:
+            warnings.extend(_why_nothing(spec, host))
+        elif (whole := _unwanted_ports(takes, host, aliases)) is not None:
+            (warnings if aliases.by_name else notes).append(whole)
+        result.append(replace(finding, takes=tuple(takes), warnings=tuple(warnings), notes=tuple(notes)))
+    return result
+
+
+def _of_obstacles(takes: Sequence[PciDevice], obstacles: Mapping[PciAddress, Sequence[str]]) -> list[str]:
+    found = [(device.address, reason) for device in takes for reason in obstacles.get(device.address, ())]
+    if len(found) > 1 and len({reason for _, reason in found}) == 1:
+        return [f"{in_short([str(address) for address, _ in found])}: {found[0][1]}"]
+    shown = [f"{address}: {reason}" for address, reason in found[:4]]
+    rest = len(found) - len(shown)
     return [
-        replace(
-            finding,
-            takes=tuple(takes[finding.entry]) if finding.refused is None else None,
-            notes=finding.notes + absent.get(finding.entry, ()),
-        )
-        for finding in findings
-    ] + beyond
+        *shown,
+        *([f"the same of {number(rest, 'more device')}: see portclaim host scan"] if rest else []),
+    ]
+
+
+def _why_nothing(spec: DeviceSpec, host: _Host) -> Iterable[str]:
+    """Why an entry takes no device of this host, if it is not simply that there is none."""
+    matched = host.matched_by(spec)
+    if matched:
+        first = [match for device in matched if (match := host.specs.match(device, host.view)) is not None]
+        sources = list(dict.fromkeys(match.spec.source for match in first))
+        yield _comes_first(in_short(sources), "all" if len(matched) == 1 else f"all {len(matched)} devices")
+    elif spec.devname is not None and spec.devname not in host.view.netdevs:
+        yield f"this host has no network interface {spec.devname} now"
+    elif spec.remote_managed and host.matched_by(replace(spec, remote_managed=False)):
+        yield "the devices that it matches show no serial number in their VPD, which remote_managed needs"
+
+
+def _unwanted_ports(takes: Sequence[PciDevice], host: _Host, aliases: Aliases) -> str | None:
+    """Ports that the entry takes whole, although only their VFs are asked for."""
+    own = {device.address for device in takes}
+    kinds = {offer.device.address: offer.kind for offer in host.offers() if offer.device.address in own}
+    requests = [PciRequest(1, aliases.spec_of(alias)) for alias in aliases.by_name.values()]
+    pfs = [device for device in takes if device.dev_type is DeviceType.PF and device.address in kinds]
+    vfs = [device for device in takes if device.dev_type is DeviceType.VF]
+    asked = {address for address, kind in kinds.items() if any(satisfies(one, kind) for one in requests)}
+    unasked = [pf for pf in pfs if pf.address not in asked]
+    if not unasked or not vfs or (requests and not any(vf.address in asked for vf in vfs)):
+        return None
+    ports = in_short([str(pf.address) for pf in unasked])
+    products = sorted({vf.product_id for vf in vfs})
+    advice = f'write "product_id": "{products[0]}"' if len(products) == 1 else "write their product_id"
+    if not requests:
+        return f"offers {ports} both whole and in slices; for the VFs only, {advice}"
+    return f"takes {ports} whole too, which no alias asks for: if only VFs are meant, {advice}"
+
+
+def _valid_aliases(entries: Sequence[str], by_class: bool) -> Aliases:
+    aliases = Aliases({}, by_class)
+    for text in entries:
+        try:
+            aliases = aliases.with_entry("alias", text)
+        except InvalidAlias:
+            continue
+    return aliases

@@ -103,6 +103,19 @@ class DeviceSpecs:
                 return row.match
         return None
 
+    def hidden(self) -> dict[str, str]:
+        """The entries that can take no device on any host, each with the earlier one that takes all of them.
+
+        Only what ids and plain addresses tell is found, not what patterns or interface names would.
+        """
+        found: dict[str, str] = {}
+        for place, later in enumerate(self._rows):
+            for earlier in self._rows[:place]:
+                if _covers(earlier, later):
+                    found[later.match.spec.source] = earlier.match.spec.source
+                    break
+        return found
+
 
 def items_of(source: str, text: str) -> list[tuple[str, object]]:
     """The JSON values in one value of the option, each with its name in messages.
@@ -135,9 +148,21 @@ def _row(place: int, spec: DeviceSpec) -> _Row:
     )
 
 
+def _covers(earlier: _Row, later: _Row) -> bool:
+    """Does the earlier entry take every device that the later one matches?"""
+    names_addresses = earlier.mask & FULL_MASK
+    return (
+        not earlier.asks_more
+        and earlier.patterns is None
+        and earlier.mask & later.mask == earlier.mask
+        and later.value & earlier.mask == earlier.value
+        and (earlier.covers_vfs or not (names_addresses and later.covers_vfs))
+    )
+
+
 def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
     """Does the device meet the conditions beyond ids and address: ``remote_managed`` and ``devname``?"""
-    if spec.remote_managed and not device.serial:
+    if spec.remote_managed and not _serial(device, host):
         return False
     if spec.devname is None:
         return True
@@ -145,3 +170,9 @@ def _accepts(spec: DeviceSpec, device: PciDevice, host: HostView) -> bool:
     return target is not None and (
         target == device.address or (target == device.parent and target in host.pfs)
     )
+
+
+def _serial(device: PciDevice, host: HostView) -> str | None:
+    """The serial number in the VPD of the device, or else of its PF, because most VFs have no VPD."""
+    pf = None if device.parent is None else host.pfs.get(device.parent)
+    return device.serial or (None if pf is None else pf.serial)

@@ -21,6 +21,7 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
 from portclaim.common.pci.option_text import as_text, read_boolean, shown
+from portclaim.common.pci.placement_names import RESOURCE_CLASS, TRAITS, check_class, check_traits
 
 MAX_ID = 0xFFFF
 MAX_VFS = 0xFFFF
@@ -30,6 +31,17 @@ _NUMBER = re.compile(r"[0-9]{1,5}")
 
 STRICT_TAGS = frozenset({"managed", "live_migratable", "one_time_use"})
 """Tags that are boolean words, stored as ``true`` or ``false``."""
+
+TAGS = (*sorted(STRICT_TAGS), "physical_network", "trusted", "remote_managed", RESOURCE_CLASS, TRAITS)
+"""The tags that mean something by themselves."""
+
+NO_TAGS = {
+    "parent_ifname": "Nova finds it out by itself, and Portclaim does not compare it: to offer the VFs of an "
+    "interface, write devname; to ask for them, give this entry a tag of your own"
+}
+"""Keys that are not taken as tags, and what to write instead."""
+
+_NAMES = {RESOURCE_CLASS: check_class, TRAITS: check_traits}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +179,27 @@ class _Reader:
         for key, value in self._rest.items():
             if value is None:
                 continue
+            if key in NO_TAGS:
+                raise self._invalid(key, NO_TAGS[key])
             try:
+                if (check := _NAMES.get(key)) is not None:
+                    check(self._name(key, value))
                 tags[as_text(key)] = as_text(self._boolean(key, value) if key in STRICT_TAGS else value)
             except ValueError as error:
                 if isinstance(error, InvalidDeviceSpec):
                     raise
                 raise self._invalid(ascii(key), str(error)) from None
         if tags.get("one_time_use") == "true" and not self._in_placement:
-            raise self._invalid("one_time_use", "needs [pci] report_in_placement, which is off")
+            raise self._invalid(
+                "one_time_use",
+                "needs [pci] report_in_placement, as in Nova: set it; nothing is reported to Placement",
+            )
         return tags
+
+    def _name(self, key: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise self._invalid(key, f"{shown(value)} is no text: write names, with commas between traits")
+        return value
 
     def _boolean(self, key: str, value: object) -> bool:
         word = read_boolean(value)

@@ -24,6 +24,11 @@ class InvalidOption(PciError):
         self.key = key
         super().__init__(": ".join(part for part in (entry, key, reason) if part is not None))
 
+    @property
+    def about_entry(self) -> str:
+        """The message without the name of the entry."""
+        return ": ".join(part for part in (self.key, self.reason) if part)
+
 
 class InvalidDeviceSpec(InvalidOption):
     """An entry of ``[pci] device_spec`` is invalid."""

@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.option_text import read_boolean
+from portclaim.common.pci.placement_names import (
+    KEYS,
+    RESOURCE_CLASS,
+    TRAITS,
+    class_name,
+    default_class,
+    trait_names,
+    traits_of,
+)
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 
-IGNORED_KEYS = frozenset({"resource_class", "traits"})
-"""Keys that only Placement reads: here they have no effect, in aliases and as tags."""
-
 REMOTE_MANAGED = "remote_managed"
-_OWN_KEYS = frozenset({"vendor_id", "product_id", "dev_type"})
+_OWN_KEYS = frozenset({"vendor_id", "product_id", "dev_type", RESOURCE_CLASS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +33,15 @@ class Kind:
 
     @property
     def keys(self) -> int:
-        """The number of its properties beyond ids and type. Nova prefers pools with fewer."""
-        names = self.tags.keys() - IGNORED_KEYS
+        """The number of its properties beyond ids, type, class and traits. Nova prefers pools with fewer."""
+        names = self.tags.keys() - KEYS
         return len(names if self.dev_type is DeviceType.PCI else names | {REMOTE_MANAGED})
+
+    @property
+    def resource_class(self) -> str:
+        """The class that its device_spec entry names, or else the class of its ids."""
+        named = class_name(self.tags.get(RESOURCE_CLASS, ""))
+        return named or default_class(self.vendor_id, self.product_id)
 
     def value(self, key: str) -> str | None:
         """The value for one key of a request. SR-IOV devices are not remote-managed by default."""
@@ -45,13 +57,16 @@ class Kind:
 
 
 def has_ids(request: PciRequest, kind: Kind) -> bool:
-    """Do vendor, product and type agree with one alternative of the request?"""
+    """Do vendor, product, type and resource class agree with one alternative of the request?"""
     return any(_agree(alternative, kind, _OWN_KEYS & alternative.keys()) for alternative in request.spec)
 
 
 def has_tags(request: PciRequest, kind: Kind) -> bool:
-    """Does one alternative agree in every key that it names, tags included? Case does not matter."""
-    return any(_agree(alternative, kind, alternative.keys() - IGNORED_KEYS) for alternative in request.spec)
+    """Does one alternative agree in every key that it names, tags and traits included?
+
+    Case does not matter.
+    """
+    return any(_agree(alternative, kind, alternative.keys()) for alternative in request.spec)
 
 
 def has_requested_type(request: PciRequest, kind: Kind) -> bool:
@@ -87,7 +102,19 @@ def satisfies(request: PciRequest, kind: Kind) -> bool:
 
 
 def _agree(alternative: Mapping[str, str | None], kind: Kind, keys: Collection[str]) -> bool:
-    return all(_same(alternative[key], kind.value(key)) for key in keys)
+    return all(
+        _meets(key, alternative[key], kind) if key in KEYS else _same(alternative[key], kind.value(key))
+        for key in keys
+    )
+
+
+def _meets(key: str, wanted: str | None, kind: Kind) -> bool:
+    """Is the device of the wanted resource class; does it have the wanted traits? None: it names none."""
+    if wanted is None:
+        return key not in kind.tags
+    if key == TRAITS:
+        return trait_names(wanted) <= traits_of(kind.tags)
+    return class_name(wanted) in {"", kind.resource_class}
 
 
 def _same(wanted: str | None, found: str | None) -> bool:

@@ -248,3 +248,15 @@ class Holdings(Message):
 
     holdings: list[Holding] = Field(description="All live claims of the host, the oldest first.")
     ended: list[Uuid] = Field(default=[], description="Those in `found` that have ended.")
+
+
+class Renewal(Message):
+    """A device that may be handed out again, although its entry says ``one_time_use`` and it was used."""
+
+    address: Address = Field(description="PCI address, `dddd:bb:ss.f`.")
+
+
+class Renewed(Message):
+    """The answer to a renewal."""
+
+    renewed: bool = Field(description="False: the device was not used since it was renewed last.")

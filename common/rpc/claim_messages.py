@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from portclaim.common.pci.request import MAX_COUNT
 from portclaim.common.rpc.claimed_device import ClaimedDevice
+from portclaim.common.rpc.device_request import DeviceRequest
 from portclaim.common.rpc.fields import (
     AnsweredClaimStatus,
     AttachMode,
@@ -65,25 +65,6 @@ ApartFrom = Annotated[
         "ended.",
     ),
 ]
-
-
-class DeviceRequest(Message):
-    """A number of devices that satisfy the same spec.
-
-    It is for requests that do not come from the flavor, for example those of a Neutron port.
-    """
-
-    count: Annotated[int, Field(ge=1, le=MAX_COUNT, description="How many devices.")]
-    spec: list[dict[Text, Text | None]] = Field(
-        min_length=1,
-        max_length=16,
-        description="Alternatives. Each device must satisfy one of them. An alternative maps `vendor_id`, "
-        "`product_id`, `dev_type` and tags (`physical_network`, `trusted`, …) to values. A tag with the "
-        "value null must be absent.",
-    )
-    numa_policy: Literal["required", "socket", "preferred", "legacy"] = Field(
-        default="legacy", description="How close to `numa_cells` the devices must be, as in Nova."
-    )
 
 
 Requests = Annotated[

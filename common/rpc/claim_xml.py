@@ -19,7 +19,8 @@ def hostdev_xml(claim: Claim, managed: bool = True) -> list[str]:
     ``prepared``, not before.
 
     With ``managed``, libvirt also binds the devices to vfio-pci itself. The guest can then start after a
-    reboot of its host even if the agent does not run yet.
+    reboot of its host even if the agent does not run yet. A device whose device_spec entry says ``managed:
+    no`` is never managed.
 
     Raises :class:`InvalidRequest` if the claim holds no devices, because it waits or ends or has ended.
 
@@ -40,7 +41,11 @@ def hostdev_xml(claim: Claim, managed: bool = True) -> list[str]:
             claim_id=str(claim.claim_id),
         )
     return [
-        hostdev_element(PciAddress.parse(device.address), claim.claim_id, managed=managed)
+        hostdev_element(
+            PciAddress.parse(device.address),
+            claim.claim_id,
+            managed=managed and device.tags.get("managed", "").lower() != "false",
+        )
         for device in claim.devices
     ]
 

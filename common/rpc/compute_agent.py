@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from portclaim.common.errors import PortclaimError
-from portclaim.common.rpc.agent_messages import MOST_STEPS, Step, Steps
+from portclaim.common.rpc.agent_messages import MOST_STEPS, Renewal, Renewed, Step, Steps
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.versions import FIRST
@@ -34,6 +34,13 @@ class ComputeAgentClient(Client):
     def report(self) -> None:
         """Ask for a report that is answered. The conductor asks when a sign of life does not fit."""
         self._cast("report", Nothing(), since="1.1")
+
+    def renew(self, address: str) -> bool:
+        """Allow a device of ``one_time_use`` to be handed out again. Answers whether it was used.
+
+        Raises :class:`~portclaim.InvalidRequest` while a claim has the device.
+        """
+        return self._call("renew", Renewal(address=address), Renewed, since="1.1").renewed
 
     def _send_singly(self, steps: Sequence[Step]) -> None:
         """Send all that can be sent, whatever becomes of the others. Raises the last error."""

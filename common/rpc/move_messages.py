@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from portclaim.common.rpc.claim_messages import AvoidHosts, Claim, DeviceRequest, NumaCells, OnlyHosts
+from portclaim.common.rpc.claim_messages import AvoidHosts, Claim, NumaCells, OnlyHosts
+from portclaim.common.rpc.device_request import DeviceRequest
 from portclaim.common.rpc.fields import Message, MoveStatus, Text, Uuid
 from portclaim.common.rpc.versions import Since
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from portclaim.common.errors import PortclaimError
+from portclaim.common.rpc.alias_messages import Aliases
 from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
@@ -18,6 +19,7 @@ from portclaim.common.rpc.claim_messages import (
     Explanation,
 )
 from portclaim.common.rpc.client import Client
+from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
@@ -179,6 +181,13 @@ class SchedulerClient(Client):
         Raises :class:`~portclaim.InvalidRequest`, also for an ``after`` of another request.
         """
         return self._call("candidates", request, Candidates, since="1.1")
+
+    def aliases(self) -> Aliases:
+        """List the aliases of the scheduler.
+
+        Answers for each how many devices match, and how many would but for their type.
+        """
+        return self._call("aliases", Nothing(), Aliases, since="1.1")
 
     def devices(self, wanted: DeviceFilter) -> Devices:
         """List devices with their effective status, page by page: see :func:`~portclaim.pages`."""

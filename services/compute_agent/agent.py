@@ -13,10 +13,11 @@ from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
 from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.config_check import PciOptions, check_options
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
-from portclaim.common.rpc.agent_messages import Step, Steps
+from portclaim.common.rpc.agent_messages import Renewal, Renewed, Step, Steps
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
@@ -30,6 +31,7 @@ from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
+from portclaim.services.compute_agent.obstacles import obstacles
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.reporter import Reporter
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
@@ -37,6 +39,8 @@ from portclaim.services.compute_agent.step_queue import Job, StepQueue
 from portclaim.services.compute_agent.steps import StepRunner
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
 from portclaim.services.compute_agent.uevents import Uevents, Watcher
+from portclaim.services.compute_agent.used_once import UsedOnce
+from portclaim.services.compute_agent.vdpa import vdpa_problems
 
 if TYPE_CHECKING:
     import oslo_messaging
@@ -49,9 +53,12 @@ LEDGER = "steps.sqlite"
 class ComputeAgentEndpoint(Endpoint):
     """What services call on this host; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
 
-    def __init__(self, queue: StepQueue, report: Callable[[], None]) -> None:
+    def __init__(
+        self, queue: StepQueue, report: Callable[[], None], renew: Callable[[PciAddress], bool]
+    ) -> None:
         self._queue = queue
         self._report = report
+        self._renew = renew
 
     @exposed(Step)
     def prepare(self, step: Step) -> None:
@@ -78,6 +85,10 @@ class ComputeAgentEndpoint(Endpoint):
     def report(self, _nothing: Nothing) -> None:
         self._report()
 
+    @exposed(Renewal)
+    def renew(self, which: Renewal) -> Renewed:
+        return Renewed(renewed=self._renew(PciAddress.parse(which.address)))
+
     def _put(self, action: str, step: Step) -> None:
         if step.action != action:
             raise InvalidMessage(f"{action}: the step says {step.action}", method=action)
@@ -100,7 +111,7 @@ class ComputeAgent:
         self._tree = SysfsTree(conf.compute_agent.sysfs_root)
         self._scanner = Scanner(self._tree)
         self._cached_scanner = CachedScanner(self._scanner)
-        self._specs = self._read_device_spec()
+        self._specs = self._read_device_spec(conf)
         self._out_of_reach: set[PciAddress] = set()
         self._lifecycle = threading.Lock()
         self._running = ExitStack()
@@ -128,7 +139,9 @@ class ComputeAgent:
             opened.callback(self._bus.cleanup)
             self._queue = StepQueue(lambda job: self._work(runner, job), conf.rpc.threads)
             guests = GuestWatch(self._queue.put)
-            runner = StepRunner(self._driver, self._scanner, ledger, guests)
+            self._used_once = UsedOnce(self._identity.path, conf.host, self._driver.handed_over)
+            opened.callback(self._used_once.close)
+            runner = StepRunner(self._driver, self._scanner, ledger, guests, self._used_once)
             self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
             self._reporter = Reporter(
                 ConductorLink(ConductorClient(self._bus, conf), conf.host, agent_id),
@@ -146,6 +159,25 @@ class ComputeAgent:
             self._running = opened.pop_all()
         self._ready.wait()
 
+    def reload(self, conf: cfg.ConfigOpts) -> None:
+        """Take device_spec, and report the host by it. What is probably a mistake is logged.
+
+        A held device that no entry takes any more stays with its claim and is not offered again.
+        """
+        self._specs = self._read_device_spec(conf)
+        self._driver.take_device_spec(conf.pci.device_spec)
+        if self._ready.is_set():
+            self._warn(conf)
+            self._reporter.wake()
+
+    def _warn(self, conf: cfg.ConfigOpts) -> None:
+        """Log what ``portclaim config check`` would say of the entries on this host."""
+        scan = self._scanner.scan()
+        options = PciOptions(conf.pci.device_spec, report_in_placement=conf.pci.report_in_placement)
+        for finding in check_options(options, scan.devices, obstacles(self._tree, scan)):
+            if finding.verdict != "ok":
+                LOG.warning("%s: %s", finding.entry, "; ".join((finding.verdict, *finding.warnings)))
+
     def stop(self) -> None:
         """Take no more steps, finish those in hand, answer them, and return."""
         self._stopping = True
@@ -153,12 +185,14 @@ class ComputeAgent:
         with self._lifecycle:
             self._running.close()
 
-    def _read_device_spec(self) -> DeviceSpecs:
+    def _read_device_spec(self, conf: cfg.ConfigOpts) -> DeviceSpecs:
         """Parse device_spec. A simulated host may not be built yet: then it has no PFs to look up."""
         is_there = (self._tree.root / PCI_DEVICES).is_dir()
         try:
             host = HostView.of(self._scanner.scan().devices) if is_there else HostView()
-            return DeviceSpecs.parse(self._conf.pci.device_spec, host)
+            return DeviceSpecs.parse(
+                conf.pci.device_spec, host, report_in_placement=conf.pci.report_in_placement
+            )
         except InvalidDeviceSpec as error:
             raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
         except ScanError as error:
@@ -166,7 +200,12 @@ class ComputeAgent:
 
     def _take_inventory(self) -> Inventory:
         scan = self._cached_scanner.scan()
-        held_back = {**self._repair.held_back(), **self._driver.problems()}
+        held_back = {
+            **vdpa_problems(self._tree),
+            **self._used_once.problems(scan.devices, self._specs),
+            **self._repair.held_back(),
+            **self._driver.problems(),
+        }
         cells = read_numa_cells(self._tree)
         return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
 
@@ -188,6 +227,11 @@ class ComputeAgent:
         self._cached_scanner.invalidate(changed)
         self._reporter.wake()
 
+    def _renew(self, address: PciAddress) -> bool:
+        renewed = self._used_once.renew(address)
+        self._reporter.wake()
+        return renewed
+
     def _work(self, runner: StepRunner, job: Job) -> None:
         ending = runner.run(job)
         # Do not wait for the kernel's event: the inventory that is sent before the answer shows the change.
@@ -202,7 +246,7 @@ class ComputeAgent:
                 finish(self._server)
                 self._server = None
             elif is_ours and self._server is None and not self._stopping:
-                endpoint = ComputeAgentEndpoint(self._queue, self._reporter.report)
+                endpoint = ComputeAgentEndpoint(self._queue, self._reporter.report, self._renew)
                 self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
                 self._server.start(override_pool_size=self._conf.rpc.threads)
                 self._ready.set()

@@ -21,7 +21,7 @@ from portclaim.common.pci.device import PciDevice
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.host_use import check_group, check_not_used_by_host, group_members
-from portclaim.services.compute_agent.kernel import VFIO, Kernel
+from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.netlink import default_route_interfaces
 from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
@@ -203,6 +203,11 @@ class Handover:
         for holder in held.values():
             if device.address in {holder.address, holder.parent} or device.parent == holder.address:
                 raise DriverError(f"{holder.address} is already in instance {holder.instance_id}")
+        if not self._kernel.is_on_vfio(device.address) and not self._restorer.is_managed(device.address):
+            raise DriverError(
+                f"{device.address} is on {device.driver or 'no driver'}, and its device_spec entry says "
+                "managed: no: bind it to vfio-pci or a variant of it, or leave managed out"
+            )
         theirs = {row.address for row in held.values() if row.instance_id == instance_id}
         check_group(self._tree, device.address, leaving | theirs, held.keys() - theirs)
         default_routes = default_route_interfaces()
@@ -214,7 +219,7 @@ class Handover:
                 )
 
     def _detach_from_host(self, row: HandedOver) -> None:
-        if self._kernel.driver(row.address) != VFIO:
+        if not self._kernel.is_on_vfio(row.address):
             if self._scanner.vfs(row.address):
                 self._kernel.set_num_vfs(row.address, 0)
             self._kernel.bind_to_vfio(row.address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from pathlib import Path
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent.disks import host_uses
@@ -11,7 +12,7 @@ from portclaim.services.compute_agent.kernel import VFIO
 from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 _BRIDGE = "0x06"
-_HARMLESS = frozenset({None, VFIO, "pci-stub"})  # drivers that leave a group viable (kernel docs, VFIO)
+HARMLESS = frozenset({None, VFIO, "pci-stub"})  # drivers that leave a group viable (kernel docs, VFIO)
 
 
 def group_members(tree: SysfsTree, address: PciAddress) -> set[PciAddress]:
@@ -44,20 +45,23 @@ def check_group(
         driver = tree.link(f"{PCI_DEVICES}/{member}/driver")
         if member in held:
             raise DriverError(f"{address} shares its IOMMU group with {member}, which is in another instance")
-        if driver not in _HARMLESS:
+        if driver not in HARMLESS:
             raise DriverError(
                 f"{address} shares its IOMMU group with {member}, which this host uses with driver {driver}"
             )
 
 
-def check_not_used_by_host(tree: SysfsTree, address: PciAddress, default_routes: AbstractSet[int]) -> None:
+def check_not_used_by_host(
+    tree: SysfsTree, address: PciAddress, default_routes: AbstractSet[int], proc: Path | None = None
+) -> None:
     """Does the host use this function? Raises :class:`DriverError` if it does.
 
     The host uses it if a default route goes through one of its interfaces; if a bridge, a bond or a VLAN is
     built on one (kernel ABI, ``upper_*`` and ``master``); or if it uses one of its disks. If an interface is
     in another network namespace, a container uses it. sysfs then shows an empty directory.
     """
-    if (use := host_uses(tree, address)) is not None:
+    use = host_uses(tree, address) if proc is None else host_uses(tree, address, proc)
+    if use is not None:
         raise DriverError(f"{address} is used by this host: {use}")
     net = f"{PCI_DEVICES}/{address}/net"
     names = tree.names(net)

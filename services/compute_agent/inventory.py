@@ -17,6 +17,7 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, Match
 from portclaim.common.pci.errors import DeviceOutOfReach
 from portclaim.common.pci.host import HostView
+from portclaim.common.pci.placement_names import normalised
 from portclaim.common.rpc.agent_messages import MOST_DEVICES, DeviceReport, NumaCell
 from portclaim.common.rpc.fields import DevType
 from portclaim.services.compute_agent.scanner import Scan
@@ -131,6 +132,6 @@ def _report(device: PciDevice, match: Match | None, unusable_reason: str | None)
         parent_address=None if device.parent is None else str(device.parent),
         offered=match is not None and match.spec.offers(device),
         unusable_reason=unusable_reason,
-        tags={} if match is None else dict(match.tags),
+        tags={} if match is None else normalised(match.tags),
         attributes=attributes,
     )

@@ -65,9 +65,17 @@ class Kernel:
         text = self._tree.text(f"{PCI_DEVICES}/{address}/driver_override")
         return None if text in {None, "", _NO_OVERRIDE} else text
 
+    def is_on_vfio(self, address: PciAddress) -> bool:
+        """Is the device on vfio-pci or on a variant of it?
+
+        Both have ``vfio-dev`` (kernel ABI, ``sysfs-devices-vfio-dev``); older kernels do not show it.
+        """
+        variant = self._tree.names(f"{PCI_DEVICES}/{address}/vfio-dev")
+        return bool(variant) or self.driver(address) == VFIO
+
     def bind_to_vfio(self, address: PciAddress) -> None:
-        """Bind the device to vfio-pci. Raises :class:`DriverError`."""
-        if self.driver(address) == VFIO:
+        """Bind the device to vfio-pci, if it is on no variant of it. Raises :class:`DriverError`."""
+        if self.is_on_vfio(address):
             return
         self._write(address, f"{PCI_DEVICES}/{address}/driver_override", VFIO)
         if self.driver(address) is not None:
@@ -111,7 +119,7 @@ class Kernel:
         A vfio group can be open only once, so this tries to open it. Raises :class:`DriverError`.
         """
         group = self._tree.link(f"{PCI_DEVICES}/{address}/iommu_group")
-        if group is None or self.driver(address) != VFIO:
+        if group is None or not self.is_on_vfio(address):
             return False
         try:
             os.close(os.open(self._vfio / group, os.O_RDWR | os.O_CLOEXEC))
@@ -127,7 +135,8 @@ class Kernel:
         if (reason := self.blocked().get(address)) is not None:
             raise KernelBlocked(f"{address} is {reason}")
         program = [sys.executable, "-I", "-S", write_attribute.__file__, str(self._tree.root / path), text]
-        helper = subprocess.Popen(program, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+        # In a group of its own: the signals of the agent's group are not for it.
+        helper = subprocess.Popen(program, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - our own program
         try:
             code = helper.wait(self._timeout)
         except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device import DeviceType, PciDevice
-from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.device_spec import DeviceSpecs, Match
 from portclaim.common.pci.errors import DeviceOutOfReach
 from portclaim.common.pci.host import HostView
 from portclaim.services.compute_agent.drivers.base import DriverError
@@ -46,6 +46,7 @@ class Hook:
                 errors="replace",
                 timeout=self.timeout,
                 check=True,
+                process_group=0,  # the signals of the agent's group are not for it
             )
         except subprocess.CalledProcessError as error:
             said = error.stderr.strip().splitlines()[-1:] or ["nothing"]
@@ -58,7 +59,7 @@ class Hook:
             raise DriverError(f"{address}: {self.program} cannot be run: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Restorer:
     """Restores devices. ``device_spec`` may name a number of VFs; ``hook`` runs for each port.
 
@@ -79,7 +80,9 @@ class Restorer:
         """
         if self.scanner.look(address) is None:
             raise DriverError(f"{address} is gone from this host")
-        self.kernel.return_to_driver(address, override)
+        stays = self.kernel.is_on_vfio(address) and self.kernel.driver(address) == driver
+        if not stays:  # else it was there before it was handed over
+            self.kernel.return_to_driver(address, override)
         if driver not in {None, VFIO} and not self._happens(lambda: self.kernel.driver(address) == driver):
             raise DriverError(f"{address} did not return to its driver {driver} in {self.timeout:g} s")
         device = self.scanner.look(address)
@@ -107,12 +110,22 @@ class Restorer:
         found = (self.scanner.look(vf) for vf in self.scanner.vfs(address))
         return sum(vf is not None and vf.parent == address for vf in found)
 
+    def is_managed(self, address: PciAddress) -> bool:
+        """Does the agent bind drivers of this device? Not if its device_spec entry says ``managed: no``."""
+        match = self._entry_of(address)
+        return match is None or match.tags.get("managed") != "false"
+
     def _wanted_vfs(self, address: PciAddress, num_vfs: int) -> int:
         """The number of VFs that device_spec sets for the port, or else the number that it had."""
-        view = HostView.of(self.scanner.scan().devices)
-        specs = DeviceSpecs.parse(self.device_spec, view)
-        try:
-            match = specs.match(view.pfs[address], view) if address in view.pfs else None
-        except DeviceOutOfReach:
-            match = None
+        match = self._entry_of(address)
         return num_vfs if match is None or match.spec.num_vfs is None else match.spec.num_vfs
+
+    def _entry_of(self, address: PciAddress) -> Match | None:
+        devices = self.scanner.scan().devices
+        view = HostView.of(devices)
+        specs = DeviceSpecs.parse(self.device_spec, view, report_in_placement=True)  # checked at the start
+        device = next((device for device in devices if device.address == address), None)
+        try:
+            return None if device is None else specs.match(device, view)
+        except DeviceOutOfReach:
+            return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from uuid import UUID
 
 from portclaim.common.pci.address import PciAddress
@@ -14,6 +15,7 @@ from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.ledger import Ending, Ledger, Superseded
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.step_queue import Job
+from portclaim.services.compute_agent.used_once import UsedOnce
 
 LOG = logging.getLogger(__name__)
 
@@ -24,12 +26,18 @@ class StepRunner:
     """Does steps. Each takes effect once, and never after a later step of its claim."""
 
     def __init__(
-        self, driver: HypervisorDriver, scanner: Scanner, ledger: Ledger, guests: GuestWatch
+        self,
+        driver: HypervisorDriver,
+        scanner: Scanner,
+        ledger: Ledger,
+        guests: GuestWatch,
+        used_once: UsedOnce | None = None,
     ) -> None:
         self._driver = driver
         self._scanner = scanner
         self._ledger = ledger
         self._guests = guests
+        self._used_once = used_once
         self._gone_since: dict[UUID, float] = {}
 
     def run(self, job: Job) -> Ending | None:
@@ -124,7 +132,13 @@ class StepRunner:
     def _prepare_all(self, step: Step) -> None:
         for device in step.devices:
             self._check(device)
-            self._driver.prepare(step, device)
+            with self._preparing(step, device):
+                self._driver.prepare(step, device)
+
+    def _preparing(self, step: Step, device: StepDevice) -> AbstractContextManager[None]:
+        if self._used_once is None:
+            return nullcontext()
+        return self._used_once.preparing(step.claim_id, PciAddress.parse(device.address))
 
     def _attach_all(self, step: Step) -> None:
         for device in step.devices:

@@ -159,6 +159,9 @@ class Conductor:
             each.start()
         self._listener.start()
 
+    def reload(self, conf: cfg.ConfigOpts) -> None:
+        """Do nothing: a conductor does not read ``[pci]``."""
+
     def stop(self) -> None:
         if not self._is_listening:  # it still waits for the broker
             return

@@ -12,6 +12,7 @@ from cachetools import TTLCache
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.filters import FILTERS
+from portclaim.common.pci.placement_names import RESOURCE_CLASS
 from portclaim.common.rpc.claim_messages import Explanation, FilterResult, Miss
 from portclaim.services.scheduler.fleet import Pools, Requirements
 
@@ -247,6 +248,8 @@ def _in_words(
     for result in filters:
         if result.devices == 0 and result.filter in _EMPTIED:
             why = _EMPTIED[result.filter]
+            if result.filter == "ids" and _names_a_class(requirements):
+                why = "no host has a device of this resource class with these vendor and product ids"
             return f"{why}: {detail}" if (detail := details.get(result.filter)) else why
     needed = requirements.device_count
     if counts.most_free:
@@ -257,6 +260,12 @@ def _in_words(
     else:
         why = f"no host has a free device for this request ({needed} needed)"
     return f"{why}. Closest: {_closest(misses)}" if misses else why
+
+
+def _names_a_class(requirements: Requirements) -> bool:
+    return any(
+        RESOURCE_CLASS in alternative for request in requirements.requests for alternative in request.spec
+    )
 
 
 def _closest(misses: Sequence[Miss]) -> str:

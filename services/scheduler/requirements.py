@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.alias import Aliases
+from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.extra_specs import requests_from_extra_specs
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 from portclaim.common.rpc.candidate_messages import CandidatesRequest
@@ -23,9 +24,11 @@ def requirements_of(
     """
     from_specs = requests_from_extra_specs(request.extra_specs, aliases)
     requests = from_specs.requests + tuple(
-        PciRequest(more.count, tuple(more.spec), numa_policy=NumaPolicy(more.numa_policy))
+        PciRequest(more.count, more.alternatives, numa_policy=NumaPolicy(more.numa_policy))
         for more in request.requests
     )
+    for asked in requests:
+        _check(asked)
     if not requests:
         raise InvalidRequest(
             "the claim asks for no device: give the extra spec pci_passthrough:alias, or requests"
@@ -41,3 +44,17 @@ def requirements_of(
         tuple(request.near),
         tuple(request.apart_from),
     )
+
+
+def _check(request: PciRequest) -> None:
+    """Refuse what Nova may ask for and no device of Portclaim has."""
+    if any(alternative.get("dev_type") == DeviceType.VDPA for alternative in request.spec):
+        raise InvalidRequest(
+            "Portclaim hands out no vDPA devices: ask for type-VF, and remove the vDPA device of the VF on "
+            "its host (vdpa dev del)"
+        )
+    if any("parent_ifname" in alternative for alternative in request.spec):
+        raise InvalidRequest(
+            "Portclaim does not compare parent_ifname: give the port a tag of its own in device_spec, and "
+            "ask for this tag; or name the host in hosts"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -16,6 +17,7 @@ from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.alias_messages import Aliases as AliasList
 from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
@@ -29,6 +31,7 @@ from portclaim.common.rpc.claim_messages import (
 )
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
@@ -48,7 +51,15 @@ from portclaim.common.rpc.operator_messages import (
 )
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
-from portclaim.services.scheduler import lookups, maintenance, moves, packing, queues
+from portclaim.services.scheduler import (
+    alias_counts,
+    changed_aliases,
+    lookups,
+    maintenance,
+    moves,
+    packing,
+    queues,
+)
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
 from portclaim.services.scheduler.claims import ClaimEngine
@@ -77,6 +88,11 @@ class SchedulerEndpoint(Endpoint):
         self._batches = ClaimBatches(engine, claims, aliases)
         self._aliases = aliases
         self._send = send
+
+    def take(self, aliases: Aliases) -> None:
+        """Use these aliases from now on."""
+        self._batches = ClaimBatches(self._engine, self._claims, aliases)
+        self._aliases = aliases
 
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
@@ -135,6 +151,12 @@ class SchedulerEndpoint(Endpoint):
     def show(self, which: ClaimId) -> Claim:
         return in_transaction(self._engine, lambda c: lookups.claim(c, which.claim_id))
 
+    @exposed(Nothing)
+    def aliases(self, _nothing: Nothing) -> AliasList:
+        return in_transaction(
+            self._engine, lambda c: alias_counts.summaries(c, self._aliases, self._agent_down_after)
+        )
+
     @exposed(ExplainRequest)
     def explain(self, request: ExplainRequest) -> Explanation:
         return self._claims.explain(request, requirements_of(request, self._aliases))
@@ -191,10 +213,7 @@ class Scheduler:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
             raise InvalidConfiguration("[database] connection is not set: the scheduler needs the database")
-        try:
-            self._aliases = Aliases.parse(conf.pci.alias)
-        except PciError as error:
-            raise InvalidConfiguration(str(error)) from error
+        self._aliases = _aliases(conf)
         self._packing = packing.load(conf.scheduler.packing)
         self._conf = conf
         self._is_listening = False
@@ -212,10 +231,10 @@ class Scheduler:
             patience=conf.rpc.timeout,
             agent_down_after=conf.conductor.agent_down_after,
         )
-        endpoint = SchedulerEndpoint(
+        self._endpoint = SchedulerEndpoint(
             self._engine, claims, self._aliases, self._send, conf.conductor.agent_down_after
         )
-        waiting = WaitingQueues(
+        self._waiting = WaitingQueues(
             self._engine,
             self._packing,
             self._aliases,
@@ -223,13 +242,22 @@ class Scheduler:
             resend_after=conf.conductor.resend_after,
             agent_down_after=conf.conductor.agent_down_after,
         )
-        self._queues = Periodic("waiting queues", waiting.work, conf.scheduler.serve_interval)
+        self._queues = Periodic("waiting queues", self._serve_queues, conf.scheduler.serve_interval)
         self._listener = NotificationListener(self._engine, queues.CHANNEL, self._queues.wake)
-        self._server = server(self._bus, SchedulerClient.topic, self._conf.host, endpoint)
+        self._server = server(self._bus, SchedulerClient.topic, self._conf.host, self._endpoint)
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
         self._queues.start()
         self._listener.start()
+
+    def reload(self, conf: cfg.ConfigOpts) -> None:
+        """Take the aliases. Claims that wait for one that has changed say so."""
+        before, self._aliases = self._aliases, _aliases(conf)
+        if self._is_listening:
+            self._endpoint.take(self._aliases)
+            self._waiting = replace(self._waiting, aliases=self._aliases)
+            in_transaction(self._engine, lambda c: changed_aliases.tell(c, before, self._aliases))
+            self._queues.wake()
 
     def stop(self) -> None:
         if not self._is_listening:  # it still waits for the broker
@@ -240,5 +268,15 @@ class Scheduler:
         self._bus.cleanup()
         self._engine.dispose()
 
+    def _serve_queues(self) -> bool:
+        return self._waiting.work()
+
     def _send(self, host: str, steps: Sequence[Step]) -> None:
         self._agents.at(host).send_all(steps)
+
+
+def _aliases(conf: cfg.ConfigOpts) -> Aliases:
+    try:
+        return Aliases.parse(conf.pci.alias, by_class=conf.filter_scheduler.pci_in_placement)
+    except PciError as error:
+        raise InvalidConfiguration(str(error)) from error

@@ -58,6 +58,20 @@ def several_requests(vector: Vector) -> bool:
     return len(vector["reqs"]) > 1
 
 
+def asks_for_a_class_or_traits(vector: Vector) -> bool:
+    """Some request names what only Placement would compare."""
+    alternatives = [alternative for request in vector["reqs"] for alternative in request["spec"]]
+    return any(alternative.keys() & {"resource_class", "traits"} for alternative in alternatives)
+
+
+def a_class_instead_of_ids(vector: Vector) -> bool:
+    """Some alias names a resource class and not both ids."""
+    entries = [json.loads(text) for text in vector["aliases"]]
+    return any(
+        "resource_class" in entry and not {"vendor_id", "product_id"} <= entry.keys() for entry in entries
+    )
+
+
 def bad_alias_that_no_flavor_asks_for(vector: Vector) -> bool:
     """Nova never reads its aliases, since there is no extra spec."""
     return vector["extra_spec"] is None and vector["want"]["config"] != "ok"
@@ -66,6 +80,8 @@ def bad_alias_that_no_flavor_asks_for(vector: Vector) -> bool:
 RULES = {
     rule.__name__: rule
     for rule in (
+        a_class_instead_of_ids,
+        asks_for_a_class_or_traits,
         devname_that_is_no_text,
         more_than_can_be_asked_for,
         bad_alias_that_no_flavor_asks_for,

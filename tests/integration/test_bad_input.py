@@ -67,6 +67,12 @@ BAD_CLAIMS: list[tuple[dict[str, Any], str]] = [
     ({"requests": [{"count": 10000, "spec": [{}]}]}, "count"),
     ({"requests": [{"count": 1, "spec": [{}]}] * 10000}, "requests"),
     ({"requests": [{"count": 1, "spec": [{}], "numa_policy": "near"}]}, "numa_policy"),
+    ({"requests": [{"count": 1, "resources": {"A": 1, "B": 1}}]}, "resources"),
+    ({"requests": [{"count": 3, "resources": {"A": 2}}]}, "resources"),
+    ({"requests": [{"count": 1, "resources": {"a" * 300: 1}}]}, "resources"),
+    ({"requests": [{"count": 1, "required": ["A"]}]}, "spec"),
+    ({"requests": [{"count": 1, "spec": [{}], "required": ["!A"]}]}, "required"),
+    ({"requests": [{"count": 1, "spec": [{}], "required": ["in:A,B"]}]}, "required"),
     ({"priority": "high"}, "priority"),
     ({"wait": 0}, "wait"),
     ({"wait": -1}, "wait"),
@@ -315,8 +321,8 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("service", "sections", "said"),
         [
-            (Conductor, {"pci": {"report_in_placement": True}}, "[pci] report_in_placement"),
-            (Scheduler, {"filter_scheduler": {"pci_in_placement": True}}, "pci_in_placement"),
+            (Conductor, {"pci": {"report_in_placement": "perhaps"}}, "report_in_placement"),
+            (Scheduler, {"filter_scheduler": {"pci_in_placement": "perhaps"}}, "pci_in_placement"),
             (Conductor, {"pci": {"device_specs": "{}"}}, "[pci] device_specs"),
             (Scheduler, {"pci": {"alias": '{"name": "nic"}'}}, "vendor_id"),
             (Scheduler, {"pci": {"alias": "nic"}}, "alias"),
@@ -352,12 +358,12 @@ class TestConfiguration:
         assert value in told
 
     def test_the_program_ends_with_status_1_and_one_line(self, tmp_path: Path) -> None:
-        file = config_file(tmp_path, {"pci": {"report_in_placement": True}})
+        file = config_file(tmp_path, {"pci": {"passthru_whitelist": "{}"}})
         command = [sys.executable, "-m", "portclaim.services.scheduler", "--config-file", str(file)]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert (ended.returncode, ended.stdout) == (1, "")
         [line] = ended.stderr.splitlines()
-        assert "[pci] report_in_placement" in line
+        assert "[pci] passthru_whitelist" in line
 
 
 def config_file(directory: Path, sections: dict[str, dict[str, Any]]) -> Path:

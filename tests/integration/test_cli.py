@@ -334,8 +334,8 @@ class TestWithoutServices:
 
     def test_an_unsupported_option_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "portclaim.conf"
-        file.write_text(as_ini({"pci": {"report_in_placement": True}}))
-        assert_failed(run("--config-file", str(file), "tree"), 1, "portclaim: ", "[pci] report_in_placement")
+        file.write_text(as_ini({"pci": {"passthru_whitelist": "{}"}}))
+        assert_failed(run("--config-file", str(file), "tree"), 1, "portclaim: ", "[pci] passthru_whitelist")
 
 
 class TestDatabaseUpgrade:

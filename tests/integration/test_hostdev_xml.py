@@ -106,3 +106,9 @@ def test_the_table_shows_the_number_of_each_vf_and_its_network(show: Show, fleet
     lines = [line.split() for line in show(claim.claim_id).stdout.splitlines()]
     assert lines[3][-3:] == ["vf", "network", "status"]
     assert [line[-3:] for line in lines[4:]] == [["6", "physnet1", "claimed"], ["7", "physnet1", "claimed"]]
+
+
+def test_libvirt_does_not_bind_what_the_operator_binds(fleet: Fleet) -> None:
+    fleet.host_of("h1", [*port_devices(0, 0), slice_of(0, 0, tags={"managed": "false"}), slice_of(0, 1)])
+    elements = hostdev_xml(fleet.claim("nic-vf:2"))
+    assert [ET.fromstring(element).get("managed") for element in elements] == ["no", "yes"]

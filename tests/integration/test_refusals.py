@@ -6,7 +6,7 @@ import pytest
 
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.agent_messages import DeviceReport, NumaCell
-from portclaim.common.rpc.claim_messages import DeviceRequest
+from portclaim.common.rpc.device_request import DeviceRequest
 from portclaim.services.scheduler import room
 from tests.support.concurrency import at_once
 from tests.support.fleet import Fleet, Host, pf, port_devices, slice_of

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from portclaim.common.errors import ClaimRefused
+from portclaim.common.errors import ClaimRefused, InvalidRequest
 from portclaim.common.rpc.agent_messages import NumaCell
-from portclaim.common.rpc.claim_messages import Claim, DeviceRequest, Explanation
+from portclaim.common.rpc.claim_messages import Claim, Explanation
+from portclaim.common.rpc.device_request import DeviceRequest
 from tests.support.fleet import ALIASES, CONNECTX5, X710, Fleet, gpu, pf, port_devices, slice_of, vf
 from tests.support.looking import addresses
 
@@ -81,6 +82,21 @@ class TestFilters:
         fleet.host_of("h1", [top.model_copy(update={"offered": False}), *vfs])
         refusal(fleet, "nic-pf:1")
         assert ports(fleet.claim("nic-vf:1")) == {pf(0)}
+
+    @pytest.mark.parametrize(
+        ("asked", "says"),
+        [
+            ({"dev_type": "vdpa"}, "hands out no vDPA devices: ask for type-VF"),
+            ({"parent_ifname": "ens1f0"}, "does not compare parent_ifname: give the port a tag"),
+        ],
+    )
+    def test_what_no_device_can_ever_serve_is_refused_with_what_to_do(
+        self, fleet: Fleet, asked: dict[str, str], says: str
+    ) -> None:
+        fleet.host("h1")
+        request = DeviceRequest(count=1, spec=[{"vendor_id": X710.vendor}, dict(asked)])
+        with pytest.raises(InvalidRequest, match=says):
+            fleet.claim("", requests=[request])
 
     def test_a_disabled_host_is_not_used(self, fleet: Fleet) -> None:
         fleet.host("h1")

@@ -25,6 +25,7 @@ PATIENCE = 60.0  # seconds after which a test has failed
 ALIASES = [
     '{"name": "pf", "vendor_id": "8086", "product_id": "1572", "device_type": "type-PF"}',
     '{"name": "vf", "vendor_id": "8086", "product_id": "154c", "device_type": "type-VF"}',
+    '{"name": "gpu", "vendor_id": "10de", "product_id": "20b5"}',
 ]
 
 
@@ -42,6 +43,7 @@ class OneHost:
         name: str = HOST,
     ) -> None:
         self.name = name
+        self.pci: dict[str, object] = {"device_spec": json.dumps({"vendor_id": "8086"})}
         self._guests = guests
         self.guests = SimulatedGuests(state / name)
         self.scheduler = scheduler
@@ -64,7 +66,7 @@ class OneHost:
                 "state_path": self.state,
                 "transport_url": self._services.transport_url,
             },
-            "pci": {"device_spec": json.dumps({"vendor_id": "8086"})},
+            "pci": self.pci,
             "compute_agent": {"sysfs_root": self.sysfs_root, "report_interval": 0.5},
             "simulated": {"ports": 1, "vfs_per_port": 4, "accelerators": 1, "guests": self._guests},
         }

@@ -86,7 +86,7 @@ BEGIN
     IF NOT FOUND THEN -- another call with this id was first, or the claim has waited and is served now
         UPDATE claims c
            SET status = 'claimed', compute_node_id = d.compute_node_id, first_device_id = d.id,
-               created_at = now(), updated_at = now()
+               reason = NULL, created_at = now(), updated_at = now()
           FROM pci_devices d
          WHERE c.id = _claim_id AND c.status = 'waiting' AND d.id = _device_ids[1]
            AND NOT EXISTS (SELECT FROM waiting_claims WHERE id = _claim_id)

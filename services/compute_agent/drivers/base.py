@@ -74,6 +74,9 @@ class HypervisorDriver(ABC):
         """Devices that are not usable now, with the reason, beyond what a scan shows."""
         return {}
 
+    def take_device_spec(self, device_spec: Sequence[str]) -> None:  # noqa: B027 - most do not read it
+        """Use these values of ``[pci] device_spec``, which are valid, from now on."""
+
     def watch(self, changed: Callable[[UUID | None], None]) -> None:  # noqa: B027 - some know no guests
         """Call ``changed`` with an instance's id when the instance comes to this host or gets a device.
 

@@ -166,7 +166,8 @@ class LibvirtDriver(RealHostDriver):
         The caller may define the same device at the same time. Then libvirt refuses the second one, and the
         domain has the device.
         """
-        xml = hostdev.to_xml(managed=self._options.managed)
+        managed = self._options.managed and self.restorer.is_managed(hostdev.address)
+        xml = hostdev.to_xml(managed=managed)
         places: Sequence[tuple[int, Callable[[Any], Collection[Hostdev]], Callable[[], bool]]] = (
             (libvirt.VIR_DOMAIN_AFFECT_CONFIG, _configured, domain.isPersistent),
             (libvirt.VIR_DOMAIN_AFFECT_LIVE, _live, domain.isActive),

@@ -59,7 +59,7 @@ class RealHostDriver(HypervisorDriver):
         tree = SysfsTree(conf.compute_agent.sysfs_root)
         scanner = Scanner(tree)
         self.kernel = Kernel(tree, options.write_timeout)
-        restorer = Restorer(
+        self.restorer = Restorer(
             self.kernel,
             scanner,
             conf.pci.device_spec,
@@ -67,7 +67,7 @@ class RealHostDriver(HypervisorDriver):
             options.restore_timeout,
             wait_until,
         )
-        self.handover = Handover(tree, scanner, self.kernel, restorer)
+        self.handover = Handover(tree, scanner, self.kernel, self.restorer)
 
     def start(self) -> None:
         """Finish what a killed agent has left unfinished."""
@@ -76,6 +76,10 @@ class RealHostDriver(HypervisorDriver):
     def stop(self) -> None:
         """Close the record."""
         self.handover.stop()
+
+    def take_device_spec(self, device_spec: Sequence[str]) -> None:
+        """It says how many VFs a restored port gets, and which devices the operator binds."""
+        self.restorer.device_spec = device_spec
 
     def handed_over(self) -> Sequence[Attachment]:
         """What the record says. It is written before a device is handed over."""

@@ -88,6 +88,47 @@ class TestHandOver:
         assert [driver_of(scanner, each) for each in (VF, VF2)] == ["vfio-pci", "vfio-pci"]
 
 
+class TestDevicesThatTheOperatorBinds:
+    """``managed: no``: the operator has bound the device to vfio-pci or a variant of it. It stays so."""
+
+    @pytest.fixture
+    def handover(self, build: Build) -> Handover:
+        return build([json.dumps({"address": str(VF), "managed": "no"})])
+
+    def test_it_is_refused_on_any_other_driver(
+        self, handover: Handover, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> None:
+        with pytest.raises(
+            DriverError, match=r"is on iavf, .* managed: no: bind it to vfio-pci or a variant"
+        ):
+            handover.hand_over(make_step("attach", str(VF)), VF)
+        assert (kernel.calls, handover.handed_over()) == ([], [])
+        handover.hand_over(make_step("attach", str(VF2)), VF2)  # of no such entry
+
+    def test_it_stays_on_vfio_pci_when_it_is_taken_back(
+        self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        host.bind(VF, "vfio-pci")
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        handover.take_back(VF)
+        assert (driver_of(scanner, VF), handover.handed_over()) == ("vfio-pci", [])
+
+    def test_a_variant_of_vfio_pci_is_kept(
+        self,
+        handover: Handover,
+        host: SimulatedTree,
+        scanner: Scanner,
+        kernel: SimulatedKernel,
+        make_step: MakeStep,
+    ) -> None:
+        host.bind(VF, "mlx5_vfio_pci")
+        (place(host, VF) / "vfio-dev" / "vfio3").mkdir(parents=True)
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        handover.take_back(VF)
+        assert driver_of(scanner, VF) == "mlx5_vfio_pci"
+        assert kernel.calls == [f"reset {VF}"]
+
+
 class TestRefusedHandOver:
     @pytest.fixture
     def refused(

@@ -103,3 +103,11 @@ def test_a_device_with_a_domain_beyond_16_bits_causes_one_warning(
         found = take_inventory(Scan([near, far], {}), specs, [], {}, warned)
         assert [report.address for report in found.devices] == [str(near.address)]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_classes_and_traits_are_reported_as_placement_names_them(scanner: Scanner) -> None:
+    """So devices that mean the same are in the same pool."""
+    written = reports(scanner.scan(), {"address": VF, "resource_class": "gpu vf", "traits": "b, A"})
+    named = reports(scanner.scan(), {"address": VF, "resource_class": "CUSTOM_GPU_VF", "traits": "A,b"})
+    assert written[VF].tags == {"resource_class": "CUSTOM_GPU_VF", "traits": "CUSTOM_A,CUSTOM_B"}
+    assert named == written

@@ -156,6 +156,23 @@ class TestWhere:
         detach(driver, step)
         assert driver_of(driver, VF) == "iavf"
 
+    def test_libvirt_binds_no_driver_of_a_device_that_the_operator_binds(
+        self,
+        build: Callable[..., LibvirtDriver],
+        conf: cfg.ConfigOpts,
+        host: SimulatedTree,
+        domain: Domain,
+        step: Step,
+    ) -> None:
+        conf.set_override("device_spec", ['{"address": "0000:01:*.*", "managed": "no"}'], "pci")
+        try:
+            host.bind(VF, "vfio-pci")
+            attach(build(managed=True), step)
+        finally:
+            conf.clear_override("device_spec", "pci")
+        assert domain.live is not None
+        assert 'managed="no"' in domain.live[0]
+
 
 class TestBeforeTheDomain:
     """The claim comes first. The device is prepared, and waits for a domain with the instance's UUID."""

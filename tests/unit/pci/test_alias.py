@@ -134,7 +134,32 @@ def test_an_invalid_value_is_refused_with_its_entry_and_key(entry: dict[str, Any
 @pytest.mark.parametrize("key", ["name", "vendor_id", "product_id"])
 def test_name_and_ids_are_required(key: str) -> None:
     with pytest.raises(InvalidAlias, match=f"^alias 1: {key}: missing"):
-        aliases({one: value for one, value in QAT.items() if one != key} | {"resource_class": "CUSTOM_QAT"})
+        aliases({one: value for one, value in QAT.items() if one != key} | {"traits": "CUSTOM_QAT"})
+
+
+def test_a_resource_class_replaces_the_ids() -> None:
+    by_class = {"name": "a16", "resource_class": "gpu vf", "traits": "blue, big"}
+    assert aliases(by_class).requests("a16:1")[0].spec == (
+        {"resource_class": "gpu vf", "traits": "blue, big"},
+    )
+    with pytest.raises(InvalidAlias, match="an alias needs it, or a resource_class"):
+        aliases(by_class | {"resource_class": " "})
+
+
+def test_with_pci_in_placement_an_alias_asks_for_the_class_of_its_ids() -> None:
+    entries = [json.dumps(entry) for entry in (QAT, {"name": "a16", "resource_class": "A16"})]
+    known = Aliases.parse(entries, by_class=True)
+    assert [request.spec[0]["resource_class"] for request in known.requests("qat:1,a16:1")] == [
+        "CUSTOM_PCI_8086_0435",
+        "A16",
+    ]
+
+
+@pytest.mark.parametrize("key", ["resource_class", "traits"])
+def test_a_name_that_placement_would_not_take_is_refused(key: str) -> None:
+    with pytest.raises(InvalidAlias, match=f"^alias 1: {key}: .* is longer than the 255 characters"):
+        aliases(QAT | {key: "a" * 249})
+    aliases(QAT | {key: "a" * 248})
 
 
 @pytest.mark.parametrize("text", ["", "{", "true", "[]", "name=nic"])

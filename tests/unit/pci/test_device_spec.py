@@ -149,6 +149,13 @@ def test_remotely_managed_devices_need_a_serial_number() -> None:
     assert not takes(entry, vf(serial=""))
 
 
+def test_the_serial_number_of_a_vf_may_stand_in_the_vpd_of_its_pf() -> None:
+    entry = json.dumps({"product_id": "1018", "remote_managed": "true"})
+    for serial, taken in ((None, False), ("MT2113X00000", True)):
+        host = HostView.of([pf(serial=serial)])
+        assert (DeviceSpecs.parse([entry], host).match(vf(), host) is not None) is taken
+
+
 @pytest.mark.parametrize("entry", [{"product_id": "1017"}, {"product_id": "1572"}, {}])
 def test_remote_managed_is_refused_for_a_pf(entry: dict[str, str]) -> None:
     for place in ({"address": "0000:81:00.0"}, {"devname": "ens1f0"}):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from portclaim.common.pci.device import DeviceType
-from portclaim.common.pci.filters import FILTERS, Affinity, Kind, satisfies
+from portclaim.common.pci.filters import FILTERS, Affinity, Kind, has_ids, satisfies
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 
 
@@ -44,8 +44,45 @@ def test_null_asks_for_devices_without_the_tag() -> None:
     assert not satisfies(request({"physical_network": None}), kind(physical_network="physnet0"))
 
 
-def test_keys_that_only_placement_reads_are_ignored() -> None:
-    assert satisfies(request({"resource_class": "CUSTOM_A", "traits": "T"}), kind(resource_class="CUSTOM_B"))
+def test_a_resource_class_is_compared_as_placement_names_it() -> None:
+    gpu = kind(resource_class="gpu vf")
+    assert satisfies(request({"resource_class": "CUSTOM_GPU_VF"}), gpu)
+    assert satisfies(request({"resource_class": "GPU-VF"}), gpu)
+    assert not satisfies(request({"resource_class": "CUSTOM_GPU"}), gpu)
+    assert satisfies(request({"resource_class": " pgpu "}), kind(resource_class="PGPU"))
+    assert satisfies(request({"resource_class": ""}), gpu)
+
+
+def test_a_device_without_a_resource_class_is_of_the_class_of_its_ids() -> None:
+    plain = kind()
+    of_ids = f"CUSTOM_PCI_{plain.vendor_id}_{plain.product_id}".upper()
+    assert plain.resource_class == of_ids
+    assert satisfies(request({"resource_class": of_ids}), plain)
+    assert satisfies(request({"resource_class": None}), plain)
+    assert not satisfies(request({"resource_class": of_ids}), kind(resource_class="other"))
+    assert not satisfies(request({"resource_class": None}), kind(resource_class="other"))
+
+
+def test_a_device_needs_all_traits_of_a_request() -> None:
+    big = kind(traits="blue,CUSTOM_BIG, HW_GPU_API_VULKAN")
+    assert satisfies(request({"traits": "HW_GPU_API_VULKAN , big"}), big)
+    assert satisfies(request({"traits": ""}), big)
+    assert satisfies(request({}), big)
+    assert not satisfies(request({"traits": "big,red"}), big)
+    assert not satisfies(request({"traits": "hw_gpu_api_vulkan"}), big)  # Nova's custom trait of that name
+    assert not satisfies(request({"traits": "big"}), kind())
+
+
+def test_the_traits_that_nova_adds_can_be_asked_for() -> None:
+    assert satisfies(request({"traits": "HW_PCI_LIVE_MIGRATABLE"}), kind(live_migratable="true"))
+    assert not satisfies(request({"traits": "HW_PCI_LIVE_MIGRATABLE"}), kind(live_migratable="false"))
+    assert satisfies(request({"traits": "COMPUTE_MANAGED_PCI_DEVICE"}), kind())
+
+
+def test_a_class_that_no_device_has_is_told_from_tags_that_none_has() -> None:
+    gpu = kind(resource_class="gpu", traits="blue")
+    assert has_ids(request({"resource_class": "gpu", "traits": "red"}), gpu)
+    assert not has_ids(request({"resource_class": "nic"}), gpu)
 
 
 def test_remotely_managed_devices_are_given_only_to_requests_for_them() -> None:

@@ -84,8 +84,8 @@ def _finding(finding: Finding, tags: str = "") -> str:
     if finding.refused:
         return f"{finding.entry}: refused, {finding.refused}"
     taken = " ".join(str(device.address) for device in finding.takes or ())
-    notes = "".join(f"; {note}" for note in finding.notes)
-    return f"{finding.entry}: good{', takes ' + taken if taken else ''}{tags}{notes}"
+    notes = "".join(f"; {note}" for note in (*finding.warnings, *finding.notes))
+    return f"{finding.entry}: {finding.verdict}{', takes ' + taken if taken else ''}{tags}{notes}"
 
 
 def _tags_of_entries(values: Sequence[str], view: HostView) -> dict[str, str]:
