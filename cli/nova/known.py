@@ -1,0 +1,90 @@
+"""What Portclaim knows of hosts that are to be imported."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from uuid import UUID
+
+import sqlalchemy as sa
+
+_NO_AGENT = UUID(int=0)
+
+_HOSTS = sa.text("""
+    SELECT id, host, imported_at IS NOT NULL AS is_imported, agent_id <> :no_agent AS has_agent
+      FROM compute_nodes WHERE host = ANY(:hosts)
+""")
+_DEVICES = sa.text("""
+    SELECT d.compute_node_id, d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address,
+           d.present AND d.status <> 'removed' AS is_shown, d.drained_reason, d.claim_id
+      FROM pci_devices d
+      JOIN pools p ON p.id = d.pool_id
+      LEFT JOIN pci_devices pf ON pf.id = d.parent_id
+     WHERE d.compute_node_id = ANY(:nodes)
+""")
+_CLAIMS = sa.text("SELECT id, status FROM claims WHERE id = ANY(:claims)")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevice:
+    """A device as Portclaim has it. ``is_shown``: the last report of its host lists it."""
+
+    dev_type: str
+    vendor_id: str
+    product_id: str
+    parent_address: str | None
+    is_shown: bool
+    drained_reason: str | None
+    claim_id: UUID | None
+
+
+@dataclass(frozen=True)
+class KnownHost:
+    """A host as Portclaim has it; without arguments, one that it does not have.
+
+    ``has_agent``: its agent has reported. ``claims``: the statuses of the claims that imports have made, also
+    of those that have ended.
+    """
+
+    is_imported: bool = False
+    has_agent: bool = False
+    devices: Mapping[str, KnownDevice] = field(default_factory=dict)
+    claims: Mapping[UUID, str] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Was it taken over, agent and all? Then Portclaim has the last word about it, and not Nova."""
+        return self.is_imported and self.has_agent
+
+    def vfs(self, address: str) -> Sequence[str]:
+        """The VFs of a PF."""
+        return self._vfs.get(address, ())
+
+    @cached_property
+    def _vfs(self) -> Mapping[str, Sequence[str]]:
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for address, row in self.devices.items():
+            if row.parent_address is not None:
+                found[row.parent_address].append(address)
+        return found
+
+
+def read_known(connection: sa.Connection, claims: Mapping[str, Collection[UUID]]) -> dict[str, KnownHost]:
+    """What Portclaim has of these hosts, with these claims; only of those that it has. Reads only."""
+    hosts = connection.execute(_HOSTS, {"hosts": list(claims), "no_agent": _NO_AGENT}).all()
+    devices: dict[int, dict[str, KnownDevice]] = {row.id: {} for row in hosts}
+    for node_id, address, *facts in connection.execute(_DEVICES, {"nodes": list(devices)}):
+        devices[node_id][address] = KnownDevice(*facts)
+    wanted = [id_ for of_host in claims.values() for id_ in of_host]
+    statuses = {row.id: row.status for row in connection.execute(_CLAIMS, {"claims": wanted})}
+    return {
+        row.host: KnownHost(
+            row.is_imported,
+            row.has_agent,
+            devices[row.id],
+            {id_: statuses[id_] for id_ in claims[row.host] if id_ in statuses},
+        )
+        for row in hosts
+    }
