@@ -1,7 +1,7 @@
 """Make a Nova cell's database: with Nova's own migrations, and filled through Nova's own objects.
 
-``python tests/nova/make_cell.py URL`` runs in the peers' environment (``requirements-peers.txt``), on an empty
-database. Nothing of Portclaim's is imported here. What the cell has is described below, host by host.
+``python tests/nova/make_cell.py URL`` runs in the peers' environment (``requirements-peers.txt``), on an
+empty database. Nothing of Portclaim's is imported here. What the cell has is described below, host by host.
 """
 
 from __future__ import annotations
