@@ -111,18 +111,12 @@ def _engine(text: str) -> sa.Engine:
     options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT}
     if kind == "postgresql":
         options["application_name"] = "portclaim import nova"
-    try:
-        # REPEATABLE READ: all that is read is of one moment.
-        return sa.create_engine(
-            url.set(drivername=_DRIVERS[kind]),
-            poolclass=sa.NullPool,
-            isolation_level="REPEATABLE READ",
-            connect_args=options,
-        )
-    except ModuleNotFoundError as error:
-        raise InvalidConfiguration(
-            f"--database needs the Python package {error.name}: install portclaim[mysql]"
-        ) from error
+    return sa.create_engine(
+        url.set(drivername=_DRIVERS[kind]),
+        poolclass=sa.NullPool,
+        isolation_level="REPEATABLE READ",  # all that is read is of one moment
+        connect_args=options,
+    )
 
 
 def _read(connection: sa.Connection, only: Sequence[str]) -> NovaCell:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from portclaim.cli.nova import faults
 from portclaim.cli.nova.cell import NovaDevice
 from portclaim.cli.nova.faults import HELD, PF, VF
+from portclaim.cli.nova.known import AWAITED
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.errors import InvalidPciAddress
 
@@ -28,7 +29,7 @@ class PlannedDevice:
     parent_address: str | None
     offered: bool = True
     tags: Mapping[str, str] = field(default_factory=dict)
-    unusable_reason: str = "taken over from Nova: its agent has not reported yet"
+    unusable_reason: str = AWAITED
 
     @property
     def port(self) -> str:

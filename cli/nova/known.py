@@ -10,6 +10,9 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+AWAITED = "taken over from Nova: its agent has not reported it yet"
+"""Why a device that was imported cannot be had until a report of its host lists it."""
+
 _NO_AGENT = UUID(int=0)
 
 _HOSTS = sa.text("""
@@ -18,7 +21,8 @@ _HOSTS = sa.text("""
 """)
 _DEVICES = sa.text("""
     SELECT d.compute_node_id, d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address,
-           d.present AND d.status <> 'removed' AS is_shown, d.drained_reason, d.claim_id
+           d.present AND d.status <> 'removed' AS is_shown, coalesce(d.unusable_reason = :awaited, false) AS is_awaited,
+           d.drained_reason, d.claim_id
       FROM pci_devices d
       JOIN pools p ON p.id = d.pool_id
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
@@ -29,13 +33,18 @@ _CLAIMS = sa.text("SELECT id, status FROM claims WHERE id = ANY(:claims)")
 
 @dataclass(frozen=True, slots=True)
 class KnownDevice:
-    """A device as Portclaim has it. ``is_shown``: the last report of its host lists it."""
+    """A device as Portclaim has it.
+
+    ``is_shown``: the last report of its host lists it. ``is_awaited``: it was imported, and no report has
+    listed it since.
+    """
 
     dev_type: str
     vendor_id: str
     product_id: str
     parent_address: str | None
     is_shown: bool
+    is_awaited: bool
     drained_reason: str | None
     claim_id: UUID | None
 
@@ -75,7 +84,9 @@ def read_known(connection: sa.Connection, claims: Mapping[str, Collection[UUID]]
     """What Portclaim has of these hosts, with these claims; only of those that it has. Reads only."""
     hosts = connection.execute(_HOSTS, {"hosts": list(claims), "no_agent": _NO_AGENT}).all()
     devices: dict[int, dict[str, KnownDevice]] = {row.id: {} for row in hosts}
-    for node_id, address, *facts in connection.execute(_DEVICES, {"nodes": list(devices)}):
+    for node_id, address, *facts in connection.execute(
+        _DEVICES, {"nodes": list(devices), "awaited": AWAITED}
+    ):
         devices[node_id][address] = KnownDevice(*facts)
     wanted = [id_ for of_host in claims.values() for id_ in of_host]
     statuses = {row.id: row.status for row in connection.execute(_CLAIMS, {"claims": wanted})}

@@ -132,7 +132,7 @@ class _Planning:
             row = self._known.devices.get(device.address)
             if row is not None and row.claim_id == id_:
                 is_imported = True
-                if self._known.has_agent and not row.is_shown:
+                if self._known.has_agent and row.is_awaited:
                     self._say(device, "its host does not show it; its claim keeps it: see the agent's log")
                 continue
             index = requests.index_of(device)
