@@ -21,8 +21,8 @@ _HOSTS = sa.text("""
 """)
 _DEVICES = sa.text("""
     SELECT d.compute_node_id, d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address,
-           d.present AND d.status <> 'removed' AS is_shown, coalesce(d.unusable_reason = :awaited, false) AS is_awaited,
-           d.drained_reason, d.claim_id
+           d.present AND d.status <> 'removed' AS is_shown,
+           coalesce(d.unusable_reason = :awaited, false) AS is_awaited, d.drained_reason, d.claim_id
       FROM pci_devices d
       JOIN pools p ON p.id = d.pool_id
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
