@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group("import")
 def import_() -> None:
-    """Take over what another scheduler has given out."""
+    """Take over what Nova has given out, without stopping a guest."""
 
 
 @command(group=import_)

@@ -9,7 +9,7 @@
 CREATE OR REPLACE FUNCTION import_host(_host text, _devices jsonb, _claims jsonb, _withheld jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    _no_agent CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+    _no_agent CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
     _node compute_nodes;
     _is_vf boolean;
     _port_ids bigint[];
