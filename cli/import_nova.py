@@ -73,7 +73,7 @@ def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, outp
         if done and len(done) < len(plans):
             click.echo(f"{len(done)} of {len(plans)} hosts are done: import again for the others", err=True)
     if output == "json":
-        click.echo(json.dumps({"dry_run": dry_run, **show.as_rows(plans)}, indent=2))
+        click.echo(json.dumps({"dry_run": dry_run, **show.as_rows(plans, is_dry_run=dry_run)}, indent=2))
         return
     show.tables(plans)
     click.echo(show.summary(plans, is_dry_run=dry_run))

@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 
 import sqlalchemy as sa
 
 from portclaim.cli.nova.cell import NovaCell
 from portclaim.cli.nova.known import KnownHost, read_known
-from portclaim.cli.nova.plan import HostPlan, claim_id, plan_host
+from portclaim.cli.nova.plan import HostPlan, plan_host
 from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.db.transaction import in_transaction
 
-_IMPORT = sa.text("SELECT import_host(:host, :devices, :claims, :withheld)")
+_IMPORT = sa.text("SELECT import_host(:host, :imported_at, :devices, :claims, :withheld)")
 
 
 def plan_cell(engine: sa.Engine, cell: NovaCell) -> list[HostPlan]:
     """What is to be done with each host, in order of name. Reads Portclaim's database, and writes nothing."""
-    claims = {
-        host: {claim_id(host, device.instance_id) for device in devices if device.instance_id is not None}
-        for host, devices in cell.hosts.items()
-    }
-    known = in_transaction(engine, lambda connection: read_known(connection, claims))
+    known = in_transaction(engine, lambda connection: read_known(connection, cell))
+    now = datetime.now(UTC)
     return [
-        plan_host(host, cell.hosts[host], cell.instances, known.get(host, KnownHost()))
+        plan_host(host, cell.hosts[host], cell.instances, known.get(host, KnownHost()), now)
         for host in sorted(cell.hosts)
     ]
 
@@ -56,6 +54,7 @@ def _import(plan: HostPlan, connection: sa.Connection) -> None:
     ]
     facts = {
         "host": plan.host,
+        "imported_at": plan.imported_at,
         "devices": json.dumps([asdict(device) for device in plan.devices]),
         "claims": json.dumps(claims),
         "withheld": json.dumps(plan.withheld),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from uuid import UUID
 
 import sqlalchemy as sa
+
+from portclaim.cli.nova.cell import NovaCell
 
 AWAITED = "taken over from Nova: its agent has not reported it yet"
 """Why a device that was imported cannot be had until a report of its host lists it."""
@@ -16,19 +19,25 @@ AWAITED = "taken over from Nova: its agent has not reported it yet"
 _NO_AGENT = UUID(int=0)
 
 _HOSTS = sa.text("""
-    SELECT id, host, imported_at IS NOT NULL AS is_imported, agent_id <> :no_agent AS has_agent
-      FROM compute_nodes WHERE host = ANY(:hosts)
+    SELECT id, host, imported_at,
+           agent_id <> :no_agent
+           AND EXISTS (SELECT FROM pci_devices d WHERE d.compute_node_id = n.id AND d.status <> 'removed')
+           AS has_agent
+      FROM compute_nodes n WHERE host = ANY(:hosts)
 """)
 _DEVICES = sa.text("""
     SELECT d.compute_node_id, d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address,
-           d.present AND d.status <> 'removed' AS is_shown,
+           d.present AS is_shown,
            coalesce(d.unusable_reason = :awaited, false) AS is_awaited, d.drained_reason, d.claim_id
       FROM pci_devices d
       JOIN pools p ON p.id = d.pool_id
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
-     WHERE d.compute_node_id = ANY(:nodes)
+     WHERE d.compute_node_id = ANY(:nodes) AND d.status <> 'removed'
 """)
-_CLAIMS = sa.text("SELECT id, status FROM claims WHERE id = ANY(:claims)")
+_CLAIMS = sa.text("""
+    SELECT compute_node_id, id, status FROM claims
+     WHERE compute_node_id = ANY(:nodes) AND instance_id = ANY(cast(:instances AS uuid[]))
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +62,19 @@ class KnownDevice:
 class KnownHost:
     """A host as Portclaim has it; without arguments, one that it does not have.
 
-    ``has_agent``: its agent has reported. ``claims``: the statuses of the claims that imports have made, also
-    of those that have ended.
+    ``imported_at``: when it was imported first; None: it was not, or it was removed since. ``has_agent``: its
+    agent has reported. ``claims``: the statuses of its claims of Nova's instances, also of those that have
+    ended.
     """
 
-    is_imported: bool = False
+    imported_at: datetime | None = None
     has_agent: bool = False
     devices: Mapping[str, KnownDevice] = field(default_factory=dict)
     claims: Mapping[UUID, str] = field(default_factory=dict)
+
+    @property
+    def is_imported(self) -> bool:
+        return self.imported_at is not None
 
     @property
     def is_over(self) -> bool:
@@ -80,22 +94,16 @@ class KnownHost:
         return found
 
 
-def read_known(connection: sa.Connection, claims: Mapping[str, Collection[UUID]]) -> dict[str, KnownHost]:
-    """What Portclaim has of these hosts, with these claims; only of those that it has. Reads only."""
-    hosts = connection.execute(_HOSTS, {"hosts": list(claims), "no_agent": _NO_AGENT}).all()
+def read_known(connection: sa.Connection, cell: NovaCell) -> dict[str, KnownHost]:
+    """What Portclaim has of the hosts of a cell; only of those that it has. Reads only."""
+    hosts = connection.execute(_HOSTS, {"hosts": list(cell.hosts), "no_agent": _NO_AGENT}).all()
     devices: dict[int, dict[str, KnownDevice]] = {row.id: {} for row in hosts}
-    for node_id, address, *facts in connection.execute(
-        _DEVICES, {"nodes": list(devices), "awaited": AWAITED}
-    ):
+    claims: dict[int, dict[UUID, str]] = {row.id: {} for row in hosts}
+    nodes = {"nodes": list(devices)}
+    for node_id, address, *facts in connection.execute(_DEVICES, nodes | {"awaited": AWAITED}):
         devices[node_id][address] = KnownDevice(*facts)
-    wanted = [id_ for of_host in claims.values() for id_ in of_host]
-    statuses = {row.id: row.status for row in connection.execute(_CLAIMS, {"claims": wanted})}
+    for node_id, id_, status in connection.execute(_CLAIMS, nodes | {"instances": list(cell.instances)}):
+        claims[node_id][id_] = status
     return {
-        row.host: KnownHost(
-            row.is_imported,
-            row.has_agent,
-            devices[row.id],
-            {id_: statuses[id_] for id_ in claims[row.host] if id_ in statuses},
-        )
-        for row in hosts
+        row.host: KnownHost(row.imported_at, row.has_agent, devices[row.id], claims[row.id]) for row in hosts
     }

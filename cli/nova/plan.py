@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 from uuid import UUID, uuid5
@@ -26,9 +27,13 @@ _QUIET = frozenset({"active", "stopped", "paused", "building"})
 """The states of instances that have their devices in libvirt's definition, or are about to have them."""
 
 
-def claim_id(host: str, instance_id: str | None) -> UUID:
-    """The id of an instance's claim on a host: the same in every run, so that none is made twice."""
-    return uuid5(CLAIMS, f"{host}/{instance_id}")
+def claim_id(host: str, imported_at: datetime, instance_id: str | None) -> UUID:
+    """The id of an instance's claim on a host.
+
+    It is the same in every run, so that none is made twice; and another one if the host is removed and taken
+    over again.
+    """
+    return uuid5(CLAIMS, f"{host}/{imported_at.astimezone(UTC).isoformat()}/{instance_id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class HostPlan:
     """What to do with a host. ``withheld``: the ports to drain, with the reason."""
 
     host: str
+    imported_at: datetime
     devices: Sequence[PlannedDevice]
     claims: Sequence[PlannedClaim]
     withheld: Mapping[str, str]
@@ -75,17 +81,23 @@ class HostPlan:
 
 
 def plan_host(
-    host: str, found: Sequence[NovaDevice], instances: Mapping[str, NovaInstance], known: KnownHost
+    host: str,
+    found: Sequence[NovaDevice],
+    instances: Mapping[str, NovaInstance],
+    known: KnownHost,
+    now: datetime,
 ) -> HostPlan:
-    """What to do with a host of Nova's, given what Portclaim has of it.
+    """What to do with a host of Nova's, given what Portclaim has of it. ``now``: when it is imported first.
 
     Once the agent of an imported host reports, Portclaim has the last word: then nothing more is done.
     """
-    planning = _Planning(host, Functions(found), instances, known)
+    imported_at = known.imported_at or now
+    planning = _Planning(host, imported_at, Functions(found), instances, known)
     planning.plan_claims()
     planning.find_freed()
     return HostPlan(
         host,
+        imported_at,
         [] if known.is_over else planning.new_devices(),
         planning.claims,
         {} if known.is_over else planning.withheld(),
@@ -97,12 +109,18 @@ def plan_host(
 
 class _Planning:
     def __init__(
-        self, host: str, functions: Functions, instances: Mapping[str, NovaInstance], known: KnownHost
+        self,
+        host: str,
+        imported_at: datetime,
+        functions: Functions,
+        instances: Mapping[str, NovaInstance],
+        known: KnownHost,
     ) -> None:
         self.claims: list[PlannedClaim] = []
         self.claims_here = 0
         self.findings: list[Finding] = []
         self._host = host
+        self._imported_at = imported_at
         self._functions = functions
         self._instances = instances
         self._known = known
@@ -119,7 +137,7 @@ class _Planning:
             self._plan_claim(instance_id, devices)
 
     def _plan_claim(self, instance_id: str | None, devices: Sequence[NovaDevice]) -> None:
-        id_ = claim_id(self._host, instance_id)
+        id_ = claim_id(self._host, self._imported_at, instance_id)
         status = self._known.claims.get(id_)
         self.claims_here += status is not None
         if status not in {None, "allocated"}:  # it was released or moved here since
@@ -172,7 +190,7 @@ class _Planning:
         if self._known.is_over:
             return
         in_nova = {
-            device.address: claim_id(self._host, device.instance_id)
+            device.address: claim_id(self._host, self._imported_at, device.instance_id)
             for device in (*self._functions.devices.values(), *(each for each, _ in self._functions.left_out))
             if in_use(device)
         }

@@ -12,8 +12,8 @@ from portclaim.cli import render
 from portclaim.cli.nova.plan import Finding, HostPlan
 
 
-def as_rows(plans: Sequence[HostPlan]) -> dict[str, Any]:
-    """The plans as JSON values."""
+def as_rows(plans: Sequence[HostPlan], *, is_dry_run: bool) -> dict[str, Any]:
+    """The plans as JSON values. In a dry run, claims have no ids yet."""
     findings = [finding for plan in plans for finding in plan.findings]
     return {
         "hosts": [
@@ -25,7 +25,7 @@ def as_rows(plans: Sequence[HostPlan]) -> dict[str, Any]:
                 ],
                 "new_claims": [
                     {
-                        "claim_id": str(claim.claim_id),
+                        "claim_id": None if is_dry_run else str(claim.claim_id),
                         "instance_id": claim.instance_id,
                         "devices": list(claim.devices),
                     }

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -12,11 +13,10 @@ from click.testing import CliRunner, Result
 from portclaim.cli.main import main
 from portclaim.cli.nova.cell import read_cell
 from portclaim.cli.nova.known import AWAITED
-from portclaim.cli.nova.plan import claim_id
 from portclaim.common.errors import ClaimRefused, HostIsAlive
 from portclaim.common.rpc.agent_messages import DeviceReport
 from portclaim.common.rpc.claim_messages import Claim, DeviceFilter
-from portclaim.common.rpc.operator_messages import HostFilter
+from portclaim.common.rpc.operator_messages import ClaimFilter, HostFilter
 from tests.nova import cell
 from tests.support import postgresql
 from tests.support.engines import skip_without
@@ -105,7 +105,9 @@ def devices_of(fleet: Fleet, host: str) -> dict[str, tuple[str, str | None]]:
 
 
 def claim_of(fleet: Fleet, host: str, instance: str) -> Claim:
-    return fleet.scheduler.show(claim_id(host, str(cell.instance_id(instance))))
+    asked = ClaimFilter(host=host, instance_id=cell.instance_id(instance))
+    [found] = fleet.scheduler.claims(asked).claims
+    return fleet.scheduler.show(found.claim_id)
 
 
 def addresses(claim: Claim) -> list[str]:
@@ -129,11 +131,14 @@ class TestDryRun:
         assert "4 hosts, 43 devices, 6 claims would be made; 3 differences" in shown.stdout
         assert rows(fleet) == before
 
-    def test_its_json_is_the_same_as_that_of_the_import(self, import_: Import) -> None:
+    def test_its_json_is_that_of_the_import_without_ids_of_claims(self, import_: Import) -> None:
         would = import_("--dry-run")
         assert would.pop("dry_run")
         did = import_()
         assert not did.pop("dry_run")
+        for claim in (claim for host in did["hosts"] for claim in host["new_claims"]):
+            assert UUID(claim["claim_id"])
+            claim["claim_id"] = None
         assert would == did
         assert [host["host"] for host in did["hosts"]] == ["node-1", "node-2", "node-3", "node-4"]
 
@@ -413,6 +418,29 @@ class TestWhenTheAgentHasCome:
         [told] = [each for each in import_()["differences"] if each["host"] == "node-1"]
         assert told["reason"].endswith("not taken over")
         assert rows(fleet) == before
+
+
+class TestBackAndAgain:
+    """Nova gets its hosts back, and they are taken over once more."""
+
+    def test_a_host_that_was_removed_is_imported_as_new(
+        self, import_: Import, fleet: Fleet, run: Callable[..., Result]
+    ) -> None:
+        import_()
+        node = fleet.host_of("node-1", without_vfs_of(PORTS[1]))
+        first = claim_of(fleet, "node-1", "web")
+        fleet.falls_silent("node-1")
+        fleet.scheduler.remove_host("node-1", "ann", "back to Nova", force=True)
+        assert fleet.show(first).status == "released"
+        assert "0 hosts" not in run("--host", "node-1").stdout
+        again = fleet.scheduler.claims(ClaimFilter(host="node-1", statuses=["allocated"])).claims
+        assert len(again) == 4
+        assert first.claim_id not in {claim.claim_id for claim in again}
+        assert "nothing to do" in run("--host", "node-1").stdout
+        fleet.scheduler.undrain("node-1")
+        node.report()
+        assert devices_of(fleet, "node-1")["0000:01:10.0"] == ("available", None)
+        assert {holding.status for holding in node.holdings()} == {"allocated"}
 
 
 class TestWhenTheAgentCameFirst:

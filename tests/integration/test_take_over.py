@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from portclaim.cli.main import main
-from portclaim.cli.nova.plan import claim_id
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.claim_messages import Claim, DeviceFilter
+from portclaim.common.rpc.operator_messages import ClaimFilter
 from portclaim.services.compute_agent.drivers.simulated_guests import RECORD, SCHEMA
 from tests.nova import cell
 from tests.support.concurrency import wait_until
@@ -44,7 +44,9 @@ class TakenOver:
         return self._services("compute_agent", options)
 
     def claim(self, instance: str) -> Claim:
-        return self.scheduler.show(claim_id(HOST, str(cell.instance_id(instance))))
+        asked = ClaimFilter(host=HOST, instance_id=cell.instance_id(instance))
+        [found] = self.scheduler.claims(asked).claims
+        return self.scheduler.show(found.claim_id)
 
     def holders(self) -> dict[str, str | None]:
         """The claim that the hypervisor names for each device of a guest."""
@@ -54,7 +56,7 @@ class TakenOver:
     def has_recorded(self) -> bool:
         """Does every guest have its devices on behalf of its claim?"""
         return self.holders() == {
-            address: str(claim_id(HOST, str(cell.instance_id(instance))))
+            address: str(self.claim(instance).claim_id)
             for instance, addresses in {**GUESTS, "starting": [ACCELERATOR]}.items()
             for address in addresses
         }

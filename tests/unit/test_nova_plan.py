@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from portclaim.cli.nova.known import KnownDevice, KnownHost
 from portclaim.cli.nova.plan import HostPlan, claim_id, plan_host
 
 PF, VF, OTHER_VF, GPU = "0000:01:00.0", "0000:01:10.0", "0000:01:10.2", "0000:03:00.0"
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
 WEB = "6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10"
 REQUEST = "11111111-1111-4111-8111-111111111111"
 NIC_VF = {"vendor_id": "8086", "product_id": "154c", "dev_type": "type-VF"}
@@ -62,7 +64,7 @@ def plan(
     found: Sequence[NovaDevice], held_by: NovaInstance | None = None, host: KnownHost | None = None
 ) -> HostPlan:
     holder = held_by or instance()
-    return plan_host("node-1", found, {holder.uuid: holder}, host or KnownHost())
+    return plan_host("node-1", found, {holder.uuid: holder}, host or KnownHost(), NOW)
 
 
 def differences(made: HostPlan) -> dict[str | None, str]:
@@ -72,7 +74,7 @@ def differences(made: HostPlan) -> dict[str | None, str]:
 def test_a_vf_in_use_becomes_a_claim_of_its_instance() -> None:
     made = plan([device(PF, status="unavailable"), device(VF, instance_id=WEB), device(OTHER_VF)])
     [claim] = made.claims
-    assert (str(claim.claim_id), claim.instance_id) == (str(claim_id("node-1", WEB)), WEB)
+    assert (str(claim.claim_id), claim.instance_id) == (str(claim_id("node-1", NOW, WEB)), WEB)
     assert claim.devices == {VF: 0}
     assert [row.address for row in made.devices] == [PF, VF, OTHER_VF]
     assert made.findings == []
@@ -86,15 +88,18 @@ def test_the_claim_asks_for_what_nova_was_asked_for() -> None:
     assert claim.request["instance_id"] == WEB
 
 
-def test_ids_are_the_same_in_every_run_and_differ_between_hosts() -> None:
-    assert claim_id("node-1", WEB) == claim_id("node-1", WEB)
-    assert claim_id("node-1", WEB) != claim_id("node-2", WEB)
+def test_ids_are_the_same_in_every_run_and_differ_between_hosts_and_take_overs() -> None:
+    assert claim_id("node-1", NOW, WEB) == claim_id("node-1", NOW, WEB)
+    assert claim_id("node-1", NOW, WEB) != claim_id("node-2", NOW, WEB)
+    assert claim_id("node-1", NOW, WEB) != claim_id("node-1", NOW + timedelta(days=1), WEB)
+    elsewhere = NOW.astimezone(timezone(timedelta(hours=9)))
+    assert claim_id("node-1", elsewhere, WEB) == claim_id("node-1", NOW, WEB)
 
 
 def test_a_host_with_nothing_is_made_all_the_same() -> None:
     made = plan([])
     assert (made.devices, made.claims, made.is_done) == ([], [], False)
-    assert plan([], host=known(is_imported=True, has_agent=False)).is_done
+    assert plan([], host=known(imported_at=NOW, has_agent=False)).is_done
 
 
 class TestForms:
@@ -211,13 +216,15 @@ class TestRequests:
 
 class TestKnownHosts:
     def test_once_its_agent_reports_a_taken_over_host_is_not_changed(self) -> None:
-        host = known(device(PF), device(VF), is_imported=True)
+        host = known(device(PF), device(VF), imported_at=NOW)
         made = plan([device(PF), device(VF, instance_id=WEB), device(GPU)], host=host)
         assert made.is_done
         assert differences(made)[VF].endswith("not taken over")
 
     def test_a_claim_that_has_ended_here_is_no_difference(self) -> None:
-        host = known(device(PF), device(VF), is_imported=True, claims={claim_id("node-1", WEB): "released"})
+        host = known(
+            device(PF), device(VF), imported_at=NOW, claims={claim_id("node-1", NOW, WEB): "released"}
+        )
         made = plan([device(PF), device(VF, instance_id=WEB)], host=host)
         assert made.is_done
         assert made.findings == []

@@ -3,11 +3,12 @@
 -- The agent has the last word about its host. Until its first report, the devices that no claim holds are unavailable:
 -- nobody knows whether the host has them, and nobody would prepare them.
 --
--- _devices: those that the host does not have here yet. _claims: each with its devices, as addresses and the index of the
+-- _imported_at: when the host was imported first, or now. _devices: those that the host does not have here yet. _claims: each with its devices, as addresses and the index of the
 -- request that each is for. _withheld: addresses of ports that are drained, with the reason. What is there already stays
 -- as it is, so that the same import again changes nothing. The host and its trees are locked in the order of a report.
-CREATE OR REPLACE FUNCTION import_host(_host text, _devices jsonb, _claims jsonb, _withheld jsonb)
-RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION import_host(
+    _host text, _imported_at timestamptz, _devices jsonb, _claims jsonb, _withheld jsonb
+) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     _no_agent CONSTANT uuid := '00000000-0000-0000-0000-000000000000'::uuid;
     _node compute_nodes;
@@ -18,10 +19,14 @@ BEGIN
     INSERT INTO compute_nodes (host, agent_id, last_seen) VALUES (_host, _no_agent, 'epoch')
         ON CONFLICT (host) DO NOTHING;
     SELECT * INTO _node FROM compute_nodes WHERE host = _host FOR NO KEY UPDATE;
-    IF _node.imported_at IS NOT NULL AND _node.agent_id <> _no_agent THEN
+    IF _node.imported_at <> _imported_at OR _node.imported_at IS NOT NULL AND _node.agent_id <> _no_agent THEN
         RAISE EXCEPTION USING ERRCODE = 'PC409', MESSAGE = format(
-            'the agent of host %s has begun to report: import again, to see what that changes', _host);
+            'host %s was imported, or its agent has begun to report, a moment ago: import again', _host);
     END IF;
+    -- A host that was removed, and is taken over for a second time: its agent comes later.
+    UPDATE compute_nodes SET agent_id = _no_agent, last_seen = 'epoch', inventory_digest = NULL
+     WHERE id = _node.id
+       AND NOT EXISTS (SELECT FROM pci_devices WHERE compute_node_id = _node.id AND status <> 'removed');
     PERFORM FROM pci_devices WHERE compute_node_id = _node.id AND parent_id IS NULL ORDER BY id FOR UPDATE;
 
     INSERT INTO pools (dev_type, vendor_id, product_id, tags)
@@ -30,8 +35,8 @@ BEGIN
      ORDER BY dev_type, vendor_id, product_id, tags
         ON CONFLICT DO NOTHING;
     FOREACH _is_vf IN ARRAY ARRAY[false, true] LOOP -- a VF needs its PF
-        INSERT INTO pci_devices (compute_node_id, parent_id, pool_id, numa_node, offered, address, dev_type, status,
-                                 drained_reason, reserved_for, unusable_reason)
+        INSERT INTO pci_devices AS d (compute_node_id, parent_id, pool_id, numa_node, offered, address, dev_type,
+                                      status, drained_reason, reserved_for, unusable_reason)
         SELECT _node.id, pf.id, p.id, new.numa_node, new.offered, new.address, new.dev_type, 'unavailable',
                pf.drained_reason, pf.reserved_for, new.unusable_reason
           FROM jsonb_to_recordset(_devices) AS new (
@@ -41,7 +46,12 @@ BEGIN
           LEFT JOIN pci_devices pf ON pf.compute_node_id = _node.id AND pf.address = new.parent_address
          WHERE (new.dev_type = 'type-VF') = _is_vf
          ORDER BY new.address
-            ON CONFLICT (compute_node_id, address) DO NOTHING;
+            ON CONFLICT (compute_node_id, address) DO UPDATE
+           SET parent_id = EXCLUDED.parent_id, pool_id = EXCLUDED.pool_id, numa_node = EXCLUDED.numa_node,
+               offered = EXCLUDED.offered, dev_type = EXCLUDED.dev_type, status = EXCLUDED.status, present = true,
+               drained_reason = EXCLUDED.drained_reason, reserved_for = EXCLUDED.reserved_for,
+               unusable_reason = EXCLUDED.unusable_reason
+         WHERE d.status = 'removed';
     END LOOP;
     SELECT coalesce(array_agg(id ORDER BY id), '{}') INTO _port_ids
       FROM pci_devices WHERE compute_node_id = _node.id AND parent_id IS NULL;
@@ -87,7 +97,7 @@ BEGIN
      ORDER BY id, place;
 
     PERFORM update_tree_statuses(_port_ids);
-    UPDATE compute_nodes SET imported_at = coalesce(imported_at, now()) WHERE id = _node.id;
+    UPDATE compute_nodes SET imported_at = _imported_at WHERE id = _node.id AND imported_at IS NULL;
 END $$;
 COMMENT ON FUNCTION import_host IS
     'make a host, the devices that it lacks, and allocated claims, as Nova has them; an error once its agent has taken over';
