@@ -81,7 +81,7 @@ def read_cell(url: str, only: Collection[str] = ()) -> NovaCell:
     """Read a cell, or ``only`` these hosts of it.
 
     Raises :class:`InvalidConfiguration` for a URL or a database that is no cell's,
-    :class:`ServiceUnavailable` if the database does not answer, :class:`InvalidRequest` for an unknown host.
+    :class:`ServiceUnavailable` if the database cannot be read, :class:`InvalidRequest` for an unknown host.
     """
     engine = _engine(url)
     try:
@@ -93,7 +93,7 @@ def read_cell(url: str, only: Collection[str] = ()) -> NovaCell:
             f"[database] connection of that cell's nova.conf names ({_said(error)})"
         ) from error
     except exc.DBAPIError as error:
-        raise ServiceUnavailable(f"Nova's database does not answer: {_said(error)}") from error
+        raise ServiceUnavailable(f"Nova's database cannot be read: {_said(error)}") from error
     finally:
         engine.dispose()
 

@@ -484,8 +484,8 @@ class TestErrors:
         [
             ("sqlite://", "--database is sqlite: Nova's database is postgresql or mysql"),
             ("nova", "--database is no URL"),
-            ("postgresql://nova@127.0.0.1:1/nova", "Nova's database does not answer"),
-            ("mysql://nova@127.0.0.1:1/nova", "Nova's database does not answer"),
+            ("postgresql://nova@127.0.0.1:1/nova", "Nova's database cannot be read"),
+            ("mysql://nova@127.0.0.1:1/nova", "Nova's database cannot be read"),
         ],
     )
     def test_a_database_that_cannot_be_read(self, run: Callable[..., Result], url: str, said: str) -> None:

@@ -14,7 +14,7 @@ from tests.support.engines import skip_without
 @pytest.fixture(scope="module")
 def server_url() -> Iterator[str]:
     if not mariadb.is_installed():
-        skip_without("MariaDB", "as root: apt-get install mariadb-server")
+        skip_without("MariaDB", "as root: apt-get install mariadb-server-core")
     server, url = mariadb.start_mariadb()
     yield url
     server.stop()
@@ -47,8 +47,10 @@ def test_one_host(nova_url: str) -> None:
 
 
 def test_a_database_that_is_no_cell(server_url: str) -> None:
+    with sa.create_engine(server_url, poolclass=sa.NullPool).connect() as connection:
+        connection.execute(sa.text("CREATE DATABASE other"))
     with pytest.raises(InvalidConfiguration, match="is not the database of a Nova cell"):
-        read_cell(f"{server_url}mysql")
+        read_cell(f"{server_url}other")
 
 
 def test_a_database_that_does_not_exist(server_url: str) -> None:
