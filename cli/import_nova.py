@@ -35,7 +35,7 @@ def import_() -> None:
 @output_option
 @click.pass_obj
 def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, output: str) -> None:
-    """Take over the PCI devices of a Nova cell: hosts, devices, and a claim for each instance that has some.
+    """Take over a Nova cell: hosts, PCI devices, and a claim for each instance that has some.
 
     Example: portclaim import nova --database postgresql://nova:secret@db/nova_cell1 --dry-run
 

@@ -15,7 +15,7 @@ from portclaim.cli.nova.cell import read_cell
 from portclaim.cli.nova.known import AWAITED
 from portclaim.common.errors import ClaimRefused, HostIsAlive
 from portclaim.common.rpc.agent_messages import DeviceReport
-from portclaim.common.rpc.claim_messages import Claim, DeviceFilter
+from portclaim.common.rpc.claim_messages import Claim, Device, DeviceFilter
 from portclaim.common.rpc.operator_messages import ClaimFilter, HostFilter
 from tests.nova import cell
 from tests.support import postgresql
@@ -99,9 +99,12 @@ def rows(fleet: Fleet) -> dict[str, list[Any]]:
         }
 
 
+def listed(fleet: Fleet, host: str) -> list[Device]:
+    return fleet.scheduler.devices(DeviceFilter(host=host)).devices
+
+
 def devices_of(fleet: Fleet, host: str) -> dict[str, tuple[str, str | None]]:
-    listed = fleet.scheduler.devices(DeviceFilter(host=host)).devices
-    return {device.address: (device.effective_status, device.reason) for device in listed}
+    return {device.address: (device.effective_status, device.reason) for device in listed(fleet, host)}
 
 
 def claim_of(fleet: Fleet, host: str, instance: str) -> Claim:
@@ -215,6 +218,25 @@ class TestFreeDevices:
         import_()
         status, reason = devices_of(fleet, "node-2")[PORTS[0]]
         assert (status, reason) == ("unavailable", "no device_spec entry of its host matches it")
+
+    def test_that_pf_has_its_product_id_when_its_agent_has_reported_and_no_vf_is_held(
+        self, import_: Import, fleet: Fleet
+    ) -> None:
+        import_()
+        node = fleet.host_of("node-2", shape())
+        for port in PORTS:
+            node.change(port, offered=False)
+        node.report()
+        assert addresses(fleet.claim("nic-vf:2", hosts=["node-2"])) == ["0000:01:10.0", "0000:01:10.2"]
+        [port] = [each for each in listed(fleet, "node-2") if each.address == PORTS[1]]
+        assert port.product_id == "1572"
+        [port] = [each for each in listed(fleet, "node-2") if each.address == PORTS[0]]
+        assert port.product_id == "0000"
+        for claim in fleet.scheduler.claims(ClaimFilter(host="node-2")).claims:
+            fleet.leave(fleet.scheduler.show(claim.claim_id))
+        node.report()
+        [port] = [each for each in listed(fleet, "node-2") if each.address == PORTS[0]]
+        assert port.product_id == "1572"
 
     def test_a_host_says_that_its_agent_has_never_reported(self, import_: Import, fleet: Fleet) -> None:
         import_()
