@@ -1,4 +1,4 @@
-"""``portclaim db``: the only commands that connect to the database."""
+"""``portclaim db``. Only these commands and ``portclaim import`` connect to the database."""
 
 from __future__ import annotations
 

@@ -40,6 +40,9 @@ COMMANDS = {
     "host": Lazy(
         "portclaim.cli.host", "host", "List, drain and remove hosts, renew used devices; scan this machine."
     ),
+    "import": Lazy(
+        "portclaim.cli.import_nova", "import_", "Take over what Nova has given out, without stopping a guest."
+    ),
     "move": Lazy("portclaim.cli.moves", "move", "Move the devices of an instance to another host."),
     "outbox": Lazy("portclaim.cli.outbox", "outbox", "List and retry steps that agents have not answered."),
     "ping": Lazy("portclaim.cli.devices", "ping", "Ask a service over the bus whether it answers."),

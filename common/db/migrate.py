@@ -33,6 +33,7 @@ REPEATABLE = (
     "waiting",
     "moves",
     "drain",
+    "import",
     "events",
     "views",
     "roles",

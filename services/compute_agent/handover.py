@@ -142,6 +142,23 @@ class Handover:
             with self._ports[row.port]:
                 self._detach_from_host(row)
 
+    def adopt(self, step: Step, address: PciAddress) -> None:
+        """Record a device that the step's instance has already, as it is. Nothing is written to the device.
+
+        Does nothing if the device is recorded, or is not on this host. A device on vfio-pci does not show
+        which driver it had: the kernel chooses one when it is restored.
+        """
+        with self._lock:
+            device = self._scanner.look(address)
+            if device is None or self.find(address) is not None:
+                return
+            driver = None if device.driver == VFIO else device.driver
+            self._write(
+                HandedOver(
+                    address, device.parent, step.claim_id, step.instance_id, driver, None, device.num_vfs
+                )
+            )
+
     def take_back(self, address: PciAddress) -> None:
         """Take the device back from its instance and restore it.
 
@@ -180,6 +197,11 @@ class Handover:
             known.override if known else self._kernel.override(address),
             known.num_vfs if known else device.num_vfs,
         )
+        self._write(row)
+        self._failures.pop(address, None)
+        return row
+
+    def _write(self, row: HandedOver) -> None:
         values = row.address, row.parent, row.claim_id, row.instance_id, row.driver, row.override
         texts = [None if value is None else str(value) for value in values]
         with self._store.transaction() as sql:
@@ -188,10 +210,8 @@ class Handover:
             )
             # A PF that is handed over loses its VFs: none of these has to be restored.
             sql.execute(
-                "DELETE FROM handed_over WHERE parent_address = ? AND claim_id IS NULL", (str(address),)
+                "DELETE FROM handed_over WHERE parent_address = ? AND claim_id IS NULL", (str(row.address),)
             )
-        self._failures.pop(address, None)
-        return row
 
     def _check(
         self,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import cast
 from uuid import UUID
 
@@ -66,10 +67,9 @@ class Repair:
         except UnknownHost:
             self._unconfirmed = frozenset(found)
             raise
+        here = {(str(held.address), held.claim_id, held.instance_id) for held in attached}
         for holding in answer.holdings:
-            self._continue(
-                holding, {str(held.address) for held in attached if held.claim_id == holding.claim_id}
-            )
+            self._continue(holding, here)
         self._ended = frozenset(answer.ended)
         for claim_id in answer.ended:
             self._detach_leftovers(claim_id, [held for held in outside if held.claim_id == claim_id])
@@ -101,22 +101,27 @@ class Repair:
         }
         return self._held_back
 
-    def _continue(self, holding: Holding, attached: set[str]) -> None:
-        """Do what a claim's status calls for, if its instance does not have the claim's devices."""
+    def _continue(self, holding: Holding, here: AbstractSet[tuple[str, UUID | None, UUID]]) -> None:
+        """Do what a claim's status calls for, if its instance does not have the claim's devices.
+
+        The same attaches again what the instance has lost, and records what it had before it was taken over.
+        """
         action = _STEP.get((holding.status, holding.attach))
         if holding.awaited == "unplug":
             action = "unplug"
         if action is None:  # the conductor is newer, and so is what this status means
             return
-        missing = {device.address for device in holding.devices} - attached
+        devices = {device.address for device in holding.devices}
+        missing = devices - {address for address, claim_id, _ in here if claim_id == holding.claim_id}
+        lost = {address for address in missing if (address, None, holding.instance_id) not in here}
         was_attached = holding.status == "allocated" and action != "unplug"
         if was_attached and not missing:
             return
-        if was_attached:
+        if was_attached and lost:
             LOG.warning(
                 "instance %s has lost %s of claim %s: attaching again",
                 holding.instance_id,
-                ", ".join(sorted(missing)),
+                ", ".join(sorted(lost)),
                 holding.claim_id,
             )
         step = Step(

@@ -75,6 +75,7 @@ class StepRunner:
         try:
             if step.action in {"prepare", "attach"}:
                 return self._prepare_or_attach(step)
+            self._adopt(step)
             if step.action == "unplug":
                 self._each(step, self._driver.unplug)
                 return Ending("prepared")
@@ -112,6 +113,7 @@ class StepRunner:
         instance has been gone from this host for ``GONE_AFTER`` seconds, the step fails.
         """
         try:
+            self._adopt(step)
             self._prepare_all(step)
             self._attach_all(step)
         except InstanceNotFound as error:
@@ -128,6 +130,11 @@ class StepRunner:
             ending = Ending("done")
         self._gone_since.pop(step.claim_id, None)
         return ending
+
+    def _adopt(self, step: Step) -> None:
+        """Record what the instance has of an allocated claim that was taken over from Nova."""
+        for device in step.devices:
+            self._driver.adopt(step, device)
 
     def _prepare_all(self, step: Step) -> None:
         for device in step.devices:

@@ -14,17 +14,21 @@ def schema_of(url: str) -> list[str]:
 
     The order of columns differs between a table that was created and one that was altered, and means nothing.
     """
+    text = re.sub(r"^(--.*|\\(un)?restrict .*)?\n", "", pg_dump(url, "--schema-only"), flags=re.MULTILINE)
+    return sorted(_plain(statement) for statement in _statements(text))
+
+
+def pg_dump(url: str, *options: str) -> str:
+    """What `pg_dump` prints of a database of the embedded PostgreSQL."""
     address = sa.make_url(url)
     socket = Path(str(address.query["host"]))
-    pg_dump = socket / "programs" / embedded.PROGRAMS / "bin/pg_dump"
-    if not pg_dump.exists():  # the server is not root's, and runs from where the wheel is installed
-        pg_dump = embedded.install_programs(socket, None) / "pg_dump"
-    command = [pg_dump, f"--host={socket}", f"--username={address.username}", "--schema-only", "--no-owner"]
-    dump = subprocess.run(
+    program = socket / "programs" / embedded.PROGRAMS / "bin/pg_dump"
+    if not program.exists():  # the server is not root's, and runs from where the wheel is installed
+        program = embedded.install_programs(socket, None) / "pg_dump"
+    command = [program, f"--host={socket}", f"--username={address.username}", "--no-owner", *options]
+    return subprocess.run(
         [*command, str(address.database)], capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    text = re.sub(r"^(--.*|\\(un)?restrict .*)?\n", "", dump, flags=re.MULTILINE)
-    return sorted(_plain(statement) for statement in _statements(text))
 
 
 def _statements(text: str) -> list[str]:

@@ -97,7 +97,7 @@ class OneHost:
 
         def is_heard() -> bool:
             nonlocal last
-            [host] = self.scheduler.hosts(HostFilter()).hosts
+            [host] = self.scheduler.hosts(HostFilter(host=self.name)).hosts
             before, last = last, host.agent_silent_for
             return last < before
 

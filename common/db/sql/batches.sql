@@ -1,8 +1,9 @@
 -- Several claims in one call and one commit. Each has its own outcome.
 
 -- Claims that ask for the same number of devices of the same pools. _needed ports are locked without waiting, so this
--- cannot deadlock: the first of _port_ids that nobody else has locked. A claim that is missing in the answer was not served here: its id is known already, a queue comes
--- first, or the ports that could be locked have too few devices. The caller makes it by itself.
+-- cannot deadlock: the first of _port_ids that nobody else has locked. A claim that is missing in the answer was not
+-- served here: its id is known already, a queue comes first, or the ports that could be locked have too few devices. The
+-- caller makes it by itself.
 CREATE OR REPLACE FUNCTION claim_alike(
     _claim_ids uuid[], _instance_ids uuid[], _requests jsonb[], _resend_after double precision,
     _count integer, _pool_ids integer[], _port_ids bigint[], _needed integer, _port_by_port boolean

@@ -82,8 +82,9 @@ BEGIN
     UPDATE pci_devices SET status = 'removed', present = false, vfs = 0
      WHERE compute_node_id = _node_id AND (status <> 'removed' OR present OR vfs <> 0);
     PERFORM refresh_port_pools(_port_ids);
-    UPDATE compute_nodes SET disabled_reason = _reason, inventory_digest = NULL
-     WHERE id = _node_id AND (disabled_reason IS DISTINCT FROM _reason OR inventory_digest IS NOT NULL);
+    UPDATE compute_nodes SET disabled_reason = _reason, inventory_digest = NULL, imported_at = NULL
+     WHERE id = _node_id AND (disabled_reason IS DISTINCT FROM _reason OR inventory_digest IS NOT NULL
+                              OR imported_at IS NOT NULL);
     RETURN _claims;
 END $$;
 COMMENT ON FUNCTION remove_host IS

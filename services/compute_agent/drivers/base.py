@@ -84,6 +84,12 @@ class HypervisorDriver(ABC):
         this once, after :meth:`start`; :meth:`stop` ends it.
         """
 
+    def adopt(self, step: Step, device: StepDevice) -> None:  # noqa: B027 - some have nothing to record
+        """Record that a device belongs to the step's claim, if the instance has it and not from Portclaim.
+
+        Nova attached it, before it was taken over. The device itself is not touched.
+        """
+
     @abstractmethod
     def prepare(self, step: Step, device: StepDevice) -> None:
         """Take the device from the host for the step's claim, so that the step's instance can have it.

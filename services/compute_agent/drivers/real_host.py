@@ -9,6 +9,7 @@ from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import Attachment, HypervisorDriver
 from portclaim.services.compute_agent.handover import Handover
 from portclaim.services.compute_agent.kernel import Kernel
@@ -88,6 +89,12 @@ class RealHostDriver(HypervisorDriver):
             for row in self.handover.handed_over()
             if row.instance_id is not None
         ]
+
+    def adopt(self, step: Step, device: StepDevice) -> None:
+        """Record a device that the instance has and that names no claim, and that is not recorded."""
+        found = Attachment(PciAddress.parse(device.address), step.instance_id, None)
+        if self.handover.find(found.address) is None and found in self.attachments():
+            self.handover.adopt(step, found.address)
 
     def problems(self) -> Mapping[PciAddress, str]:
         """Devices that are blocked in the kernel or not restored."""

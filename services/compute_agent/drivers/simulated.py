@@ -135,6 +135,15 @@ class SimulatedDriver(HypervisorDriver):
             for row in rows
         ]
 
+    def adopt(self, step: Step, device: StepDevice) -> None:
+        """Record the claim of a device that the instance has without one."""
+        with self._record.transaction() as sql:
+            sql.execute(
+                "UPDATE attachments SET claim_id = ?"
+                " WHERE address = ? AND instance_id = ? AND claim_id IS NULL",
+                (str(step.claim_id), device.address, str(step.instance_id)),
+            )
+
     def prepare(self, step: Step, device: StepDevice) -> None:
         """Record that the claim has the device, then take the device from the host's drivers."""
         suffer(self.state_path / FAULTS, "prepare", step, device)

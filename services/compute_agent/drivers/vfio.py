@@ -21,6 +21,12 @@ class VfioDriver(RealHostDriver):
         """Bind the device to vfio-pci for the instance."""
         self.handover.hand_over(step, PciAddress.parse(device.address))
 
+    def adopt(self, step: Step, device: StepDevice) -> None:
+        """Record a device that is to be attached again and that a process has open, whosever it is."""
+        address = PciAddress.parse(device.address)
+        if step.action == "attach" and self.handover.find(address) is None and self.kernel.in_use(address):
+            self.handover.adopt(step, address)
+
     def has(self, _step: Step, _device: StepDevice) -> bool:
         """False: there is no hypervisor to ask."""
         return False

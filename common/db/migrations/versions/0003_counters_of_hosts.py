@@ -69,8 +69,15 @@ CREATE UNIQUE INDEX waiting_claims_by_position ON waiting_claims (position);
 # These have other parameters now: several claims.
 _REPLACED = "DROP FUNCTION ports_of(uuid), free_devices(uuid, bigint), mark_allocated(uuid);"
 
+# A host that was taken over from Nova.
+_IMPORTED = """
+ALTER TABLE compute_nodes ADD COLUMN imported_at timestamptz;
+COMMENT ON COLUMN compute_nodes.imported_at IS 'when the host was taken over from Nova; null: it was not, or it was removed since';
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
     op.execute(_LISTS)
     op.execute(_REPLACED)
+    op.execute(_IMPORTED)

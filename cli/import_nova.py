@@ -1,0 +1,79 @@
+"""``portclaim import nova``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from portclaim.cli.options import output_option
+from portclaim.cli.session import Session, command
+from portclaim.common.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from portclaim.cli.nova.plan import HostPlan
+
+
+@click.group("import")
+def import_() -> None:
+    """Take over what Nova has given out, without stopping a guest."""
+
+
+@command(group=import_)
+@click.option(
+    "--database",
+    "url",
+    required=True,
+    envvar="PORTCLAIM_NOVA_DATABASE",
+    show_envvar=True,
+    metavar="URL",
+    help="The cell's database: postgresql://… or mysql://…, as its nova.conf has it. It is only read.",
+)
+@click.option("--host", "hosts", multiple=True, help="Only this host. May be repeated. Default: all.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@output_option
+@click.pass_obj
+def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, output: str) -> None:
+    """Take over a Nova cell: hosts, PCI devices, and a claim for each instance that has some.
+
+    Example: portclaim import nova --database postgresql://nova:secret@db/nova_cell1 --dry-run
+
+    Needs [database] connection with the role that owns the schema. No guest and no host is touched, and
+    Nova's database is only read. The claims are allocated. When the agent of a host starts, it finds their
+    devices in the guests. Devices that no instance has are unavailable until then.
+
+    What cannot be taken over is listed as a difference. It stays unavailable, and its port is drained. It is
+    safe to repeat: the second run changes nothing, and a run after a failure does what is left.
+
+    Next: how-to/take-over-nova in the documentation says what to do in which order.
+    """
+    from sqlalchemy.exc import ProgrammingError
+
+    from portclaim.cli.nova import show
+    from portclaim.cli.nova.carry_out import carry_out, plan_cell
+    from portclaim.cli.nova.cell import read_cell
+    from portclaim.common.db.transaction import connect
+
+    if not session.conf.database.connection:
+        raise InvalidConfiguration("[database] connection is not set")
+    cell = read_cell(url, hosts)
+    engine = connect(session.conf.database.connection, pool_size=1)
+    done: list[HostPlan] = []
+    try:
+        plans = plan_cell(engine, cell)
+        if not dry_run:
+            carry_out(engine, plans, done.append)
+    except ProgrammingError as error:
+        raise InvalidConfiguration(
+            "[database] connection has no Portclaim schema, an old one, or one that another role owns: "
+            f"run `portclaim db upgrade` ({str(error.orig).strip()})"
+        ) from error
+    finally:
+        if done and len(done) < len(plans):
+            click.echo(f"{len(done)} of {len(plans)} hosts are done: import again for the others", err=True)
+    if output == "json":
+        click.echo(json.dumps({"dry_run": dry_run, **show.as_rows(plans, is_dry_run=dry_run)}, indent=2))
+        return
+    show.tables(plans)
+    click.echo(show.summary(plans, is_dry_run=dry_run))
