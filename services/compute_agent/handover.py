@@ -145,14 +145,14 @@ class Handover:
     def adopt(self, step: Step, address: PciAddress) -> None:
         """Record a device that the step's instance has already, as it is. Nothing is written to the device.
 
-        Does nothing if the device is recorded, or is not on this host. A device on vfio-pci does not show
-        which driver it had: the kernel chooses one when it is restored.
+        Does nothing if the device is recorded, or is not on this host. A device on vfio-pci, or on
+        a variant of it, does not show which driver it had: the kernel chooses one when it is restored.
         """
         with self._lock:
             device = self._scanner.look(address)
             if device is None or self.find(address) is not None:
                 return
-            driver = None if device.driver == VFIO else device.driver
+            driver = None if self._kernel.is_on_vfio(address) else device.driver
             self._write(
                 HandedOver(
                     address, device.parent, step.claim_id, step.instance_id, driver, None, device.num_vfs

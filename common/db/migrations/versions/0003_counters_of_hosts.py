@@ -72,7 +72,8 @@ _REPLACED = "DROP FUNCTION ports_of(uuid), free_devices(uuid, bigint), mark_allo
 # A host that was taken over from Nova.
 _IMPORTED = """
 ALTER TABLE compute_nodes ADD COLUMN imported_at timestamptz;
-COMMENT ON COLUMN compute_nodes.imported_at IS 'when the host was taken over from Nova; null: it was not, or it was removed since';
+COMMENT ON COLUMN compute_nodes.imported_at IS
+    'when the host was taken over from Nova; null: it was not, or it was removed since';
 """
 
 
