@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from portclaim.cli.nova.cell import NovaDevice
 from portclaim.common.rpc import versions
-from portclaim.common.rpc.claim_messages import ClaimRequest, DeviceRequest
+from portclaim.common.rpc.claim_messages import ClaimRequest
+from portclaim.common.rpc.device_request import DeviceRequest
 
 _IDS = ("vendor_id", "product_id", "dev_type")
 # What Nova writes into a request beside ids and tags.
