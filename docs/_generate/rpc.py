@@ -91,9 +91,14 @@ def methods(client: type[Client], endpoint: type[Endpoint]) -> Iterator[Method]:
         match node.decorator_list:
             case [ast.Call(func=ast.Name("exposed"), args=[ast.Name(request)])]:
                 answer = names.get(ast.unparse(node.returns)) if node.returns else None
-                caller = getattr(client, node.name, None) or getattr(client, "send")  # noqa: B009
-                errors = sorted(_errors(client, node.name))
-                yield Method(node.name, docstring(caller), names[request], answer, errors)
+                caller = _caller(client, node.name)
+                errors = sorted(_errors(client, caller))
+                yield Method(node.name, docstring(getattr(client, caller)), names[request], answer, errors)
+
+
+def _caller(client: type[Client], method: str) -> str:
+    """The client's method that calls it. A cast may have another name, and one method sends all steps."""
+    return next(name for name in (method, f"cast_{method}", "send") if hasattr(client, name))
 
 
 def error_classes() -> list[type[errors.PortclaimError]]:
