@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -25,6 +25,7 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.common.rpc.versions import FIRST
 from portclaim.services.conductor import lifecycle
+from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.packing import PACK, Packing
 from portclaim.services.scheduler.requirements import requirements_of
@@ -52,6 +53,20 @@ def in_process(database_url: str, alias: str, threads: int) -> Work:
         lifecycle.step_done(engine, detached(claims.release(claim_id)), guest_within=0)
 
     return Work({CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}, Counter())
+
+
+def batches_in_process(database_url: str, alias: str, threads: int, number: int) -> Work:
+    """So many claims at once, released at once; the agents answer for all of theirs. Called directly."""
+    engine = connect(database_url, threads)
+    batches = ClaimBatches(engine, claim_engine(engine), Aliases.parse(ALIASES))
+
+    def cycle() -> None:
+        made = batches.claim([request(alias) for _ in range(number)])
+        released = batches.release([_claim(each).claim_id for each in made])
+        for results in _answers(released):
+            lifecycle.steps_done(engine, results, guest_within=0)
+
+    return Work({CYCLE: cycle}, Counter())
 
 
 def refused_in_process(database_url: str, alias: str, threads: int, **facts: Any) -> Do:
@@ -102,12 +117,8 @@ def batches_over_bus(config_file: str, alias: str, number: int) -> Work:
         return _ended(held, end_batch)
 
     def end_batch(claim_ids: list[UUID]) -> None:
-        by_host: dict[str, list[StepAnswer]] = {}
-        for each in scheduler.release_many(claim_ids):
-            done = detached(_claim(each))
-            by_host.setdefault(done.host, []).append(done)
-        for host, answers in by_host.items():
-            conductor.cast_steps_done(StepResults(host=host, agent_id=AGENT, answers=answers))
+        for results in _answers(scheduler.release_many(claim_ids)):
+            conductor.cast_steps_done(results)
 
     tasks: dict[str, Do] = {CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}
     return Work(tasks, Counter(), lambda: _settled(scheduler))
@@ -129,6 +140,16 @@ def _settled(scheduler: SchedulerClient) -> None:
     """Return when the agents' answers are recorded."""
     while scheduler.claims(_RELEASING).claims:
         time.sleep(0.005)
+
+
+def _answers(released: Iterable[Claim | PortclaimError]) -> Iterator[StepResults]:
+    """What the agent of each host says when it has detached the devices of its claims."""
+    by_host: dict[str, list[StepAnswer]] = {}
+    for each in released:
+        done = detached(_claim(each))
+        by_host.setdefault(done.host, []).append(done)
+    for host, answers in by_host.items():
+        yield StepResults(host=host, agent_id=AGENT, answers=answers)
 
 
 def _claim(result: Claim | PortclaimError) -> Claim:

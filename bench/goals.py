@@ -58,6 +58,8 @@ def goals(results: Results) -> Iterator[Goal]:
     cores = alive and sum(alive["cores"].values()) - sum(alive["cores_at_rest"].values())
     yield Goal("cores for the signs of life of 10,000 agents", 0.5, cores, at_most=True)
     yield Goal("rate in process by the limit, 8 clients", 0.7, _ratio(results, "in_process", "8 clients"))
+    batches = _ratio(results, "in_process", "8 clients, 32 claims at once")
+    yield Goal("the same with 32 claims at once", 1.5, batches)
     pf = "a PF with 256 VFs, 8 clients"
     yield Goal(f"rate in process by the limit, {pf}", 0.7, _ratio(results, "in_process", pf))
     yield Goal("calls over the bus by those of an echo, 8 clients", 0.7, _by_echo(results))

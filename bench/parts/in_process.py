@@ -17,6 +17,7 @@ from bench.cpu import difference
 from bench.crew import crew
 from bench.fleet import new_fleet, wanted
 from bench.limit import SCRIPTS, SEPARATELY, pgbench
+from bench.parts.rpc import BATCH
 from bench.round_trips import counted
 from bench.sample import Sample, merged, ratio
 from bench.site import Site
@@ -31,18 +32,20 @@ Run = Callable[[float], Sample]
 
 
 class Pair(NamedTuple):
-    """What a contestant reaches of its peer's rate, and what it should reach."""
+    """What a contestant reaches of its peer's rate, and what it should reach. ``each``: claims in a call."""
 
     name: str
     contestant: str
     peer: str
     goal: float | None = None
+    each: int = 1
 
 
 PAIRS = [
     Pair("1 client", "engine, 1 client", "limit, 1 client"),
     Pair("8 clients", "engine, 8 clients", "limit, 8 clients", goal=0.7),
     Pair("32 clients", "engine, 32 clients", "limit, 32 clients"),
+    Pair("8 clients, 32 claims at once", "engine, 32 at once", "limit, 8 clients", goal=1.5, each=BATCH),
     Pair("8 clients, by a statement per table", "engine, 8 clients", "statement per table"),
     Pair("a PF with 64 VFs, 8 clients", "engine, PF with 64 VFs", "limit, PF with 64 VFs"),
     Pair("a PF with 256 VFs, 8 clients", "engine, PF with 256 VFs", "limit, PF with 256 VFs", goal=0.7),
@@ -67,9 +70,9 @@ def results(site: Site) -> Iterator[dict[str, Any]]:
         ours, theirs = samples[pair.contestant], samples[pair.peer]
         yield {
             "name": pair.name,
-            "ratio": round(ratio(list(zip(ours, theirs, strict=True))), 3),
+            "ratio": round(ratio(list(zip(ours, theirs, strict=True))) * pair.each, 3),
             "goal": pair.goal,
-            "portclaim": merged(ours),
+            "portclaim": merged(ours, pair.each),
             "peer": {"name": pair.peer, **merged(theirs)},
         }
     yield round_trips(site.server.url)
@@ -91,6 +94,7 @@ class Contestants:
             "engine, 1 client": lambda: self._engine(SMALL, VF, 1, processes=1),
             "engine, 8 clients": lambda: self._engine(SMALL, VF, 8),
             "engine, 32 clients": lambda: self._engine(SMALL, VF, 32),
+            "engine, 32 at once": self._batches,
             "engine, PF with 64 VFs": lambda: self._engine(SMALL, PF, 8),
             "engine, PF with 256 VFs": lambda: self._engine(MANY_VFS, PF, 8),
         }
@@ -108,6 +112,13 @@ class Contestants:
             return sample._replace(cpu=difference(before, meter.read()))
 
         return run
+
+    def _batches(self) -> Run:
+        url = self._site.fleet(SMALL)
+        threads = 8 // bus.WORKERS
+        facts = (clients.batches_in_process, url, VF, threads, BATCH)
+        hired = crew(*facts, processes=bus.WORKERS, threads=threads)
+        return functools.partial(self._stack.enter_context(hired).run, meter=self._site.meter(url))
 
     def _engine(self, size: Size, alias: str, count: int, processes: int = bus.WORKERS) -> Run:
         """So many clients, as the threads of so many workers."""
