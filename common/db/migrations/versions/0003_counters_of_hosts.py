@@ -69,7 +69,8 @@ CREATE UNIQUE INDEX waiting_claims_by_position ON waiting_claims (position);
 # A host that was taken over from Nova.
 _IMPORTED = """
 ALTER TABLE compute_nodes ADD COLUMN imported_at timestamptz;
-COMMENT ON COLUMN compute_nodes.imported_at IS 'when the host was taken over from Nova; null: it was not, or it was removed since';
+COMMENT ON COLUMN compute_nodes.imported_at IS
+    'when the host was taken over from Nova; null: it was not, or it was removed since';
 """
 
 
