@@ -22,7 +22,8 @@ COMMENT ON TABLE compute_nodes IS 'the hosts whose agents have reported an inven
 COMMENT ON COLUMN compute_nodes.agent_id IS 'the agent that reports for this host';
 COMMENT ON COLUMN compute_nodes.inventory_digest IS 'digest of the last full report; null: a full report is wanted';
 COMMENT ON COLUMN compute_nodes.disabled_reason IS 'why an operator drained the host; null: it takes claims';
-COMMENT ON COLUMN compute_nodes.imported_at IS 'when the host was taken over from Nova; null: it was not, or it was removed since';
+COMMENT ON COLUMN compute_nodes.imported_at IS
+    'when the host was taken over from Nova; null: it was not, or it was removed since';
 COMMENT ON COLUMN compute_nodes.counted IS 'host_pools has its devices; see room.sql';
 CREATE INDEX compute_nodes_uncounted ON compute_nodes (id) WHERE NOT counted;
 
