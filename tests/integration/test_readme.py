@@ -48,7 +48,12 @@ NAMES = [line for line in mentioned("portclaim") if re.fullmatch(r"[a-z_ ]+", li
 
 
 @pytest.mark.parametrize("line", [*shown("portclaim"), *sorted({*mentioned("portclaim")} - {*NAMES})])
-def test_the_command_line_parses_every_shown_command(line: str, tmp_path: Path) -> None:
+def test_the_command_line_parses_every_shown_command(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _page, text in pages():  # what a page exports, its commands have
+        for name, value in re.findall(r"^export (\w+)=(.+)$", text, re.MULTILINE):
+            monkeypatch.setenv(name, value)
     file = tmp_path / "portclaim.conf"
     file.touch()
     words = shlex.split(line.replace("/etc/portclaim/portclaim.conf", str(file)))
