@@ -53,6 +53,7 @@ class Crew:
             mine, its = _SPAWN.Pipe()
             process = _SPAWN.Process(target=_client, args=(its, prepare, args, threads, warm_up), daemon=True)
             process.start()
+            its.close()  # so that the end of the process is noticed
             self._ends.append(mine)
             self._processes.append(process)
         for end in self._ends:

@@ -33,7 +33,7 @@ def in_process(size: Size) -> dict[str, tuple[str, dict[str, object]]]:
     whole = f"nic-pf:{size.ports // 2 + 1}"
     names = [f"host-{number + 1}" for number in range(size.hosts)]
     return {
-        "more VFs than a host has": (f"nic-vf:{on_a_host + 1}", {}),
+        "all VFs of a host": (f"nic-vf:{on_a_host}", {}),
         "more VFs than a host has free": (f"nic-vf:{on_a_host * 3 // 4 + 1}", {}),
         "more whole ports than a host has free, anywhere": (whole, {}),
         "the same, on 3 named hosts": (whole, {"hosts": names[:3]}),
