@@ -20,10 +20,10 @@ from portclaim.services.compute_agent.scanner import Scanner
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """The operator's own program. It runs with the agent's rights for each port that is back on its driver.
+    """The operator's own program. It runs with the agent's rights when a device is back on its driver.
 
-    Its environment describes the port: ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``, ``PORTCLAIM_NETDEV``
-    (empty if the port has none).
+    It runs for each port, and for each device of one-time use. Its environment describes the device:
+    ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``, ``PORTCLAIM_NETDEV`` (empty if the device has none).
     """
 
     program: Path
@@ -88,6 +88,8 @@ class Restorer:
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
             self._restore_vfs(device, self._wanted_vfs(address, num_vfs))
+        elif device is not None and self.hook is not None and self._is_used_once(address):
+            self.hook.run(address, 0, device.netdev)
 
     def _restore_vfs(self, port: PciDevice, wanted: int) -> None:
         address = port.address
@@ -114,6 +116,10 @@ class Restorer:
         """Does the agent bind drivers of this device? Not if its device_spec entry says ``managed: no``."""
         match = self._entry_of(address)
         return match is None or match.tags.get("managed") != "false"
+
+    def _is_used_once(self, address: PciAddress) -> bool:
+        match = self._entry_of(address)
+        return match is not None and match.tags.get("one_time_use") == "true"
 
     def _wanted_vfs(self, address: PciAddress, num_vfs: int) -> int:
         """The number of VFs that device_spec sets for the port, or else the number that it had."""

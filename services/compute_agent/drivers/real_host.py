@@ -36,8 +36,8 @@ OPTIONS = [
     ),
     cfg.StrOpt(
         "hook",
-        help="Program to run for each port that was restored to its driver with its VFs. Its environment has "
-        "PORTCLAIM_ADDRESS, PORTCLAIM_NUM_VFS and PORTCLAIM_NETDEV.",
+        help="Program to run for each port that was restored to its driver with its VFs, and for each device "
+        "of one-time use. Its environment has PORTCLAIM_ADDRESS, PORTCLAIM_NUM_VFS and PORTCLAIM_NETDEV.",
     ),
     cfg.FloatOpt("hook_timeout", default=30.0, min=0.1, help="Seconds until the hook must have ended."),
 ]

@@ -8,14 +8,18 @@ from uuid import uuid4
 
 import pytest
 
+from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device_spec import DeviceSpecs
+from portclaim.common.pci.host import HostView
 from portclaim.common.rpc.agent_messages import Step
-from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.drivers.base import Attachment, DriverError
 from portclaim.services.compute_agent.handover import Handover
 from portclaim.services.compute_agent.restore import Hook, Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
+from portclaim.services.compute_agent.used_once import UsedOnce
 from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
 
 MakeStep = Callable[..., Step]
@@ -46,6 +50,15 @@ def build(host: SimulatedTree, scanner: Scanner, kernel: SimulatedKernel, state_
 @pytest.fixture
 def handover(build: Build) -> Handover:
     return build()
+
+
+def held(handover: Handover) -> list[Attachment]:
+    """The devices that claims have, as a driver tells."""
+    return [
+        Attachment(row.address, row.instance_id, row.claim_id)
+        for row in handover.handed_over()
+        if row.instance_id is not None
+    ]
 
 
 def place(host: SimulatedTree, address: PciAddress) -> Path:
@@ -353,6 +366,41 @@ class TestHook:
         handover.hand_over(make_step("attach", str(PF)), PF)
         handover.take_back(PF)
         assert told.read_text() == f"{PF} 4 enp1s0f0\n"
+
+    @pytest.mark.parametrize(("one_time_use", "runs"), [("yes", [VF]), ("no", [])])
+    def test_the_hook_can_renew_a_device_of_one_time_use(  # noqa: PLR0917 - fixtures
+        self,
+        build: Build,
+        make_step: MakeStep,
+        scanner: Scanner,
+        tmp_path: Path,
+        one_time_use: str,
+        runs: list[PciAddress],
+    ) -> None:
+        """When it runs, no claim has the device any more. It does not run for other VFs."""
+        ran: list[PciAddress] = []
+
+        class Renewing(Hook):
+            def run(self, address: PciAddress, _num_vfs: int, _netdev: str | None) -> None:
+                ran.append(address)
+                assert used.renew(address)
+
+        entry = json.dumps({"address": str(VF), "one_time_use": one_time_use})
+        handover = build([entry], Renewing(tmp_path, 30.0))
+        used = UsedOnce(tmp_path, "h1", lambda: held(handover))
+        devices = scanner.scan().devices
+        specs = DeviceSpecs.parse([entry], HostView.of(devices), report_in_placement=True)
+        assert used.problems(devices, specs) == {}
+        step = make_step("attach", str(VF))
+        with used.preparing(step.claim_id, VF):
+            handover.hand_over(step, VF)
+        with pytest.raises(InvalidRequest):
+            used.renew(VF)
+        handover.take_back(VF)
+        assert ran == runs
+        assert used.problems(scanner.scan().devices, specs) == {}
+        assert handover.problems() == {}
+        used.close()
 
     @pytest.mark.parametrize(
         ("body", "timeout", "why"),
