@@ -264,7 +264,8 @@ class TestMessagesForTheConductor:
     def _conductor(self, fleet: Fleet, service_process: Services) -> None:
         self.host = fleet.host("h1", ports=1, vfs=4)
         self.claim = fleet.claim("nic-vf:1")
-        fleet.count_hosts()  # so that the conductor has nothing to count
+        fleet.count_hosts()  # so that the conductor has nothing to count, and no step to send again:
+        fleet.sql("UPDATE outbox SET send_after = now() + interval '1 hour'")
         self.fleet = fleet
         self.process = service_process("conductor")
         self.before = (fleet.contents(), self.process.workers)
