@@ -264,10 +264,11 @@ class TestMessagesForTheConductor:
     def _conductor(self, fleet: Fleet, service_process: Services) -> None:
         self.host = fleet.host("h1", ports=1, vfs=4)
         self.claim = fleet.claim("nic-vf:1")
-        fleet.count_hosts()  # so that the conductor has nothing to count, and no step to send again:
+        # The conductor has no host to count, no step to send again and no event to publish.
+        fleet.count_hosts()
         fleet.sql("UPDATE outbox SET send_after = now() + interval '1 hour'")
         self.fleet = fleet
-        self.process = service_process("conductor")
+        self.process = service_process("conductor", {"conductor": {"publish_events": False}})
         self.before = (fleet.contents(), self.process.workers)
 
     def assert_nothing_happened(self, bus: Bus) -> None:
