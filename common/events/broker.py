@@ -53,6 +53,24 @@ def queue_type(conf: cfg.ConfigOpts) -> str:
     )
 
 
+def topic_queue(conf: cfg.ConfigOpts, topic: str, lifetime: float) -> kombu.Queue:
+    """The queue of a topic of oslo.messaging, on its exchange.
+
+    It drops messages that nobody has taken for ``lifetime`` seconds.
+    """
+    rabbit = _rabbit(conf, oslo_messaging.TransportURL.parse(conf))
+    durable = bool(rabbit.amqp_durable_queues or rabbit.rabbit_quorum_queue)
+    lasting = {"durable": durable, "auto_delete": rabbit.amqp_auto_delete}
+    return kombu.Queue(
+        topic,
+        exchange=kombu.Exchange(conf.control_exchange, type="topic", **lasting),
+        routing_key=topic,
+        message_ttl=lifetime,
+        queue_arguments={"x-queue-type": queue_type(conf)},
+        **lasting,
+    )
+
+
 def has_second_keys(connection: kombu.Connection) -> bool:
     """Whether the broker also routes by the keys in the header ``CC``. The in-memory transport does not."""
     return str(connection.transport_cls) != "memory"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import oslo_messaging
 from oslo_messaging._drivers.amqpdriver import AMQPListener
@@ -139,7 +139,17 @@ def _printable(part: int | str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def finish(*servers: oslo_messaging.RPCServer) -> None:
+class Stoppable(Protocol):
+    """What serves, and can be stopped."""
+
+    def stop(self) -> None:
+        """Take no more messages."""
+
+    def wait(self) -> None:
+        """Return when all messages are handled."""
+
+
+def finish(*servers: oslo_messaging.RPCServer | Stoppable) -> None:
     """Take no more calls, answer those that have arrived, and return.
 
     oslo.messaging 18.3 alone would lose calls. The broker sends calls to a stopped server until its
@@ -151,9 +161,9 @@ def finish(*servers: oslo_messaging.RPCServer) -> None:
         list(threads.map(_finish, servers))
 
 
-def _finish(server: oslo_messaging.RPCServer) -> None:
+def _finish(server: Any) -> None:
     server.stop()
-    listener = getattr(server.listener, "_poll_style_listener", None)
+    listener = getattr(getattr(server, "listener", None), "_poll_style_listener", None)
     if isinstance(listener, AMQPListener):
         with suppress(*listener.conn.connection.connection.connection_errors):
             for consumer, tag in listener.conn._consumers.items():

@@ -26,12 +26,13 @@ from portclaim.common.rpc.agent_messages import (
     StepResult,
     StepResults,
 )
-from portclaim.common.rpc.collector import Collector
+from portclaim.common.rpc.collector import collector
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import FULL_REPORTS, SIGNS_OF_LIFE, ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.conductor import expiry, host_counter, inventory, lifecycle
+from portclaim.services.conductor.grouped_answers import GroupedAnswers
 from portclaim.services.conductor.publisher import Exchange, Publisher
 from portclaim.services.conductor.relay import Relay
 from portclaim.services.conductor.signs_of_life import SignsOfLife
@@ -67,6 +68,7 @@ class ConductorEndpoint(Endpoint):
         self._engine = engine
         self._agent_down_after = agent_down_after
         self._guest_within = guest_within
+        self._answers = GroupedAnswers(engine, guest_within)
         self._on_answer = on_answer
         self._note_sign = note_sign
 
@@ -81,12 +83,19 @@ class ConductorEndpoint(Endpoint):
     @exposed(StepResult)
     def step_done(self, result: StepResult) -> None:
         with self._answering(result.host):
-            lifecycle.step_done(self._engine, result, self._guest_within)
+            self._answers.step_done(result)
 
     @exposed(StepResults)
     def steps_done(self, results: StepResults) -> None:
         with self._answering(results.host):
-            lifecycle.steps_done(self._engine, results, self._guest_within)
+            refused = lifecycle.steps_done(self._engine, results, self._guest_within)
+        for claim_id in refused:
+            LOG.info(
+                "the answer of host %s for claim %s is not recorded: it is not for the last step of the "
+                "claim, or the claim is not on this host",
+                results.host,
+                claim_id,
+            )
 
     @exposed(HoldingsRequest)
     def holdings(self, request: HoldingsRequest) -> Holdings:
@@ -128,7 +137,7 @@ class Conductor:
         )
         self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
         self._reports = server(self._bus, ConductorClient.topic, conf.host, endpoint, FULL_REPORTS)
-        self._life = Collector(self._bus, SIGNS_OF_LIFE, conf.host, SignOfLife, self._signs.note)
+        self._life = collector(self._bus, conf, SIGNS_OF_LIFE, SignOfLife, self._signs.note)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
         relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)

@@ -1,16 +1,19 @@
 """Signs of life of agents: they are noted without an answer, and those that do not fit lead to a report."""
 
+import socket
 from collections.abc import Callable, Iterator
 from uuid import UUID, uuid4
 
+import kombu
 import pytest
 import sqlalchemy as sa
 from oslo_messaging.rpc.server import RPCServer
 
 from portclaim.common import config
 from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.events import broker
 from portclaim.common.rpc.agent_messages import SignOfLife
-from portclaim.common.rpc.collector import Collector
+from portclaim.common.rpc.collector import Collector, collector
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import SIGNS_OF_LIFE
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
@@ -145,11 +148,11 @@ class Host1(Endpoint):
 
 class TestOverTheBus:
     @pytest.fixture
-    def start(self) -> Iterator[Callable[[RPCServer], None]]:
+    def start(self) -> Iterator[Callable[[RPCServer | Collector], None]]:
         """Starts a server, and stops it after the test."""
-        started: list[RPCServer] = []
+        started: list[RPCServer | Collector] = []
 
-        def begin(serving: RPCServer) -> None:
+        def begin(serving: RPCServer | Collector) -> None:
             serving.start()
             started.append(serving)
 
@@ -171,7 +174,7 @@ class TestOverTheBus:
         fleet: Fleet,
         bus: Bus,
         service_process: Services,
-        start: Callable[[RPCServer], None],
+        start: Callable[[RPCServer | Collector], None],
     ) -> None:
         host, agent = fleet.host("h1", vfs=2), Host1()
         conf = config.load(["--config-file", str(bus.config_file)], "test")
@@ -190,16 +193,31 @@ class TestOverTheBus:
         self,
         fleet: Fleet,
         bus: Bus,
-        start: Callable[[RPCServer], None],
+        start: Callable[[RPCServer | Collector], None],
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         noted: list[SignOfLife] = []
         conf = config.load(["--config-file", str(bus.config_file)], "test")
-        start(Collector(transport(conf), SIGNS_OF_LIFE, "one", SignOfLife, noted.append))
+        start(collector(transport(conf), conf, SIGNS_OF_LIFE, SignOfLife, noted.append))
         good = sign_of(fleet.host("h1"))
         bus.conductor._cast("show_life", good.model_copy(update={"host": "no host"}), queue=SIGNS_OF_LIFE)
         bus.conductor._cast("anything", Nothing(), queue=SIGNS_OF_LIFE)
+        with broker.connection(conf, heartbeat=False) as connection:
+            for body in (b"no JSON", b"[]", b'{"oslo.version": "9.0", "oslo.message": "{}"}'):
+                kombu.Producer(connection).publish(body, routing_key=SIGNS_OF_LIFE)
         bus.conductor.show_life(good)
         wait_until(lambda: noted, "a sign is noted")
         assert noted == [good]
         assert "refused a message for show_life" in caplog.text
+        assert caplog.text.count("has ignored a message that is no call of a method") == 3
+
+    def test_signs_are_noted_again_after_the_connection_was_lost(
+        self, fleet: Fleet, bus: Bus, start: Callable[[RPCServer | Collector], None]
+    ) -> None:
+        noted: list[SignOfLife] = []
+        conf = config.load(["--config-file", str(bus.config_file)], "test")
+        collecting = collector(transport(conf), conf, SIGNS_OF_LIFE, SignOfLife, noted.append)
+        start(collecting)
+        collecting._connection._connection.transport.sock.shutdown(socket.SHUT_RDWR)
+        bus.conductor.show_life(sign_of(fleet.host("h1")))
+        wait_until(lambda: noted, "the sign is noted")
