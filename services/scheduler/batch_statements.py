@@ -42,7 +42,8 @@ BEGIN_RELEASES = PreparedStatement(
     "begin_releases",
     """
     SELECT claim_id::text, claim::text
-      FROM begin_releases(CAST(:claim_ids::text[] AS uuid[]), :resend_after::double precision)
+      FROM begin_releases(CAST(:claim_ids::text[] AS uuid[]), :resend_after::double precision,
+                          :wait::boolean)
     """,
 )
 

@@ -50,7 +50,7 @@ class ClaimBatches:
         results: list[Result] = []
         for requirements, group in groupby(map(self._read, requests), key=_requirements):
             asked = [each.request for each in group]
-            made = self._claim_alike(asked, requirements)
+            made = self.claim_alike(asked, requirements)
             for request in asked:  # if an id comes twice, it was made for the first request
                 together = made.pop(request.claim_id, None)
                 results += [together or self._claim_one(request, requirements)]
@@ -58,18 +58,25 @@ class ClaimBatches:
 
     def release(self, claim_ids: Sequence[UUID]) -> list[Result]:
         """Each claim as :meth:`ClaimEngine.release` answers it, or :class:`ClaimNotFound`."""
+        released = self.released(claim_ids, wait=True)
+        return [
+            released.get(claim_id) or ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
+            for claim_id in claim_ids
+        ]
+
+    def released(self, claim_ids: Sequence[UUID], *, wait: bool) -> dict[UUID, Claim]:
+        """The claims that exist; without ``wait``, not those that others have locked."""
         facts = {
             "claim_ids": [str(claim_id) for claim_id in claim_ids],
             "resend_after": self._claims.resend_after,
+            "wait": wait,
         }
         rows = batch_statements.BEGIN_RELEASES.rows(self._engine, facts)
-        begun = {UUID(claim_id): claim for claim_id, claim in rows if claim is not None}
-        return [
-            Claim.model_validate_json(begun[claim_id], extra="ignore")
-            if claim_id in begun
-            else ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
-            for claim_id in claim_ids
-        ]
+        return {
+            UUID(claim_id): Claim.model_validate_json(claim, extra="ignore")
+            for claim_id, claim in rows
+            if claim is not None
+        }
 
     def _read(self, request: ClaimRequest) -> _Asked:
         try:
@@ -79,7 +86,7 @@ class ClaimBatches:
         except PortclaimError as error:
             return _Asked(request, error)
 
-    def _claim_alike(
+    def claim_alike(
         self, asked: Sequence[ClaimRequest], requirements: Requirements | PortclaimError
     ) -> dict[UUID, Claim]:
         """The claims that could be made together."""

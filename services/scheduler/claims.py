@@ -28,13 +28,11 @@ from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequ
 from portclaim.common.rpc.move_messages import Move
 from portclaim.services.scheduler import explanation, fleet, neighbours, queue_statements, statements
 from portclaim.services.scheduler.explanation import Refusals
+from portclaim.services.scheduler.fast_path import FastPath
 from portclaim.services.scheduler.fleet import Pools, Requirements
 from portclaim.services.scheduler.packing import Packing
 from portclaim.services.scheduler.room import Room
-from portclaim.services.scheduler.statements import FEW, WHERE, where_to_look
 
-_SPARE_WHOLE_PORTS = 64  # with fewer left, a claim waits for a port in use rather than begin a whole one
-_ROUNDS = 3  # of the fast path, before the exact path
 _POOLS_FOR = 10.0  # seconds until the fast path reads the pools again; the exact path always does
 
 
@@ -56,9 +54,7 @@ class ClaimEngine:
     ) -> None:
         self._engine = engine
         self.packing = packing
-        self._claim_vfs = {where: statements.claim_vfs(packing, where) for where in WHERE}
-        self._claim_whole = {where: statements.claim_whole(packing, where) for where in WHERE}
-        self._claim_on_port_in_use = statements.claim_on_port_in_use(packing)
+        self._fast_path = FastPath(packing, self._answer)
         self._room = Room(engine, packing, agent_down_after)
         self._refusals = Refusals(engine, agent_down_after)
         self.resend_after = resend_after
@@ -67,9 +63,18 @@ class ClaimEngine:
         self._pools: Pools = {}
         self._pools_until = 0.0
 
-    def claim(self, request: ClaimRequest, requirements: Requirements) -> Claim:
+    def claim_at_once(self, request: ClaimRequest, requirements: Requirements) -> Claim | None:
+        """:meth:`claim`, if a port in use has the devices. Waits for no lock. None: :meth:`claim` decides."""
+        facts = self.facts(request, requirements)
+        try:
+            made = self._fast_path.on_port_in_use(requirements, self.recent_pools(), facts)
+        except ClaimRefused:  # other claims are in the queue
+            made = None
+        return None if made is None else Claim.model_validate_json(made, extra="ignore")
+
+    def claim(self, request: ClaimRequest, requirements: Requirements, *, not_at_once: bool = False) -> Claim:
         """Reserve all required devices on one host, or none. The same id with the same request is the same
-        claim.
+        claim. ``not_at_once``: :meth:`claim_at_once` has just failed.
 
         Raises :class:`ClaimRefused` only if there was a moment at which no host could serve the claim, or if
         claims with the same requests are waiting; a request with ``wait`` joins their queue instead. Raises
@@ -86,7 +91,7 @@ class ClaimEngine:
             return Claim.model_validate_json(made, extra="ignore")
         facts |= requirements.as_facts()
         try:
-            made = self._fast_path(requirements, facts) or self._exact_path(
+            made = self._quickly(requirements, facts, not_at_once) or self._exact_path(
                 requirements, facts, statements.CLAIM_CHOSEN_DEVICES, statements.EXISTING_CLAIM
             )
         except ClaimRefused:  # other claims are in the queue
@@ -163,36 +168,15 @@ class ClaimEngine:
         why = explanation.explain(self._engine, requirements, pools, self._agent_down_after, served=served)
         return self._behind_queue(why, facts)
 
-    def _fast_path(self, requirements: Requirements, facts: Mapping[str, Any]) -> str | None:
-        """Claim the devices of one request from one port, as most claims do, in one statement.
-
-        First it tries ports that no other transaction has locked. Then it waits for the lock of the best port
-        rather than begin a whole port. None does not mean a refusal: the exact path decides.
-        """
+    def _quickly(self, requirements: Requirements, facts: Mapping[str, Any], not_at_once: bool) -> str | None:
         pools = self.recent_pools()
-        pool_ids = requirements.suitable(pools)
-        where = where_to_look(requirements.hosts)
-        match requirements.from_one_port(pool_ids):
-            case "vfs":
-                statement = self._claim_vfs[where]
-            case "whole":
-                statement = self._claim_whole[where]
-            case None:
-                return None
-        facts = {**facts, "pool_ids": list(pool_ids), "count": requirements.device_count, "few": FEW}
-        spare = _SPARE_WHOLE_PORTS if self.packing.keeps_ports_whole else 0
-        beside = (
-            self.packing.keeps_ports_whole and len(pool_ids) == 1 and statement is self._claim_vfs["anywhere"]
+        at_once = None if not_at_once else self._fast_path.on_port_in_use(requirements, pools, facts)
+        return at_once or self._fast_path.claim(
+            requirements,
+            pools,
+            facts,
+            lambda: self._is_refused(requirements, pools, statements.EXISTING_CLAIM, facts),
         )
-        if beside and (made := self._answer(self._claim_on_port_in_use, facts)):
-            return made
-        passes = ({"wait": False, "spare_whole_ports": spare}, {"wait": True, "spare_whole_ports": 0})
-        for number, pass_ in enumerate(_ROUNDS * passes):
-            if made := self._answer(statement, {**facts, **pass_}):
-                return made
-            if number == 0 and self._is_refused(requirements, pools, statements.EXISTING_CLAIM, facts):
-                raise ClaimRefused("no host can serve this claim now")
-        return None
 
     def _exact_path(
         self,

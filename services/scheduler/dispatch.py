@@ -1,8 +1,14 @@
-"""Send the steps of claims to their agents, right after the commit that wrote the steps."""
+"""Send the steps of claims to their agents, right after the commit that wrote the steps.
+
+A step that is not sent here, because the service ends or the broker does not answer, is sent later by a
+conductor's relay.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from portclaim.common.errors import PortclaimError
@@ -26,13 +32,44 @@ _STEP: dict[tuple[str, str], StepAction] = {
 _STEP_FIELDS = set(StepDevice.model_fields)
 
 
-def dispatch_step(claim: Claim, send: Send) -> None:
-    """Send the step that the claim's status calls for. If that fails, a conductor's relay sends it later."""
-    dispatch_steps([claim], send)
+class Dispatcher(threading.Thread):
+    """Sends the steps of claims in a thread of its own, so that no caller waits for the broker to take them.
+
+    Steps for one host that come while others are sent are sent together.
+    """
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(name="dispatcher of steps", daemon=True)
+        self._send = send
+        self._claims: queue.SimpleQueue[Sequence[Claim] | None] = queue.SimpleQueue()
+
+    def dispatch(self, claims: Sequence[Claim]) -> None:
+        """Send the steps that the claims' statuses call for, soon."""
+        self._claims.put(claims)
+
+    def run(self) -> None:
+        is_ending = False
+        while not is_ending:
+            asked = [self._claims.get()]
+            while not self._claims.empty():
+                asked.append(self._claims.get())
+            is_ending = None in asked
+            try:
+                dispatch_steps(
+                    [claim for claims in asked if claims is not None for claim in claims], self._send
+                )
+            except Exception:
+                LOG.exception("steps were not sent and will be sent again")
+
+    def end(self) -> None:
+        """Send what is left, and return."""
+        self._claims.put(None)
+        if self.is_alive():
+            self.join()
 
 
 def dispatch_steps(claims: Iterable[Claim], send: Send) -> None:
-    """The same for several claims. The steps for one host are sent together."""
+    """Send the steps that the claims' statuses call for. Those for one host are sent together."""
     steps: dict[str, list[Step]] = {}
     for claim in claims:
         action = _STEP.get((claim.status, claim.attach))

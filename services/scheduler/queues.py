@@ -25,7 +25,7 @@ from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.services.scheduler import fleet, neighbours, queue_statements
-from portclaim.services.scheduler.dispatch import Send, dispatch_step
+from portclaim.services.scheduler.dispatch import Send, dispatch_steps
 from portclaim.services.scheduler.fleet import Free, Placement, Pools, Requirements
 from portclaim.services.scheduler.packing import Packing
 from portclaim.services.scheduler.requirements import requirements_of
@@ -107,7 +107,7 @@ class WaitingQueues:
             if made is not None:
                 claim = Claim.model_validate_json(made, extra="ignore")
                 LOG.info("waiting claim %s is served on host %s", claim.claim_id, claim.host)
-                dispatch_step(claim, self.send)
+                dispatch_steps([claim], self.send)
                 return True
         return False
 

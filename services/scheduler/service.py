@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -63,7 +63,8 @@ from portclaim.services.scheduler import (
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
 from portclaim.services.scheduler.claims import ClaimEngine
-from portclaim.services.scheduler.dispatch import Send, dispatch_step, dispatch_steps
+from portclaim.services.scheduler.dispatch import Dispatcher
+from portclaim.services.scheduler.grouped import GroupedClaims
 from portclaim.services.scheduler.queues import WaitingQueues
 from portclaim.services.scheduler.requirements import requirements_of
 
@@ -78,26 +79,26 @@ class SchedulerEndpoint(Endpoint):
         engine: sa.Engine,
         claims: ClaimEngine,
         aliases: Aliases,
-        send: Send,
+        dispatch: Callable[[Sequence[Claim]], None],
         agent_down_after: float,
     ) -> None:
         self._agent_down_after = agent_down_after
         self._engine = engine
         self._claims = claims
         self._candidates = CandidateSearch(engine, claims.packing, agent_down_after)
-        self._batches = ClaimBatches(engine, claims, aliases)
-        self._aliases = aliases
-        self._send = send
+        self._dispatch = dispatch
+        self.take(aliases)
 
     def take(self, aliases: Aliases) -> None:
         """Use these aliases from now on."""
         self._batches = ClaimBatches(self._engine, self._claims, aliases)
+        self._grouped = GroupedClaims(self._claims, self._batches)
         self._aliases = aliases
 
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
-        made = self._claims.claim(request, requirements_of(request, self._aliases))
-        dispatch_step(made, self._send)
+        made = self._grouped.claim(request, requirements_of(request, self._aliases))
+        self._dispatch([made])
         return made
 
     @exposed(ClaimBatch)
@@ -111,13 +112,13 @@ class SchedulerEndpoint(Endpoint):
     @exposed(ClaimId)
     def attach(self, which: ClaimId) -> Claim:
         called = self._claims.attach(which.claim_id)
-        dispatch_step(called, self._send)
+        self._dispatch([called])
         return called
 
     @exposed(ClaimId)
     def release(self, which: ClaimId) -> Claim:
-        released = self._claims.release(which.claim_id)
-        dispatch_step(released, self._send)
+        released = self._grouped.release(which.claim_id)
+        self._dispatch([released])
         return released
 
     @exposed(MoveRequest)
@@ -125,19 +126,19 @@ class SchedulerEndpoint(Endpoint):
         target = in_transaction(self._engine, lambda c: moves.target(c, request))
         requirements = requirements_of(target, self._aliases)
         begun = self._claims.move(request.source_claim_id, target, requirements, live=request.live)
-        dispatch_step(begun.target, self._send)
+        self._dispatch([begun.target])
         return begun
 
     @exposed(ClaimId)
     def complete_move(self, to: ClaimId) -> Move:
         completed = self._claims.complete_move(to.claim_id)
-        dispatch_step(completed.source, self._send)
+        self._dispatch([completed.source])
         return completed
 
     @exposed(ClaimId)
     def revert_move(self, to: ClaimId) -> Move:
         reverted = self._claims.revert_move(to.claim_id)
-        dispatch_step(reverted.target, self._send)
+        self._dispatch([reverted.target])
         return reverted
 
     @exposed(ForcedRelease)
@@ -203,7 +204,7 @@ class SchedulerEndpoint(Endpoint):
 
     def _dispatched(self, results: list[Claim | PortclaimError]) -> Outcomes:
         """The results, after the steps of the claims were sent."""
-        dispatch_steps([result for result in results if isinstance(result, Claim)], self._send)
+        self._dispatch([result for result in results if isinstance(result, Claim)])
         return Outcomes.of(results)
 
 
@@ -231,8 +232,9 @@ class Scheduler:
             patience=conf.rpc.timeout,
             agent_down_after=conf.conductor.agent_down_after,
         )
+        self._dispatcher = Dispatcher(self._send)
         self._endpoint = SchedulerEndpoint(
-            self._engine, claims, self._aliases, self._send, conf.conductor.agent_down_after
+            self._engine, claims, self._aliases, self._dispatcher.dispatch, conf.conductor.agent_down_after
         )
         self._waiting = WaitingQueues(
             self._engine,
@@ -245,6 +247,7 @@ class Scheduler:
         self._queues = Periodic("waiting queues", self._serve_queues, conf.scheduler.serve_interval)
         self._listener = NotificationListener(self._engine, queues.CHANNEL, self._queues.wake)
         self._server = server(self._bus, SchedulerClient.topic, self._conf.host, self._endpoint)
+        self._dispatcher.start()
         self._server.start(override_pool_size=self._conf.rpc.threads)
         self._is_listening = True
         self._queues.start()
@@ -265,6 +268,7 @@ class Scheduler:
         finish(self._server)
         self._listener.end()
         self._queues.end()
+        self._dispatcher.end()
         self._bus.cleanup()
         self._engine.dispose()
 

@@ -47,6 +47,7 @@ from portclaim.services.conductor.relay import Relay
 from portclaim.services.conductor.service import ConductorEndpoint
 from portclaim.services.scheduler import packing
 from portclaim.services.scheduler.claims import ClaimEngine
+from portclaim.services.scheduler.dispatch import dispatch_steps
 from portclaim.services.scheduler.queues import WaitingQueues
 from portclaim.services.scheduler.service import SchedulerEndpoint
 from tests.support.invariants import violations
@@ -245,7 +246,7 @@ class Fleet:
             agent_down_after=60.0,
         )
         self.scheduler = _Scheduler(
-            SchedulerEndpoint(self.engine, claims, known, self._send, agent_down_after=60.0)
+            SchedulerEndpoint(self.engine, claims, known, self._dispatch, agent_down_after=60.0)
         )
         self.conductor = _Conductor(
             ConductorEndpoint(self.engine, agent_down_after=60.0, guest_within=3600.0)
@@ -462,6 +463,9 @@ class Fleet:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def _dispatch(self, claims: Sequence[Claim]) -> None:
+        dispatch_steps(claims, self._send)
 
     def _send(self, host: str, steps: Sequence[Step]) -> None:
         if self.bus_is_down:

@@ -10,14 +10,23 @@ END $$;
 COMMENT ON FUNCTION begin_release IS 
     'begin the release of a live claim, or end a waiting one; the claim as it then is; null: there is none';
 
-CREATE OR REPLACE FUNCTION begin_releases(_claim_ids uuid[], _resend_after double precision)
+CREATE OR REPLACE FUNCTION begin_releases(_claim_ids uuid[], _resend_after double precision, _wait boolean)
 RETURNS TABLE (claim_id uuid, claim json) LANGUAGE plpgsql AS $$
+DECLARE
+    _locked uuid[];
 BEGIN
-    PERFORM FROM claims WHERE id = ANY(_claim_ids) ORDER BY id FOR UPDATE;
-    PERFORM release_locked_claims(_claim_ids, _resend_after);
-    RETURN QUERY SELECT id, claim_as_json(id) FROM unnest(_claim_ids) AS id;
+    IF _wait THEN
+        PERFORM FROM claims WHERE id = ANY(_claim_ids) ORDER BY id FOR UPDATE;
+        _locked := _claim_ids;
+    ELSE
+        SELECT array_agg(id) INTO _locked
+          FROM (SELECT id FROM claims WHERE id = ANY(_claim_ids) ORDER BY id FOR UPDATE SKIP LOCKED) locked;
+    END IF;
+    PERFORM release_locked_claims(_locked, _resend_after);
+    RETURN QUERY SELECT id, claim_as_json(id) FROM unnest(_locked) AS id;
 END $$;
-COMMENT ON FUNCTION begin_releases IS 'begin_release for each of these claims';
+COMMENT ON FUNCTION begin_releases IS
+    'begin_release for each of these claims; without _wait, only for those that exist and that nobody else has locked';
 
 CREATE OR REPLACE FUNCTION release_locked_claims(_claim_ids uuid[], _resend_after double precision)
 RETURNS void LANGUAGE plpgsql AS $$
