@@ -17,6 +17,7 @@ from portclaim.common.rpc.fields import (
     Text,
     Uuid,
 )
+from portclaim.common.rpc.network_settings import NetworkSettings
 from portclaim.common.rpc.versions import Since
 
 MOST_DEVICES = 16_384
@@ -143,6 +144,11 @@ class StepDevice(Message):
     product_id: HexId = Field(description="Four hexadecimal digits.")
     parent_address: Address | None = Field(
         default=None, description="The PF of a VF. Null: the device is not a VF."
+    )
+    network_settings: Annotated[NetworkSettings | None, Since("1.1")] = Field(
+        default=None,
+        description="What the agent sets before the instance gets the device. Null: the claim asks for "
+        "nothing.",
     )
 
 

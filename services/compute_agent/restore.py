@@ -13,6 +13,7 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, Match
 from portclaim.common.pci.errors import DeviceOutOfReach
 from portclaim.common.pci.host import HostView
+from portclaim.common.pci.network_settings import DEFAULTS, VfSettings
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.kernel import VFIO, Kernel
 from portclaim.services.compute_agent.scanner import Scanner
@@ -116,6 +117,13 @@ class Restorer:
         """Does the agent bind drivers of this device? Not if its device_spec entry says ``managed: no``."""
         match = self._entry_of(address)
         return match is None or match.tags.get("managed") != "false"
+
+    def vf_defaults(self, address: PciAddress) -> VfSettings:
+        """The network settings of a VF that its device_spec entry says, or else the usual ones."""
+        if not any("vf_defaults" in text for text in self.device_spec):
+            return DEFAULTS  # most hosts: the entry need not be looked up
+        match = self._entry_of(address)
+        return DEFAULTS if match is None else match.spec.vf_defaults
 
     def _is_used_once(self, address: PciAddress) -> bool:
         match = self._entry_of(address)

@@ -20,7 +20,7 @@ from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.used_once import UsedOnce
-from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
+from tests.unit.compute_agent.handovers import SimulatedKernel, at_once, settings_of
 
 MakeStep = Callable[..., Step]
 Build = Callable[..., Handover]
@@ -40,7 +40,8 @@ def build(host: SimulatedTree, scanner: Scanner, kernel: SimulatedKernel, state_
 
     def build(device_spec: list[str] | None = None, hook: Hook | None = None) -> Handover:
         restorer = Restorer(kernel, scanner, device_spec or [], hook, 1.0, at_once)
-        handover = Handover(SysfsTree(host.root), scanner, kernel, restorer)
+        network = settings_of(host, scanner, restorer, enabled=False)
+        handover = Handover(SysfsTree(host.root), scanner, kernel, restorer, network)
         handover.start(state_path)
         return handover
 

@@ -1,0 +1,127 @@
+"""Read and set the network settings of VFs by rtnetlink(7), on the network interface of their PF."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+from portclaim.common.pci.network_settings import LINK_STATES, VfSettings, Vlan
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.drivers.deadline import Deadline
+
+_VFS, _NO_STATISTICS = 1, 8  # RTEXT_FILTER_VF, RTEXT_FILTER_SKIP_STATS: 256 VFs then fit into one answer
+_NOT_SHOWN = 0xFFFFFFFF  # -1: the driver says nothing of it
+_PROTOCOLS = {0x8100: "802.1Q", 0x88A8: "802.1ad"}
+_NUMBERS = {name: number for number, name in _PROTOCOLS.items()}
+
+NO_MAC = "00:00:00:00:00:00"
+"""How a PF's driver shows that no MAC was set for a VF. Most drivers take it, and forget the MAC then."""
+
+
+class SettingRefused(DriverError):
+    """The kernel, or the driver of the PF, does not set this."""
+
+
+class VfLinks:
+    """The settings of VFs, by the name of their PF's interface and their number on it."""
+
+    def __init__(self, timeout: float) -> None:
+        """``timeout``: seconds until the kernel must have answered. A driver may hold its lock for long."""
+        self._kernel = Deadline("the kernel (rtnetlink)", timeout)
+
+    def read(self, netdev: str, vf: int) -> VfSettings:
+        """The settings as the driver shows them. Raises :class:`DriverError`."""
+        return self._kernel.ask(lambda: _read(netdev, vf))
+
+    def write(self, netdev: str, vf: int, name: str, value: Any) -> None:
+        """Set one setting. ``rate`` is a pair, min_tx_rate and max_tx_rate: they are set together.
+
+        Raises :class:`SettingRefused`, and another :class:`DriverError` where the kernel does not answer.
+        """
+        self._kernel.ask(lambda: _write(netdev, vf, name, value))
+
+
+def _read(netdev: str, vf: int) -> VfSettings:
+    with _kernel(netdev) as kernel:
+        (link,) = kernel.link("get", ifname=netdev, ext_mask=_VFS | _NO_STATISTICS)
+    listed = link.get_attr("IFLA_VFINFO_LIST")
+    for info in () if listed is None else listed.get_attrs("IFLA_VF_INFO"):
+        facts = dict(info["attrs"])
+        if facts["IFLA_VF_MAC"]["vf"] == vf:
+            return _settings(facts)
+    raise DriverError(f"{netdev} does not show VF {vf}: its driver keeps no settings of VFs")
+
+
+def _write(netdev: str, vf: int, name: str, value: Any) -> None:
+    with _kernel(netdev) as kernel:
+        index = socket.if_nametoindex(netdev)
+        try:
+            kernel.link("set", index=index, vf={"vf": vf, **_WRITTEN[name](value)})
+        except _netlink_error() as error:
+            raise SettingRefused(str(error.args[-1])) from error
+
+
+def _settings(facts: Mapping[str, Any]) -> VfSettings:
+    def shown(name: str) -> int | None:
+        found = facts.get(f"IFLA_VF_{name.upper()}")
+        return None if found is None or found[name] == _NOT_SHOWN else found[name]
+
+    rate, state = facts.get("IFLA_VF_RATE"), shown("link_state")
+    spoofchk, trust = shown("spoofchk"), shown("trust")
+    return VfSettings(
+        mac=facts["IFLA_VF_MAC"]["mac"],
+        vlan=_vlan(facts),
+        min_tx_rate=None if rate is None else rate["min_tx_rate"],
+        max_tx_rate=None if rate is None else rate["max_tx_rate"],
+        link_state=None if state is None else LINK_STATES[state],
+        trust=None if trust is None else bool(trust),
+        spoofchk=None if spoofchk is None else bool(spoofchk),
+    )
+
+
+def _vlan(facts: Mapping[str, Any]) -> Vlan | None:
+    """The first VLAN of the list, which has the protocol; kernels before 4.9 show only the other one."""
+    listed, plain = facts.get("IFLA_VF_VLAN_LIST"), facts.get("IFLA_VF_VLAN")
+    found = plain if listed is None else listed.get_attr("IFLA_VF_VLAN_INFO")
+    if found is None:
+        return None
+    if not found["vlan"]:
+        return Vlan()
+    return Vlan(found["vlan"], found["qos"], _PROTOCOLS.get(found.get("proto"), "802.1Q"))
+
+
+def _written_vlan(vlan: Vlan) -> Mapping[str, Any]:
+    plain = {"vlan": vlan.id, "qos": vlan.qos}
+    if vlan.protocol == "802.1Q":
+        return {"vlan": plain}
+    return {"vlan": [{**plain, "proto": _NUMBERS[vlan.protocol]}]}
+
+
+_WRITTEN: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
+    "mac": lambda mac: {"mac": mac},
+    "vlan": _written_vlan,
+    "rate": lambda rate: {"rate": {"min_tx_rate": rate[0], "max_tx_rate": rate[1]}},
+    "link_state": lambda state: {"link_state": LINK_STATES.index(state)},
+    "trust": lambda on: {"trust": int(on)},
+    "spoofchk": lambda on: {"spoofchk": int(on)},
+}
+
+
+@contextmanager
+def _kernel(netdev: str) -> Iterator[Any]:
+    # Imported here: it takes 23 MB of memory, and only an agent that sets network settings needs it.
+    from pyroute2 import IPRoute  # noqa: PLC0415
+
+    try:
+        with IPRoute() as kernel:
+            yield kernel
+    except (OSError, _netlink_error()) as error:
+        raise DriverError(f"the kernel says of {netdev}: {error}") from error
+
+
+def _netlink_error() -> type[Exception]:
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
+
+    return cast(type[Exception], NetlinkError)
