@@ -50,10 +50,12 @@ _HOLDINGS = sa.text("""
            awaited_action(c.id, c.step) AS awaited,
            jsonb_agg(jsonb_build_object(
                'address', d.address, 'dev_type', d.dev_type, 'vendor_id', p.vendor_id,
-               'product_id', p.product_id, 'parent_address', pf.address) ORDER BY d.id) AS devices
+               'product_id', p.product_id, 'parent_address', pf.address,
+               'network_settings', cd.network_settings) ORDER BY d.id) AS devices
       FROM claims c
       JOIN pci_devices d ON d.claim_id = c.id
       JOIN pools p ON p.id = d.pool_id
+      LEFT JOIN claim_devices cd ON (cd.claim_id, cd.device_id) = (c.id, d.id)
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE c.compute_node_id = host_of_agent(:host, :agent_id) AND c.live
      GROUP BY c.id
