@@ -167,6 +167,7 @@ class Handover:
                     address, device.parent, step.claim_id, step.instance_id, driver, None, device.num_vfs
                 )
             )
+            self._network.adopt(step, device)
 
     def take_back(self, address: PciAddress) -> None:
         """Take the device back from its instance and restore it.

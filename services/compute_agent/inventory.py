@@ -113,7 +113,10 @@ def _has_settings(device: DeviceReport) -> bool:
 
 
 def _tagged(device: DeviceReport) -> DeviceReport:
-    return device.model_copy(update={"tags": {**device.tags, TAG: "true"}})
+    # Also as an attribute: a device that a claim holds keeps the tags with which it was claimed.
+    return device.model_copy(
+        update={"tags": {**device.tags, TAG: "true"}, "attributes": {**device.attributes, TAG: True}}
+    )
 
 
 def _match(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,12 +47,20 @@ class VfLinks:
 def _read(netdev: str, vf: int) -> VfSettings:
     with _kernel(netdev) as kernel:
         (link,) = kernel.link("get", ifname=netdev, ext_mask=_VFS | _NO_STATISTICS)
+    found = settings_in(link, vf)
+    if found is None:
+        raise DriverError(f"{netdev} does not show VF {vf}: its driver keeps no settings of VFs")
+    return found
+
+
+def settings_in(link: Any, vf: int) -> VfSettings | None:
+    """The settings of a VF in the kernel's answer about its PF's interface; None: it does not show the VF."""
     listed = link.get_attr("IFLA_VFINFO_LIST")
     for info in () if listed is None else listed.get_attrs("IFLA_VF_INFO"):
         facts = dict(info["attrs"])
         if facts["IFLA_VF_MAC"]["vf"] == vf:
             return _settings(facts)
-    raise DriverError(f"{netdev} does not show VF {vf}: its driver keeps no settings of VFs")
+    return None
 
 
 def _write(netdev: str, vf: int, name: str, value: Any) -> None:
@@ -60,7 +69,8 @@ def _write(netdev: str, vf: int, name: str, value: Any) -> None:
         try:
             kernel.link("set", index=index, vf={"vf": vf, **_WRITTEN[name](value)})
         except _netlink_error() as error:
-            raise SettingRefused(str(error.args[-1])) from error
+            hint = ": the agent needs CAP_NET_ADMIN" if error.args[0] == errno.EPERM else ""
+            raise SettingRefused(f"{error.args[-1]}{hint}") from error
 
 
 def _settings(facts: Mapping[str, Any]) -> VfSettings:

@@ -110,7 +110,7 @@ class VfNetwork:
             self._forget("parent_address", address)  # its VFs are gone, with their settings
         if not self.enabled and asked is not None:
             raise DriverError(f"{address}: {OPTION} is off on this host, so nothing is set for a claim")
-        if device.dev_type is not DeviceType.VF or not (device.class_id or "").startswith(NETWORK):
+        if not _has_settings(device):
             if asked is not None:
                 raise DriverError(f"{address} is no VF of a network card: it has no settings to set")
             return
@@ -131,6 +131,23 @@ class VfNetwork:
                 f"{address} cannot get its network settings from {place.driver}, the driver of its PF: "
                 + "; ".join(failures)
             )
+
+    def adopt(self, step: Step, device: PciDevice) -> None:
+        """Record a VF that an instance has already. Nobody knows what was there before its settings.
+
+        So it will be given back with the defaults, and without a MAC.
+        """
+        if not self.enabled or not _has_settings(device):
+            return
+        try:
+            place = self._place(device)
+            shown = self._links.read(place.netdev, place.number)
+        except DriverError as error:
+            LOG.warning("the network settings of %s will stay as they are: %s", device.address, error)
+            return
+        usual = replace(self._defaults(device.address), mac=NO_MAC)
+        not_kept = dict.fromkeys(usual.said().keys() - shown.said().keys())
+        self._note(step, device, VfSettings(), replace(usual, **not_kept))
 
     def lend_again(self, address: PciAddress) -> None:
         """Set what a claim has asked for, because the VF may be a new one since then.
@@ -245,6 +262,10 @@ def _loaded(text: str) -> VfSettings:
     facts = json.loads(text)
     vlan = facts.pop("vlan")
     return VfSettings(**facts, vlan=None if vlan is None else Vlan(**vlan))
+
+
+def _has_settings(device: PciDevice) -> bool:
+    return device.dev_type is DeviceType.VF and (device.class_id or "").startswith(NETWORK)
 
 
 def _asked(step: Step, address: PciAddress) -> NetworkSettings | None:

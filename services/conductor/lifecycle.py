@@ -45,6 +45,8 @@ _ANSWERS = PreparedStatement(
     """,
 )
 
+# An agent that sets no network settings, as one of release 0.2.0, must not prepare a device without them.
+# Such a claim is left to the outbox, whose step the agent refuses.
 _HOLDINGS = sa.text("""
     SELECT c.id AS claim_id, c.instance_id, c.status, c.step, c.attach,
            awaited_action(c.id, c.step) AS awaited,
@@ -59,6 +61,8 @@ _HOLDINGS = sa.text("""
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE c.compute_node_id = host_of_agent(:host, :agent_id) AND c.live
      GROUP BY c.id
+    HAVING NOT (c.status = 'claimed'
+                AND bool_or(cd.network_settings IS NOT NULL AND NOT d.attributes ? 'network_settings'))
      ORDER BY c.created_at, c.id
 """)
 

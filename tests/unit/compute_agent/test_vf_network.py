@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -304,3 +305,19 @@ class TestTakeBack:
         card.vfs.clear()  # the host was started again
         build()
         assert card.vfs == {place: TENANT}
+
+    def test_a_vf_that_was_taken_over_with_its_guest_is_given_back_with_the_defaults(
+        self,
+        handover: Handover,
+        kernel: SimulatedKernel,
+        card: CardLinks,
+        place: tuple[str, int],
+        ask: Callable[..., Step],
+    ) -> None:
+        card.vfs[place] = TENANT  # Nova has set it
+        kernel.opened.add(VF)
+        handover.adopt(ask(), VF)
+        assert card.vfs == {place: TENANT}
+        kernel.opened.clear()
+        handover.take_back(VF)
+        assert card.vfs == {place: replace(FRESH, link_state="enable")}
