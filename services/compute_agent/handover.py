@@ -88,7 +88,7 @@ class Handover:
             try:
                 if row.claim_id is not None:
                     self._detach_from_host(row)
-                    self._network.lend_again(row.address)
+                    self._network.lend_again(row.address, is_open=self._kernel.in_use(row.address))
             except DriverError as error:
                 LOG.error("an interrupted handover could not be finished: %s", error)  # noqa: TRY400 - the message says it all
         for row in self.handed_over():

@@ -14,8 +14,8 @@ from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers import libvirt, real_host
 from portclaim.services.compute_agent.drivers.base import InstanceNotFound, load_driver
 from portclaim.services.compute_agent.kernel import Kernel
+from portclaim.services.compute_agent.network_record import NetworkRecord
 from portclaim.services.compute_agent.vf_link import VfLinks
-from portclaim.services.compute_agent.vf_network import VfNetwork
 from tests.hardware.guests import PATIENCE
 
 # From a process without threads, each of which may hold a lock that the new process would wait for.
@@ -53,7 +53,7 @@ def _attach_and_detach(nth: int, name: str, state_path: Path, step: Step, option
         return call
 
     points: list[tuple[Any, str]] = [(Kernel, "_write"), (VfLinks, "write")]
-    points += [(VfNetwork, "_note"), (VfNetwork, "_forget")]
+    points += [(NetworkRecord, "note"), (NetworkRecord, "forget")]
     if libvirt.libvirt is not None:
         points += [(libvirt.libvirt.virDomain, f"{order}DeviceFlags") for order in ("attach", "detach")]
     for owner, attribute in points:

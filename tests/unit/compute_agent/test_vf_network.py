@@ -143,6 +143,23 @@ class TestLend:
         build(entry).hand_over(ask(), VF)
         assert card.vfs[place] == VfSettings(mac=MAC, vlan=Vlan(9), trust=True, spoofchk=False)
 
+    @pytest.mark.parametrize("rates", [(0, 100), (10, 0), (10, 100), (0, 0)])
+    def test_one_rate_changes_without_the_other(
+        self,
+        handover: Handover,
+        card: CardLinks,
+        place: tuple[str, int],
+        ask: Callable[..., Step],
+        rates: tuple[int, int],
+    ) -> None:
+        left = card.vfs[place] = replace(FRESH, min_tx_rate=0, max_tx_rate=100)
+        step = ask(min_tx_rate=rates[0], max_tx_rate=rates[1])
+        handover.hand_over(step, VF)
+        shown = card.vfs[place]
+        assert (shown.min_tx_rate, shown.max_tx_rate) == rates
+        handover.take_back(VF)
+        assert card.vfs == {place: left}
+
     def test_each_setting_that_the_driver_does_not_set_is_told_and_nothing_stays(
         self, handover: Handover, card: CardLinks, place: tuple[str, int], ask: Callable[..., Step]
     ) -> None:
@@ -305,6 +322,22 @@ class TestTakeBack:
         card.vfs.clear()  # the host was started again
         build()
         assert card.vfs == {place: TENANT}
+
+    def test_under_a_guest_all_but_its_mac_is_set_again(
+        self,
+        build: Build,
+        kernel: SimulatedKernel,
+        card: CardLinks,
+        place: tuple[str, int],
+        ask: Callable[..., Step],
+    ) -> None:
+        build().hand_over(ask(**ASKED), VF)
+        kernel.opened.add(VF)
+        for mac in ("02:00:00:00:00:07", FRESH.mac):  # the guest's choice; or the VF is a new one
+            card.vfs[place] = replace(FRESH, mac=mac)
+            build()
+            assert card.vfs == {place: replace(TENANT, mac=mac if mac != FRESH.mac else MAC)}
+        kernel.opened.clear()
 
     def test_a_vf_that_was_taken_over_with_its_guest_is_given_back_with_the_defaults(
         self,
