@@ -14,6 +14,7 @@ from pathlib import Path
 from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent import write_attribute
 from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.representor import Representor, representor_of
 from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 LOG = logging.getLogger(__name__)
@@ -64,6 +65,10 @@ class Kernel:
         """The ``driver_override`` of the device."""
         text = self._tree.text(f"{PCI_DEVICES}/{address}/driver_override")
         return None if text in {None, "", _NO_OVERRIDE} else text
+
+    def representor(self, address: PciAddress, pf: PciAddress | None) -> Representor | None:
+        """The representor of a VF of this PF; None: it has none, or the device is no VF."""
+        return None if pf is None else representor_of(self._tree, address, pf)
 
     def is_on_vfio(self, address: PciAddress) -> bool:
         """Is the device on vfio-pci or on a variant of it?

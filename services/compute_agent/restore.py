@@ -16,6 +16,7 @@ from portclaim.common.pci.host import HostView
 from portclaim.common.pci.network_settings import DEFAULTS, VfSettings
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.kernel import VFIO, Kernel
+from portclaim.services.compute_agent.representor import Representor
 from portclaim.services.compute_agent.scanner import Scanner
 
 
@@ -23,19 +24,24 @@ from portclaim.services.compute_agent.scanner import Scanner
 class Hook:
     """The operator's own program. It runs with the agent's rights when a device is back on its driver.
 
-    It runs for each port, and for each device of one-time use. Its environment describes the device:
-    ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``, ``PORTCLAIM_NETDEV`` (empty if the device has none).
+    It runs for each port, for each VF that has a representor, and for each device of one-time use. Its
+    environment describes the device: ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``, ``PORTCLAIM_NETDEV``,
+    ``PORTCLAIM_REPRESENTOR`` and ``PORTCLAIM_PHYS_PORT_NAME`` (empty if the device has none).
     """
 
     program: Path
     timeout: float
 
-    def run(self, address: PciAddress, num_vfs: int, netdev: str | None) -> None:
+    def run(
+        self, address: PciAddress, num_vfs: int, netdev: str | None, representor: Representor | None = None
+    ) -> None:
         """Run it to its end. Raises :class:`DriverError` if it fails or takes longer than its timeout."""
         about = {
             "PORTCLAIM_ADDRESS": str(address),
             "PORTCLAIM_NUM_VFS": str(num_vfs),
             "PORTCLAIM_NETDEV": netdev or "",
+            "PORTCLAIM_REPRESENTOR": representor.netdev if representor else "",
+            "PORTCLAIM_PHYS_PORT_NAME": representor.phys_port_name if representor else "",
         }
         try:
             subprocess.run(  # noqa: S603 - the operator's own choice
@@ -89,8 +95,10 @@ class Restorer:
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
             self._restore_vfs(device, self._wanted_vfs(address, num_vfs))
-        elif device is not None and self.hook is not None and self._is_used_once(address):
-            self.hook.run(address, 0, device.netdev)
+        elif device is not None and self.hook is not None:
+            representor = self.kernel.representor(address, device.parent)
+            if representor is not None or self._is_used_once(address):
+                self.hook.run(address, 0, device.netdev, representor)
 
     def _restore_vfs(self, port: PciDevice, wanted: int) -> None:
         address = port.address

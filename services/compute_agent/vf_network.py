@@ -8,7 +8,6 @@ before a setting is changed.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,14 +21,14 @@ from portclaim.common.rpc.agent_messages import Step
 from portclaim.common.rpc.network_settings import NetworkSettings
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.network_record import NetworkRecord
+from portclaim.services.compute_agent.representor import vf_number
 from portclaim.services.compute_agent.scanner import Scanner
-from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
+from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.vf_link import NO_MAC, SettingRefused, VfLinks
 
 LOG = logging.getLogger(__name__)
 
 OPTION = "[handover] network_settings"
-_VIRTFN = re.compile(r"virtfn(\d+)", re.ASCII)
 RATE = "rate"  # min_tx_rate and max_tx_rate: they are written together
 
 
@@ -188,12 +187,10 @@ class VfNetwork:
                 f"{device.address}: its PF {device.parent} has no network interface on this host, so its "
                 "network settings cannot be set"
             )
-        path = f"{PCI_DEVICES}/{pf.address}"
-        for name in self._tree.names(path) or ():
-            link = _VIRTFN.fullmatch(name)
-            if link and self._tree.link(f"{path}/{name}") == str(device.address):
-                return _Place(pf.netdev, int(link[1]), pf.driver or "no driver")
-        raise DriverError(f"{device.address}: its PF {pf.address} does not list this VF")
+        number = vf_number(self._tree, device.address, pf.address)
+        if number is None:
+            raise DriverError(f"{device.address}: its PF {pf.address} does not list this VF")
+        return _Place(pf.netdev, number, pf.driver or "no driver")
 
 
 def _changes(wanted: VfSettings, shown: VfSettings) -> dict[str, Any]:

@@ -38,8 +38,9 @@ OPTIONS = [
     ),
     cfg.StrOpt(
         "hook",
-        help="Program to run for each port that was restored to its driver with its VFs, and for each device "
-        "of one-time use. Its environment has PORTCLAIM_ADDRESS, PORTCLAIM_NUM_VFS and PORTCLAIM_NETDEV.",
+        help="Program to run for each port that was restored to its driver with its VFs, for each VF that "
+        "has a representor, and for each device of one-time use. Its environment has PORTCLAIM_ADDRESS, "
+        "PORTCLAIM_NUM_VFS, PORTCLAIM_NETDEV, PORTCLAIM_REPRESENTOR and PORTCLAIM_PHYS_PORT_NAME.",
     ),
     cfg.BoolOpt(
         "network_settings",
