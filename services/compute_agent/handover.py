@@ -147,6 +147,7 @@ class Handover:
             with self._lock:
                 row = self._register(step, each, leaving)
             with self._ports[row.port]:
+                self._network.lend_port(step, each)
                 self._detach_from_host(row)
                 if not self._kernel.in_use(each):  # else it was set before
                     self._network.lend(step, each)
@@ -266,6 +267,7 @@ class Handover:
                 self._network.take_back(row.address)
                 if not self._ended_with_its_port(row):
                     self._restorer.restore(row.address, row.driver, row.override, row.num_vfs)
+                    self._network.take_back_port(row.address)
             except (DriverError, ScanError, OSError) as error:
                 LOG.error("a device is not restored: %s", error)  # noqa: TRY400 - the message says it all
                 with self._lock:

@@ -103,6 +103,13 @@ class Kernel:
         if self.driver(address) is None:
             self._write(address, "bus/pci/drivers_probe", str(address))
 
+    def bind_anew(self, address: PciAddress) -> None:
+        """Unbind the device from its driver, reset it, and let the kernel bind it again."""
+        if self.driver(address) is not None:
+            self._write(address, f"{PCI_DEVICES}/{address}/driver/unbind", str(address))
+        self.reset(address)
+        self._write(address, "bus/pci/drivers_probe", str(address))
+
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         """Write ``sriov_numvfs``; ``sriov_drivers_autoprobe`` stays as it is."""
         self._write(pf, f"{PCI_DEVICES}/{pf}/sriov_numvfs", str(count))

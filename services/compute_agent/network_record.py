@@ -17,6 +17,7 @@ from portclaim.common.pci.network_settings import VfSettings, Vlan
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.store import LocalStore
+from portclaim.services.compute_agent.vf_link import PortSettings
 
 RECORD = "network.sqlite"
 _SCHEMA = """
@@ -25,6 +26,10 @@ CREATE TABLE IF NOT EXISTS lent (
     claim_id TEXT NOT NULL, step INTEGER NOT NULL,
     wanted TEXT NOT NULL,  -- its settings for the claim, JSON
     before TEXT NOT NULL); -- its settings before the claim
+CREATE TABLE IF NOT EXISTS lent_ports (
+    address TEXT PRIMARY KEY, claim_id TEXT NOT NULL,
+    mac TEXT, mtu INTEGER, -- its settings before the claim
+    is_set INTEGER NOT NULL); -- it has those of the claim
 """
 
 
@@ -40,7 +45,7 @@ class Lent:
 
 
 class NetworkRecord:
-    """One row per VF. Threads may share one."""
+    """One row per VF, and one per PF. Threads may share one."""
 
     def __init__(self, state_path: Path) -> None:
         self._store = LocalStore(state_path / RECORD, _SCHEMA)
@@ -86,6 +91,37 @@ class NetworkRecord:
         """The VFs of the PF are gone, with their settings."""
         with self._store.transaction() as sql:
             sql.execute("DELETE FROM lent WHERE parent_address = ?", (str(pf),))
+
+    def note_port(self, step: Step, pf: PciAddress, shown: PortSettings) -> None:
+        """Write down whose the PF is, and what is there now. What is to be restored already stays."""
+        with self._store.transaction() as sql:
+            sql.execute(
+                "INSERT INTO lent_ports VALUES (?, ?, ?, ?, 0)"
+                " ON CONFLICT (address) DO UPDATE SET claim_id = excluded.claim_id, is_set = 0",
+                (str(pf), str(step.claim_id), shown.mac, shown.mtu),
+            )
+
+    def port_has_settings(self, pf: PciAddress) -> None:
+        """The PF has the settings of its claim, and keeps them."""
+        with self._store.transaction() as sql:
+            sql.execute("UPDATE lent_ports SET is_set = 1 WHERE address = ?", (str(pf),))
+
+    def port_is_lent(self, pf: PciAddress, claim_id: UUID) -> bool:
+        """Has the PF the settings of this claim?"""
+        with self._store.transaction() as sql:
+            row = sql.execute("SELECT * FROM lent_ports WHERE address = ?", (str(pf),)).fetchone()
+        return row is not None and bool(row["is_set"]) and row["claim_id"] == str(claim_id)
+
+    def port_before(self, pf: PciAddress) -> PortSettings | None:
+        """The settings of a PF before the claim; None: they are its own."""
+        with self._store.transaction() as sql:
+            row = sql.execute("SELECT mac, mtu FROM lent_ports WHERE address = ?", (str(pf),)).fetchone()
+        return None if row is None else PortSettings(*row)
+
+    def forget_port(self, pf: PciAddress) -> None:
+        """The PF's settings are its own again."""
+        with self._store.transaction() as sql:
+            sql.execute("DELETE FROM lent_ports WHERE address = ?", (str(pf),))
 
 
 def _dumped(settings: VfSettings) -> str:

@@ -90,7 +90,7 @@ class Restorer:
         stays = self.kernel.is_on_vfio(address) and self.kernel.driver(address) == driver
         if not stays:  # else it was there before it was handed over
             self.kernel.return_to_driver(address, override)
-        if driver not in {None, VFIO} and not self._happens(lambda: self.kernel.driver(address) == driver):
+        if driver not in {None, VFIO} and not self.happens(lambda: self.kernel.driver(address) == driver):
             raise DriverError(f"{address} did not return to its driver {driver} in {self.timeout:g} s")
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
@@ -109,12 +109,13 @@ class Restorer:
                 self.kernel.set_num_vfs(address, wanted)
         if self.hook is not None:
             self.hook.run(address, wanted, port.netdev)
-        if not self._happens(lambda: self._visible_vfs(address) == wanted):
+        if not self.happens(lambda: self._visible_vfs(address) == wanted):
             raise DriverError(
                 f"{address} shows {self._visible_vfs(address)} of its {wanted} VFs after {self.timeout:g} s"
             )
 
-    def _happens(self, condition: Callable[[], bool]) -> bool:
+    def happens(self, condition: Callable[[], bool]) -> bool:
+        """Wait for the kernel and udev until the condition holds. Does it?"""
         return condition() or self.wait_until(condition, self.timeout)
 
     def _visible_vfs(self, address: PciAddress) -> int:

@@ -1,4 +1,4 @@
-"""Read and set the network settings of VFs by rtnetlink(7), on the network interface of their PF."""
+"""Read and set the network settings of PFs and their VFs by rtnetlink(7)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from portclaim.common.pci.network_settings import LINK_STATES, VfSettings, Vlan
 from portclaim.services.compute_agent.drivers.base import DriverError
@@ -21,12 +21,19 @@ NO_MAC = "00:00:00:00:00:00"
 """How a PF's driver shows that no MAC was set for a VF. Most drivers take it, and forget the MAC then."""
 
 
+class PortSettings(NamedTuple):
+    """The settings of a PF's interface. None: not said."""
+
+    mac: str | None = None
+    mtu: int | None = None
+
+
 class SettingRefused(DriverError):
     """The kernel, or the driver of the PF, does not set this."""
 
 
 class VfLinks:
-    """The settings of VFs, by the name of their PF's interface and their number on it."""
+    """The settings of a PF's interface, by its name, and of VFs, by this name and their number on it."""
 
     def __init__(self, timeout: float) -> None:
         """``timeout``: seconds until the kernel must have answered. A driver may hold its lock for long."""
@@ -42,6 +49,14 @@ class VfLinks:
         Raises :class:`SettingRefused`, and another :class:`DriverError` where the kernel does not answer.
         """
         self._kernel.ask(lambda: _write(netdev, vf, name, value))
+
+    def read_port(self, netdev: str) -> PortSettings:
+        """The settings of the interface itself. Raises :class:`DriverError`."""
+        return self._kernel.ask(lambda: _read_port(netdev))
+
+    def write_port(self, netdev: str, name: str, value: Any) -> None:
+        """Set ``mac`` or ``mtu`` of the interface itself. Raises as :meth:`write` does."""
+        self._kernel.ask(lambda: _set_link(netdev, **{"address" if name == "mac" else name: value}))
 
 
 def _read(netdev: str, vf: int) -> VfSettings:
@@ -64,10 +79,20 @@ def settings_in(link: Any, vf: int) -> VfSettings | None:
 
 
 def _write(netdev: str, vf: int, name: str, value: Any) -> None:
+    _set_link(netdev, vf={"vf": vf, **_WRITTEN[name](value)})
+
+
+def _read_port(netdev: str) -> PortSettings:
+    with _kernel(netdev) as kernel:
+        (link,) = kernel.link("get", ifname=netdev)
+    return PortSettings(link.get_attr("IFLA_ADDRESS"), link.get_attr("IFLA_MTU"))
+
+
+def _set_link(netdev: str, **change: Any) -> None:
     with _kernel(netdev) as kernel:
         index = socket.if_nametoindex(netdev)
         try:
-            kernel.link("set", index=index, vf={"vf": vf, **_WRITTEN[name](value)})
+            kernel.link("set", index=index, **change)
         except _netlink_error() as error:
             hint = ": the agent needs CAP_NET_ADMIN" if error.args[0] == errno.EPERM else ""
             raise SettingRefused(f"{error.args[-1]}{hint}") from error

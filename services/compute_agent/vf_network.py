@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from portclaim.common.rpc.agent_messages import Step
 from portclaim.common.rpc.network_settings import NetworkSettings
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.network_record import NetworkRecord
+from portclaim.services.compute_agent.pf_network import PfNetwork
 from portclaim.services.compute_agent.representor import vf_number
+from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.vf_link import NO_MAC, SettingRefused, VfLinks
@@ -45,33 +46,52 @@ class VfNetwork:
     """Sets and restores the network settings of VFs. The caller holds the lock of the VF's port.
 
     ``enabled``: the option of the agent. Without it nothing is set, but what was set before is restored.
-    ``defaults`` are the settings of a VF that its device_spec entry says, or else the usual ones.
+    ``restorer`` knows what device_spec says.
     """
 
     _record: NetworkRecord
+    _ports: PfNetwork
 
     def __init__(
         self,
         tree: SysfsTree,
         scanner: Scanner,
         links: VfLinks,
-        defaults: Callable[[PciAddress], VfSettings],
+        restorer: Restorer,
         *,
         enabled: bool,
     ) -> None:
         self._tree = tree
         self._scanner = scanner
         self._links = links
-        self._defaults = defaults
+        self._restorer = restorer
+        self._defaults = restorer.vf_defaults
         self.enabled = enabled
 
     def start(self, state_path: Path) -> None:
         """Open the record."""
         self._record = NetworkRecord(state_path)
+        restorer = self._restorer
+        self._ports = PfNetwork(self._scanner, self._links, restorer.kernel, self._record, restorer.happens)
 
     def stop(self) -> None:
         """Close the record."""
         self._record.close()
+
+    def lend_port(self, step: Step, address: PciAddress) -> None:
+        """Set what the step asks for a PF, before it leaves its driver. Raises :class:`DriverError`."""
+        asked, device = _asked(step, address), self._scanner.look(address)
+        if asked is not None and self.enabled and device is not None and device.dev_type is DeviceType.PF:
+            if not (device.class_id or "").startswith(NETWORK):
+                raise DriverError(f"{address} is no PF of a network card: it has no settings to set")
+            self._ports.lend(step, device, asked)
+
+    def take_back_port(self, address: PciAddress) -> None:
+        """Set the settings of a PF, which is on its driver again, to what they were before the claim.
+
+        Raises :class:`DriverError`: then the caller tries again.
+        """
+        self._ports.take_back(address)
 
     def lend(self, step: Step, address: PciAddress) -> None:
         """Set what the step asks for the device, and the defaults of what it does not ask for.
@@ -88,7 +108,7 @@ class VfNetwork:
         if not self.enabled and asked is not None:
             raise DriverError(f"{address}: {OPTION} is off on this host, so nothing is set for a claim")
         if not _has_settings(device):
-            if asked is not None:
+            if asked is not None and device.dev_type is not DeviceType.PF:
                 raise DriverError(f"{address} is no VF of a network card: it has no settings to set")
             return
         if not self.enabled:

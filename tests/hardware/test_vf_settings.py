@@ -13,7 +13,7 @@ from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers import real_host
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.drivers.vfio import VfioDriver
-from tests.hardware.conftest import VF, driver_of, run
+from tests.hardware.conftest import OTHER_PORT, VF, driver_of, run
 from tests.hardware.deaths import dies_at
 
 MakeStep = Callable[..., Step]
@@ -200,3 +200,15 @@ def test_an_agent_killed_between_any_two_writes_leaves_the_vf_as_it_was(
         assert successor.problems() == {}
     assert deaths >= 14
     assert (shown(), driver_of(VF)) == (before, "igbvf")
+
+
+def test_a_pf_whose_card_forgets_its_mac_is_not_given_out_with_one(
+    driver: VfioDriver, make_step: MakeStep
+) -> None:
+    before = run("ip", "-brief", "link", "show", "enp2s0")
+    step = asking(make_step("attach", OTHER_PORT), mac="52:54:00:00:00:01")
+    with pytest.raises(DriverError, match="driver igb: mac 52:54:00:00:00:01: it was set, but does not stay"):
+        lend(driver, step)
+    take_back(driver, step)
+    assert (run("ip", "-brief", "link", "show", "enp2s0"), driver_of(OTHER_PORT)) == (before, "igb")
+    assert driver.problems() == {}

@@ -81,7 +81,7 @@ class RealHostDriver(HypervisorDriver):
             tree,
             scanner,
             VfLinks(options.write_timeout),
-            self.restorer.vf_defaults,
+            self.restorer,
             enabled=options.network_settings,
         )
         self.handover = Handover(tree, scanner, self.kernel, self.restorer, self.network)

@@ -14,7 +14,7 @@ from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
-from portclaim.services.compute_agent.vf_link import SettingRefused, VfLinks
+from portclaim.services.compute_agent.vf_link import PortSettings, SettingRefused, VfLinks
 from portclaim.services.compute_agent.vf_network import VfNetwork
 
 
@@ -40,6 +40,10 @@ class SimulatedKernel(Kernel):
         self._ask("return_to_driver", address)
         if self.driver(address) == VFIO:
             self._host.bind(address, override or self._host.own_driver(address))
+
+    def bind_anew(self, address: PciAddress) -> None:
+        self._ask("bind_anew", address)
+        self._host.bind(address, self._host.own_driver(address))
 
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         self._ask(f"set_num_vfs {count}", pf)
@@ -71,16 +75,20 @@ def at_once(condition: Callable[[], bool], timeout: float) -> bool:
 FRESH = VfSettings("00:00:00:00:00:00", Vlan(), 0, 0, "auto", trust=False, spoofchk=True)
 """How most drivers show a VF of which nothing was set."""
 
+FACTORY = PortSettings("3c:fd:fe:00:00:01", 1500)
+
 
 class CardLinks(VfLinks):
     """The card itself: it keeps what is set. ``vfs``: settings by interface and number; ``writes`` so far.
 
-    ``refused``: settings that its driver does not set. ``ignored``: those that it says to set, and does not.
+    ``ports``: settings of the interfaces themselves. ``refused``: settings that its driver does not set.
+    ``ignored``: those that it says to set, and does not.
     """
 
     def __init__(self) -> None:
         super().__init__(timeout=10.0)
         self.vfs: dict[tuple[str, int], VfSettings] = {}
+        self.ports: dict[str, PortSettings] = {}
         self.writes: list[str] = []
         self.refused: set[str] = set()
         self.ignored: set[str] = set()
@@ -99,6 +107,16 @@ class CardLinks(VfLinks):
         if name not in self.ignored:
             self.vfs[netdev, vf] = replace(self.read(netdev, vf), **changes)
 
+    def read_port(self, netdev: str) -> PortSettings:
+        return self.ports.setdefault(netdev, FACTORY)
+
+    def write_port(self, netdev: str, name: str, value: Any) -> None:
+        self.before_write()
+        self.writes.append(f"{netdev} {name}")
+        if name in self.refused:
+            raise SettingRefused("Operation not supported")
+        self.ports[netdev] = self.read_port(netdev)._replace(**{name: value})
+
 
 def settings_of(
     host: SimulatedTree, scanner: Scanner, restorer: Restorer, links: VfLinks | None = None, *, enabled: bool
@@ -108,6 +126,6 @@ def settings_of(
         SysfsTree(host.root),
         scanner,
         links or CardLinks(),
-        restorer.vf_defaults,
+        restorer,
         enabled=enabled,
     )

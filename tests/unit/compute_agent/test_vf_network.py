@@ -21,7 +21,15 @@ from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
-from tests.unit.compute_agent.handovers import FRESH, CardLinks, SimulatedKernel, at_once, settings_of
+from portclaim.services.compute_agent.vf_link import PortSettings
+from tests.unit.compute_agent.handovers import (
+    FACTORY,
+    FRESH,
+    CardLinks,
+    SimulatedKernel,
+    at_once,
+    settings_of,
+)
 
 MakeStep = Callable[..., Step]
 Build = Callable[..., Handover]
@@ -354,3 +362,86 @@ class TestTakeBack:
         kernel.opened.clear()
         handover.take_back(VF)
         assert card.vfs == {place: replace(FRESH, link_state="enable")}
+
+
+class TestPort:
+    """A PF that goes to a guest: only what its card keeps gets there."""
+
+    WANTED = PortSettings(MAC, 9000)
+
+    @pytest.fixture
+    def netdev(self, place: tuple[str, int]) -> str:
+        return place[0]
+
+    @pytest.fixture
+    def step(self, ask: Callable[..., Step]) -> Step:
+        return ask(address=PF, mac=MAC, mtu=9000)
+
+    def test_what_the_card_keeps_goes_to_the_guest_and_is_restored_afterwards(
+        self, handover: Handover, kernel: SimulatedKernel, card: CardLinks, netdev: str, step: Step
+    ) -> None:
+        handover.hand_over(step, PF)
+        assert card.ports == {netdev: self.WANTED}
+        assert kernel.calls == [
+            f"set_num_vfs 0 {PF}",
+            f"bind_anew {PF}",
+            f"bind_to_vfio {PF}",
+            f"reset {PF}",
+        ]
+        handover.hand_over(step, PF)  # sent again
+        assert kernel.calls.count(f"bind_anew {PF}") == 1
+        handover.take_back(PF)
+        assert card.ports == {netdev: FACTORY}
+        assert handover.problems() == {}
+
+    def test_what_the_card_forgets_is_told_and_nothing_stays(  # noqa: PLR0917 - fixtures
+        self,
+        handover: Handover,
+        kernel: SimulatedKernel,
+        card: CardLinks,
+        scanner: Scanner,
+        netdev: str,
+        step: Step,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        bind_anew = kernel.bind_anew
+
+        def forget(address: PciAddress) -> None:
+            bind_anew(address)
+            card.ports[netdev] = FACTORY._replace(mtu=9000)
+
+        monkeypatch.setattr(kernel, "bind_anew", forget)
+        with pytest.raises(DriverError) as error:
+            handover.hand_over(step, PF)
+        assert str(error.value) == (
+            f"{PF} cannot get its network settings from its driver i40e: mac {MAC}: it was set, but does not "
+            "stay when the PF goes to a guest"
+        )
+        handover.take_back(PF)
+        assert (card.ports, len(scanner.vfs(PF))) == ({netdev: FACTORY}, 4)
+
+    def test_what_the_driver_refuses_is_told_before_anything_is_bound(
+        self, handover: Handover, kernel: SimulatedKernel, card: CardLinks, step: Step
+    ) -> None:
+        card.refused = {"mtu"}
+        with pytest.raises(DriverError, match="driver i40e: mtu 9000: Operation not supported"):
+            handover.hand_over(step, PF)
+        assert kernel.calls == []
+
+    def test_settings_of_vfs_are_none_of_a_pf(self, handover: Handover, ask: Callable[..., Step]) -> None:
+        with pytest.raises(DriverError, match="is a PF: trust, vlan are settings of VFs"):
+            handover.hand_over(ask(address=PF, trust=True, vlan={"id": 1}), PF)
+
+    def test_an_agent_that_was_killed_makes_sure_again(
+        self, build: Build, kernel: SimulatedKernel, card: CardLinks, netdev: str, step: Step
+    ) -> None:
+        kernel.broken = {"bind_anew"}
+        with pytest.raises(DriverError):
+            build().hand_over(step, PF)
+        kernel.broken.clear()
+        successor = build()  # which brings it to vfio-pci
+        successor.hand_over(step, PF)
+        assert card.ports == {netdev: self.WANTED}
+        assert f"bind_anew {PF}" in kernel.calls
+        successor.take_back(PF)
+        assert card.ports == {netdev: FACTORY}
