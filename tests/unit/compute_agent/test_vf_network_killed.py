@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,8 @@ class Machine:
         self.left = -1
 
     def _tick(self) -> None:
+        if threading.current_thread() is not threading.main_thread():  # its tries to restore devices
+            return
         self.left -= 1
         if self.left == -1:
             raise Killed
