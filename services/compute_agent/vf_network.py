@@ -113,6 +113,8 @@ class VfNetwork:
             return
         if not self.enabled:
             return
+        if asked is not None and asked.mtu is not None:
+            raise DriverError(f"{address} is a VF: mtu is a setting of PFs")
         said = VfSettings() if asked is None else _vf_settings(asked)
         wanted = said.over(self._defaults(address))
         if not wanted.said():
@@ -123,7 +125,7 @@ class VfNetwork:
         not_kept = wanted.said().keys() - said.said().keys() - shown.said().keys()
         wanted = replace(wanted, **dict.fromkeys(not_kept))
         self._record.note(step, device, wanted, shown)
-        if failures := self._set(place, wanted):
+        if failures := self._set(place, wanted, shown):
             raise DriverError(
                 f"{address} cannot get its network settings from {place.driver}, the driver of its PF: "
                 + "; ".join(failures)
@@ -155,9 +157,10 @@ class VfNetwork:
         row, device = self._record.find(address), self._scanner.look(address)
         if row is not None and device is not None and device.dev_type is DeviceType.VF:
             place, wanted = self._place(device), row.wanted
-            if is_open and self._links.read(place.netdev, place.number).mac != NO_MAC:
+            shown = self._links.read(place.netdev, place.number)
+            if is_open and shown.mac != NO_MAC:
                 wanted = replace(wanted, mac=None)
-            if failures := self._set(place, wanted):
+            if failures := self._set(place, wanted, shown):
                 raise DriverError(f"{address}, network settings: {'; '.join(failures)}")
 
     def take_back(self, address: PciAddress) -> None:
@@ -171,31 +174,37 @@ class VfNetwork:
         device = self._scanner.look(address)
         if device is not None and device.dev_type is DeviceType.VF:
             place = self._place(device)
-            lent = self._links.read(place.netdev, place.number)
-            if failures := self._set(place, row.before, instead_of=lent.mac):
+            shown = self._links.read(place.netdev, place.number)
+            if failures := self._set(place, row.before, shown, mac_goes=True):
                 raise DriverError(
                     f"{address} still has network settings of claim {row.claim_id}: {'; '.join(failures)}"
                 )
         self._record.forget(address)
 
-    def _set(self, place: _Place, wanted: VfSettings, instead_of: str | None = None) -> list[str]:
-        """Set what differs, and read it back. Answers what failed.
+    def _set(
+        self, place: _Place, wanted: VfSettings, shown: VfSettings, *, mac_goes: bool = False
+    ) -> list[str]:
+        """Set what differs from what is ``shown``, and read it back. Answers what failed.
 
-        ``instead_of``: a MAC that must not stay. If the driver does not forget MACs, another one is set.
+        ``mac_goes``: if the driver does not forget the MAC that is shown, another one is set.
         """
-        shown = self._links.read(place.netdev, place.number)
         refused: dict[str, str] = {}
-        for name, value in _changes(wanted, shown).items():
+        changes = _changes(wanted, shown)
+        for name, value in changes.items():
             try:
                 self._links.write(place.netdev, place.number, name, value)
             except SettingRefused as error:
-                if (name, value) == ("mac", NO_MAC) and instead_of is not None:
-                    self._links.write(place.netdev, place.number, name, _any_mac())
-                else:
-                    refused[name] = f"{_phrase(name, value)}: {error}"
+                refused[name] = f"{_phrase(name, value)}: {error}"
+        if not changes:
+            return []
         now = self._links.read(place.netdev, place.number)
+        if mac_goes and changes.get("mac") == NO_MAC:
+            refused.pop("mac", None)
+            if now.mac == shown.mac:
+                self._links.write(place.netdev, place.number, "mac", _any_mac())
+            wanted = replace(wanted, mac=None)
         for name, value in _changes(wanted, now).items():
-            if name not in refused and (name != "mac" or instead_of in {None, now.mac}):
+            if name not in refused:
                 found = (now.min_tx_rate, now.max_tx_rate) if name == RATE else getattr(now, name)
                 refused[name] = f"{_phrase(name, value)}: it was set, but reads back as {found}"
         return list(refused.values())

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,35 @@ def test_a_pf_whose_card_forgets_its_mac_is_not_given_out_with_one(
     take_back(driver, step)
     assert (run("ip", "-brief", "link", "show", "enp2s0"), driver_of(OTHER_PORT)) == (before, "igb")
     assert driver.problems() == {}
+
+
+WITH_ONE_CAPABILITY = """
+import sys
+from pathlib import Path
+from portclaim.common import config
+from portclaim.common.rpc.agent_messages import Step
+from portclaim.services.compute_agent.drivers import real_host
+from portclaim.services.compute_agent.drivers.vfio import VfioDriver
+
+assert "CapEff:\\t0000000000001000" in Path("/proc/self/status").read_text()  # CAP_NET_ADMIN
+conf = config.load([], "test")
+conf.register_opts(real_host.OPTIONS, real_host.GROUP)
+conf.set_override("network_settings", True, "handover")
+driver = VfioDriver(conf, Path(sys.argv[1]))
+driver.start()
+step = Step.model_validate_json(sys.argv[2])
+driver.prepare(step, step.devices[0])
+driver.detach(step, step.devices[0])
+assert not driver.problems(), driver.problems()
+driver.stop()
+"""
+
+
+def test_it_needs_no_capability_but_one(
+    build: Callable[..., VfioDriver], make_step: MakeStep, tmp_path: Path
+) -> None:
+    before = shown()
+    step = asking(make_step("attach", VF), **ASKED).model_dump_json()
+    rights = ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs"]
+    run(*rights, sys.executable, "-c", WITH_ONE_CAPABILITY, str(tmp_path), step)
+    assert (shown(), driver_of(VF)) == (before, "igbvf")

@@ -82,7 +82,7 @@ class CardLinks(VfLinks):
     """The card itself: it keeps what is set. ``vfs``: settings by interface and number; ``writes`` so far.
 
     ``ports``: settings of the interfaces themselves. ``refused``: settings that its driver does not set.
-    ``ignored``: those that it says to set, and does not.
+    ``ignored``: those that it says to set, and does not. ``keeps_macs``: how it treats a MAC of zeroes.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class CardLinks(VfLinks):
         self.writes: list[str] = []
         self.refused: set[str] = set()
         self.ignored: set[str] = set()
-        self.keeps_macs = False
+        self.keeps_macs = ""
         self.before_write: Callable[[], None] = lambda: None
 
     def read(self, netdev: str, vf: int) -> VfSettings:
@@ -101,6 +101,8 @@ class CardLinks(VfLinks):
     def write(self, netdev: str, vf: int, name: str, value: Any) -> None:
         self.before_write()
         self.writes.append(f"{netdev} {vf} {name}")
+        if self.keeps_macs == "silently" and value == FRESH.mac:
+            return
         if name in self.refused or (self.keeps_macs and value == FRESH.mac):
             raise SettingRefused("Operation not supported")
         changes = {"min_tx_rate": value[0], "max_tx_rate": value[1]} if name == "rate" else {name: value}

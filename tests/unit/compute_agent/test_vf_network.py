@@ -207,6 +207,10 @@ class TestLend:
         handover.hand_over(step, VF)
         assert card.vfs == {place: TENANT}
 
+    def test_an_mtu_is_none_of_a_vf(self, handover: Handover, ask: Callable[..., Step]) -> None:
+        with pytest.raises(DriverError, match="mtu is a setting of PFs"):
+            handover.hand_over(ask(mtu=9000), VF)
+
     def test_other_devices_have_no_settings(
         self, handover: Handover, card: CardLinks, ask: Callable[..., Step]
     ) -> None:
@@ -246,10 +250,16 @@ class TestTakeBack:
         handover.take_back(VF)
         assert card.vfs == {place: FRESH}
 
+    @pytest.mark.parametrize("silently", [False, True])
     def test_a_driver_that_forgets_no_mac_gets_another_one(
-        self, handover: Handover, card: CardLinks, place: tuple[str, int], ask: Callable[..., Step]
+        self,
+        handover: Handover,
+        card: CardLinks,
+        place: tuple[str, int],
+        ask: Callable[..., Step],
+        silently: bool,
     ) -> None:
-        card.keeps_macs = True
+        card.keeps_macs = "silently" if silently else "and says so"
         handover.hand_over(ask(mac=MAC), VF)
         handover.take_back(VF)
         mac = card.vfs[place].mac
