@@ -247,7 +247,7 @@ def _in_words(
 ) -> str:
     """The filter that left nothing; or else how many devices are free, and who holds the closest others."""
     tags = _SETTINGS if _names(TAG, requirements) else None
-    details = {"enabled": counts.drained, "unreserved": counts.reserved, "tags": tags}
+    details = {"enabled": counts.drained, "unreserved": counts.reserved, "tags": tags, "hosts": tags}
     for result in filters:
         if result.devices == 0 and result.filter in _EMPTIED:
             why = _EMPTIED[result.filter]

@@ -162,6 +162,14 @@ class TestWhoServesIt:
         )
         assert not explained.served
 
+    def test_if_the_requested_host_does_not_set_them_the_reason_says_so_too(self, fleet: Fleet) -> None:
+        fleet.host("h0")
+        request = request_for("nic-vf:1", hosts=["h0"], network_settings=asking({"trust": True}))
+        with pytest.raises(
+            ClaimRefused, match="none of the requested hosts has such a device: network_settings"
+        ):
+            fleet.scheduler.claim(request)
+
     @pytest.mark.parametrize(
         ("alias", "entry", "dev_type"),
         [("nic-vf:1", {"mtu": 9000}, "type-PF"), ("nic-pf:1", {"trust": True}, "type-VF")],
