@@ -25,7 +25,15 @@ from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulated_host import HostShape, build_host
 from portclaim.services.compute_agent.store import LocalStore
 from portclaim.services.compute_agent.sysfs import SysfsTree
-from tests.unit.compute_agent.handovers import FRESH, CardLinks, SimulatedKernel, at_once, settings_of
+from portclaim.services.compute_agent.vf_link import PortSettings
+from tests.unit.compute_agent.handovers import (
+    FACTORY,
+    FRESH,
+    CardLinks,
+    SimulatedKernel,
+    at_once,
+    settings_of,
+)
 
 PF, VF = PciAddress.parse("0000:01:00.0"), PciAddress.parse("0000:01:10.0")
 
@@ -111,36 +119,41 @@ class Machine:
                 self.left = -1
                 handover.stop()
 
-    def step(self, claim_id: UUID, asked: dict[str, Any] | None) -> Step:
-        found = self._scanner.look(VF)
+    def vfs(self) -> int:
+        return len(self._scanner.vfs(PF))
+
+    def step(self, claim_id: UUID, asked: dict[str, Any] | None, address: PciAddress = VF) -> Step:
+        found = self._scanner.look(address)
         assert found is not None
         device = StepDevice(
-            address=str(VF),
-            dev_type="type-VF",
+            address=str(address),
+            dev_type="type-VF" if found.parent else "type-PF",
             vendor_id=found.vendor_id,
             product_id=found.product_id,
-            parent_address=str(PF),
+            parent_address=str(PF) if found.parent else None,
             network_settings=None if asked is None else NetworkSettings.model_validate(asked),
         )
         return Step(claim_id=claim_id, step=1, action="attach", instance_id=uuid4(), devices=[device])
 
     def dies(self, nth: int, step: Step) -> bool:
-        """Is the agent killed before its nth write, while it lends the VF and takes it back?"""
+        """Is the agent killed before its nth write, while it lends the device and takes it back?"""
+        address = PciAddress.parse(step.devices[0].address)
         try:
             with self.agent(nth) as handover:
-                handover.hand_over(step, VF)
-                handover.take_back(VF)
+                handover.hand_over(step, address)
+                handover.take_back(address)
         except Killed:
             return True
         return False
 
     def finish(self, step: Step) -> None:
-        """A new agent starts, and the claim is released if it still has the VF."""
+        """A new agent starts, and the claim is released if it still has the device."""
+        address = PciAddress.parse(step.devices[0].address)
         with self.agent(None) as handover:
-            row = handover.find(VF)
+            row = handover.find(address)
             if row is not None:
                 assert row.claim_id == step.claim_id
-                handover.take_back(VF)
+                handover.take_back(address)
             assert handover.problems() == {}
             assert handover.handed_over() == []
 
@@ -165,6 +178,29 @@ def test_it_is_killed_before_each_of_its_writes(before: VfSettings) -> None:
             if died:
                 machine.finish(step)
             assert machine.card.vfs == {machine.place: before}
+        if not died:
+            break
+        deaths += 1
+    assert deaths > 15
+
+
+@pytest.mark.parametrize("begins_again", [False, True])
+def test_so_it_is_with_a_pf(begins_again: bool) -> None:
+    """``begins_again``: the new agent does the step before the claim is released."""
+    asked = {"mac": "52:54:00:00:00:01", "mtu": 9000}
+    deaths = 0
+    while True:
+        with tempfile.TemporaryDirectory() as directory:
+            machine = Machine(directory, FRESH)
+            step = machine.step(uuid4(), asked, PF)
+            died = machine.dies(deaths, step)
+            if died and begins_again:
+                with machine.agent(None) as handover:
+                    handover.hand_over(step, PF)
+                    assert set(machine.card.ports.values()) == {PortSettings(*asked.values())}
+            machine.finish(step)
+            assert set(machine.card.ports.values()) <= {FACTORY}
+            assert machine.vfs() == 2
         if not died:
             break
         deaths += 1
