@@ -146,7 +146,7 @@ _WRITTEN: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
 
 @contextmanager
 def _kernel(netdev: str) -> Iterator[Any]:
-    # Imported here: it takes 23 MB of memory, and only an agent that sets network settings needs it.
+    # Imported here: it takes 8 MB of memory, and only an agent that sets network settings needs it.
     from pyroute2 import IPRoute  # noqa: PLC0415
 
     try:
