@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +14,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 
+from portclaim.cli.main import main
 from portclaim.common.db import outbox
 from portclaim.common.db.transaction import in_transaction
 from portclaim.common.errors import ClaimConflict, ClaimRefused, InvalidRequest
@@ -22,10 +27,11 @@ from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequ
 from portclaim.common.rpc.move_messages import MoveRequest
 from portclaim.common.rpc.network_settings import DeviceNetworkSettings
 from tests.support.concurrency import wait_until
-from tests.support.fleet import CONNECTX5, Fleet, Host, request_for
+from tests.support.fleet import ALIASES, CONNECTX5, Fleet, Host, request_for
 from tests.support.one_host import OneHost, one_host
 from tests.support.services import Services
 
+PROGRAM = Path(sys.executable).with_name("portclaim")
 SETS = {"network_settings": "true"}  # the tag of devices whose agent sets network settings
 MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02", "52:54:00:00:00:03"]
 
@@ -281,3 +287,27 @@ def test_two_entries_for_one_device_are_refused() -> None:
                 "network_settings": [{"mac": MACS[0]}, {"mac": MACS[1]}],
             }
         )
+
+
+class TestCommand:
+    @pytest.mark.usefixtures("host")
+    def test_a_claim_of_the_command_line_may_ask_for_them(self, service_process: Services) -> None:
+        service_process("scheduler", {"pci": {"alias": ALIASES}})
+        asked = [json.dumps({"device_index": i, "mac": mac}) for i, mac in enumerate(MACS[:2])]
+        words = [word for text in asked for word in ("--network-settings", text)]
+        done = subprocess.run(
+            [str(PROGRAM), "claim", "--alias", "nic-vf:2", "--output", "json", *words],
+            env=os.environ | {"OS_DEFAULT__TRANSPORT_URL": service_process.transport_url},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        devices = json.loads(done.stdout)["devices"]
+        assert [device["network_settings"]["mac"] for device in devices] == MACS[:2]
+
+    def test_what_is_wrong_with_them_is_said(self) -> None:
+        words = ["claim", "--alias", "nic-vf:1", "--network-settings", '{"vlan": {"id": 5000}}']
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 2
+        assert "vlan.id Input should be less than or equal to 4094" in result.output
