@@ -28,6 +28,10 @@ class PortSettings(NamedTuple):
     mtu: int | None = None
 
 
+class NothingKept(DriverError):
+    """The driver of the PF keeps no settings of VFs."""
+
+
 class SettingRefused(DriverError):
     """The kernel, or the driver of the PF, does not set this."""
 
@@ -40,7 +44,10 @@ class VfLinks:
         self._kernel = Deadline("the kernel (rtnetlink)", timeout)
 
     def read(self, netdev: str, vf: int) -> VfSettings:
-        """The settings as the driver shows them. Raises :class:`DriverError`."""
+        """The settings as the driver shows them.
+
+        Raises :class:`NothingKept`, and another :class:`DriverError` where the kernel does not answer.
+        """
         return self._kernel.ask(lambda: _read(netdev, vf))
 
     def write(self, netdev: str, vf: int, name: str, value: Any) -> None:
@@ -64,7 +71,7 @@ def _read(netdev: str, vf: int) -> VfSettings:
         (link,) = kernel.link("get", ifname=netdev, ext_mask=_VFS | _NO_STATISTICS)
     found = settings_in(link, vf)
     if found is None:
-        raise DriverError(f"{netdev} does not show VF {vf}: its driver keeps no settings of VFs")
+        raise NothingKept(f"{netdev} does not show VF {vf}: its driver keeps no settings of VFs")
     return found
 
 

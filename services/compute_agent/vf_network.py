@@ -25,7 +25,7 @@ from portclaim.services.compute_agent.representor import vf_number
 from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
-from portclaim.services.compute_agent.vf_link import NO_MAC, SettingRefused, VfLinks
+from portclaim.services.compute_agent.vf_link import NO_MAC, NothingKept, SettingRefused, VfLinks
 
 LOG = logging.getLogger(__name__)
 
@@ -120,7 +120,12 @@ class VfNetwork:
         if not wanted.said():
             return
         place = self._place(device)
-        shown = self._links.read(place.netdev, place.number)
+        try:
+            shown = self._links.read(place.netdev, place.number)
+        except NothingKept:
+            if asked is not None:
+                raise
+            return
         # What the driver does not show cannot be left over from somebody else.
         not_kept = wanted.said().keys() - said.said().keys() - shown.said().keys()
         wanted = replace(wanted, **dict.fromkeys(not_kept))

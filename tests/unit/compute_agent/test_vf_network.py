@@ -21,7 +21,7 @@ from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
-from portclaim.services.compute_agent.vf_link import PortSettings
+from portclaim.services.compute_agent.vf_link import NothingKept, PortSettings
 from tests.unit.compute_agent.handovers import (
     FACTORY,
     FRESH,
@@ -191,6 +191,23 @@ class TestLend:
         handover.take_back(VF)
         with pytest.raises(DriverError, match="spoofchk on: it was set, but reads back as None"):
             handover.hand_over(ask(spoofchk=True), VF)
+
+    def test_a_driver_that_keeps_no_settings_is_missed_only_if_some_are_asked_for(
+        self,
+        handover: Handover,
+        card: CardLinks,
+        ask: Callable[..., Step],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def read(netdev: str, vf: int) -> VfSettings:
+            raise NothingKept(f"{netdev} does not show VF {vf}: its driver keeps no settings of VFs")
+
+        monkeypatch.setattr(card, "read", read)
+        handover.hand_over(ask(), VF)
+        handover.take_back(VF)
+        assert handover.problems() == {}
+        with pytest.raises(DriverError, match="its driver keeps no settings of VFs"):
+            handover.hand_over(ask(mac=MAC), VF)
 
     def test_a_vf_that_a_guest_has_is_not_touched(
         self,
