@@ -113,10 +113,7 @@ def _has_settings(device: DeviceReport) -> bool:
 
 
 def _tagged(device: DeviceReport) -> DeviceReport:
-    # Also as an attribute: a device that a claim holds keeps the tags with which it was claimed.
-    return device.model_copy(
-        update={"tags": {**device.tags, TAG: "true"}, "attributes": {**device.attributes, TAG: True}}
-    )
+    return device.model_copy(update={"tags": {**device.tags, TAG: "true"}})
 
 
 def _match(

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.rpc.agent_messages import (
+    WITH_SETTINGS,
     Holding,
     Holdings,
     HoldingsRequest,
@@ -45,10 +46,12 @@ _ANSWERS = PreparedStatement(
     """,
 )
 
-# An agent that sets no network settings, as one of release 0.2.0, must not prepare a device without them.
-# Such a claim is left to the outbox, whose step the agent refuses.
+# An agent of release 0.2.0 would attach the devices of a claimed or allocated claim without their network
+# settings. It does nothing for a status that it does not know.
 _HOLDINGS = sa.text("""
-    SELECT c.id AS claim_id, c.instance_id, c.status, c.step, c.attach,
+    SELECT c.id AS claim_id, c.instance_id, c.step, c.attach,
+           c.status || CASE WHEN c.status = 'releasing' OR count(cd.network_settings) = 0 THEN ''
+                            ELSE :suffix END AS status,
            awaited_action(c.id, c.step) AS awaited,
            jsonb_agg(jsonb_build_object(
                'address', d.address, 'dev_type', d.dev_type, 'vendor_id', p.vendor_id,
@@ -61,8 +64,6 @@ _HOLDINGS = sa.text("""
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE c.compute_node_id = host_of_agent(:host, :agent_id) AND c.live
      GROUP BY c.id
-    HAVING NOT (c.status = 'claimed'
-                AND bool_or(cd.network_settings IS NOT NULL AND NOT d.attributes ? 'network_settings'))
      ORDER BY c.created_at, c.id
 """)
 
@@ -125,7 +126,7 @@ def holdings(connection: sa.Connection, request: HoldingsRequest) -> Holdings:
 
     Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``.
     """
-    asked = {"host": request.host, "agent_id": request.agent_id}
+    asked = {"host": request.host, "agent_id": request.agent_id, "suffix": WITH_SETTINGS}
     with as_errors(host=request.host):
         # The live claims first: a claim that ends in between is then in both answers rather than in neither.
         rows = connection.execute(_HOLDINGS, asked).mappings().all()
