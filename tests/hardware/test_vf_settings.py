@@ -84,6 +84,7 @@ def build(conf: cfg.ConfigOpts, state_path: Path) -> Iterator[Callable[..., Vfio
         for row in driver.handover.handed_over():
             driver.handover.take_back(row.address)
         driver.stop()
+    run("ip", "link", "set", PF_NETDEV, "down")  # with all of its routes, also advertised ones
     # oslo.config keeps overrides with their groups, which all tests share.
     conf.clear_override("device_spec", "pci")
     conf.clear_override("network_settings", "handover")

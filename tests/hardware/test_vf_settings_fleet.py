@@ -1,6 +1,7 @@
 """Network settings from an API layer's claim to the card, and back. The fleet is outside the emulator."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ __all__ = ["agent", "conf_without", "fleet", "host"]  # fixtures
 
 
 @pytest.fixture
-def conf(conf_without: cfg.ConfigOpts, tmp_path: Path, request: pytest.FixtureRequest) -> cfg.ConfigOpts:
+def conf(
+    conf_without: cfg.ConfigOpts, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[cfg.ConfigOpts]:
     file = tmp_path / "network.conf"
     file.write_text(as_ini({"handover": {"network_settings": getattr(request, "param", True)}}))
     run("ip", "link", "set", PF_NETDEV, "up")
     first = str(tmp_path / "portclaim.conf")
-    return config.load(["--config-file", first, "--config-file", str(file)], "test")
+    yield config.load(["--config-file", first, "--config-file", str(file)], "test")
+    run("ip", "link", "set", PF_NETDEV, "down")  # with all of its routes, also advertised ones
 
 
 def settings_of(fleet: Fleet, **settings: Any) -> str:
