@@ -16,6 +16,7 @@ from portclaim.cli.options import (
     extra_specs_option,
     hosts_option,
     near_option,
+    network_settings_option,
     numa_cells_option,
     output_option,
 )
@@ -25,6 +26,7 @@ from portclaim.cli.waiting import wait_for
 if TYPE_CHECKING:
     from portclaim.common.rpc.claim_messages import Claim
     from portclaim.common.rpc.fields import AttachMode
+    from portclaim.common.rpc.network_settings import DeviceNetworkSettings
 
 LONGEST_WAIT = 7 * 24 * 3600  # seconds. A test compares it with the message's own limit.
 
@@ -42,6 +44,7 @@ the devices from the instance."""
 @numa_cells_option
 @near_option
 @apart_from_option
+@network_settings_option
 @click.option("--instance", type=click.UUID, help="The instance's UUID. Default: a new one.")
 @click.option(
     "--claim-id",
@@ -80,6 +83,7 @@ def claim(
     numa_cells: tuple[int, ...],
     near: tuple[uuid.UUID, ...],
     apart_from: tuple[uuid.UUID, ...],
+    network_settings: list[DeviceNetworkSettings],
     instance: uuid.UUID | None,
     claim_id: uuid.UUID | None,
     wait: int | None,
@@ -113,6 +117,7 @@ def claim(
         numa_cells=list(numa_cells),
         near=list(near),
         apart_from=list(apart_from),
+        network_settings=network_settings,
         wait=wait,
         attach=attach,
         guest_within=guest_within,

@@ -58,6 +58,31 @@ apart_from_option = click.option(
 )
 
 
+def _network_settings(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> list[Any]:
+    """The callback of ``--network-settings``. Raises ``click.BadParameter``."""
+    from pydantic import ValidationError
+
+    from portclaim.common.rpc.network_settings import DeviceNetworkSettings
+
+    try:
+        return [DeviceNetworkSettings.model_validate_json(text) for text in texts]
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, fault['loc']))} {fault['msg']}".strip() for fault in error.errors())
+        raise click.BadParameter("; ".join(faults)) from None
+
+
+network_settings_option = click.option(
+    "--network-settings",
+    multiple=True,
+    metavar="JSON",
+    callback=_network_settings,
+    help="Settings of one device, as a JSON object: request_index and device_index (default 0) say which, "
+    "and mac, vlan, spoofchk, trust, link_state, min_tx_rate, max_tx_rate, mtu say what. May be repeated.",
+)
+
+
 _UNITS = {
     "d": timedelta(days=1),
     "h": timedelta(hours=1),

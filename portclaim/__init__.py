@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from portclaim.common.rpc.connection import Connection, connect
     from portclaim.common.rpc.device_request import DeviceRequest
     from portclaim.common.rpc.move_messages import Move, MoveRequest
+    from portclaim.common.rpc.network_settings import DeviceNetworkSettings, NetworkSettings, VlanSettings
     from portclaim.common.rpc.operator_messages import (
         AwaitedSteps,
         ClaimFilter,
@@ -105,6 +106,7 @@ __all__ = [
     "Connection",
     "Device",
     "DeviceFilter",
+    "DeviceNetworkSettings",
     "DeviceRequest",
     "Devices",
     "DevicesLeft",
@@ -125,6 +127,7 @@ __all__ = [
     "MoveConflict",
     "MoveNotFound",
     "MoveRequest",
+    "NetworkSettings",
     "PortclaimError",
     "SchedulerClient",
     "ServiceFailed",
@@ -133,6 +136,7 @@ __all__ = [
     "UnknownHost",
     "UnknownSchema",
     "UnsupportedVersion",
+    "VlanSettings",
     "WaitTimeout",
     "WaitingClaims",
     "WaitingFilter",
@@ -166,6 +170,7 @@ _MODULES = {
     "portclaim.common.rpc.connection": ("Connection", "connect"),
     "portclaim.common.rpc.device_request": ("DeviceRequest",),
     "portclaim.common.rpc.move_messages": ("Move", "MoveRequest"),
+    "portclaim.common.rpc.network_settings": ("DeviceNetworkSettings", "NetworkSettings", "VlanSettings"),
     "portclaim.common.rpc.operator_messages": (
         "AwaitedSteps",
         "ClaimFilter",

@@ -59,12 +59,14 @@ _RETRY = sa.text("""
 
 _READ = sa.text("""
     SELECT n.host, o.claim_id, o.step, o.action, c.instance_id,
-           d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address
+           d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address,
+           CASE WHEN o.action IN ('prepare', 'attach') THEN cd.network_settings END AS network_settings
       FROM outbox o
       JOIN claims c ON c.id = o.claim_id AND c.step = o.step
       JOIN compute_nodes n ON n.id = c.compute_node_id
       JOIN pci_devices d ON d.claim_id = o.claim_id
       JOIN pools p ON p.id = d.pool_id
+      LEFT JOIN claim_devices cd ON (cd.claim_id, cd.device_id) = (o.claim_id, d.id)
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE o.claim_id = ANY(:claim_ids)
        AND (o.action <> 'unplug' OR coalesce(lower(p.tags ->> 'live_migratable'), '') <> 'true')

@@ -21,7 +21,7 @@ from portclaim.common.pci.request import PciRequest
 
 __all__ = ["Finding", "PciOptions", "check_aliases", "check_device_spec", "check_options"]
 
-_KEYS = ("vendor_id", "product_id", "address", "devname", "reconfigurable", "num_vfs", *TAGS)
+_KEYS = ("vendor_id", "product_id", "address", "devname", "reconfigurable", "num_vfs", "vf_defaults", *TAGS)
 _OF_ALIASES = frozenset({"device_type", "dev_type", "numa_policy", "name"})
 _NOTHING: Mapping[PciAddress, Sequence[str]] = {}
 

@@ -20,6 +20,7 @@ from portclaim.common.pci.address_spec import (
 from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
+from portclaim.common.pci.network_settings import DEFAULTS, TAG, VfSettings, read_vf_defaults
 from portclaim.common.pci.option_text import as_text, read_boolean, shown
 from portclaim.common.pci.placement_names import RESOURCE_CLASS, TRAITS, check_class, check_traits
 
@@ -37,7 +38,8 @@ TAGS = (*sorted(STRICT_TAGS), "physical_network", "trusted", "remote_managed", R
 
 NO_TAGS = {
     "parent_ifname": "Nova finds it out by itself, and Portclaim does not compare it: to offer the VFs of an "
-    "interface, write devname; to ask for them, give this entry a tag of your own"
+    "interface, write devname; to ask for them, give this entry a tag of your own",
+    TAG: "the agent gives it to the devices whose network settings it sets, by its option [handover] " + TAG,
 }
 """Keys that are not taken as tags, and what to write instead."""
 
@@ -53,8 +55,9 @@ class DeviceSpec:
     address is a PF, and the entry takes its VFs too. ``tags`` are stored with every device that the entry
     takes; a key with JSON null is not a tag.
 
-    Two keys are Portclaim's own. With ``reconfigurable`` False, a PF that has VFs is never offered.
+    Three keys are Portclaim's own. With ``reconfigurable`` False, a PF that has VFs is never offered.
     ``num_vfs`` is the number of VFs that a port gets when it is restored; None: the number that it had.
+    ``vf_defaults`` are the network settings of a VF whose claim asks for none.
     """
 
     source: str
@@ -68,6 +71,7 @@ class DeviceSpec:
     remote_managed: bool = False
     reconfigurable: bool = True
     num_vfs: int | None = None
+    vf_defaults: VfSettings = DEFAULTS
 
     @property
     def place(self) -> PciAddress | None:
@@ -114,6 +118,7 @@ class _Reader:
             remote_managed=read_boolean(self._rest.get("remote_managed")) is True,
             reconfigurable=self._reconfigurable(),
             num_vfs=self._num_vfs(),
+            vf_defaults=self._vf_defaults(),
             tags=self._tags(),
         )
         if spec.remote_managed:
@@ -173,6 +178,13 @@ class _Reader:
         if not _NUMBER.fullmatch(text) or int(text) > MAX_VFS:
             raise self._invalid("num_vfs", f"{shown(value)} is no number from 0 to {MAX_VFS}")
         return int(text)
+
+    def _vf_defaults(self) -> VfSettings:
+        value = self._rest.pop("vf_defaults", None)
+        try:
+            return DEFAULTS if value is None else read_vf_defaults(value)
+        except ValueError as error:
+            raise self._invalid("vf_defaults", str(error)) from None
 
     def _tags(self) -> dict[str, str]:
         tags: dict[str, str] = {}

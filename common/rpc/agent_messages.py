@@ -17,6 +17,7 @@ from portclaim.common.rpc.fields import (
     Text,
     Uuid,
 )
+from portclaim.common.rpc.network_settings import NetworkSettings
 from portclaim.common.rpc.versions import Since
 
 MOST_DEVICES = 16_384
@@ -24,6 +25,9 @@ MOST_DEVICES = 16_384
 
 MOST_STEPS = 256
 """How many steps, or answers to steps, are in one message."""
+
+WITH_SETTINGS = "withsettings"
+"""What is added to the status of a holding whose devices have network settings."""
 
 
 class DeviceReport(Message):
@@ -144,6 +148,11 @@ class StepDevice(Message):
     parent_address: Address | None = Field(
         default=None, description="The PF of a VF. Null: the device is not a VF."
     )
+    network_settings: Annotated[NetworkSettings | None, Since("1.1")] = Field(
+        default=None,
+        description="What the agent sets before the instance gets the device. Null: the claim asks for "
+        "nothing.",
+    )
 
 
 StepAction = Literal["prepare", "attach", "unplug", "detach"]
@@ -226,7 +235,10 @@ class Holding(Message):
 
     claim_id: Uuid = Field(description="The claim.")
     instance_id: Uuid = Field(description="Its instance.")
-    status: AnsweredClaimStatus = Field(description="Its status.")
+    status: AnsweredClaimStatus = Field(
+        description="Its status. If a device has network settings, `withsettings` is added to it, except to "
+        "`releasing`: an agent that does not know them then leaves the claim alone."
+    )
     step: int = Field(description="Number of its latest step.")
     awaited: str | None = Field(
         default=None, description="What the agent has to do in its latest step. Null: the step is answered."
@@ -237,6 +249,11 @@ class Holding(Message):
         "prepare them.",
     )
     devices: list[StepDevice] = Field(description="Its devices.")
+
+    @property
+    def claim_status(self) -> str:
+        """The status of the claim itself."""
+        return self.status.removesuffix(WITH_SETTINGS)
 
 
 class Holdings(Message):

@@ -11,6 +11,7 @@ from portclaim.common.rpc.claim_messages import (
     AvoidHosts,
     ExtraSpecs,
     Near,
+    NetworkSettingsOfDevices,
     NumaCells,
     OnlyHosts,
     Requests,
@@ -24,7 +25,7 @@ MAX_CANDIDATES = 1000
 class CandidatesRequest(Message):
     """The question which hosts could serve a claim now.
 
-    ``extra_specs`` to ``apart_from`` mean what they mean in ClaimRequest.
+    ``extra_specs`` to ``network_settings`` mean what they mean in ClaimRequest.
 
     Example::
 
@@ -40,6 +41,7 @@ class CandidatesRequest(Message):
     numa_cells: NumaCells = []
     near: Near = []
     apart_from: ApartFrom = []
+    network_settings: NetworkSettingsOfDevices = []
     limit: int = Field(default=10, ge=1, le=MAX_CANDIDATES, description="The most hosts to answer.")
     after: Annotated[str, Field(max_length=500_000)] | None = Field(
         default=None,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from portclaim.common.pci.request import MAX_COUNT
 from portclaim.common.rpc.claimed_device import ClaimedDevice
 from portclaim.common.rpc.device_request import DeviceRequest
 from portclaim.common.rpc.fields import (
@@ -21,6 +22,7 @@ from portclaim.common.rpc.fields import (
     Text,
     Uuid,
 )
+from portclaim.common.rpc.network_settings import DeviceNetworkSettings, one_entry_for_each_device
 from portclaim.common.rpc.pages import After, Limit, Next
 from portclaim.common.rpc.versions import Since
 
@@ -73,6 +75,17 @@ Requests = Annotated[
 ]
 
 
+NetworkSettingsOfDevices = Annotated[
+    list[DeviceNetworkSettings],
+    Field(
+        max_length=MAX_COUNT,
+        description="Settings for devices of network cards, each for another device. Only hosts whose agents "
+        "set them serve the claim.",
+    ),
+    AfterValidator(one_entry_for_each_device),
+]
+
+
 class ClaimRequest(Message):
     """The devices that an instance needs. One host serves all of them, or the claim is refused.
 
@@ -115,6 +128,7 @@ class ClaimRequest(Message):
     )
     near: Annotated[Near, Since("1.1")] = []
     apart_from: Annotated[ApartFrom, Since("1.1")] = []
+    network_settings: Annotated[NetworkSettingsOfDevices, Since("1.1")] = []
 
 
 class ExplainRequest(Message):
@@ -136,6 +150,7 @@ class ExplainRequest(Message):
     numa_cells: NumaCells = []
     near: Annotated[Near, Since("1.1")] = []
     apart_from: Annotated[ApartFrom, Since("1.1")] = []
+    network_settings: Annotated[NetworkSettingsOfDevices, Since("1.1")] = []
 
 
 class ClaimId(Message):

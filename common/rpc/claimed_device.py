@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from portclaim.common.pci.binding_profile import BindingProfile, BoundDevice, binding_profile
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.rpc.fields import Address, DevType, HexId, Message
+from portclaim.common.rpc.network_settings import NetworkSettings
 
 _FACTS = {field.name for field in dataclasses.fields(BoundDevice)} - {"dev_type"}
 
@@ -54,6 +55,9 @@ class ClaimedDevice(Message):
     )
     card_serial_number: str | None = Field(
         default=None, description="Serial number of the card. Null: the card does not say."
+    )
+    network_settings: NetworkSettings | None = Field(
+        default=None, description="What the agent sets for the claim. Null: the claim asks for nothing."
     )
     binding_profile: BindingProfile = Field(
         default_factory=_binding_profile,

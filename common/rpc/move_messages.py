@@ -6,7 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from portclaim.common.rpc.claim_messages import AvoidHosts, Claim, NumaCells, OnlyHosts
+from portclaim.common.rpc.claim_messages import (
+    AvoidHosts,
+    Claim,
+    NetworkSettingsOfDevices,
+    NumaCells,
+    OnlyHosts,
+)
 from portclaim.common.rpc.device_request import DeviceRequest
 from portclaim.common.rpc.fields import Message, MoveStatus, Text, Uuid
 from portclaim.common.rpc.versions import Since
@@ -33,6 +39,9 @@ class MoveRequest(Message):
     hosts: OnlyHosts = None
     avoid_hosts: AvoidHosts = []
     numa_cells: NumaCells = []
+    network_settings: Annotated[NetworkSettingsOfDevices | None, Since("1.1")] = Field(
+        default=None, description="Network settings of the target's devices. Null: the source's."
+    )
     live: Annotated[bool, Since("1.1")] = Field(
         default=False,
         description="True: the guest runs on while it moves. When the target is prepared, the agent of the "

@@ -28,7 +28,7 @@ from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.base import load_driver
 from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.identity import Identity
-from portclaim.services.compute_agent.inventory import Inventory, take_inventory
+from portclaim.services.compute_agent.inventory import Inventory, take_inventory, with_network_settings
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
 from portclaim.services.compute_agent.obstacles import obstacles
@@ -207,7 +207,8 @@ class ComputeAgent:
             **self._driver.problems(),
         }
         cells = read_numa_cells(self._tree)
-        return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
+        inventory = take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
+        return with_network_settings(inventory) if self._driver.sets_network else inventory
 
     def _watch(self, opened: ExitStack) -> None:
         """Report changes of a real host as they happen. Other trees send no events."""

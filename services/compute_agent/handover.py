@@ -27,6 +27,7 @@ from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
 from portclaim.services.compute_agent.store import LocalStore
 from portclaim.services.compute_agent.sysfs import SysfsTree
+from portclaim.services.compute_agent.vf_network import VfNetwork
 
 LOG = logging.getLogger(__name__)
 
@@ -65,11 +66,14 @@ class Handover:
     A device that cannot be restored is listed by :meth:`problems` and tried again, at growing intervals.
     """
 
-    def __init__(self, tree: SysfsTree, scanner: Scanner, kernel: Kernel, restorer: Restorer) -> None:
+    def __init__(
+        self, tree: SysfsTree, scanner: Scanner, kernel: Kernel, restorer: Restorer, network: VfNetwork
+    ) -> None:
         self._tree = tree
         self._scanner = scanner
         self._kernel = kernel
         self._restorer = restorer
+        self._network = network
         self._lock = threading.Lock()
         self._ports: defaultdict[PciAddress, threading.Lock] = defaultdict(threading.Lock)
         self._failures: dict[PciAddress, str] = {}
@@ -79,10 +83,12 @@ class Handover:
     def start(self, state_path: Path) -> None:
         """Open the record and finish what was interrupted, now or with later tries."""
         self._store = LocalStore(state_path / RECORD, _SCHEMA)
+        self._network.start(state_path)
         for row in self.handed_over():
             try:
                 if row.claim_id is not None:
                     self._detach_from_host(row)
+                    self._network.lend_again(row.address, is_open=self._kernel.in_use(row.address))
             except DriverError as error:
                 LOG.error("an interrupted handover could not be finished: %s", error)  # noqa: TRY400 - the message says it all
         for row in self.handed_over():
@@ -94,6 +100,7 @@ class Handover:
         """Stop trying, and close the record."""
         self._ending.set()
         self._retrying.join()
+        self._network.stop()
         self._store.close()
 
     def handed_over(self) -> Sequence[HandedOver]:
@@ -140,7 +147,10 @@ class Handover:
             with self._lock:
                 row = self._register(step, each, leaving)
             with self._ports[row.port]:
+                self._network.lend_port(step, each)
                 self._detach_from_host(row)
+                if not self._kernel.in_use(each):  # else it was set before
+                    self._network.lend(step, each)
 
     def adopt(self, step: Step, address: PciAddress) -> None:
         """Record a device that the step's instance has already, as it is. Nothing is written to the device.
@@ -158,6 +168,7 @@ class Handover:
                     address, device.parent, step.claim_id, step.instance_id, driver, None, device.num_vfs
                 )
             )
+            self._network.adopt(step, device)
 
     def take_back(self, address: PciAddress) -> None:
         """Take the device back from its instance and restore it.
@@ -253,8 +264,10 @@ class Handover:
             if now is None or now.claim_id is not None:
                 return  # restored, or handed over again, meanwhile
             try:
+                self._network.take_back(row.address)
                 if not self._ended_with_its_port(row):
                     self._restorer.restore(row.address, row.driver, row.override, row.num_vfs)
+                    self._network.take_back_port(row.address)
             except (DriverError, ScanError, OSError) as error:
                 LOG.error("a device is not restored: %s", error)  # noqa: TRY400 - the message says it all
                 with self._lock:

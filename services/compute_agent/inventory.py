@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
 
@@ -17,6 +17,7 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, Match
 from portclaim.common.pci.errors import DeviceOutOfReach
 from portclaim.common.pci.host import HostView
+from portclaim.common.pci.network_settings import NETWORK, TAG
 from portclaim.common.pci.placement_names import normalised
 from portclaim.common.rpc.agent_messages import MOST_DEVICES, DeviceReport, NumaCell
 from portclaim.common.rpc.fields import DevType
@@ -96,6 +97,23 @@ def take_inventory(
         ],
         numa_cells,
     )
+
+
+def with_network_settings(inventory: Inventory) -> Inventory:
+    """The inventory of an agent that sets network settings: PFs and VFs of network cards have its tag."""
+    return replace(
+        inventory,
+        devices=[_tagged(device) if _has_settings(device) else device for device in inventory.devices],
+    )
+
+
+def _has_settings(device: DeviceReport) -> bool:
+    is_network = str(device.attributes.get("class_id")).startswith(NETWORK)
+    return is_network and device.offered and device.dev_type != "type-PCI"
+
+
+def _tagged(device: DeviceReport) -> DeviceReport:
+    return device.model_copy(update={"tags": {**device.tags, TAG: "true"}})
 
 
 def _match(

@@ -14,6 +14,7 @@ from pathlib import Path
 from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent import write_attribute
 from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.representor import Representor, representor_of
 from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 LOG = logging.getLogger(__name__)
@@ -65,6 +66,10 @@ class Kernel:
         text = self._tree.text(f"{PCI_DEVICES}/{address}/driver_override")
         return None if text in {None, "", _NO_OVERRIDE} else text
 
+    def representor(self, address: PciAddress, pf: PciAddress | None) -> Representor | None:
+        """The representor of a VF of this PF; None: it has none, or the device is no VF."""
+        return None if pf is None else representor_of(self._tree, address, pf)
+
     def is_on_vfio(self, address: PciAddress) -> bool:
         """Is the device on vfio-pci or on a variant of it?
 
@@ -97,6 +102,13 @@ class Kernel:
             self._write(address, f"{path}/driver/unbind", str(address))
         if self.driver(address) is None:
             self._write(address, "bus/pci/drivers_probe", str(address))
+
+    def bind_anew(self, address: PciAddress) -> None:
+        """Unbind the device from its driver, reset it, and let the kernel bind it again."""
+        if self.driver(address) is not None:
+            self._write(address, f"{PCI_DEVICES}/{address}/driver/unbind", str(address))
+        self.reset(address)
+        self._write(address, "bus/pci/drivers_probe", str(address))
 
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         """Write ``sriov_numvfs``; ``sriov_drivers_autoprobe`` stays as it is."""

@@ -106,7 +106,7 @@ class Repair:
 
         The same attaches again what the instance has lost, and records what it had before it was taken over.
         """
-        action = _STEP.get((holding.status, holding.attach))
+        action = _STEP.get((holding.claim_status, holding.attach))
         if holding.awaited == "unplug":
             action = "unplug"
         if action is None:  # the conductor is newer, and so is what this status means
@@ -114,7 +114,7 @@ class Repair:
         devices = {device.address for device in holding.devices}
         missing = devices - {address for address, claim_id, _ in here if claim_id == holding.claim_id}
         lost = {address for address in missing if (address, None, holding.instance_id) not in here}
-        was_attached = holding.status == "allocated" and action != "unplug"
+        was_attached = holding.claim_status == "allocated" and action != "unplug"
         if was_attached and not missing:
             return
         if was_attached and lost:
@@ -131,7 +131,7 @@ class Repair:
             instance_id=holding.instance_id,
             devices=holding.devices,
         )
-        again = was_attached or holding.status == "prepared"
+        again = was_attached or holding.claim_status == "prepared"
         self._put(Job(step, again=again, was_attached=was_attached))
 
     def _detach_leftovers(self, claim_id: UUID, leftovers: Sequence[Attachment]) -> None:

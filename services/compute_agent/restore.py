@@ -13,8 +13,10 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs, Match
 from portclaim.common.pci.errors import DeviceOutOfReach
 from portclaim.common.pci.host import HostView
+from portclaim.common.pci.network_settings import DEFAULTS, VfSettings
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.kernel import VFIO, Kernel
+from portclaim.services.compute_agent.representor import Representor
 from portclaim.services.compute_agent.scanner import Scanner
 
 
@@ -22,19 +24,24 @@ from portclaim.services.compute_agent.scanner import Scanner
 class Hook:
     """The operator's own program. It runs with the agent's rights when a device is back on its driver.
 
-    It runs for each port, and for each device of one-time use. Its environment describes the device:
-    ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``, ``PORTCLAIM_NETDEV`` (empty if the device has none).
+    It runs for each port, for each VF that has a representor, and for each device of one-time use. Its
+    environment describes the device: ``PORTCLAIM_ADDRESS``, ``PORTCLAIM_NUM_VFS``, ``PORTCLAIM_NETDEV``,
+    ``PORTCLAIM_REPRESENTOR`` and ``PORTCLAIM_PHYS_PORT_NAME`` (empty if the device has none).
     """
 
     program: Path
     timeout: float
 
-    def run(self, address: PciAddress, num_vfs: int, netdev: str | None) -> None:
+    def run(
+        self, address: PciAddress, num_vfs: int, netdev: str | None, representor: Representor | None = None
+    ) -> None:
         """Run it to its end. Raises :class:`DriverError` if it fails or takes longer than its timeout."""
         about = {
             "PORTCLAIM_ADDRESS": str(address),
             "PORTCLAIM_NUM_VFS": str(num_vfs),
             "PORTCLAIM_NETDEV": netdev or "",
+            "PORTCLAIM_REPRESENTOR": representor.netdev if representor else "",
+            "PORTCLAIM_PHYS_PORT_NAME": representor.phys_port_name if representor else "",
         }
         try:
             subprocess.run(  # noqa: S603 - the operator's own choice
@@ -83,13 +90,15 @@ class Restorer:
         stays = self.kernel.is_on_vfio(address) and self.kernel.driver(address) == driver
         if not stays:  # else it was there before it was handed over
             self.kernel.return_to_driver(address, override)
-        if driver not in {None, VFIO} and not self._happens(lambda: self.kernel.driver(address) == driver):
+        if driver not in {None, VFIO} and not self.happens(lambda: self.kernel.driver(address) == driver):
             raise DriverError(f"{address} did not return to its driver {driver} in {self.timeout:g} s")
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
             self._restore_vfs(device, self._wanted_vfs(address, num_vfs))
-        elif device is not None and self.hook is not None and self._is_used_once(address):
-            self.hook.run(address, 0, device.netdev)
+        elif device is not None and self.hook is not None:
+            representor = self.kernel.representor(address, device.parent)
+            if representor is not None or self._is_used_once(address):
+                self.hook.run(address, 0, device.netdev, representor)
 
     def _restore_vfs(self, port: PciDevice, wanted: int) -> None:
         address = port.address
@@ -100,12 +109,13 @@ class Restorer:
                 self.kernel.set_num_vfs(address, wanted)
         if self.hook is not None:
             self.hook.run(address, wanted, port.netdev)
-        if not self._happens(lambda: self._visible_vfs(address) == wanted):
+        if not self.happens(lambda: self._visible_vfs(address) == wanted):
             raise DriverError(
                 f"{address} shows {self._visible_vfs(address)} of its {wanted} VFs after {self.timeout:g} s"
             )
 
-    def _happens(self, condition: Callable[[], bool]) -> bool:
+    def happens(self, condition: Callable[[], bool]) -> bool:
+        """Wait for the kernel and udev until the condition holds. Does it?"""
         return condition() or self.wait_until(condition, self.timeout)
 
     def _visible_vfs(self, address: PciAddress) -> int:
@@ -116,6 +126,13 @@ class Restorer:
         """Does the agent bind drivers of this device? Not if its device_spec entry says ``managed: no``."""
         match = self._entry_of(address)
         return match is None or match.tags.get("managed") != "false"
+
+    def vf_defaults(self, address: PciAddress) -> VfSettings:
+        """The network settings of a VF that its device_spec entry says, or else the usual ones."""
+        if not any("vf_defaults" in text for text in self.device_spec):
+            return DEFAULTS  # most hosts: the entry need not be looked up
+        match = self._entry_of(address)
+        return DEFAULTS if match is None else match.spec.vf_defaults
 
     def _is_used_once(self, address: PciAddress) -> bool:
         match = self._entry_of(address)

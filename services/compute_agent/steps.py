@@ -174,7 +174,12 @@ class StepRunner:
             raise DriverError("; ".join(reasons))
 
     def _check(self, device: StepDevice) -> None:
-        """Is the device what the inventory said it was? Raises DriverError."""
+        """Is the device what the inventory said it was, and can it be set up so? Raises DriverError."""
+        if device.network_settings is not None and not self._driver.sets_network:
+            raise DriverError(
+                f"{device.address}: the claim asks for network settings, and the agent of this host does not "
+                "set any: see [handover] network_settings"
+            )
         found = self._scanner.look(PciAddress.parse(device.address))
         if found is None:
             raise DriverError(f"{device.address} is not on this host")

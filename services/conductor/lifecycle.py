@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.rpc.agent_messages import (
+    WITH_SETTINGS,
     Holding,
     Holdings,
     HoldingsRequest,
@@ -42,15 +43,21 @@ _ANSWERS = PreparedStatement(
     """,
 )
 
+# An agent of release 0.2.0 would attach the devices of a claimed or allocated claim without their network
+# settings. It does nothing for a status that it does not know.
 _HOLDINGS = sa.text("""
-    SELECT c.id AS claim_id, c.instance_id, c.status, c.step, c.attach,
+    SELECT c.id AS claim_id, c.instance_id, c.step, c.attach,
+           c.status || CASE WHEN c.status = 'releasing' OR count(cd.network_settings) = 0 THEN ''
+                            ELSE :suffix END AS status,
            awaited_action(c.id, c.step) AS awaited,
            jsonb_agg(jsonb_build_object(
                'address', d.address, 'dev_type', d.dev_type, 'vendor_id', p.vendor_id,
-               'product_id', p.product_id, 'parent_address', pf.address) ORDER BY d.id) AS devices
+               'product_id', p.product_id, 'parent_address', pf.address,
+               'network_settings', cd.network_settings) ORDER BY d.id) AS devices
       FROM claims c
       JOIN pci_devices d ON d.claim_id = c.id
       JOIN pools p ON p.id = d.pool_id
+      LEFT JOIN claim_devices cd ON (cd.claim_id, cd.device_id) = (c.id, d.id)
       LEFT JOIN pci_devices pf ON pf.id = d.parent_id
      WHERE c.compute_node_id = host_of_agent(:host, :agent_id) AND c.live
      GROUP BY c.id
@@ -106,7 +113,7 @@ def holdings(connection: sa.Connection, request: HoldingsRequest) -> Holdings:
 
     Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``.
     """
-    asked = {"host": request.host, "agent_id": request.agent_id}
+    asked = {"host": request.host, "agent_id": request.agent_id, "suffix": WITH_SETTINGS}
     with as_errors(host=request.host):
         # The live claims first: a claim that ends in between is then in both answers rather than in neither.
         rows = connection.execute(_HOLDINGS, asked).mappings().all()

@@ -30,6 +30,7 @@ _STEP: dict[tuple[str, str], StepAction] = {
 """The step that a claim's status and its attach mode call for."""
 
 _STEP_FIELDS = set(StepDevice.model_fields)
+_GIVES_BACK = {"unplug", "detach"}  # without network settings: an agent of any release can do these
 
 
 class Dispatcher(threading.Thread):
@@ -88,10 +89,11 @@ def dispatch_steps(claims: Iterable[Claim], send: Send) -> None:
 
 
 def _step(claim: Claim, action: StepAction) -> Step:
+    fields = _STEP_FIELDS - ({"network_settings"} if action in _GIVES_BACK else set())
     return Step(
         claim_id=claim.claim_id,
         step=claim.step,
         action=action,
         instance_id=claim.instance_id,
-        devices=[StepDevice(**device.model_dump(include=_STEP_FIELDS)) for device in claim.devices],
+        devices=[StepDevice(**device.model_dump(include=fields)) for device in claim.devices],
     )

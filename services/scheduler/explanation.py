@@ -12,6 +12,7 @@ from cachetools import TTLCache
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.filters import FILTERS
+from portclaim.common.pci.network_settings import TAG
 from portclaim.common.pci.placement_names import RESOURCE_CLASS
 from portclaim.common.rpc.claim_messages import Explanation, FilterResult, Miss
 from portclaim.services.scheduler.fleet import Pools, Requirements
@@ -153,6 +154,7 @@ _EMPTIED = {
     "alive": "the agent of every host with such a device is silent",
     "unreserved": "every port with such a device is reserved for a waiting claim",
 }
+_SETTINGS = "network_settings is the tag of those whose agents set them ([handover] network_settings)"
 
 
 class _Counts(NamedTuple):
@@ -244,11 +246,12 @@ def _in_words(
     requirements: Requirements, filters: Sequence[FilterResult], counts: _Counts, misses: Sequence[Miss]
 ) -> str:
     """The filter that left nothing; or else how many devices are free, and who holds the closest others."""
-    details = {"enabled": counts.drained, "unreserved": counts.reserved}
+    tags = _SETTINGS if _names(TAG, requirements) else None
+    details = {"enabled": counts.drained, "unreserved": counts.reserved, "tags": tags, "hosts": tags}
     for result in filters:
         if result.devices == 0 and result.filter in _EMPTIED:
             why = _EMPTIED[result.filter]
-            if result.filter == "ids" and _names_a_class(requirements):
+            if result.filter == "ids" and _names(RESOURCE_CLASS, requirements):
                 why = "no host has a device of this resource class with these vendor and product ids"
             return f"{why}: {detail}" if (detail := details.get(result.filter)) else why
     needed = requirements.device_count
@@ -262,10 +265,8 @@ def _in_words(
     return f"{why}. Closest: {_closest(misses)}" if misses else why
 
 
-def _names_a_class(requirements: Requirements) -> bool:
-    return any(
-        RESOURCE_CLASS in alternative for request in requirements.requests for alternative in request.spec
-    )
+def _names(key: str, requirements: Requirements) -> bool:
+    return any(key in alternative for request in requirements.requests for alternative in request.spec)
 
 
 def _closest(misses: Sequence[Miss]) -> str:

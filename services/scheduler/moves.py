@@ -27,7 +27,7 @@ def target(connection: sa.Connection, request: MoveRequest) -> ClaimRequest:
     source = connection.execute(_SOURCE, {"claim_id": source_id}).one_or_none()
     if source is None:
         raise ClaimNotFound(f"there is no claim {source_id}", claim_id=str(source_id))
-    extra_specs, requests = request.extra_specs, request.requests
+    extra_specs, requests, settings = request.extra_specs, request.requests, request.network_settings
     return ClaimRequest.model_validate(
         {
             "claim_id": request.claim_id,
@@ -37,5 +37,6 @@ def target(connection: sa.Connection, request: MoveRequest) -> ClaimRequest:
             "hosts": request.hosts,
             "avoid_hosts": [*request.avoid_hosts, *([source.host] if source.host else [])],
             "numa_cells": request.numa_cells,
+            "network_settings": source.request.get("network_settings", []) if settings is None else settings,
         }
     )

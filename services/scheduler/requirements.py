@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from portclaim.common.errors import InvalidRequest
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.device import DeviceType
 from portclaim.common.pci.extra_specs import requests_from_extra_specs
+from portclaim.common.pci.network_settings import TAG
 from portclaim.common.pci.request import NumaPolicy, PciRequest
 from portclaim.common.rpc.candidate_messages import CandidatesRequest
 from portclaim.common.rpc.claim_messages import ClaimRequest, ExplainRequest
+from portclaim.common.rpc.network_settings import DeviceNetworkSettings
 from portclaim.services.scheduler.fleet import Requirements
 
 MAX_REQUESTS = 16
@@ -29,6 +34,7 @@ def requirements_of(
     )
     for asked in requests:
         _check(asked)
+    requests = _with_network(requests, request.network_settings)
     if not requests:
         raise InvalidRequest(
             "the claim asks for no device: give the extra spec pci_passthrough:alias, or requests"
@@ -58,3 +64,32 @@ def _check(request: PciRequest) -> None:
             "Portclaim does not compare parent_ifname: give the port a tag of its own in device_spec, and "
             "ask for this tag; or name the host in hosts"
         )
+
+
+def _with_network(
+    requests: tuple[PciRequest, ...], settings: Sequence[DeviceNetworkSettings]
+) -> tuple[PciRequest, ...]:
+    """The requests, those with network settings only for devices that can have them, on hosts that set them.
+
+    Raises :class:`InvalidRequest`.
+    """
+    changed = list(requests)
+    for entry in settings:
+        place = f"network_settings of request {entry.request_index}, device {entry.device_index}"
+        if entry.request_index >= len(requests):
+            raise InvalidRequest(f"{place}: the claim has {len(requests)} requests, counted from 0")
+        asked = changed[entry.request_index]
+        if entry.device_index >= asked.count:
+            raise InvalidRequest(f"{place}: that request is for {asked.count} devices, counted from 0")
+        needed = {TAG: "true"} | ({} if entry.dev_type is None else {"dev_type": entry.dev_type})
+        fitting = tuple(
+            {**alternative, **needed}
+            for alternative in asked.spec
+            if alternative.get("dev_type") in {None, needed.get("dev_type", alternative.get("dev_type"))}
+        )
+        if not fitting:
+            raise InvalidRequest(
+                f"{place}: only a {entry.dev_type} can have them, and the request excludes it"
+            )
+        changed[entry.request_index] = replace(asked, spec=fitting)
+    return tuple(changed)

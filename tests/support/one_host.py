@@ -44,6 +44,12 @@ class OneHost:
     ) -> None:
         self.name = name
         self.pci: dict[str, object] = {"device_spec": json.dumps({"vendor_id": "8086"})}
+        self.simulated: dict[str, object] = {
+            "ports": 1,
+            "vfs_per_port": 4,
+            "accelerators": 1,
+            "guests": guests,
+        }
         self._guests = guests
         self.guests = SimulatedGuests(state / name)
         self.scheduler = scheduler
@@ -68,7 +74,7 @@ class OneHost:
             },
             "pci": self.pci,
             "compute_agent": {"sysfs_root": self.sysfs_root, "report_interval": 0.5},
-            "simulated": {"ports": 1, "vfs_per_port": 4, "accelerators": 1, "guests": self._guests},
+            "simulated": self.simulated,
         }
 
     def beside(self, name: str) -> "OneHost":

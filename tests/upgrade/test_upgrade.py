@@ -15,9 +15,10 @@ import sqlalchemy as sa
 
 from portclaim.common.db import migrate
 from portclaim.common.db.schema_version import HEAD
-from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.errors import ClaimRefused, InvalidConfiguration
 from portclaim.common.rpc.claim_messages import ClaimRequest, DeviceFilter
 from portclaim.common.rpc.move_messages import MoveRequest
+from portclaim.common.rpc.network_settings import DeviceNetworkSettings
 from portclaim.common.rpc.operator_messages import HostFilter
 from tests.support.bus import Bus
 from tests.support.concurrency import wait_until
@@ -50,14 +51,14 @@ class Site:
     def start(self, version: Services, service: str) -> ServiceProcess:
         return version(service, {"pci": {"alias": ALIASES}})
 
-    def start_agent(self, version: Services, host: str) -> ServiceProcess:
+    def start_agent(self, version: Services, host: str, **simulated: object) -> ServiceProcess:
         state = self._directory / host
         state.mkdir(exist_ok=True)
         options: dict[str, dict[str, object]] = {
             "DEFAULT": {"host": host, "state_path": state},
             "pci": {"device_spec": json.dumps({"vendor_id": "8086"})},
             "compute_agent": {"sysfs_root": state / "sys"},
-            "simulated": {"ports": 2, "vfs_per_port": 4, "accelerators": 0},
+            "simulated": {"ports": 2, "vfs_per_port": 4, "accelerators": 0, **simulated},
         }
         return version("compute_agent", options)
 
@@ -217,6 +218,29 @@ def make_a_gap(site: Site, open_transaction: sa.Connection) -> None:
         connection.execute(sa.text("SELECT nextval('claim_events_id_seq')"))
     site.claim("vf:1", "node-2", "allocated")
     wait_until(lambda: site.rows()["event_gaps"], "the publisher has found the gap")
+
+
+def test_an_old_agent_never_serves_a_claim_without_the_network_settings_that_it_asks_for(
+    site: Site, empty_database_url: str
+) -> None:
+    """An agent of release 0.2.0 takes the place of a newer one, while such a claim has a VF of its host."""
+    migrate.upgrade(empty_database_url)
+    site.new("conductor", {"conductor": {"expire_after": 5.0, "resend_after": 0.5}})
+    site.start(site.new, "scheduler")
+    host = HOSTS[0]
+    new = site.start_agent(site.new, host, network_settings=True)
+    wait_until(lambda: site.scheduler.hosts(HostFilter()).hosts, "the agent has reported")
+    new.stop()
+    settings = [DeviceNetworkSettings(mac="52:54:00:00:00:01")]
+    asked = site.request("vf:1", host).model_copy(update={"network_settings": settings})
+    claim_id = site.scheduler.claim(asked).claim_id
+    site.start_agent(site.old, host)
+    site.until(claim_id, "expired")
+    assert "not prepared" in str(site.scheduler.show(claim_id).reason)
+    again = site.request("vf:1", host).model_copy(update={"network_settings": settings})
+    with pytest.raises(ClaimRefused):
+        site.scheduler.claim(again)
+    site.claim("vf:1", host, "allocated")
 
 
 def test_a_database_of_a_newer_version_is_left_alone(database_url: str) -> None:

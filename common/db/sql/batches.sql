@@ -90,6 +90,8 @@ BEGIN
         RAISE serialization_failure USING MESSAGE = 'a device changed although its tree was locked';
     END IF;
     PERFORM take_partners(_begun_ports, _whole_devices);
+    PERFORM write_network_settings(id, request)
+       FROM unnest(_claim_ids, _requests) AS asked (id, request) WHERE id = ANY(_served);
     RETURN QUERY SELECT id, claim_as_json(id) FROM unnest(_served) AS id;
 END $$;
 COMMENT ON FUNCTION claim_alike IS

@@ -19,7 +19,8 @@ BEGIN RETURN (
                               'pf_mac_address', port.attributes ->> 'mac',
                               'pf_netdev', port.attributes ->> 'netdev',
                               'card_serial_number',
-                              coalesce(d.attributes ->> 'serial', pf.attributes ->> 'serial'))
+                              coalesce(d.attributes ->> 'serial', pf.attributes ->> 'serial'),
+                              'network_settings', cd.network_settings)
                               ORDER BY cd.request_index, d.id), '[]')
                      FROM claim_devices cd
                      JOIN pci_devices d ON d.id = cd.device_id
@@ -128,6 +129,7 @@ BEGIN
     END IF;
 
     PERFORM take_partners(_begun_ports, _whole_devices);
+    PERFORM write_network_settings(_claim_id, _request);
     RETURN claim_as_json(_claim_id);
 END $$;
 COMMENT ON FUNCTION write_claim IS 'write a claim of these devices, which are available and locked';

@@ -255,10 +255,13 @@ CREATE TABLE claim_devices (
     request_index integer NOT NULL CHECK (request_index >= 0),
     held_from     timestamptz NOT NULL DEFAULT clock_timestamp(),
     held_until    timestamptz,
+    network_settings jsonb,
     PRIMARY KEY (claim_id, device_id)
 );
 CREATE INDEX claim_devices_by_device ON claim_devices (device_id, held_from);
 COMMENT ON TABLE claim_devices IS 'which claim held which device, and when; kept after the claim has ended';
+COMMENT ON COLUMN claim_devices.network_settings IS
+    'what the claim has the agent set for the device; null: it asks for nothing';
 
 CREATE TABLE claim_events (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

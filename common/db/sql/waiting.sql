@@ -34,6 +34,8 @@ CREATE OR REPLACE TRIGGER notify_waiting_of_host AFTER UPDATE OF disabled_reason
 
 CREATE OR REPLACE FUNCTION queue_key(_request jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
     SELECT _request - '{instance_id,attach,guest_within}'::text[]
+        || CASE WHEN _request ? 'network_settings'
+                THEN jsonb_build_object('network_settings', network_kinds(_request)) ELSE '{}' END
 $$;
 COMMENT ON FUNCTION queue_key IS 'what a claim asks for, without its instance and when that gets the devices';
 

@@ -74,6 +74,11 @@ class HypervisorDriver(ABC):
         """Devices that are not usable now, with the reason, beyond what a scan shows."""
         return {}
 
+    @property
+    def sets_network(self) -> bool:
+        """Does it set the network settings of a step's devices? Then :meth:`prepare` sets them."""
+        return False
+
     def take_device_spec(self, device_spec: Sequence[str]) -> None:  # noqa: B027 - most do not read it
         """Use these values of ``[pci] device_spec``, which are valid, from now on."""
 

@@ -17,6 +17,8 @@ from portclaim.services.compute_agent.restore import Hook, Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.uevents import wait_until
+from portclaim.services.compute_agent.vf_link import VfLinks
+from portclaim.services.compute_agent.vf_network import VfNetwork
 
 GROUP = cfg.OptGroup("handover", "How devices of a real host are handed over to guests and restored")
 OPTIONS = [
@@ -36,8 +38,15 @@ OPTIONS = [
     ),
     cfg.StrOpt(
         "hook",
-        help="Program to run for each port that was restored to its driver with its VFs, and for each device "
-        "of one-time use. Its environment has PORTCLAIM_ADDRESS, PORTCLAIM_NUM_VFS and PORTCLAIM_NETDEV.",
+        help="Program to run for each port that was restored to its driver with its VFs, for each VF that "
+        "has a representor, and for each device of one-time use. Its environment has PORTCLAIM_ADDRESS, "
+        "PORTCLAIM_NUM_VFS, PORTCLAIM_NETDEV, PORTCLAIM_REPRESENTOR and PORTCLAIM_PHYS_PORT_NAME.",
+    ),
+    cfg.BoolOpt(
+        "network_settings",
+        default=False,
+        help="Set the network settings of VFs: what a claim asks for, and safe values of what it does not "
+        "ask for. When the VF is given back, they are restored. The agent then needs CAP_NET_ADMIN.",
     ),
     cfg.FloatOpt("hook_timeout", default=30.0, min=0.1, help="Seconds until the hook must have ended."),
 ]
@@ -68,7 +77,14 @@ class RealHostDriver(HypervisorDriver):
             options.restore_timeout,
             wait_until,
         )
-        self.handover = Handover(tree, scanner, self.kernel, self.restorer)
+        self.network = VfNetwork(
+            tree,
+            scanner,
+            VfLinks(options.write_timeout),
+            self.restorer,
+            enabled=options.network_settings,
+        )
+        self.handover = Handover(tree, scanner, self.kernel, self.restorer, self.network)
 
     def start(self) -> None:
         """Finish what a killed agent has left unfinished."""
@@ -77,6 +93,11 @@ class RealHostDriver(HypervisorDriver):
     def stop(self) -> None:
         """Close the record."""
         self.handover.stop()
+
+    @property
+    def sets_network(self) -> bool:
+        """Is it switched on?"""
+        return self.network.enabled
 
     def take_device_spec(self, device_spec: Sequence[str]) -> None:
         """It says how many VFs a restored port gets, and which devices the operator binds."""

@@ -50,6 +50,7 @@ OPTIONS = [
         ],
         help="Which instances the simulated hypervisor has.",
     ),
+    cfg.BoolOpt("network_settings", default=False, help="Take network settings of claims, and record them."),
 ]
 
 FAULTS = "faults.json"
@@ -79,6 +80,11 @@ class SimulatedDriver(HypervisorDriver):
         shape = conf.simulated
         self._has_any_guest = shape.guests == "any"
         self._shape = HostShape(shape.ports, shape.vfs_per_port, None, shape.accelerators, shape.numa_nodes)
+
+    @property
+    def sets_network(self) -> bool:
+        """Is it switched on?"""
+        return bool(self.conf.simulated.network_settings)
 
     def start(self) -> None:
         """Open or build the host, and make its tree agree with the record."""
@@ -170,6 +176,11 @@ class SimulatedDriver(HypervisorDriver):
                     ),
                 )
                 log_effect(sql, "prepare", step, device)
+            if not holders and device.network_settings is not None:
+                sql.execute(
+                    "INSERT OR REPLACE INTO network_settings VALUES (?, ?)",
+                    (device.address, device.network_settings.model_dump_json()),
+                )
         for holder in holders:
             if (holder["address"], holder["claim_id"]) != (device.address, str(step.claim_id)):
                 raise DriverError(f"{holder['address']} is already in instance {holder['instance_id']}")
@@ -240,6 +251,7 @@ class SimulatedDriver(HypervisorDriver):
         except OSError as error:
             raise DriverError(f"{address} was not restored: {error}") from error
         with self._record.transaction() as sql:
+            sql.execute("DELETE FROM network_settings WHERE address = ?", (address,))
             sql.execute("DELETE FROM restoring WHERE address = ?", (address,))
 
     def _open(self) -> SimulatedTree:

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS prepared (           -- taken from the host, and in n
     num_vfs INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS restoring (          -- released by a guest, not restored yet
     address TEXT PRIMARY KEY, num_vfs INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS network_settings (   -- what was set for the claim that has the device, as JSON
+    address TEXT PRIMARY KEY, settings TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS guests (             -- arriving: it does not run here yet
     instance_id TEXT PRIMARY KEY, arriving INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS effects (            -- all changes, in order

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.network_settings import VfSettings, Vlan
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.kernel import VFIO, Kernel, KernelRefused
+from portclaim.services.compute_agent.restore import Restorer
+from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
+from portclaim.services.compute_agent.vf_link import PortSettings, SettingRefused, VfLinks
+from portclaim.services.compute_agent.vf_network import VfNetwork
 
 
 class SimulatedKernel(Kernel):
@@ -33,6 +40,10 @@ class SimulatedKernel(Kernel):
         self._ask("return_to_driver", address)
         if self.driver(address) == VFIO:
             self._host.bind(address, override or self._host.own_driver(address))
+
+    def bind_anew(self, address: PciAddress) -> None:
+        self._ask("bind_anew", address)
+        self._host.bind(address, self._host.own_driver(address))
 
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         self._ask(f"set_num_vfs {count}", pf)
@@ -59,3 +70,64 @@ class SimulatedKernel(Kernel):
 def at_once(condition: Callable[[], bool], timeout: float) -> bool:
     """Replaces waiting, because nothing happens later on a simulated host."""
     return condition()
+
+
+FRESH = VfSettings("00:00:00:00:00:00", Vlan(), 0, 0, "auto", trust=False, spoofchk=True)
+"""How most drivers show a VF of which nothing was set."""
+
+FACTORY = PortSettings("3c:fd:fe:00:00:01", 1500)
+
+
+class CardLinks(VfLinks):
+    """The card itself: it keeps what is set. ``vfs``: settings by interface and number; ``writes`` so far.
+
+    ``ports``: settings of the interfaces themselves. ``refused``: settings that its driver does not set.
+    ``ignored``: those that it says to set, and does not. ``keeps_macs``: how it treats a MAC of zeroes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(timeout=10.0)
+        self.vfs: dict[tuple[str, int], VfSettings] = {}
+        self.ports: dict[str, PortSettings] = {}
+        self.writes: list[str] = []
+        self.refused: set[str] = set()
+        self.ignored: set[str] = set()
+        self.keeps_macs = ""
+        self.before_write: Callable[[], None] = lambda: None
+
+    def read(self, netdev: str, vf: int) -> VfSettings:
+        return self.vfs.setdefault((netdev, vf), FRESH)
+
+    def write(self, netdev: str, vf: int, name: str, value: Any) -> None:
+        self.before_write()
+        self.writes.append(f"{netdev} {vf} {name}")
+        if self.keeps_macs == "silently" and value == FRESH.mac:
+            return
+        if name in self.refused or (self.keeps_macs and value == FRESH.mac):
+            raise SettingRefused("Operation not supported")
+        changes = {"min_tx_rate": value[0], "max_tx_rate": value[1]} if name == "rate" else {name: value}
+        if name not in self.ignored:
+            self.vfs[netdev, vf] = replace(self.read(netdev, vf), **changes)
+
+    def read_port(self, netdev: str) -> PortSettings:
+        return self.ports.setdefault(netdev, FACTORY)
+
+    def write_port(self, netdev: str, name: str, value: Any) -> None:
+        self.before_write()
+        self.writes.append(f"{netdev} {name}")
+        if name in self.refused:
+            raise SettingRefused("Operation not supported")
+        self.ports[netdev] = self.read_port(netdev)._replace(**{name: value})
+
+
+def settings_of(
+    host: SimulatedTree, scanner: Scanner, restorer: Restorer, links: VfLinks | None = None, *, enabled: bool
+) -> VfNetwork:
+    """What the agent of that host sets network settings with."""
+    return VfNetwork(
+        SysfsTree(host.root),
+        scanner,
+        links or CardLinks(),
+        restorer,
+        enabled=enabled,
+    )

@@ -20,7 +20,7 @@ from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.used_once import UsedOnce
-from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
+from tests.unit.compute_agent.handovers import SimulatedKernel, at_once, settings_of
 
 MakeStep = Callable[..., Step]
 Build = Callable[..., Handover]
@@ -40,7 +40,8 @@ def build(host: SimulatedTree, scanner: Scanner, kernel: SimulatedKernel, state_
 
     def build(device_spec: list[str] | None = None, hook: Hook | None = None) -> Handover:
         restorer = Restorer(kernel, scanner, device_spec or [], hook, 1.0, at_once)
-        handover = Handover(SysfsTree(host.root), scanner, kernel, restorer)
+        network = settings_of(host, scanner, restorer, enabled=False)
+        handover = Handover(SysfsTree(host.root), scanner, kernel, restorer, network)
         handover.start(state_path)
         return handover
 
@@ -367,6 +368,27 @@ class TestHook:
         handover.take_back(PF)
         assert told.read_text() == f"{PF} 4 enp1s0f0\n"
 
+    def test_the_hook_learns_the_representor_of_a_vf_in_switchdev_mode(
+        self,
+        build: Build,
+        make_step: MakeStep,
+        host: SimulatedTree,
+        tmp_path: Path,
+        program: Callable[[str], Path],
+    ) -> None:
+        for netdev, port in (("enp1s0f0", "p0"), ("eth7", "pf0vf1"), ("eth8", "c1pf0vf0")):
+            interface = place(host, PF) / "net" / netdev
+            interface.mkdir(exist_ok=True)
+            (interface / "phys_port_name").write_text(f"{port}\n")
+        told = tmp_path / "told"
+        shown = "$PORTCLAIM_ADDRESS $PORTCLAIM_REPRESENTOR $PORTCLAIM_PHYS_PORT_NAME"
+        handover = build(hook=Hook(program(f'echo "{shown}" >> {told}'), 30.0))
+        for vf in (VF, VF2):
+            handover.hand_over(make_step("attach", str(vf)), vf)
+            handover.take_back(vf)
+        assert told.read_text() == f"{VF} eth8 c1pf0vf0\n{VF2} eth7 pf0vf1\n"
+        assert handover.problems() == {}
+
     @pytest.mark.parametrize(("one_time_use", "runs"), [("yes", [VF]), ("no", [])])
     def test_the_hook_can_renew_a_device_of_one_time_use(  # noqa: PLR0917 - fixtures
         self,
@@ -381,7 +403,9 @@ class TestHook:
         ran: list[PciAddress] = []
 
         class Renewing(Hook):
-            def run(self, address: PciAddress, _num_vfs: int, _netdev: str | None) -> None:
+            def run(
+                self, address: PciAddress, _num_vfs: int, _netdev: str | None, _representor: object = None
+            ) -> None:
                 ran.append(address)
                 assert used.renew(address)
 

@@ -9,7 +9,7 @@ from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.host import HostView
 from portclaim.common.rpc.agent_messages import DeviceReport, NumaCell
-from portclaim.services.compute_agent.inventory import Inventory, take_inventory
+from portclaim.services.compute_agent.inventory import Inventory, take_inventory, with_network_settings
 from portclaim.services.compute_agent.scanner import Scan, Scanner
 
 PF = "0000:01:00.0"
@@ -111,3 +111,13 @@ def test_classes_and_traits_are_reported_as_placement_names_them(scanner: Scanne
     named = reports(scanner.scan(), {"address": VF, "resource_class": "CUSTOM_GPU_VF", "traits": "A,b"})
     assert written[VF].tags == {"resource_class": "CUSTOM_GPU_VF", "traits": "CUSTOM_A,CUSTOM_B"}
     assert named == written
+
+
+def test_an_agent_that_sets_network_settings_says_so_of_network_cards(scanner: Scanner) -> None:
+    plain = inventory(scanner.scan(), {"address": PF, "physical_network": "blue"}, {"vendor_id": "10de"})
+    seen = {report.address: report for report in with_network_settings(plain).devices}
+    assert [address for address, report in seen.items() if "network_settings" not in report.tags] == [
+        "0000:03:00.0"
+    ]
+    assert seen[VF].tags == {"physical_network": "blue", "network_settings": "true"}
+    assert with_network_settings(plain).digest != plain.digest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from portclaim.common.pci.device import PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import DeviceOutOfReach, InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
+from portclaim.common.pci.network_settings import VfSettings, Vlan
 from tests.unit.pci.support import PORT, at, card, pf, vf
 
 
@@ -143,6 +145,22 @@ def test_a_card_that_is_not_reconfigurable_offers_no_pf_that_has_vfs() -> None:
     assert not spec.offers(pf(num_vfs=4))
 
 
+def test_an_entry_says_with_which_network_settings_its_vfs_are_given_out() -> None:
+    usual = VfSettings(vlan=Vlan(), min_tx_rate=0, max_tx_rate=0, trust=False, spoofchk=True)
+    for defaults, wanted in (
+        ("null", usual),
+        ("{}", usual),
+        ('{"trust": "on", "spoofchk": null}', replace(usual, trust=True, spoofchk=None)),
+        ('{"vlan": 12, "max_tx_rate": 100}', replace(usual, vlan=Vlan(12), max_tx_rate=100)),
+        (
+            '{"vlan": {"id": 12, "qos": 5, "protocol": "802.1ad"}}',
+            replace(usual, vlan=Vlan(12, 5, "802.1ad")),
+        ),
+    ):
+        spec = DeviceSpecs.parse([f'{{"vf_defaults": {defaults}}}']).specs[0]
+        assert (spec.tags, spec.vf_defaults) == ({}, wanted)
+
+
 def test_remotely_managed_devices_need_a_serial_number() -> None:
     entry = {"product_id": "1018", "address": "0000:81:00.0", "remote_managed": "true"}
     assert takes(entry, vf(serial="MT2113X00001"))
@@ -195,6 +213,16 @@ def test_a_device_with_a_domain_beyond_16_bits_is_an_error() -> None:
         ({"reconfigurable": "never"}, "reconfigurable"),
         ({"num_vfs": -1}, "num_vfs"),
         ({"num_vfs": 65536}, "num_vfs"),
+        ({"vf_defaults": "on"}, "vf_defaults"),
+        ({"vf_defaults": {"mac": "52:54:00:00:00:01"}}, "vf_defaults"),
+        ({"vf_defaults": {"trust": "perhaps"}}, "vf_defaults"),
+        ({"vf_defaults": {"vlan": 4095}}, "vf_defaults"),
+        ({"vf_defaults": {"vlan": {"qos": 1}}}, "vf_defaults"),
+        ({"vf_defaults": {"vlan": {"id": 1, "protocol": "802.1x"}}}, "vf_defaults"),
+        ({"vf_defaults": {"link_state": True}}, "vf_defaults"),
+        ({"vf_defaults": {"max_tx_rate": -1}}, "vf_defaults"),
+        ({"vf_defaults": {"min_tx_rate": 20, "max_tx_rate": 10}}, "vf_defaults"),
+        ({"network_settings": "true"}, "network_settings"),
         ({"physical_network": "a\0b"}, "'physical_network'"),
         ({"physical_network": "\ud800"}, "'physical_network'"),
     ],

@@ -76,9 +76,17 @@ COMMENT ON COLUMN compute_nodes.imported_at IS
     'when the host was taken over from Nova; null: it was not, or it was removed since';
 """
 
+# What claims have agents set for VFs.
+_NETWORK_SETTINGS = """
+ALTER TABLE claim_devices ADD COLUMN network_settings jsonb;
+COMMENT ON COLUMN claim_devices.network_settings IS
+    'what the claim has the agent set for the device; null: it asks for nothing';
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
     op.execute(_LISTS)
     op.execute(_REPLACED)
     op.execute(_IMPORTED)
+    op.execute(_NETWORK_SETTINGS)
