@@ -23,7 +23,7 @@ from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.host_use import check_group, check_not_used_by_host, group_members
 from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.netlink import default_route_interfaces
-from portclaim.services.compute_agent.restore import Restorer
+from portclaim.services.compute_agent.restore import Restorer, contradicts
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
 from portclaim.services.compute_agent.store import LocalStore
 from portclaim.services.compute_agent.sysfs import SysfsTree
@@ -194,12 +194,26 @@ class Handover:
             step.claim_id,
             step.instance_id,
             known.driver if known else device.driver,
-            known.override if known else self._kernel.override(address),
+            known.override if known else self._override(device),
             known.num_vfs if known else device.num_vfs,
         )
         self._write(row)
         self._failures.pop(address, None)
         return row
+
+    def _override(self, device: PciDevice) -> str | None:
+        """The ``driver_override`` to restore: none that contradicts the driver that the device is on."""
+        override = self._kernel.override(device.address)
+        if contradicts(override, device.driver):
+            LOG.warning(
+                "%s has driver_override %s, but is on %s: it will return to %s without driver_override",
+                device.address,
+                override,
+                device.driver,
+                device.driver,
+            )
+            return None
+        return override
 
     def _write(self, row: HandedOver) -> None:
         values = row.address, row.parent, row.claim_id, row.instance_id, row.driver, row.override

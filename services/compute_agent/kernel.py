@@ -77,26 +77,51 @@ class Kernel:
         """Bind the device to vfio-pci, if it is on no variant of it. Raises :class:`DriverError`."""
         if self.is_on_vfio(address):
             return
-        self._write(address, f"{PCI_DEVICES}/{address}/driver_override", VFIO)
-        if self.driver(address) is not None:
-            self._write(address, f"{PCI_DEVICES}/{address}/driver/unbind", str(address))
-        self._write(address, "bus/pci/drivers_probe", str(address))
-        if self.driver(address) != VFIO:
+        self._rebind(address, VFIO)
+        if not self.is_on_vfio(address):
             raise DriverError(
                 f"{address} was not bound to {VFIO}: load that module, and see the kernel's log"
             )
 
-    def return_to_driver(self, address: PciAddress, override: str | None) -> None:
-        """Let the kernel choose the driver, or bind the one that ``override`` names.
+    def return_to_driver(self, address: PciAddress, driver: str | None, override: str | None) -> None:
+        """Bind the device to ``driver``, and leave ``override`` as its ``driver_override``.
 
-        Raises :class:`KernelBlocked` while a guest has the device open.
+        None as the driver: the kernel chooses one, or takes the one that ``override`` names. If the kernel
+        prefers another driver than ``driver``, it is asked for that one by name. Raises
+        :class:`KernelBlocked` while a guest has the device open.
         """
-        path = f"{PCI_DEVICES}/{address}"
-        self._write(address, f"{path}/driver_override", override or "\n")
-        if self.driver(address) == VFIO and override != VFIO:
-            self._write(address, f"{path}/driver/unbind", str(address))
+        here = self.driver(address)
+        if here is not None and here == (driver or override):
+            self._set_override(address, override)
+            return
+        self._rebind(address, override)
+        if driver is not None and self.driver(address) != driver and self.has_driver(driver):
+            self._rebind(address, driver)
+            self._set_override(address, override)
+
+    def has_driver(self, driver: str) -> bool:
+        """Does this host have a PCI driver of that name now?"""
+        return self._tree.names(f"bus/pci/drivers/{driver}") is not None
+
+    def _rebind(self, address: PciAddress, override: str | None) -> None:
+        """Take the device from its driver, and let the kernel choose one by this ``driver_override``.
+
+        The driver is named: if something else has bound the device meanwhile, that one keeps it.
+        """
+        self._set_override(address, override)
+        here = self.driver(address)
+        if here is not None:
+            try:
+                self._write(address, f"bus/pci/drivers/{here}/unbind", str(address))
+            except KernelRefused:
+                if self.driver(address) == here:
+                    raise
         if self.driver(address) is None:
             self._write(address, "bus/pci/drivers_probe", str(address))
+
+    def _set_override(self, address: PciAddress, override: str | None) -> None:
+        if self.override(address) != override:
+            self._write(address, f"{PCI_DEVICES}/{address}/driver_override", override or "\n")
 
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         """Write ``sriov_numvfs``; ``sriov_drivers_autoprobe`` stays as it is."""

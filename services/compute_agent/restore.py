@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -16,6 +17,16 @@ from portclaim.common.pci.host import HostView
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.kernel import VFIO, Kernel
 from portclaim.services.compute_agent.scanner import Scanner
+
+LOG = logging.getLogger(__name__)
+
+
+def contradicts(override: str | None, driver: str | None) -> bool:
+    """Does a ``driver_override`` name another driver than the one that has the device?
+
+    A tool has left it there: it takes effect only when the device is bound the next time.
+    """
+    return None not in {override, driver} and override != driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +91,36 @@ class Restorer:
         """
         if self.scanner.look(address) is None:
             raise DriverError(f"{address} is gone from this host")
-        stays = self.kernel.is_on_vfio(address) and self.kernel.driver(address) == driver
-        if not stays:  # else it was there before it was handed over
-            self.kernel.return_to_driver(address, override)
-        if driver not in {None, VFIO} and not self._happens(lambda: self.kernel.driver(address) == driver):
-            raise DriverError(f"{address} did not return to its driver {driver} in {self.timeout:g} s")
+        self._return(address, driver, override)
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
             self._restore_vfs(device, self._wanted_vfs(address, num_vfs))
         elif device is not None and self.hook is not None and self._is_used_once(address):
             self.hook.run(address, 0, device.netdev)
+
+    def _return(self, address: PciAddress, driver: str | None, override: str | None) -> None:
+        """Bind the device to its driver again, or to what an operator has chosen since it was handed over."""
+        kernel = self.kernel
+        if kernel.is_on_vfio(address) and kernel.driver(address) == driver:
+            return  # it was there before it was handed over
+        now = kernel.override(address)
+        if now not in {None, VFIO, driver, override}:
+            LOG.warning("%s: an operator has set driver_override to %s: it goes there", address, now)
+            driver = override = now
+        elif contradicts(override, driver):
+            override = None
+        if driver is not None and not kernel.has_driver(driver):
+            here = kernel.driver(address)
+            if here in {None, VFIO}:
+                raise DriverError(f"{address} cannot return to its driver {driver}: load that module")
+            LOG.warning("%s: this host has no driver %s any more: it stays on %s", address, driver, here)
+            driver = here
+        kernel.return_to_driver(address, driver, override)
+        if driver not in {None, VFIO} and not self._happens(lambda: self.kernel.driver(address) == driver):
+            raise DriverError(
+                f"{address} did not return to its driver {driver} in {self.timeout:g} s: "
+                f"it is on {kernel.driver(address) or 'no driver'}, see the kernel's log"
+            )
 
     def _restore_vfs(self, port: PciDevice, wanted: int) -> None:
         address = port.address

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -302,6 +303,98 @@ class TestRestore:
     ) -> None:
         handover.take_back(VF)
         assert kernel.calls == []
+
+
+class TestDriverOverride:
+    """A device returns to the driver that it had, whatever ``driver_override`` says."""
+
+    @pytest.mark.parametrize("address", [PF, VF])
+    def test_what_a_tool_left_behind_is_told_and_cleared(  # noqa: PLR0917 - fixtures
+        self,
+        handover: Handover,
+        host: SimulatedTree,
+        kernel: SimulatedKernel,
+        scanner: Scanner,
+        make_step: MakeStep,
+        caplog: pytest.LogCaptureFixture,
+        address: PciAddress,
+    ) -> None:
+        before = scanner.scan()
+        (place(host, address) / "driver_override").write_text("vfio-pci\n")
+        for _ in range(2):
+            handover.hand_over(make_step("attach", str(address)), address)
+            handover.take_back(address)
+        assert (scanner.scan(), kernel.override(address), handover.problems()) == (before, None, {})
+        told = [
+            record.message for record in caplog.records if "has driver_override vfio-pci" in record.message
+        ]
+        assert len(told) == 1
+
+    def test_a_record_of_an_earlier_release_with_such_an_override_is_no_trap(
+        self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, state_path: Path
+    ) -> None:
+        handover = build()
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        with sqlite3.connect(state_path / "handover.sqlite") as sql:
+            sql.execute("UPDATE handed_over SET override = 'vfio-pci'")
+        handover.take_back(VF)
+        assert (driver_of(scanner, VF), kernel.override(VF), handover.problems()) == ("iavf", None, {})
+
+    def test_an_override_that_names_the_driver_is_restored(
+        self, handover: Handover, host: SimulatedTree, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> None:
+        (place(host, VF) / "driver_override").write_text("iavf\n")
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        handover.take_back(VF)
+        assert kernel.override(VF) == "iavf"
+
+    def test_a_driver_that_the_kernel_would_not_choose_is_asked_for_by_name(
+        self, handover: Handover, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        kernel.prefers = "igbvf"
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        handover.take_back(VF)
+        assert (driver_of(scanner, VF), kernel.override(VF)) == ("iavf", None)
+
+    def test_the_driver_of_libvirt_or_an_operator_is_not_kept_if_the_device_had_another(
+        self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        host.bind(VF, "igbvf")
+        handover.take_back(VF)
+        assert driver_of(scanner, VF) == "iavf"
+
+    def test_a_driver_that_is_not_loaded_is_named_and_what_the_operator_chooses_instead_is_taken(
+        self,
+        handover: Handover,
+        host: SimulatedTree,
+        kernel: SimulatedKernel,
+        scanner: Scanner,
+        make_step: MakeStep,
+    ) -> None:
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        shutil.rmtree(host.root / "bus/pci/drivers/iavf")
+        handover.take_back(VF)
+        assert f"{VF} cannot return to its driver iavf: load that module" in handover.problems()[VF]
+        (place(host, VF) / "driver_override").write_text("other\n")
+        (host.root / "bus/pci/drivers/other").mkdir()
+        handover.take_back(VF)
+        assert (driver_of(scanner, VF), kernel.override(VF), handover.problems()) == ("other", "other", {})
+
+    def test_what_another_hand_has_bound_meanwhile_is_not_unbound(
+        self, host: SimulatedTree, kernel: SimulatedKernel, scanner: Scanner
+    ) -> None:
+        """Between the look and the write, libvirt has bound the device for a guest that starts."""
+        write = kernel._write
+
+        def late(address: PciAddress, path: str, text: str) -> None:
+            if path.endswith("iavf/unbind"):
+                host.bind(address, "vfio-pci")
+            write(address, path, text)
+
+        kernel._write = late  # type: ignore[method-assign]
+        kernel.bind_to_vfio(VF)
+        assert driver_of(scanner, VF) == "vfio-pci"
 
 
 class TestRestart:
