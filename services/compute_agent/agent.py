@@ -150,6 +150,7 @@ class ComputeAgent:
                 self._own,
                 conf.compute_agent.report_interval,
             )
+            self._driver.follow(self._reporter.repair)
             opened.callback(self._reporter.end)
             opened.callback(self._queue.stop)
             opened.callback(self._own, False)
@@ -225,6 +226,7 @@ class ComputeAgent:
 
     def _see(self, changed: frozenset[PciAddress] | None) -> None:
         self._cached_scanner.invalidate(changed)
+        self._driver.devices_changed(changed)
         self._reporter.wake()
 
     def _renew(self, address: PciAddress) -> bool:

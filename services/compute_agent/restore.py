@@ -21,11 +21,22 @@ from portclaim.services.compute_agent.scanner import Scanner
 LOG = logging.getLogger(__name__)
 
 
-def contradicts(override: str | None, driver: str | None) -> bool:
-    """Does a ``driver_override`` name another driver than the one that has the device?
+def override_to_restore(device: PciDevice, override: str | None) -> str | None:
+    """What ``driver_override`` the device gets back: none that contradicts the driver that it is on."""
+    if not _contradicts(override, device.driver):
+        return override
+    LOG.warning(
+        "%s has driver_override %s, but is on %s: it will return to %s without driver_override",
+        device.address,
+        override,
+        device.driver,
+        device.driver,
+    )
+    return None
 
-    A tool has left it there: it takes effect only when the device is bound the next time.
-    """
+
+def _contradicts(override: str | None, driver: str | None) -> bool:
+    """A tool has left it there: it takes effect only when the device is bound the next time."""
     return None not in {override, driver} and override != driver
 
 
@@ -107,7 +118,7 @@ class Restorer:
         if now not in {None, VFIO, driver, override}:
             LOG.warning("%s: an operator has set driver_override to %s: it goes there", address, now)
             driver = override = now
-        elif contradicts(override, driver):
+        elif _contradicts(override, driver):
             override = None
         if driver is not None and not kernel.has_driver(driver):
             here = kernel.driver(address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -82,6 +82,18 @@ class HypervisorDriver(ABC):
 
         None: instances may have come unnoticed. A driver that knows no guests never calls it. The agent calls
         this once, after :meth:`start`; :meth:`stop` ends it.
+        """
+
+    def follow(self, tell: Callable[[], None]) -> None:  # noqa: B027 - some lose no devices
+        """Call ``tell`` when a claim has lost a device, and when a later try has succeeded with a device.
+
+        The agent then repairs and reports. It calls this once, after :meth:`start`.
+        """
+
+    def devices_changed(self, addresses: Collection[PciAddress] | None) -> None:  # noqa: B027 - not of all hosts
+        """The kernel has told that these devices have come, gone or changed; None: perhaps all.
+
+        Return soon.
         """
 
     def adopt(self, step: Step, device: StepDevice) -> None:  # noqa: B027 - some have nothing to record

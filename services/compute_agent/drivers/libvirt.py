@@ -21,7 +21,7 @@ from portclaim.services.compute_agent.drivers.deadline import Deadline
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
 from portclaim.services.compute_agent.drivers.libvirt_events import DomainEvents
 from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
-from portclaim.services.compute_agent.handover import HandedOver
+from portclaim.services.compute_agent.handover_record import HandedOver
 from portclaim.services.compute_agent.uevents import wait_until
 
 try:
@@ -105,7 +105,7 @@ class LibvirtDriver(RealHostDriver):
         """The devices of all domains of this host, running or not. Raises :class:`DriverError`.
 
         For a running domain, a claim's device counts only if the domain has it now, not only in its
-        configuration.
+        configuration. It counts only while it is on vfio-pci and the same device as when it was handed over.
         """
         return self._libvirtd.ask_one_at_a_time(self._attachments)
 
@@ -119,7 +119,7 @@ class LibvirtDriver(RealHostDriver):
                 except libvirt.libvirtError as error:
                     if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # ended since it was listed
                         raise
-        return sorted(found, key=lambda held: held.address)
+        return sorted(self._without_lost(found, prepared.values()), key=lambda held: held.address)
 
     def prepare(self, step: Step, device: StepDevice) -> None:
         """Hand the device over, so that the instance's domain can have it."""
@@ -148,17 +148,20 @@ class LibvirtDriver(RealHostDriver):
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
         if domain is not None:
             hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
-            self._unplug(domain, hostdev, is_prepared=True)
+            with self.handover.in_hand(hostdev.address):
+                self._unplug(domain, hostdev, is_prepared=True)
+            self.handover.changed([hostdev.address])  # libvirt returns a managed device to its driver
 
     def detach(self, step: Step, device: StepDevice) -> None:
         """Detach the claim's device from the domain, then restore it."""
         hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
         row = self.handover.find(hostdev.address)
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
-        if domain is not None:
-            self._unplug(domain, hostdev, is_prepared=row is not None and row.claim_id == step.claim_id)
-        if row is not None and row.claim_id in {None, step.claim_id}:
-            self.handover.take_back(hostdev.address)
+        with self.handover.in_hand(hostdev.address):
+            if domain is not None:
+                self._unplug(domain, hostdev, is_prepared=row is not None and row.claim_id == step.claim_id)
+            if row is not None and row.claim_id in {None, step.claim_id}:
+                self.handover.take_back(hostdev.address)
 
     def _plug(self, domain: Any, hostdev: Hostdev) -> None:
         """Attach to the configuration first: a domain that starts meanwhile then has the device at boot.

@@ -197,7 +197,7 @@ class TestRefusedHandOver:
     ) -> None:
         (place(host, PF) / "net/enp1s0f0/ifindex").write_text("7\n")
         monkeypatch.setattr(
-            "portclaim.services.compute_agent.handover.default_route_interfaces", lambda: frozenset({7})
+            "portclaim.services.compute_agent.handover_check.default_route_interfaces", lambda: frozenset({7})
         )
         refused(PF, "enp1s0f0 has the default route")
 

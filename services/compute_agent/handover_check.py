@@ -1,0 +1,57 @@
+"""May a device be handed over to an instance?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import PciDevice
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.handover_record import HandedOver
+from portclaim.services.compute_agent.host_use import check_group, check_not_used_by_host, group_members
+from portclaim.services.compute_agent.kernel import Kernel
+from portclaim.services.compute_agent.netlink import default_route_interfaces
+from portclaim.services.compute_agent.restore import Restorer
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.sysfs import SysfsTree
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverCheck:
+    """Looks at the host, and changes nothing."""
+
+    tree: SysfsTree
+    scanner: Scanner
+    kernel: Kernel
+    restorer: Restorer
+
+    def check(
+        self,
+        device: PciDevice,
+        held: Mapping[PciAddress, HandedOver],
+        instance_id: UUID,
+        leaving: set[PciAddress],
+    ) -> None:
+        """Raise :class:`DriverError` if the instance must not have the device, with the reason.
+
+        ``held`` are the devices of claims. ``leaving`` are those that the instance gets together with it.
+        """
+        for holder in held.values():
+            if device.address in {holder.address, holder.parent} or device.parent == holder.address:
+                raise DriverError(f"{holder.address} is already in instance {holder.instance_id}")
+        if not self.kernel.is_on_vfio(device.address) and not self.restorer.is_managed(device.address):
+            raise DriverError(
+                f"{device.address} is on {device.driver or 'no driver'}, and its device_spec entry says "
+                "managed: no: bind it to vfio-pci or a variant of it, or leave managed out"
+            )
+        theirs = {row.address for row in held.values() if row.instance_id == instance_id}
+        check_group(self.tree, device.address, leaving | theirs, held.keys() - theirs)
+        default_routes = default_route_interfaces()
+        for function in (device.address, *self.scanner.vfs(device.address)):
+            check_not_used_by_host(self.tree, function, default_routes)
+            if self.kernel.in_use(function) and theirs.isdisjoint(group_members(self.tree, function)):
+                raise DriverError(
+                    f"{function} is open in a process that Portclaim did not start: see lsof /dev/vfio/*"
+                )
