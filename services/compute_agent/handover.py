@@ -121,12 +121,19 @@ class Handover:
         with the reason why the device must not or could not be handed over.
         """
         leaving = {PciAddress.parse(device.address) for device in step.devices}
-        for each in sorted((group_members(self._tree, address) & leaving) | {address}):
+        for each in self.together(step, address):
             with self.in_hand(each):
                 with self._lock:
                     row = self._register(step, each, leaving)
                 with self._ports[row.port]:
                     self._detach_from_host(row)
+
+    def together(self, step: Step, address: PciAddress) -> Sequence[PciAddress]:
+        """The devices of the step that are in the IOMMU group of this one, itself included."""
+        group = self._scanner.look(address) and group_members(self._tree, address)
+        return sorted(
+            ({PciAddress.parse(device.address) for device in step.devices} & (group or set())) | {address}
+        )
 
     @contextmanager
     def in_hand(self, *addresses: PciAddress) -> Iterator[None]:
@@ -158,13 +165,9 @@ class Handover:
 
         Raises :class:`DriverError` while a guest has it open.
         """
-        if self._kernel.in_use(address):
-            raise DriverError(
-                f"{address} is still open in a guest: stop the guest or detach the device from it"
-            )
+        self._check.check_released(address, self.handed_over())
         self._record.release(address)
-        row = self.find(address)
-        if row is not None:
+        if (row := self.find(address)) is not None:
             self._restore(row)
 
     def _register(self, step: Step, address: PciAddress, leaving: set[PciAddress]) -> HandedOver:

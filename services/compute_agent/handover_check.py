@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device import PciDevice
 from portclaim.services.compute_agent.drivers.base import DriverError
-from portclaim.services.compute_agent.handover_record import HandedOver
+from portclaim.services.compute_agent.handover_record import HandedOver, held_by_claims
 from portclaim.services.compute_agent.host_use import check_group, check_not_used_by_host, group_members
 from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.netlink import default_route_interfaces
@@ -55,3 +55,19 @@ class HandoverCheck:
                 raise DriverError(
                     f"{function} is open in a process that Portclaim did not start: see lsof /dev/vfio/*"
                 )
+
+    def check_released(self, address: PciAddress, rows: Iterable[HandedOver]) -> None:
+        """Raise :class:`DriverError` if a guest has the device open, or another one of its IOMMU group."""
+        if not self.kernel.in_use(address):
+            return
+        held = held_by_claims(rows)
+        ours = held[address].claim_id if address in held else None
+        others = [
+            f"; {member} of claim {held[member].claim_id} is in the same IOMMU group: release that claim too"
+            for member in sorted(group_members(self.tree, address))
+            if member in held and held[member].claim_id != ours
+        ]
+        raise DriverError(
+            f"{address} is still open in a guest: stop the guest or detach the device from it"
+            + "".join(others)
+        )

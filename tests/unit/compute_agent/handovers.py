@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 from portclaim.common.pci.address import PciAddress
@@ -79,3 +80,15 @@ class SimulatedKernel(Kernel):
 def at_once(condition: Callable[[], bool], timeout: float) -> bool:
     """Replaces waiting, because nothing happens later on a simulated host."""
     return condition()
+
+
+def share_group(host: SimulatedTree, one: PciAddress, other: PciAddress) -> None:
+    """Put both devices into the IOMMU group of the first."""
+    place, other_place = (
+        (host.root / "bus/pci/devices" / str(address)).resolve() for address in (one, other)
+    )
+    group = (place / "iommu_group").resolve()
+    shutil.rmtree((other_place / "iommu_group").resolve())
+    (other_place / "iommu_group").unlink()
+    (other_place / "iommu_group").symlink_to(group)
+    (group / "devices" / str(other)).symlink_to(other_place)

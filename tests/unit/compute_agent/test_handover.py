@@ -21,7 +21,7 @@ from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.used_once import UsedOnce
-from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
+from tests.unit.compute_agent.handovers import SimulatedKernel, at_once, share_group
 
 MakeStep = Callable[..., Step]
 Build = Callable[..., Handover]
@@ -523,12 +523,3 @@ class TestHook:
         handover.hand_over(make_step("attach", str(PF)), PF)
         handover.take_back(PF)
         assert "cannot be run" in handover.problems()[PF]
-
-
-def share_group(host: SimulatedTree, one: PciAddress, other: PciAddress) -> None:
-    """Put both devices into the IOMMU group of the first."""
-    group = (place(host, one) / "iommu_group").resolve()
-    shutil.rmtree((place(host, other) / "iommu_group").resolve())
-    (place(host, other) / "iommu_group").unlink()
-    (place(host, other) / "iommu_group").symlink_to(group)
-    (group / "devices" / str(other)).symlink_to(place(host, other))
