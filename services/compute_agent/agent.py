@@ -29,6 +29,7 @@ from portclaim.services.compute_agent.drivers.base import load_driver
 from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory
+from portclaim.services.compute_agent.last_reports import LastReports
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
 from portclaim.services.compute_agent.obstacles import obstacles
@@ -113,6 +114,7 @@ class ComputeAgent:
         self._cached_scanner = CachedScanner(self._scanner)
         self._specs = self._read_device_spec(conf)
         self._out_of_reach: set[PciAddress] = set()
+        self._last_reports = LastReports()
         self._lifecycle = threading.Lock()
         self._running = ExitStack()
         self._listening = threading.Lock()
@@ -201,14 +203,16 @@ class ComputeAgent:
 
     def _take_inventory(self) -> Inventory:
         scan = self._cached_scanner.scan()
+        problems = self._driver.problems()
         held_back = {
             **vdpa_problems(self._tree),
             **self._used_once.problems(scan.devices, self._specs),
             **self._repair.held_back(),
-            **self._driver.problems(),
+            **problems,
         }
         cells = read_numa_cells(self._tree)
-        return take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
+        inventory = take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
+        return self._last_reports.complete(inventory, problems)
 
     def _watch(self, opened: ExitStack) -> None:
         """Report changes of a real host as they happen. Other trees send no events."""
