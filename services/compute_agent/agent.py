@@ -209,6 +209,7 @@ class ComputeAgent:
             **self._used_once.problems(scan.devices, self._specs),
             **self._repair.held_back(),
             **problems,
+            **self._driver.stopped(scan),
         }
         cells = read_numa_cells(self._tree)
         inventory = take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)

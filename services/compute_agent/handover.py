@@ -27,6 +27,7 @@ from portclaim.services.compute_agent.lent_devices import LentDevices
 from portclaim.services.compute_agent.restore import Restorer, override_to_restore
 from portclaim.services.compute_agent.retries import Retries
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
+from portclaim.services.compute_agent.stuck_ports import StuckPorts
 from portclaim.services.compute_agent.sysfs import SysfsTree
 
 LOG = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Handover:
         self._restorer = restorer
         self._lent = LentDevices(tree, scanner, kernel)
         self._check = HandoverCheck(tree, scanner, kernel, restorer)
+        self.stuck_ports = StuckPorts(kernel)
         self._lock = threading.Lock()
         self._ports: defaultdict[PciAddress, threading.Lock] = defaultdict(threading.Lock)
         self._failures: dict[PciAddress, str] = {}
@@ -158,7 +160,7 @@ class Handover:
             if device is None or self.find(address) is not None:
                 return
             driver = None if self._kernel.is_on_vfio(address) else device.driver
-            self._record.write(self._row(step, device, driver, None, device.num_vfs))
+            self._record.write(self._lent.row(step, device, driver, None, device.num_vfs))
 
     def take_back(self, address: PciAddress) -> None:
         """Take the device back from its instance and restore it.
@@ -182,7 +184,7 @@ class Handover:
             return known
         self._check.check(device, held_by_claims(rows.values()), step.instance_id, leaving)
         if known is None or self._lent.is_another_card(known):
-            row = self._row(
+            row = self._lent.row(
                 step,
                 device,
                 device.driver,
@@ -190,44 +192,30 @@ class Handover:
                 device.num_vfs,
             )
         else:
-            row = self._row(step, device, known.driver, known.override, known.num_vfs)
+            row = self._lent.row(step, device, known.driver, known.override, known.num_vfs)
         self._record.write(row)
         self._failures.pop(address, None)
         self._retries.forget(address)
         return row
-
-    def _row(
-        self, step: Step, device: PciDevice, driver: str | None, override: str | None, num_vfs: int
-    ) -> HandedOver:
-        return HandedOver(
-            device.address,
-            device.parent,
-            step.claim_id,
-            step.instance_id,
-            driver,
-            override,
-            num_vfs,
-            device.iommu_group,
-            self._lent.card_at(device.parent or device.address),
-        )
 
     def _detach_from_host(self, row: HandedOver) -> None:
         if (reason := self._lent.why_another(row)) is not None:
             raise DriverError(reason)
         if not self._kernel.is_on_vfio(row.address):
             if self._scanner.vfs(row.address):
+                self.stuck_ports.check(row.address)
                 self._kernel.set_num_vfs(row.address, 0)
             self._kernel.bind_to_vfio(row.address)
         if not self._kernel.in_use(row.address):  # never reset a device that a guest already uses
             self._kernel.reset(row.address)
 
     def _check_again(self, row: HandedOver) -> None:
-        """Raise :class:`DriverError` if the host uses the device, which something took from vfio-pci."""
+        """Raise :class:`DriverError` if the host uses the device, which is no longer on vfio-pci."""
         if self._kernel.is_on_vfio(row.address):
             return
         device = self._scanner.look(row.address)
-        if device is None or row.instance_id is None:
-            raise DriverError(f"{row.address} is gone from this host")
+        if device is None or device.parent != row.parent or row.instance_id is None:
+            raise DriverError(f"{row.address} is gone from this host, or the kernel is removing it")
         held = held_by_claims(self.handed_over())
         ours = {each.address for each in held.values() if each.claim_id == row.claim_id}
         held.pop(row.address, None)

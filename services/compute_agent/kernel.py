@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent import write_attribute
@@ -20,6 +21,13 @@ LOG = logging.getLogger(__name__)
 
 VFIO = "vfio-pci"
 _NO_OVERRIDE = "(null)"  # how the kernel shows a driver_override that nobody has set
+_ANSWER_WITHIN = 5.0  # seconds
+_QUIET: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "process_group": 0,  # the signals of the agent's group are not for it
+}
 _FUNCTION_LEVEL = frozenset({"flr", "af_flr", "device_specific"})  # kernel ABI, reset_method
 
 
@@ -44,6 +52,7 @@ class Kernel:
         self._vfio = vfio
         self._lock = threading.Lock()
         self._waiting: dict[PciAddress, tuple[subprocess.Popen[bytes], str]] = {}
+        self._readers: dict[PciAddress, subprocess.Popen[bytes]] = {}
 
     def blocked(self) -> Mapping[PciAddress, str]:
         """The devices whose last write has not returned, with the reason."""
@@ -55,6 +64,25 @@ class Kernel:
                 address: f"blocked: the kernel has not answered a write to {path}"
                 for address, (_, path) in self._waiting.items()
             }
+
+    def answers_for(self, pf: PciAddress) -> bool:
+        """Does the kernel answer a read of the PF's ``sriov_numvfs``? A port that is stuck lets it wait.
+
+        The first call for a stuck port takes ``_ANSWER_WITHIN`` seconds.
+        """
+        with self._lock:
+            reader, is_new = self._readers.get(pf), False
+            if reader is None or reader.poll() is not None:
+                path = str(self._tree.root / f"{PCI_DEVICES}/{pf}/sriov_numvfs")
+                program = [sys.executable, "-I", "-S", "-c", "import sys; open(sys.argv[1]).read()", path]
+                reader, is_new = subprocess.Popen(program, **_QUIET), True  # noqa: S603 - our own program
+                self._readers[pf] = reader
+        try:
+            reader.wait(_ANSWER_WITHIN if is_new else 0)
+        except subprocess.TimeoutExpired:
+            reader.kill()  # takes effect when the kernel answers
+            return False
+        return True
 
     def driver(self, address: PciAddress) -> str | None:
         """The driver of the device now."""
@@ -171,7 +199,8 @@ class Kernel:
             LOG.error("the kernel has not answered the write of %s to %s", text, path)  # noqa: TRY400 - nothing failed here
             raise KernelBlocked(
                 f"{address} is blocked: the kernel has not answered a write to {path} "
-                f"in {self._timeout:g} s: look for a guest that still has it or one of its VFs"
+                f"in {self._timeout:g} s: look for a guest that still has it or one of its VFs, or a VF of "
+                "another port whose VFs are being removed"
             ) from None
         if code:
             raise KernelRefused(f"{address}: the kernel refused {text.strip()!r} for {path}: {_reason(code)}")

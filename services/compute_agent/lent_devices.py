@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from portclaim.common.pci.address import PciAddress
+from portclaim.common.pci.device import PciDevice
+from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.handover_record import Card, HandedOver
 from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
@@ -34,6 +36,22 @@ class LentDevices:
         """The card of a PF, or of a device without VFs."""
         device = self.scanner.look(port)
         return Card() if device is None else Card(device.serial, device.mac)
+
+    def row(
+        self, step: Step, device: PciDevice, driver: str | None, override: str | None, num_vfs: int
+    ) -> HandedOver:
+        """What to record of a device that the step's claim gets."""
+        return HandedOver(
+            device.address,
+            device.parent,
+            step.claim_id,
+            step.instance_id,
+            driver,
+            override,
+            num_vfs,
+            device.iommu_group,
+            self.card_at(device.parent or device.address),
+        )
 
     def trouble(self, row: HandedOver) -> str | None:
         """Why the claim of the row does not have its device; None: it has it."""

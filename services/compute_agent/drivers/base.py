@@ -17,6 +17,7 @@ from stevedore.exception import NoMatches
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
+from portclaim.services.compute_agent.scanner import Scan
 
 NAMESPACE = "portclaim.hypervisor"
 
@@ -72,6 +73,10 @@ class HypervisorDriver(ABC):
 
     def problems(self) -> Mapping[PciAddress, str]:
         """Devices that are not usable now, with the reason, beyond what a scan shows."""
+        return {}
+
+    def stopped(self, _scan: Scan) -> Mapping[PciAddress, str]:
+        """Devices of a scan that something else on the host stops, with the reason. It may take seconds."""
         return {}
 
     def take_device_spec(self, device_spec: Sequence[str]) -> None:  # noqa: B027 - most do not read it

@@ -15,7 +15,7 @@ from portclaim.services.compute_agent.handover import Handover
 from portclaim.services.compute_agent.handover_record import HandedOver, held_by_claims
 from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.restore import Hook, Restorer
-from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.scanner import Scan, Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.uevents import wait_until
 
@@ -110,6 +110,10 @@ class RealHostDriver(HypervisorDriver):
         found = Attachment(PciAddress.parse(device.address), step.instance_id, None)
         if self.handover.find(found.address) is None and found in self.attachments():
             self.handover.adopt(step, found.address)
+
+    def stopped(self, scan: Scan) -> Mapping[PciAddress, str]:
+        """What a port stops that is stuck in the kernel."""
+        return self.handover.stuck_ports.problems(scan, self.handover.handed_over())
 
     def problems(self) -> Mapping[PciAddress, str]:
         """Devices that are blocked in the kernel, not restored, or lost by their claims."""
