@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.pci.device import PciDevice
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.handover_check import HandoverCheck

@@ -49,7 +49,7 @@ class StuckPorts:
     def check(self, port: PciAddress) -> None:
         """Raise :class:`DriverError` if the kernel cannot remove the VFs of this port now.
 
-        As far as the last scan has shown. The write would wait, and take effect when nobody wants it any more.
+        As far as the last scan has shown. The write would take effect when nobody wants it any more.
         """
         for stuck, whom in self._waits.items():
             if not self._kernel.answers_for(stuck):
