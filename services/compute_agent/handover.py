@@ -20,9 +20,10 @@ from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.handover_check import HandoverCheck
 from portclaim.services.compute_agent.handover_record import HandedOver, HandoverRecord, held_by_claims
-from portclaim.services.compute_agent.host_use import group_members
+from portclaim.services.compute_agent.host_use import UsedByHost, group_members
 from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.lent_devices import LentDevices
+from portclaim.services.compute_agent.refused_devices import RefusedDevices
 from portclaim.services.compute_agent.restore import Restorer, override_to_restore
 from portclaim.services.compute_agent.retries import Retries
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
@@ -46,6 +47,7 @@ class Handover:
         self._restorer = restorer
         self._lent = LentDevices(tree, scanner, kernel)
         self._check = HandoverCheck(tree, scanner, kernel, restorer)
+        self._refused = RefusedDevices(self._check.check_not_used_by_host)
         self.stuck_ports = StuckPorts(kernel)
         self._lock = threading.Lock()
         self._ports: defaultdict[PciAddress, threading.Lock] = defaultdict(threading.Lock)
@@ -93,13 +95,14 @@ class Handover:
     def problems(self) -> Mapping[PciAddress, str]:
         """Devices that are not usable now, with the reason.
 
-        The kernel does not answer, or they are not restored, or a claim has lost them, or they are on a card
-        that was somewhere else when it was handed over.
+        The kernel does not answer, or they are not restored, or a claim has lost them, or the host uses them
+        and they were refused for that, or they are on a card that was elsewhere when it was handed over.
         """
         lost = self._lost(self.handed_over())
         with self._lock:
             failures = dict(self._failures)
         return {
+            **self._refused.problems(),
             **self._lent.on_moved_cards(lost),
             **{row.address: f"{reason} (claim {row.claim_id})" for row, reason in lost.items()},
             **failures,
@@ -181,7 +184,11 @@ class Handover:
         if known is not None and known.claim_id == step.claim_id:
             self._check_again(known)
             return known
-        self._check.check(device, held_by_claims(rows.values()), step.instance_id, leaving)
+        try:
+            self._check.check(device, held_by_claims(rows.values()), step.instance_id, leaving)
+        except UsedByHost:
+            self._refused.add(address)
+            raise
         if known is None or self._lent.is_another_card(known):
             row = self._lent.row(
                 step,

@@ -48,13 +48,18 @@ class HandoverCheck:
             )
         theirs = {row.address for row in held.values() if row.instance_id == instance_id}
         check_group(self.tree, device.address, leaving | theirs, held.keys() - theirs)
-        default_routes = default_route_interfaces()
+        self.check_not_used_by_host(device.address)
         for function in (device.address, *self.scanner.vfs(device.address)):
-            check_not_used_by_host(self.tree, function, default_routes)
             if self.kernel.in_use(function) and theirs.isdisjoint(group_members(self.tree, function)):
                 raise DriverError(
                     f"{function} is open in a process that Portclaim did not start: see lsof /dev/vfio/*"
                 )
+
+    def check_not_used_by_host(self, address: PciAddress) -> None:
+        """Raise :class:`UsedByHost` if the host uses the device or one of its VFs."""
+        default_routes = default_route_interfaces()
+        for function in (address, *self.scanner.vfs(address)):
+            check_not_used_by_host(self.tree, function, default_routes)
 
     def check_released(self, address: PciAddress, rows: Iterable[HandedOver]) -> None:
         """Raise :class:`DriverError` if a guest has the device open, or another one of its IOMMU group."""

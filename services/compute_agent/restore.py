@@ -164,9 +164,17 @@ class Restorer:
         return match is not None and match.tags.get("one_time_use") == "true"
 
     def _wanted_vfs(self, address: PciAddress, num_vfs: int) -> int:
-        """The number of VFs that device_spec sets for the port, or else the number that it had."""
+        """The number of VFs that device_spec sets for the port, or else the number that it had.
+
+        Not more than the port can have.
+        """
         match = self._entry_of(address)
-        return num_vfs if match is None or match.spec.num_vfs is None else match.spec.num_vfs
+        wanted = num_vfs if match is None or match.spec.num_vfs is None else match.spec.num_vfs
+        port = self.scanner.look(address)
+        if port is None or wanted <= port.total_vfs:
+            return wanted
+        LOG.warning("%s can have %s VFs, and %s are wanted: it gets as many", address, port.total_vfs, wanted)
+        return port.total_vfs
 
     def _entry_of(self, address: PciAddress) -> Match | None:
         devices = self.scanner.scan().devices

@@ -189,6 +189,25 @@ class TestRefusedHandOver:
         (net / "upper_br0").symlink_to("/nowhere/br0")
         refused(PF, f"{whose} is used by this host: br0 is built on eth9")
 
+    def test_what_a_bridge_uses_is_not_offered_until_it_does_not(
+        self,
+        host: SimulatedTree,
+        handover: Handover,
+        make_step: MakeStep,
+        refused: Callable[[PciAddress, str], None],
+    ) -> None:
+        """A network manager took the VF between two claims. Only the first claim after that fails."""
+        net = place(host, VF) / "net/eth9"
+        net.mkdir(parents=True)
+        (net / "upper_br0").symlink_to("/nowhere/br0")
+        refused(VF, "br0 is built on eth9")
+        refused(PF, "br0 is built on eth9")
+        why = f"{VF} is used by this host: br0 is built on eth9"
+        assert handover.problems() == {VF: why, PF: why}
+        (net / "upper_br0").unlink()
+        assert handover.problems() == {}
+        handover.hand_over(make_step("attach", str(VF)), VF)
+
     def test_a_pf_with_the_default_route_is_refused(
         self,
         host: SimulatedTree,
@@ -244,6 +263,15 @@ class TestRestore:
         handover.hand_over(make_step("attach", str(PF)), PF)
         handover.take_back(PF)
         assert len(scanner.vfs(PF)) == 2
+
+    def test_a_restored_pf_has_no_more_vfs_than_it_can_have(
+        self, build: Build, scanner: Scanner, make_step: MakeStep, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        handover = build([json.dumps({"address": str(PF), "num_vfs": 64})])
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        handover.take_back(PF)
+        assert (len(scanner.vfs(PF)), handover.problems()) == (4, {})
+        assert f"{PF} can have 4 VFs, and 64 are wanted" in caplog.text
 
     def test_a_device_that_was_bound_to_vfio_before_stays_bound_to_it(
         self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
