@@ -36,6 +36,7 @@ from portclaim.services.compute_agent.obstacles import obstacles
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.reporter import Reporter
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
+from portclaim.services.compute_agent.state_room import no_room
 from portclaim.services.compute_agent.step_queue import Job, StepQueue
 from portclaim.services.compute_agent.steps import StepRunner
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
@@ -205,6 +206,7 @@ class ComputeAgent:
         scan = self._cached_scanner.scan()
         problems = self._driver.problems()
         held_back = {
+            **no_room(self._identity.path, [device.address for device in scan.devices]),
             **vdpa_problems(self._tree),
             **self._used_once.problems(scan.devices, self._specs),
             **self._repair.held_back(),

@@ -12,7 +12,7 @@ from oslo_config import cfg
 from portclaim.common.events.schema import Event, EventFilter
 from portclaim.common.events.stream import EventStream
 from portclaim.services.compute_agent.agent import ComputeAgent
-from portclaim.services.compute_agent.drivers.libvirt import libvirt
+from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, libvirt
 from portclaim.services.compute_agent.uevents import wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, OTHER_PORT, PORT, driver_of, run, vfs_of, write
 from tests.hardware.guests import Guest
@@ -155,6 +155,7 @@ def test_after_a_power_loss_a_claimed_vf_does_not_stay_with_the_host(  # noqa: P
     told: Callable[[str, float], None],
 ) -> None:
     """The host boots: the agent starts, the domain is shut off, and then the VFs are made."""
+    conf.register_opts(OPTIONS, GROUP)
     conf.set_override("managed", managed, "libvirt")
     before = ComputeAgent(conf)
     before.start()
