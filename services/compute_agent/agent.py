@@ -29,12 +29,14 @@ from portclaim.services.compute_agent.drivers.base import load_driver
 from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory, with_network_settings
+from portclaim.services.compute_agent.last_reports import LastReports
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
 from portclaim.services.compute_agent.obstacles import obstacles
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.reporter import Reporter
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
+from portclaim.services.compute_agent.state_room import no_room
 from portclaim.services.compute_agent.step_queue import Job, StepQueue
 from portclaim.services.compute_agent.steps import StepRunner
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
@@ -113,6 +115,7 @@ class ComputeAgent:
         self._cached_scanner = CachedScanner(self._scanner)
         self._specs = self._read_device_spec(conf)
         self._out_of_reach: set[PciAddress] = set()
+        self._last_reports = LastReports()
         self._lifecycle = threading.Lock()
         self._running = ExitStack()
         self._listening = threading.Lock()
@@ -150,6 +153,7 @@ class ComputeAgent:
                 self._own,
                 conf.compute_agent.report_interval,
             )
+            self._driver.follow(self._reporter.repair)
             opened.callback(self._reporter.end)
             opened.callback(self._queue.stop)
             opened.callback(self._own, False)
@@ -200,15 +204,20 @@ class ComputeAgent:
 
     def _take_inventory(self) -> Inventory:
         scan = self._cached_scanner.scan()
+        problems = self._driver.problems()
         held_back = {
+            **no_room(self._identity.path, [device.address for device in scan.devices]),
             **vdpa_problems(self._tree),
             **self._used_once.problems(scan.devices, self._specs),
             **self._repair.held_back(),
-            **self._driver.problems(),
+            **problems,
+            **self._driver.stopped(scan),
         }
         cells = read_numa_cells(self._tree)
         inventory = take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
-        return with_network_settings(inventory) if self._driver.sets_network else inventory
+        if self._driver.sets_network:
+            inventory = with_network_settings(inventory)
+        return self._last_reports.complete(inventory, problems)
 
     def _watch(self, opened: ExitStack) -> None:
         """Report changes of a real host as they happen. Other trees send no events."""
@@ -226,6 +235,7 @@ class ComputeAgent:
 
     def _see(self, changed: frozenset[PciAddress] | None) -> None:
         self._cached_scanner.invalidate(changed)
+        self._driver.devices_changed(changed)
         self._reporter.wake()
 
     def _renew(self, address: PciAddress) -> bool:

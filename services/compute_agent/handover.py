@@ -1,69 +1,44 @@
 """Hand devices over to instances, and restore them to the host: the part that all drivers of real hosts
 share.
 
-The host itself shows whether a device is on vfio-pci. ``handover.sqlite`` keeps what the host does not show:
-for which claim the device was handed over, which driver it had, and how many VFs a port had. A row is written
-before the device is handed over and stays until the device is restored, so that a killed agent can continue.
+The host itself shows whether a device is on vfio-pci. The record keeps what the host does not show. What the
+two say is compared: at the start, after an event of the kernel, and when the host is reported.
 """
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from uuid import UUID
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.pci.device import PciDevice
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.services.compute_agent.drivers.base import DriverError
-from portclaim.services.compute_agent.host_use import check_group, check_not_used_by_host, group_members
+from portclaim.services.compute_agent.handover_check import HandoverCheck
+from portclaim.services.compute_agent.handover_record import HandedOver, HandoverRecord, held_by_claims
+from portclaim.services.compute_agent.host_use import UsedByHost, group_members
 from portclaim.services.compute_agent.kernel import Kernel
-from portclaim.services.compute_agent.netlink import default_route_interfaces
-from portclaim.services.compute_agent.restore import Restorer
+from portclaim.services.compute_agent.lent_devices import LentDevices
+from portclaim.services.compute_agent.refused_devices import RefusedDevices
+from portclaim.services.compute_agent.restore import Restorer, override_to_restore
+from portclaim.services.compute_agent.retries import Retries
 from portclaim.services.compute_agent.scanner import ScanError, Scanner
-from portclaim.services.compute_agent.store import LocalStore
+from portclaim.services.compute_agent.stuck_ports import StuckPorts
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.vf_network import VfNetwork
 
 LOG = logging.getLogger(__name__)
 
-RECORD = "handover.sqlite"
-FIRST_RETRY, LAST_RETRY = 5.0, 300.0  # seconds between two tries to restore devices
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS handed_over (
-    address TEXT PRIMARY KEY, parent_address TEXT,
-    claim_id TEXT, instance_id TEXT,          -- NULL: the guest has released it, and it is not restored
-    driver TEXT, override TEXT,               -- its driver and driver_override before
-    num_vfs INTEGER NOT NULL);
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class HandedOver:
-    """A device that was handed over. ``claim_id`` and ``instance_id`` are None while it is being restored."""
-
-    address: PciAddress
-    parent: PciAddress | None
-    claim_id: UUID | None
-    instance_id: UUID | None
-    driver: str | None
-    override: str | None
-    num_vfs: int
-
-    @property
-    def port(self) -> PciAddress:
-        """The PF of a VF; for any other device, the device itself."""
-        return self.parent or self.address
-
 
 class Handover:
     """Hands devices over to instances, and restores them. Threads may share one.
 
-    A device that cannot be restored is listed by :meth:`problems` and tried again, at growing intervals.
+    A device that cannot be restored is listed by :meth:`problems` and tried again, at growing intervals. So
+    is a device of a claim that something has taken from vfio-pci: it is handed over again.
     """
 
     def __init__(
@@ -74,67 +49,80 @@ class Handover:
         self._kernel = kernel
         self._restorer = restorer
         self._network = network
+        self._lent = LentDevices(tree, scanner, kernel)
+        self._check = HandoverCheck(tree, scanner, kernel, restorer)
+        self._refused = RefusedDevices(self._check.check_not_used_by_host)
+        self.stuck_ports = StuckPorts(kernel)
         self._lock = threading.Lock()
         self._ports: defaultdict[PciAddress, threading.Lock] = defaultdict(threading.Lock)
         self._failures: dict[PciAddress, str] = {}
-        self._ending = threading.Event()
-        self._retrying = threading.Thread(target=self._retry, name="restore", daemon=True)
+        self._in_hand: set[PciAddress] = set()
+        self._retries = Retries(self._try_again, self._lent.look)
+        self._tell: Callable[[], None] = lambda: None
 
     def start(self, state_path: Path) -> None:
         """Open the record and finish what was interrupted, now or with later tries."""
-        self._store = LocalStore(state_path / RECORD, _SCHEMA)
+        self._record = HandoverRecord(state_path)
         self._network.start(state_path)
         for row in self.handed_over():
-            try:
-                if row.claim_id is not None:
-                    self._detach_from_host(row)
-                    self._network.lend_again(row.address, is_open=self._kernel.in_use(row.address))
-            except DriverError as error:
-                LOG.error("an interrupted handover could not be finished: %s", error)  # noqa: TRY400 - the message says it all
+            if row.claim_id is not None:
+                self._hand_over_again(row, is_start=True)
         for row in self.handed_over():
             if row.claim_id is None:
                 self._restore(row)
-        self._retrying.start()
+        self._retries.start()
 
     def stop(self) -> None:
         """Stop trying, and close the record."""
-        self._ending.set()
-        self._retrying.join()
+        self._retries.end()
         self._network.stop()
-        self._store.close()
+        self._record.close()
+
+    def follow(self, tell: Callable[[], None]) -> None:
+        """Call ``tell`` when a claim's device was lost, and when a later try has succeeded with a device."""
+        self._tell = tell
 
     def handed_over(self) -> Sequence[HandedOver]:
         """All devices that were handed over and are not restored."""
-        with self._store.transaction() as sql:
-            rows = sql.execute("SELECT * FROM handed_over ORDER BY address").fetchall()
-        return [
-            HandedOver(
-                PciAddress.parse(row["address"]),
-                None if row["parent_address"] is None else PciAddress.parse(row["parent_address"]),
-                None if row["claim_id"] is None else UUID(row["claim_id"]),
-                None if row["instance_id"] is None else UUID(row["instance_id"]),
-                row["driver"],
-                row["override"],
-                row["num_vfs"],
-            )
-            for row in rows
-        ]
+        return self._record.rows()
 
     def find(self, address: PciAddress) -> HandedOver | None:
         """The record of a device; None: it was not handed over."""
-        return next((row for row in self.handed_over() if row.address == address), None)
+        return self._record.find(address)
+
+    def is_lent(self, row: HandedOver) -> bool:
+        """Is this device where its claim needs it: on vfio-pci, and the same device as then?"""
+        return self._lent.trouble(row) is None
 
     def vfs(self, address: PciAddress) -> Sequence[PciAddress]:
         """The VFs that the host shows of a port; empty for any other device."""
         return self._scanner.vfs(address)
 
     def problems(self) -> Mapping[PciAddress, str]:
-        """Devices that are not usable now, with the reason: the kernel does not answer, or they are not
-        restored.
+        """Devices that are not usable now, with the reason.
+
+        The kernel does not answer, or they are not restored, or a claim has lost them, or the host uses them
+        and they were refused for that, or they are on a card that was elsewhere when it was handed over.
         """
+        lost = self._lost(self.handed_over())
         with self._lock:
             failures = dict(self._failures)
-        return {**failures, **self._kernel.blocked()}
+        return {
+            **self._refused.problems(),
+            **self._lent.on_moved_cards(lost),
+            **{row.address: f"{reason} (claim {row.claim_id})" for row, reason in lost.items()},
+            **failures,
+            **self._kernel.blocked(),
+        }
+
+    def changed(self, addresses: Collection[PciAddress] | None) -> None:
+        """The kernel has told of these devices; None: perhaps of all. Try now what has to be tried."""
+        rows = self.handed_over()
+        if addresses is not None:
+            rows = [row for row in rows if not {row.address, row.port}.isdisjoint(addresses)]
+        if self._lost(rows):
+            self._tell()
+        self._retries.hurry([row.address for row in rows])
 
     def hand_over(self, step: Step, address: PciAddress) -> None:
         """Take the device from the host for the step's instance: remove a PF's VFs, bind to vfio-pci, reset.
@@ -143,14 +131,34 @@ class Handover:
         with the reason why the device must not or could not be handed over.
         """
         leaving = {PciAddress.parse(device.address) for device in step.devices}
-        for each in sorted((group_members(self._tree, address) & leaving) | {address}):
+        for each in self.together(step, address):
+            with self.in_hand(each):
+                with self._lock:
+                    row = self._register(step, each, leaving)
+                with self._ports[row.port]:
+                    self._network.lend_port(step, each)
+                    self._detach_from_host(row)
+                    if not self._kernel.in_use(each):  # else it was set before
+                        self._network.lend(step, each)
+
+    def together(self, step: Step, address: PciAddress) -> Sequence[PciAddress]:
+        """The devices of the step that are in the IOMMU group of this one, itself included."""
+        group = self._scanner.look(address) and group_members(self._tree, address)
+        return sorted(
+            ({PciAddress.parse(device.address) for device in step.devices} & (group or set())) | {address}
+        )
+
+    @contextmanager
+    def in_hand(self, *addresses: PciAddress) -> Iterator[None]:
+        """What happens to these devices in the block is no loss: the agent or libvirt does it."""
+        with self._lock:
+            taken = set(addresses) - self._in_hand
+            self._in_hand |= taken
+        try:
+            yield
+        finally:
             with self._lock:
-                row = self._register(step, each, leaving)
-            with self._ports[row.port]:
-                self._network.lend_port(step, each)
-                self._detach_from_host(row)
-                if not self._kernel.in_use(each):  # else it was set before
-                    self._network.lend(step, each)
+                self._in_hand -= taken
 
     def adopt(self, step: Step, address: PciAddress) -> None:
         """Record a device that the step's instance has already, as it is. Nothing is written to the device.
@@ -163,11 +171,7 @@ class Handover:
             if device is None or self.find(address) is not None:
                 return
             driver = None if self._kernel.is_on_vfio(address) else device.driver
-            self._write(
-                HandedOver(
-                    address, device.parent, step.claim_id, step.instance_id, driver, None, device.num_vfs
-                )
-            )
+            self._record.write(self._lent.row(step, device, driver, None, device.num_vfs))
             self._network.adopt(step, device)
 
     def take_back(self, address: PciAddress) -> None:
@@ -175,17 +179,9 @@ class Handover:
 
         Raises :class:`DriverError` while a guest has it open.
         """
-        if self._kernel.in_use(address):
-            raise DriverError(
-                f"{address} is still open in a guest: stop the guest or detach the device from it"
-            )
-        with self._store.transaction() as sql:
-            sql.execute(
-                "UPDATE handed_over SET claim_id = NULL, instance_id = NULL WHERE address = ?",
-                (str(address),),
-            )
-        row = self.find(address)
-        if row is not None:
+        self._check.check_released(address, self.handed_over())
+        self._record.release(address)
+        if (row := self.find(address)) is not None:
             self._restore(row)
 
     def _register(self, step: Step, address: PciAddress, leaving: set[PciAddress]) -> HandedOver:
@@ -196,100 +192,106 @@ class Handover:
         rows = {row.address: row for row in self.handed_over()}
         known = rows.get(address)
         if known is not None and known.claim_id == step.claim_id:
+            self._check.check_again(known, rows.values())
             return known
-        held = {row.address: row for row in rows.values() if row.claim_id is not None}
-        self._check(device, held, step.instance_id, leaving)
-        row = HandedOver(
-            address,
-            device.parent,
-            step.claim_id,
-            step.instance_id,
-            known.driver if known else device.driver,
-            known.override if known else self._kernel.override(address),
-            known.num_vfs if known else device.num_vfs,
-        )
-        self._write(row)
+        try:
+            self._check.check(device, held_by_claims(rows.values()), step.instance_id, leaving)
+        except UsedByHost:
+            self._refused.add(address)
+            raise
+        if known is None or self._lent.is_another_card(known):
+            row = self._lent.row(
+                step,
+                device,
+                device.driver,
+                override_to_restore(device, self._kernel.override(address)),
+                device.num_vfs,
+            )
+        else:
+            row = self._lent.row(step, device, known.driver, known.override, known.num_vfs)
+        self._record.write(row)
         self._failures.pop(address, None)
+        self._retries.forget(address)
         return row
 
-    def _write(self, row: HandedOver) -> None:
-        values = row.address, row.parent, row.claim_id, row.instance_id, row.driver, row.override
-        texts = [None if value is None else str(value) for value in values]
-        with self._store.transaction() as sql:
-            sql.execute(
-                "INSERT OR REPLACE INTO handed_over VALUES (?, ?, ?, ?, ?, ?, ?)", (*texts, row.num_vfs)
-            )
-            # A PF that is handed over loses its VFs: none of these has to be restored.
-            sql.execute(
-                "DELETE FROM handed_over WHERE parent_address = ? AND claim_id IS NULL", (str(row.address),)
-            )
-
-    def _check(
-        self,
-        device: PciDevice,
-        held: Mapping[PciAddress, HandedOver],
-        instance_id: UUID,
-        leaving: set[PciAddress],
-    ) -> None:
-        for holder in held.values():
-            if device.address in {holder.address, holder.parent} or device.parent == holder.address:
-                raise DriverError(f"{holder.address} is already in instance {holder.instance_id}")
-        if not self._kernel.is_on_vfio(device.address) and not self._restorer.is_managed(device.address):
-            raise DriverError(
-                f"{device.address} is on {device.driver or 'no driver'}, and its device_spec entry says "
-                "managed: no: bind it to vfio-pci or a variant of it, or leave managed out"
-            )
-        theirs = {row.address for row in held.values() if row.instance_id == instance_id}
-        check_group(self._tree, device.address, leaving | theirs, held.keys() - theirs)
-        default_routes = default_route_interfaces()
-        for function in (device.address, *self._scanner.vfs(device.address)):
-            check_not_used_by_host(self._tree, function, default_routes)
-            if self._kernel.in_use(function) and theirs.isdisjoint(group_members(self._tree, function)):
-                raise DriverError(
-                    f"{function} is open in a process that Portclaim did not start: see lsof /dev/vfio/*"
-                )
-
     def _detach_from_host(self, row: HandedOver) -> None:
+        if (reason := self._lent.why_another(row)) is not None:
+            raise DriverError(reason)
         if not self._kernel.is_on_vfio(row.address):
             if self._scanner.vfs(row.address):
+                self.stuck_ports.check(row.address)
                 self._kernel.set_num_vfs(row.address, 0)
             self._kernel.bind_to_vfio(row.address)
         if not self._kernel.in_use(row.address):  # never reset a device that a guest already uses
             self._kernel.reset(row.address)
 
-    def _restore(self, row: HandedOver) -> None:
-        """Restore one device, or record why that failed."""
+    def _lost(self, rows: Collection[HandedOver]) -> Mapping[HandedOver, str]:
+        """The devices of claims that are not where their claims need them. Have them handed over again."""
+        lost = {}
+        for row in rows:
+            if row.claim_id is None or row.address in self._in_hand:
+                continue
+            if (reason := self._lent.trouble(row)) is not None:
+                lost[row] = reason
+                self._retries.add(row.address, at_once=True)
+        return lost
+
+    def _try_again(self, address: PciAddress) -> bool:
+        row = self.find(address)
+        if row is None:
+            return True
+        is_done = self._restore(row) if row.claim_id is None else self._hand_over_again(row)
+        if is_done:
+            self._tell()
+        return is_done
+
+    def _hand_over_again(self, row: HandedOver, *, is_start: bool = False) -> bool:
+        """Hand over the device of a claim, unless it is so. Answers whether it is.
+
+        ``is_start``: the agent may have been killed in the middle of it.
+        """
+        with self._ports[row.port]:
+            now = self.find(row.address)
+            if now is None or now.claim_id != row.claim_id or row.address in self._in_hand:
+                return True  # restored, or handed over for another claim, meanwhile
+            try:
+                reason = self._lent.trouble(row)
+                if reason is not None or is_start:
+                    self._check.check_again(row, self.handed_over())
+                    self._detach_from_host(row)
+                    self._network.lend_again(row.address, is_open=self._kernel.in_use(row.address))
+                    if (now := self._lent.as_it_is(row)) != row:
+                        self._record.write(now)
+            except (DriverError, ScanError, OSError, sqlite3.Error) as error:
+                LOG.error("claim %s cannot have its device: %s", row.claim_id, error)  # noqa: TRY400 - the message says it all
+                self._retries.add(row.address)
+                return False
+        if reason is not None:
+            LOG.warning("claim %s has its device again: %s", row.claim_id, reason)
+        return True
+
+    def _restore(self, row: HandedOver) -> bool:
+        """Restore one device, or record why that failed. Answers whether nothing is left to do."""
         with self._ports[row.port]:
             now = self.find(row.address)
             if now is None or now.claim_id is not None:
-                return  # restored, or handed over again, meanwhile
+                return True  # restored, or handed over again, meanwhile
             try:
-                self._network.take_back(row.address)
-                if not self._ended_with_its_port(row):
-                    self._restorer.restore(row.address, row.driver, row.override, row.num_vfs)
-                    self._network.take_back_port(row.address)
-            except (DriverError, ScanError, OSError) as error:
+                if (reason := self._lent.why_another(row)) is not None:
+                    LOG.warning("nothing is restored: %s", reason)
+                    self._network.forget(row.address)
+                else:
+                    self._network.take_back(row.address)
+                    if not self._lent.ended_with_its_port(row):
+                        self._restorer.restore(row.address, row.driver, row.override, row.num_vfs)
+                        self._network.take_back_port(row.address)
+                self._record.forget(row.address)
+            except (DriverError, ScanError, OSError, sqlite3.Error) as error:
                 LOG.error("a device is not restored: %s", error)  # noqa: TRY400 - the message says it all
                 with self._lock:
                     self._failures[row.address] = f"not restored after its guest released it: {error}"
-                return
-            with self._store.transaction() as sql:
-                sql.execute(
-                    "DELETE FROM handed_over WHERE address = ? AND claim_id IS NULL", (str(row.address),)
-                )
+                self._retries.add(row.address)
+                return False
             with self._lock:
                 self._failures.pop(row.address, None)
-
-    def _ended_with_its_port(self, row: HandedOver) -> bool:
-        """Is it a VF that no longer exists? There is nothing to restore then."""
-        return row.parent is not None and self._scanner.look(row.address) is None
-
-    def _retry(self) -> None:
-        pause = FIRST_RETRY
-        while not self._ending.wait(pause):
-            left = [
-                row for row in self.handed_over() if row.claim_id is None and row.address in self._failures
-            ]
-            for row in left:
-                self._restore(row)
-            pause = min(pause * 2, LAST_RETRY) if left else FIRST_RETRY
+            return True

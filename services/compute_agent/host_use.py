@@ -15,6 +15,10 @@ _BRIDGE = "0x06"
 HARMLESS = frozenset({None, VFIO, "pci-stub"})  # drivers that leave a group viable (kernel docs, VFIO)
 
 
+class UsedByHost(DriverError):
+    """The host uses the device, or a container of it does."""
+
+
 def group_members(tree: SysfsTree, address: PciAddress) -> set[PciAddress]:
     """The other functions of the device's IOMMU group, without bridges. Raises DriverError if it has none."""
     group = tree.link(f"{PCI_DEVICES}/{address}/iommu_group")
@@ -54,7 +58,7 @@ def check_group(
 def check_not_used_by_host(
     tree: SysfsTree, address: PciAddress, default_routes: AbstractSet[int], proc: Path | None = None
 ) -> None:
-    """Does the host use this function? Raises :class:`DriverError` if it does.
+    """Does the host use this function? Raises :class:`UsedByHost` if it does.
 
     The host uses it if a default route goes through one of its interfaces; if a bridge, a bond or a VLAN is
     built on one (kernel ABI, ``upper_*`` and ``master``); or if it uses one of its disks. If an interface is
@@ -62,19 +66,17 @@ def check_not_used_by_host(
     """
     use = host_uses(tree, address) if proc is None else host_uses(tree, address, proc)
     if use is not None:
-        raise DriverError(f"{address} is used by this host: {use}")
+        raise UsedByHost(f"{address} is used by this host: {use}")
     net = f"{PCI_DEVICES}/{address}/net"
     names = tree.names(net)
     if names is not None and not names:
-        raise DriverError(f"{address} is in use: its network interface is in another network namespace")
+        raise UsedByHost(f"{address} is in use: its network interface is in another network namespace")
     for name in sorted(names or ()):
         if tree.number(f"{net}/{name}/ifindex") in default_routes:
-            raise DriverError(f"{address} is used by this host: {name} has the default route")
+            raise UsedByHost(f"{address} is used by this host: {name} has the default route")
         entries = tree.names(f"{net}/{name}") or ()
         above = {entry.removeprefix("upper_") for entry in entries if entry.startswith("upper_")}
         if "master" in entries and (master := tree.link(f"{net}/{name}/master")) is not None:
             above.add(master)
         if above:
-            raise DriverError(
-                f"{address} is used by this host: {', '.join(sorted(above))} is built on {name}"
-            )
+            raise UsedByHost(f"{address} is used by this host: {', '.join(sorted(above))} is built on {name}")

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.services.compute_agent import write_attribute
@@ -21,6 +22,13 @@ LOG = logging.getLogger(__name__)
 
 VFIO = "vfio-pci"
 _NO_OVERRIDE = "(null)"  # how the kernel shows a driver_override that nobody has set
+_ANSWER_WITHIN = 5.0  # seconds
+_QUIET: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "process_group": 0,  # the signals of the agent's group are not for it
+}
 _FUNCTION_LEVEL = frozenset({"flr", "af_flr", "device_specific"})  # kernel ABI, reset_method
 
 
@@ -45,6 +53,7 @@ class Kernel:
         self._vfio = vfio
         self._lock = threading.Lock()
         self._waiting: dict[PciAddress, tuple[subprocess.Popen[bytes], str]] = {}
+        self._readers: dict[PciAddress, subprocess.Popen[bytes]] = {}
 
     def blocked(self) -> Mapping[PciAddress, str]:
         """The devices whose last write has not returned, with the reason."""
@@ -56,6 +65,25 @@ class Kernel:
                 address: f"blocked: the kernel has not answered a write to {path}"
                 for address, (_, path) in self._waiting.items()
             }
+
+    def answers_for(self, pf: PciAddress) -> bool:
+        """Does the kernel answer a read of the PF's ``sriov_numvfs``? A port that is stuck lets it wait.
+
+        The first call for a stuck port takes ``_ANSWER_WITHIN`` seconds.
+        """
+        with self._lock:
+            reader, is_new = self._readers.get(pf), False
+            if reader is None or reader.poll() is not None:
+                path = str(self._tree.root / f"{PCI_DEVICES}/{pf}/sriov_numvfs")
+                program = [sys.executable, "-I", "-S", "-c", "import sys; open(sys.argv[1]).read()", path]
+                reader, is_new = subprocess.Popen(program, **_QUIET), True  # noqa: S603 - our own program
+                self._readers[pf] = reader
+        try:
+            reader.wait(_ANSWER_WITHIN if is_new else 0)
+        except subprocess.TimeoutExpired:
+            reader.kill()  # takes effect when the kernel answers
+            return False
+        return True
 
     def driver(self, address: PciAddress) -> str | None:
         """The driver of the device now."""
@@ -82,33 +110,59 @@ class Kernel:
         """Bind the device to vfio-pci, if it is on no variant of it. Raises :class:`DriverError`."""
         if self.is_on_vfio(address):
             return
-        self._write(address, f"{PCI_DEVICES}/{address}/driver_override", VFIO)
-        if self.driver(address) is not None:
-            self._write(address, f"{PCI_DEVICES}/{address}/driver/unbind", str(address))
-        self._write(address, "bus/pci/drivers_probe", str(address))
-        if self.driver(address) != VFIO:
+        self._rebind(address, VFIO)
+        if not self.is_on_vfio(address):
             raise DriverError(
                 f"{address} was not bound to {VFIO}: load that module, and see the kernel's log"
             )
 
-    def return_to_driver(self, address: PciAddress, override: str | None) -> None:
-        """Let the kernel choose the driver, or bind the one that ``override`` names.
+    def return_to_driver(self, address: PciAddress, driver: str | None, override: str | None) -> None:
+        """Bind the device to ``driver``, and leave ``override`` as its ``driver_override``.
 
-        Raises :class:`KernelBlocked` while a guest has the device open.
+        None as the driver: the kernel chooses one, or takes the one that ``override`` names. If the kernel
+        prefers another driver than ``driver``, it is asked for that one by name. Raises
+        :class:`KernelBlocked` while a guest has the device open.
         """
-        path = f"{PCI_DEVICES}/{address}"
-        self._write(address, f"{path}/driver_override", override or "\n")
-        if self.driver(address) == VFIO and override != VFIO:
-            self._write(address, f"{path}/driver/unbind", str(address))
+        here = self.driver(address)
+        if here is not None and here == (driver or override):
+            self._set_override(address, override)
+            return
+        self._rebind(address, override)
+        if driver is not None and self.driver(address) != driver and self.has_driver(driver):
+            self._rebind(address, driver)
+            self._set_override(address, override)
+
+    def has_driver(self, driver: str) -> bool:
+        """Does this host have a PCI driver of that name now?"""
+        return self._tree.names(f"bus/pci/drivers/{driver}") is not None
+
+    def _rebind(self, address: PciAddress, override: str | None) -> None:
+        """Take the device from its driver, and let the kernel choose one by this ``driver_override``.
+
+        The driver is named: if something else has bound the device meanwhile, that one keeps it.
+        """
+        self._set_override(address, override)
+        here = self.driver(address)
+        if here is not None:
+            try:
+                self._write(address, f"bus/pci/drivers/{here}/unbind", str(address))
+            except KernelRefused:
+                if self.driver(address) == here:
+                    raise
         if self.driver(address) is None:
             self._write(address, "bus/pci/drivers_probe", str(address))
 
     def bind_anew(self, address: PciAddress) -> None:
-        """Unbind the device from its driver, reset it, and let the kernel bind it again."""
-        if self.driver(address) is not None:
+        """Unbind the device from its driver, reset it, and bind it to that driver again."""
+        here, override = self.driver(address), self.override(address)
+        if here is not None:
             self._write(address, f"{PCI_DEVICES}/{address}/driver/unbind", str(address))
         self.reset(address)
-        self._write(address, "bus/pci/drivers_probe", str(address))
+        self.return_to_driver(address, here, override if override == here else None)
+
+    def _set_override(self, address: PciAddress, override: str | None) -> None:
+        if self.override(address) != override:
+            self._write(address, f"{PCI_DEVICES}/{address}/driver_override", override or "\n")
 
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         """Write ``sriov_numvfs``; ``sriov_drivers_autoprobe`` stays as it is."""
@@ -158,7 +212,8 @@ class Kernel:
             LOG.error("the kernel has not answered the write of %s to %s", text, path)  # noqa: TRY400 - nothing failed here
             raise KernelBlocked(
                 f"{address} is blocked: the kernel has not answered a write to {path} "
-                f"in {self._timeout:g} s: look for a guest that still has it or one of its VFs"
+                f"in {self._timeout:g} s: look for a guest that still has it or one of its VFs, or a VF of "
+                "another port whose VFs are being removed"
             ) from None
         if code:
             raise KernelRefused(f"{address}: the kernel refused {text.strip()!r} for {path}: {_reason(code)}")

@@ -54,7 +54,7 @@ class PfNetwork:
         if self._record.port_is_lent(pf.address, step.claim_id):
             return
         if self._kernel.is_on_vfio(pf.address):  # an agent was killed
-            self._kernel.return_to_driver(pf.address, None)
+            self._kernel.return_to_driver(pf.address, None, None)
         netdev = self._netdev(pf.address)
         driver = self._kernel.driver(pf.address)
         self._record.note_port(step, pf.address, self._links.read_port(netdev))

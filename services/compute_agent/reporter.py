@@ -98,6 +98,11 @@ class Reporter(threading.Thread):
         self._conductor.doubt()
         self.wake()
 
+    def repair(self) -> None:
+        """Repair and report now: a claim has lost a device, or its device is back."""
+        self._repaired_at = -math.inf
+        self.wake()
+
     def end(self) -> None:
         """Send the answers that are left, if the conductor answers soon, and return.
 

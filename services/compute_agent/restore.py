@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Sequence
@@ -18,6 +19,27 @@ from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.kernel import VFIO, Kernel
 from portclaim.services.compute_agent.representor import Representor
 from portclaim.services.compute_agent.scanner import Scanner
+
+LOG = logging.getLogger(__name__)
+
+
+def override_to_restore(device: PciDevice, override: str | None) -> str | None:
+    """What ``driver_override`` the device gets back: none that contradicts the driver that it is on."""
+    if not _contradicts(override, device.driver):
+        return override
+    LOG.warning(
+        "%s has driver_override %s, but is on %s: it will return to %s without driver_override",
+        device.address,
+        override,
+        device.driver,
+        device.driver,
+    )
+    return None
+
+
+def _contradicts(override: str | None, driver: str | None) -> bool:
+    """A tool has left it there: it takes effect only when the device is bound the next time."""
+    return None not in {override, driver} and override != driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +109,7 @@ class Restorer:
         """
         if self.scanner.look(address) is None:
             raise DriverError(f"{address} is gone from this host")
-        stays = self.kernel.is_on_vfio(address) and self.kernel.driver(address) == driver
-        if not stays:  # else it was there before it was handed over
-            self.kernel.return_to_driver(address, override)
-        if driver not in {None, VFIO} and not self.happens(lambda: self.kernel.driver(address) == driver):
-            raise DriverError(f"{address} did not return to its driver {driver} in {self.timeout:g} s")
+        self._return(address, driver, override)
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
             self._restore_vfs(device, self._wanted_vfs(address, num_vfs))
@@ -99,6 +117,30 @@ class Restorer:
             representor = self.kernel.representor(address, device.parent)
             if representor is not None or self._is_used_once(address):
                 self.hook.run(address, 0, device.netdev, representor)
+
+    def _return(self, address: PciAddress, driver: str | None, override: str | None) -> None:
+        """Bind the device to its driver again, or to what an operator has chosen since it was handed over."""
+        kernel = self.kernel
+        if kernel.is_on_vfio(address) and kernel.driver(address) == driver:
+            return  # it was there before it was handed over
+        now = kernel.override(address)
+        if now not in {None, VFIO, driver, override}:
+            LOG.warning("%s: an operator has set driver_override to %s: it goes there", address, now)
+            driver = override = now
+        elif _contradicts(override, driver):
+            override = None
+        if driver is not None and not kernel.has_driver(driver):
+            here = kernel.driver(address)
+            if here in {None, VFIO}:
+                raise DriverError(f"{address} cannot return to its driver {driver}: load that module")
+            LOG.warning("%s: this host has no driver %s any more: it stays on %s", address, driver, here)
+            driver = here
+        kernel.return_to_driver(address, driver, override)
+        if driver not in {None, VFIO} and not self.happens(lambda: self.kernel.driver(address) == driver):
+            raise DriverError(
+                f"{address} did not return to its driver {driver} in {self.timeout:g} s: "
+                f"it is on {kernel.driver(address) or 'no driver'}, see the kernel's log"
+            )
 
     def _restore_vfs(self, port: PciDevice, wanted: int) -> None:
         address = port.address
@@ -139,9 +181,17 @@ class Restorer:
         return match is not None and match.tags.get("one_time_use") == "true"
 
     def _wanted_vfs(self, address: PciAddress, num_vfs: int) -> int:
-        """The number of VFs that device_spec sets for the port, or else the number that it had."""
+        """The number of VFs that device_spec sets for the port, or else the number that it had.
+
+        Not more than the port can have.
+        """
         match = self._entry_of(address)
-        return num_vfs if match is None or match.spec.num_vfs is None else match.spec.num_vfs
+        wanted = num_vfs if match is None or match.spec.num_vfs is None else match.spec.num_vfs
+        port = self.scanner.look(address)
+        if port is None or wanted <= port.total_vfs:
+            return wanted
+        LOG.warning("%s can have %s VFs, and %s are wanted: it gets as many", address, port.total_vfs, wanted)
+        return port.total_vfs
 
     def _entry_of(self, address: PciAddress) -> Match | None:
         devices = self.scanner.scan().devices

@@ -186,6 +186,10 @@ class VfNetwork:
                 )
         self._record.forget(address)
 
+    def forget(self, address: PciAddress) -> None:
+        """Set nothing: the card of the settings is no longer at this address."""
+        self._record.forget(address)
+
     def _set(
         self, place: _Place, wanted: VfSettings, shown: VfSettings, *, mac_goes: bool = False
     ) -> list[str]:

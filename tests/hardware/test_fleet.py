@@ -65,6 +65,11 @@ class Fleet:
         found = self._bus.scheduler.devices(DeviceFilter(host=self._host)).devices
         return {device.address: device.effective_status for device in found if device.port == port}
 
+    def reason(self, address: str) -> str | None:
+        """Why no claim can have the device."""
+        found = self._bus.scheduler.devices(DeviceFilter(host=self._host)).devices
+        return next((device.reason for device in found if device.address == address), None)
+
 
 @pytest.fixture
 def host() -> str:

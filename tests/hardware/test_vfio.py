@@ -174,7 +174,7 @@ class TestRefusedHandOver:
         with open_device(VF), pytest.raises(DriverError, match=f"{VF} is open in a process"):
             attach(driver, make_step("attach", PORT))
         assert driver_of(PORT) == "igb"
-        driver.kernel.return_to_driver(address, None)
+        driver.kernel.return_to_driver(address, None, None)
 
     def test_a_function_whose_group_cannot_go(self, driver: VfioDriver, make_step: MakeStep) -> None:
         with pytest.raises(DriverError, match=r"0000:00:1f\.2 shares its IOMMU group with 0000:00:1f"):

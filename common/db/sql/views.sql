@@ -21,6 +21,8 @@ SELECT n.host,
             WHEN n.disabled_reason IS NOT NULL THEN 'unavailable'
             ELSE d.status END AS effective_status,
        CASE WHEN d.status IN ('claimed', 'allocated') THEN 'held by instance ' || c.instance_id
+                 || coalesce('; ' || d.unusable_reason,
+                             CASE WHEN NOT d.present THEN '; its host does not report it now' END, '')
             WHEN d.status = 'removed' THEN 'its host no longer reports it'
             WHEN NOT d.offered THEN 'no device_spec entry of its host matches it'
             WHEN d.drained_reason IS NOT NULL THEN 'port drained: ' || d.drained_reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,6 +17,7 @@ from stevedore.exception import NoMatches
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
+from portclaim.services.compute_agent.scanner import Scan
 
 NAMESPACE = "portclaim.hypervisor"
 
@@ -79,6 +80,10 @@ class HypervisorDriver(ABC):
         """Does it set the network settings of a step's devices? Then :meth:`prepare` sets them."""
         return False
 
+    def stopped(self, _scan: Scan) -> Mapping[PciAddress, str]:
+        """Devices of a scan that something else on the host stops, with the reason. It may take seconds."""
+        return {}
+
     def take_device_spec(self, device_spec: Sequence[str]) -> None:  # noqa: B027 - most do not read it
         """Use these values of ``[pci] device_spec``, which are valid, from now on."""
 
@@ -87,6 +92,18 @@ class HypervisorDriver(ABC):
 
         None: instances may have come unnoticed. A driver that knows no guests never calls it. The agent calls
         this once, after :meth:`start`; :meth:`stop` ends it.
+        """
+
+    def follow(self, tell: Callable[[], None]) -> None:  # noqa: B027 - some lose no devices
+        """Call ``tell`` when a claim has lost a device, and when a later try has succeeded with a device.
+
+        The agent then repairs and reports. It calls this once, after :meth:`start`.
+        """
+
+    def devices_changed(self, addresses: Collection[PciAddress] | None) -> None:  # noqa: B027 - not of all hosts
+        """The kernel has told that these devices have come, gone or changed; None: perhaps all.
+
+        Return soon.
         """
 
     def adopt(self, step: Step, device: StepDevice) -> None:  # noqa: B027 - some have nothing to record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 from xml.etree import ElementTree as ET
@@ -45,3 +45,12 @@ def hostdevs(domain_xml: str) -> Iterator[Hostdev]:
         match = None if alias is None else _ALIAS.fullmatch(alias.get("name", ""))
         claim_id = None if match is None else UUID(match[1])
         yield Hostdev(PciAddress(*numbers), claim_id, ET.tostring(element, encoding="unicode"))
+
+
+def find_hostdev(present: Collection[Hostdev], hostdev: Hostdev, is_prepared: bool = True) -> str | None:
+    """The claim's element for this device. If it ``is_prepared`` for the claim, any alias will do."""
+    for each in present:
+        named = {hostdev.claim_id, None} if is_prepared else {hostdev.claim_id}
+        if each.address == hostdev.address and each.claim_id in named:
+            return each.element
+    return None

@@ -18,10 +18,10 @@ from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.arrivals import Arrivals
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError
 from portclaim.services.compute_agent.drivers.deadline import Deadline
-from portclaim.services.compute_agent.drivers.hostdev import Hostdev, hostdevs
+from portclaim.services.compute_agent.drivers.hostdev import Hostdev, find_hostdev, hostdevs
 from portclaim.services.compute_agent.drivers.libvirt_events import DomainEvents
 from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
-from portclaim.services.compute_agent.handover import HandedOver
+from portclaim.services.compute_agent.handover_record import HandedOver
 from portclaim.services.compute_agent.uevents import wait_until
 
 try:
@@ -105,7 +105,7 @@ class LibvirtDriver(RealHostDriver):
         """The devices of all domains of this host, running or not. Raises :class:`DriverError`.
 
         For a running domain, a claim's device counts only if the domain has it now, not only in its
-        configuration.
+        configuration. It counts only while it is on vfio-pci and the same device as when it was handed over.
         """
         return self._libvirtd.ask_one_at_a_time(self._attachments)
 
@@ -119,7 +119,7 @@ class LibvirtDriver(RealHostDriver):
                 except libvirt.libvirtError as error:
                     if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # ended since it was listed
                         raise
-        return sorted(found, key=lambda held: held.address)
+        return sorted(self._without_lost(found, prepared.values()), key=lambda held: held.address)
 
     def prepare(self, step: Step, device: StepDevice) -> None:
         """Hand the device over, so that the instance's domain can have it."""
@@ -148,17 +148,27 @@ class LibvirtDriver(RealHostDriver):
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
         if domain is not None:
             hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
-            self._unplug(domain, hostdev, is_prepared=True)
+            with self.handover.in_hand(hostdev.address):
+                self._unplug(domain, hostdev, is_prepared=True)
+            self.handover.changed([hostdev.address])  # libvirt returns a managed device to its driver
 
     def detach(self, step: Step, device: StepDevice) -> None:
-        """Detach the claim's device from the domain, then restore it."""
-        hostdev = Hostdev(PciAddress.parse(device.address), step.claim_id)
-        row = self.handover.find(hostdev.address)
+        """Detach the claim's device from the domain, then restore it.
+
+        The other devices of the step in its IOMMU group leave the domain first: while the domain has one of
+        them, it has the group open, and no device of the group can return to its driver.
+        """
+        address = PciAddress.parse(device.address)
+        rows = {row.address: row for row in self.handover.handed_over()}
         domain = self._libvirtd.ask(lambda: self._domain(step.instance_id))
-        if domain is not None:
-            self._unplug(domain, hostdev, is_prepared=row is not None and row.claim_id == step.claim_id)
-        if row is not None and row.claim_id in {None, step.claim_id}:
-            self.handover.take_back(hostdev.address)
+        together = self.handover.together(step, address)
+        with self.handover.in_hand(*together):
+            for each in together if domain is not None else ():
+                row = rows.get(each)
+                is_prepared = row is not None and row.claim_id == step.claim_id
+                self._unplug(domain, Hostdev(each, step.claim_id), is_prepared=is_prepared)
+            if address in rows and rows[address].claim_id in {None, step.claim_id}:
+                self.handover.take_back(address)
 
     def _plug(self, domain: Any, hostdev: Hostdev) -> None:
         """Attach to the configuration first: a domain that starts meanwhile then has the device at boot.
@@ -174,12 +184,12 @@ class LibvirtDriver(RealHostDriver):
         )
         with _as_driver_error():
             for flags, read, applies in places:
-                if not applies() or _find(read(domain), hostdev):
+                if not applies() or find_hostdev(read(domain), hostdev):
                     continue
                 try:
                     domain.attachDeviceFlags(xml, flags)
                 except libvirt.libvirtError:
-                    if applies() and not _find(read(domain), hostdev):
+                    if applies() and not find_hostdev(read(domain), hostdev):
                         raise
 
     def _unplug(self, domain: Any, hostdev: Hostdev, *, is_prepared: bool) -> None:
@@ -187,7 +197,7 @@ class LibvirtDriver(RealHostDriver):
 
         def is_out() -> bool:
             with _as_driver_error():
-                return not _find(_live(domain), hostdev, is_prepared)
+                return not find_hostdev(_live(domain), hostdev, is_prepared)
 
         if not wait_until(lambda: self._libvirtd.ask(is_out), self._options.detach_timeout):
             raise DriverError(
@@ -197,9 +207,9 @@ class LibvirtDriver(RealHostDriver):
 
     def _begin_unplugging(self, domain: Any, hostdev: Hostdev, is_prepared: bool) -> None:
         with _as_driver_error():
-            if configured := _find(_configured(domain), hostdev, is_prepared):
+            if configured := find_hostdev(_configured(domain), hostdev, is_prepared):
                 domain.detachDeviceFlags(configured, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-            if not (live := _find(_live(domain), hostdev, is_prepared)):
+            if not (live := find_hostdev(_live(domain), hostdev, is_prepared)):
                 return
             try:
                 domain.detachDeviceFlags(live, libvirt.VIR_DOMAIN_AFFECT_LIVE)
@@ -265,15 +275,6 @@ def _attachments_of(domain: Any, prepared: Mapping[PciAddress, HandedOver]) -> s
         if claim_id is None or not is_active or hostdev in live:
             found.add(Attachment(hostdev.address, instance_id, claim_id))
     return found
-
-
-def _find(present: Collection[Hostdev], hostdev: Hostdev, is_prepared: bool = True) -> str | None:
-    """The claim's element for this device. If it ``is_prepared`` for the claim, any alias will do."""
-    for each in present:
-        named = {hostdev.claim_id, None} if is_prepared else {hostdev.claim_id}
-        if each.address == hostdev.address and each.claim_id in named:
-            return each.element
-    return None
 
 
 def _is_arriving(domain: Any) -> bool:

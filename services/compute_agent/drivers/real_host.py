@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from oslo_config import cfg
@@ -12,9 +12,10 @@ from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import Attachment, HypervisorDriver
 from portclaim.services.compute_agent.handover import Handover
+from portclaim.services.compute_agent.handover_record import HandedOver, held_by_claims
 from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.restore import Hook, Restorer
-from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.scanner import Scan, Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.uevents import wait_until
 from portclaim.services.compute_agent.vf_link import VfLinks
@@ -99,6 +100,20 @@ class RealHostDriver(HypervisorDriver):
         """Is it switched on?"""
         return self.network.enabled
 
+    def _without_lost(self, found: Iterable[Attachment], rows: Iterable[HandedOver]) -> Sequence[Attachment]:
+        """These without the devices of claims that the host does not show as they were handed over."""
+        claimed = held_by_claims(rows).values()
+        lost = {(row.address, row.claim_id) for row in claimed if not self.handover.is_lent(row)}
+        return [held for held in found if (held.address, held.claim_id) not in lost]
+
+    def follow(self, tell: Callable[[], None]) -> None:
+        """A device is lost when something has taken it from vfio-pci or from the host."""
+        self.handover.follow(tell)
+
+    def devices_changed(self, addresses: Collection[PciAddress] | None) -> None:
+        """Hand over or restore now what waits for that."""
+        self.handover.changed(addresses)
+
     def take_device_spec(self, device_spec: Sequence[str]) -> None:
         """It says how many VFs a restored port gets, and which devices the operator binds."""
         self.restorer.device_spec = device_spec
@@ -117,6 +132,10 @@ class RealHostDriver(HypervisorDriver):
         if self.handover.find(found.address) is None and found in self.attachments():
             self.handover.adopt(step, found.address)
 
+    def stopped(self, scan: Scan) -> Mapping[PciAddress, str]:
+        """What a port stops that is stuck in the kernel."""
+        return self.handover.stuck_ports.problems(scan, self.handover.handed_over())
+
     def problems(self) -> Mapping[PciAddress, str]:
-        """Devices that are blocked in the kernel or not restored."""
+        """Devices that are blocked in the kernel, not restored, or lost by their claims."""
         return self.handover.problems()

@@ -11,11 +11,14 @@ from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 
 
 class VfioDriver(RealHostDriver):
-    """An instance has the devices that the handover record names: there is no hypervisor to ask."""
+    """An instance has the devices that the handover record names and the host shows on vfio-pci.
+
+    There is no hypervisor to ask.
+    """
 
     def attachments(self) -> Sequence[Attachment]:
-        """The devices that were handed over and not taken back."""
-        return self.handed_over()
+        """The devices that were handed over and not taken back, as far as the host shows the same of them."""
+        return self._without_lost(self.handed_over(), self.handover.handed_over())
 
     def prepare(self, step: Step, device: StepDevice) -> None:
         """Bind the device to vfio-pci for the instance."""

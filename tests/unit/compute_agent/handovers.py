@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.network_settings import VfSettings, Vlan
 from portclaim.services.compute_agent.drivers.base import DriverError
-from portclaim.services.compute_agent.kernel import VFIO, Kernel, KernelRefused
+from portclaim.services.compute_agent.kernel import Kernel, KernelRefused
 from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
@@ -21,7 +22,8 @@ from portclaim.services.compute_agent.vf_network import VfNetwork
 class SimulatedKernel(Kernel):
     """Does everything at once. ``opened``: devices that guests use. ``calls``: the calls so far.
 
-    ``broken`` makes calls of that name fail.
+    ``writes``: what was written to sysfs. ``broken`` makes calls of that name fail. ``unloaded``: drivers
+    that take no device. ``prefers``: the driver that takes every device without a ``driver_override``.
     """
 
     def __init__(self, host: SimulatedTree) -> None:
@@ -31,15 +33,17 @@ class SimulatedKernel(Kernel):
         self.calls: list[str] = []
         self.broken: set[str] = set()
         self.keeps_no_vfs = False
+        self.writes: list[str] = []
+        self.unloaded: set[str] = set()
+        self.prefers: str | None = None
 
     def bind_to_vfio(self, address: PciAddress) -> None:
         self._ask("bind_to_vfio", address)
-        self._host.bind(address, VFIO)
+        super().bind_to_vfio(address)
 
-    def return_to_driver(self, address: PciAddress, override: str | None) -> None:
+    def return_to_driver(self, address: PciAddress, driver: str | None, override: str | None) -> None:
         self._ask("return_to_driver", address)
-        if self.driver(address) == VFIO:
-            self._host.bind(address, override or self._host.own_driver(address))
+        super().return_to_driver(address, driver, override)
 
     def bind_anew(self, address: PciAddress) -> None:
         self._ask("bind_anew", address)
@@ -49,8 +53,25 @@ class SimulatedKernel(Kernel):
         self._ask(f"set_num_vfs {count}", pf)
         if count and self.keeps_no_vfs:
             return
+        super().set_num_vfs(pf, count)
+
+    def _write(self, address: PciAddress, path: str, text: str) -> None:
+        self.writes.append(f"{text.strip()} > {path}")
+        place, _, attribute = path.rpartition("/")
+        here = self.driver(address)
         try:
-            self._host.set_num_vfs(pf, count)
+            if attribute == "driver_override":
+                (self._host.root / path).write_text(f"{text.strip() or '(null)'}\n")
+            elif attribute == "unbind":
+                if place.rpartition("/")[2] != here:
+                    raise KernelRefused(f"{address}: no such device")
+                self._host.bind(address, None)
+            elif attribute == "drivers_probe":
+                wanted = self.override(address) or self.prefers or self._host.own_driver(address)
+                if here is None and wanted not in self.unloaded:
+                    self._host.bind(address, wanted)
+            elif attribute == "sriov_numvfs":
+                self._host.set_num_vfs(address, int(text))
         except OSError as error:
             raise KernelRefused(str(error)) from error
 
@@ -131,3 +152,15 @@ def settings_of(
         restorer,
         enabled=enabled,
     )
+
+
+def share_group(host: SimulatedTree, one: PciAddress, other: PciAddress) -> None:
+    """Put both devices into the IOMMU group of the first."""
+    place, other_place = (
+        (host.root / "bus/pci/devices" / str(address)).resolve() for address in (one, other)
+    )
+    group = (place / "iommu_group").resolve()
+    shutil.rmtree((other_place / "iommu_group").resolve())
+    (other_place / "iommu_group").unlink()
+    (other_place / "iommu_group").symlink_to(group)
+    (group / "devices" / str(other)).symlink_to(other_place)

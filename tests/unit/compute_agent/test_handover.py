@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -20,7 +21,7 @@ from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.used_once import UsedOnce
-from tests.unit.compute_agent.handovers import SimulatedKernel, at_once, settings_of
+from tests.unit.compute_agent.handovers import SimulatedKernel, at_once, settings_of, share_group
 
 MakeStep = Callable[..., Step]
 Build = Callable[..., Handover]
@@ -189,6 +190,25 @@ class TestRefusedHandOver:
         (net / "upper_br0").symlink_to("/nowhere/br0")
         refused(PF, f"{whose} is used by this host: br0 is built on eth9")
 
+    def test_what_a_bridge_uses_is_not_offered_until_it_does_not(
+        self,
+        host: SimulatedTree,
+        handover: Handover,
+        make_step: MakeStep,
+        refused: Callable[[PciAddress, str], None],
+    ) -> None:
+        """A network manager took the VF between two claims. Only the first claim after that fails."""
+        net = place(host, VF) / "net/eth9"
+        net.mkdir(parents=True)
+        (net / "upper_br0").symlink_to("/nowhere/br0")
+        refused(VF, "br0 is built on eth9")
+        refused(PF, "br0 is built on eth9")
+        why = f"{VF} is used by this host: br0 is built on eth9"
+        assert handover.problems() == {VF: why, PF: why}
+        (net / "upper_br0").unlink()
+        assert handover.problems() == {}
+        handover.hand_over(make_step("attach", str(VF)), VF)
+
     def test_a_pf_with_the_default_route_is_refused(
         self,
         host: SimulatedTree,
@@ -197,7 +217,7 @@ class TestRefusedHandOver:
     ) -> None:
         (place(host, PF) / "net/enp1s0f0/ifindex").write_text("7\n")
         monkeypatch.setattr(
-            "portclaim.services.compute_agent.handover.default_route_interfaces", lambda: frozenset({7})
+            "portclaim.services.compute_agent.handover_check.default_route_interfaces", lambda: frozenset({7})
         )
         refused(PF, "enp1s0f0 has the default route")
 
@@ -244,6 +264,15 @@ class TestRestore:
         handover.hand_over(make_step("attach", str(PF)), PF)
         handover.take_back(PF)
         assert len(scanner.vfs(PF)) == 2
+
+    def test_a_restored_pf_has_no_more_vfs_than_it_can_have(
+        self, build: Build, scanner: Scanner, make_step: MakeStep, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        handover = build([json.dumps({"address": str(PF), "num_vfs": 64})])
+        handover.hand_over(make_step("attach", str(PF)), PF)
+        handover.take_back(PF)
+        assert (len(scanner.vfs(PF)), handover.problems()) == (4, {})
+        assert f"{PF} can have 4 VFs, and 64 are wanted" in caplog.text
 
     def test_a_device_that_was_bound_to_vfio_before_stays_bound_to_it(
         self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
@@ -303,6 +332,98 @@ class TestRestore:
     ) -> None:
         handover.take_back(VF)
         assert kernel.calls == []
+
+
+class TestDriverOverride:
+    """A device returns to the driver that it had, whatever ``driver_override`` says."""
+
+    @pytest.mark.parametrize("address", [PF, VF])
+    def test_what_a_tool_left_behind_is_told_and_cleared(  # noqa: PLR0917 - fixtures
+        self,
+        handover: Handover,
+        host: SimulatedTree,
+        kernel: SimulatedKernel,
+        scanner: Scanner,
+        make_step: MakeStep,
+        caplog: pytest.LogCaptureFixture,
+        address: PciAddress,
+    ) -> None:
+        before = scanner.scan()
+        (place(host, address) / "driver_override").write_text("vfio-pci\n")
+        for _ in range(2):
+            handover.hand_over(make_step("attach", str(address)), address)
+            handover.take_back(address)
+        assert (scanner.scan(), kernel.override(address), handover.problems()) == (before, None, {})
+        told = [
+            record.message for record in caplog.records if "has driver_override vfio-pci" in record.message
+        ]
+        assert len(told) == 1
+
+    def test_a_record_of_an_earlier_release_with_such_an_override_is_no_trap(
+        self, build: Build, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep, state_path: Path
+    ) -> None:
+        handover = build()
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        with sqlite3.connect(state_path / "handover.sqlite") as sql:
+            sql.execute("UPDATE handed_over SET override = 'vfio-pci'")
+        handover.take_back(VF)
+        assert (driver_of(scanner, VF), kernel.override(VF), handover.problems()) == ("iavf", None, {})
+
+    def test_an_override_that_names_the_driver_is_restored(
+        self, handover: Handover, host: SimulatedTree, kernel: SimulatedKernel, make_step: MakeStep
+    ) -> None:
+        (place(host, VF) / "driver_override").write_text("iavf\n")
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        handover.take_back(VF)
+        assert kernel.override(VF) == "iavf"
+
+    def test_a_driver_that_the_kernel_would_not_choose_is_asked_for_by_name(
+        self, handover: Handover, kernel: SimulatedKernel, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        kernel.prefers = "igbvf"
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        handover.take_back(VF)
+        assert (driver_of(scanner, VF), kernel.override(VF)) == ("iavf", None)
+
+    def test_the_driver_of_libvirt_or_an_operator_is_not_kept_if_the_device_had_another(
+        self, handover: Handover, host: SimulatedTree, scanner: Scanner, make_step: MakeStep
+    ) -> None:
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        host.bind(VF, "igbvf")
+        handover.take_back(VF)
+        assert driver_of(scanner, VF) == "iavf"
+
+    def test_a_driver_that_is_not_loaded_is_named_and_what_the_operator_chooses_instead_is_taken(
+        self,
+        handover: Handover,
+        host: SimulatedTree,
+        kernel: SimulatedKernel,
+        scanner: Scanner,
+        make_step: MakeStep,
+    ) -> None:
+        handover.hand_over(make_step("attach", str(VF)), VF)
+        shutil.rmtree(host.root / "bus/pci/drivers/iavf")
+        handover.take_back(VF)
+        assert f"{VF} cannot return to its driver iavf: load that module" in handover.problems()[VF]
+        (place(host, VF) / "driver_override").write_text("other\n")
+        (host.root / "bus/pci/drivers/other").mkdir()
+        handover.take_back(VF)
+        assert (driver_of(scanner, VF), kernel.override(VF), handover.problems()) == ("other", "other", {})
+
+    def test_what_another_hand_has_bound_meanwhile_is_not_unbound(
+        self, host: SimulatedTree, kernel: SimulatedKernel, scanner: Scanner
+    ) -> None:
+        """Between the look and the write, libvirt has bound the device for a guest that starts."""
+        write = kernel._write
+
+        def late(address: PciAddress, path: str, text: str) -> None:
+            if path.endswith("iavf/unbind"):
+                host.bind(address, "vfio-pci")
+            write(address, path, text)
+
+        kernel._write = late  # type: ignore[method-assign]
+        kernel.bind_to_vfio(VF)
+        assert driver_of(scanner, VF) == "vfio-pci"
 
 
 class TestRestart:
@@ -454,12 +575,3 @@ class TestHook:
         handover.hand_over(make_step("attach", str(PF)), PF)
         handover.take_back(PF)
         assert "cannot be run" in handover.problems()[PF]
-
-
-def share_group(host: SimulatedTree, one: PciAddress, other: PciAddress) -> None:
-    """Put both devices into the IOMMU group of the first."""
-    group = (place(host, one) / "iommu_group").resolve()
-    shutil.rmtree((place(host, other) / "iommu_group").resolve())
-    (place(host, other) / "iommu_group").unlink()
-    (place(host, other) / "iommu_group").symlink_to(group)
-    (group / "devices" / str(other)).symlink_to(place(host, other))

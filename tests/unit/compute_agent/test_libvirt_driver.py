@@ -21,11 +21,11 @@ from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from tests.unit.compute_agent import libvirtd as libvirt
-from tests.unit.compute_agent.handovers import SimulatedKernel, at_once
+from tests.unit.compute_agent.handovers import SimulatedKernel, at_once, share_group
 from tests.unit.compute_agent.libvirtd import Domain, Libvirtd, by_another_hand
 
 MakeStep = Callable[..., Step]
-PF, VF = PciAddress.parse("0000:01:00.0"), PciAddress.parse("0000:01:10.0")
+PF, VF, VF2 = (PciAddress.parse(text) for text in ("0000:01:00.0", "0000:01:10.0", "0000:01:10.2"))
 INSTANCE, OTHER = UUID(int=1), UUID(int=2)
 PATIENCE = 10.0  # seconds after which a test has failed
 
@@ -98,6 +98,54 @@ def detach(driver: LibvirtDriver, step: Step) -> None:
 
 def driver_of(driver: LibvirtDriver, address: PciAddress) -> str | None:
     return driver.kernel.driver(address)
+
+
+class TestIommuGroups:
+    """While a guest has one device of a group, no device of the group can return to its driver."""
+
+    def test_all_devices_of_a_group_leave_the_guest_before_one_returns_to_its_driver(
+        self, driver: LibvirtDriver, domain: Domain, host: SimulatedTree, make_step: MakeStep
+    ) -> None:
+        share_group(host, VF, VF2)
+        step = make_step("attach", str(VF), str(VF2), instance_id=INSTANCE)
+        for device in step.devices:
+            driver.prepare(step, device)
+        for device in step.devices:
+            driver.attach(step, device)
+        group_is_open(driver, domain, {VF, VF2})
+        for device in step.devices:
+            driver.detach(step, device)
+        assert domain.addresses() == (set(), set())
+        assert [driver_of(driver, each) for each in (VF, VF2)] == ["iavf", "iavf"]
+
+    def test_the_claim_that_keeps_the_group_open_is_named(
+        self, driver: LibvirtDriver, domain: Domain, host: SimulatedTree, make_step: MakeStep
+    ) -> None:
+        share_group(host, VF, VF2)
+        both = make_step("attach", str(VF), str(VF2), instance_id=INSTANCE)
+        one, other = (
+            both.model_copy(update={"claim_id": uuid4(), "devices": [device]}) for device in both.devices
+        )
+        for address in (VF, VF2):
+            driver.kernel.bind_to_vfio(address)
+        attach(driver, one)
+        attach(driver, other)
+        group_is_open(driver, domain, {VF, VF2})
+        with pytest.raises(DriverError, match=f"{VF2} of claim {other.claim_id} is in the same IOMMU group"):
+            detach(driver, one)
+        detach(driver, other)
+        detach(driver, one)
+        assert driver.handed_over() == []
+
+
+def group_is_open(driver: LibvirtDriver, domain: Domain, members: set[PciAddress]) -> None:
+    """From now on, the kernel shows the group of these devices as open while the domain has one of them."""
+
+    def in_use(address: PciAddress) -> bool:
+        live, _ = domain.addresses()
+        return address in members and bool(live and live & members)
+
+    driver.kernel.in_use = in_use  # type: ignore[method-assign]
 
 
 class TestWhere:
