@@ -1,6 +1,5 @@
 """A real fleet sees what the kernel, an operator or a power loss does to the device of a live claim."""
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from portclaim.common.events.stream import EventStream
 from portclaim.services.compute_agent.agent import ComputeAgent
 from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, libvirt
 from portclaim.services.compute_agent.uevents import wait_until
-from tests.hardware.conftest import DEVICES, NUM_VFS, OTHER_PORT, PORT, driver_of, run, vfs_of, write
+from tests.hardware.conftest import DEVICES, NUM_VFS, PORT, driver_of, run, vfs_of, write
 from tests.hardware.guests import Guest
 from tests.hardware.test_fleet import PATIENCE, Fleet, agent, conf, fleet, host
 
@@ -182,45 +181,3 @@ def test_after_a_power_loss_a_claimed_vf_does_not_stay_with_the_host(  # noqa: P
     finally:
         agent.stop()
         conf.clear_override("managed", "libvirt")
-
-
-@needs_libvirt
-@pytest.mark.parametrize("conf", ["libvirt"], indirect=True)
-def test_a_stuck_port_stops_ports_with_vfs_only_and_says_which_guest_it_waits_for(  # noqa: PLR0917 - fixtures
-    connection: object,
-    conf: cfg.ConfigOpts,
-    fleet: Fleet,
-    agent: ComputeAgent,
-    make_guest: Callable[..., Guest],
-    told: Callable[[str, float], None],
-) -> None:
-    """An operator writes 0 to ``sriov_numvfs`` while a paused guest has a VF. The write waits."""
-    guest = make_guest("stuck", running=False)
-    held = fleet.wait_for(fleet.claim("nic-vf", guest.uuid), "allocated")
-    vf = held.devices[0].address
-    write(OTHER_PORT, "sriov_numvfs", 2)
-    assert wait_until(lambda: fleet.status(OTHER_PORT)[OTHER_PORT] == "available", SOON)
-    since = time.monotonic()
-    writer = subprocess.Popen(["sh", "-c", f"echo 0 > {DEVICES / PORT / 'sriov_numvfs'}"])
-    whom = f"instance {guest.uuid} of claim {held.claim_id} to release {vf}: end it"
-    assert wait_until(lambda: whom in (fleet.reason(OTHER_PORT) or ""), SOON * 2)
-    told("a stuck port and what it stops are shown after", since)
-    assert fleet.status(OTHER_PORT)[OTHER_PORT] == "unavailable"
-    assert whom in (fleet.reason(PORT) or "") + (fleet.reason(vf) or "")
-    other = fleet.wait_for(fleet.claim("nic-vf"), "allocated")  # VFs of the other port go on
-    assert other.devices[0].address.startswith("0000:02:")
-    fleet.release(other)
-    fleet.wait_for(other, "released")
-    assert writer.poll() is None
-    since = time.monotonic()
-    guest.domain.destroy()
-    writer.wait(PATIENCE)
-    fleet.release(held)
-    fleet.wait_for(held, "released")
-    assert wait_until(lambda: fleet.status(OTHER_PORT)[OTHER_PORT] == "available", PATIENCE)
-    assert wait_until(lambda: fleet.status(PORT)[PORT] == "available", PATIENCE)
-    told("when the guest has ended, all is available after", since)
-    whole = fleet.wait_for(fleet.claim("nic-pf"), "allocated")
-    fleet.release(whole)
-    fleet.wait_for(whole, "released")
-    write(OTHER_PORT, "sriov_numvfs", 0)
