@@ -11,7 +11,7 @@ from oslo_config import cfg
 from portclaim.common.events.schema import Event, EventFilter
 from portclaim.common.events.stream import EventStream
 from portclaim.services.compute_agent.agent import ComputeAgent
-from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, libvirt
+from portclaim.services.compute_agent.drivers.libvirt import libvirt
 from portclaim.services.compute_agent.uevents import wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, PORT, driver_of, run, vfs_of, write
 from tests.hardware.guests import Guest
@@ -140,44 +140,3 @@ def test_vfs_that_the_kernel_takes_from_a_running_guest_are_shown_and_given_agai
     fleet.release(claim)
     fleet.wait_for(claim, "released")
     assert (driver_of(vf), guest.says("GUEST sees 0")) == ("igbvf", True)
-
-
-@needs_libvirt
-@pytest.mark.parametrize("managed", [True, False])
-@pytest.mark.parametrize("conf", ["libvirt"], indirect=True)
-def test_after_a_power_loss_a_claimed_vf_does_not_stay_with_the_host(  # noqa: PLR0917 - fixtures
-    connection: object,
-    conf: cfg.ConfigOpts,
-    fleet: Fleet,
-    make_guest: Callable[..., Guest],
-    managed: bool,
-    told: Callable[[str, float], None],
-) -> None:
-    """The host boots: the agent starts, the domain is shut off, and then the VFs are made."""
-    conf.register_opts(OPTIONS, GROUP)
-    conf.set_override("managed", managed, "libvirt")
-    before = ComputeAgent(conf)
-    before.start()
-    guest = make_guest(f"power-{managed}", running=False)
-    claim = fleet.wait_for(fleet.claim("nic-vf", guest.uuid), "allocated")
-    vf = claim.devices[0].address
-    before.stop()
-    guest.domain.destroy()
-    write(PORT, "sriov_numvfs", 0)
-    agent = ComputeAgent(conf)
-    agent.start()
-    try:
-        since = time.monotonic()
-        write(PORT, "sriov_numvfs", NUM_VFS[PORT])
-        assert wait_until(lambda: driver_of(vf) == "vfio-pci", SOON)
-        told(f"after a power loss, managed={managed}: the claimed VF is on vfio-pci after", since)
-        assert wait_until(lambda: shows(fleet, vf, None), SOON)
-        guest.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-        assert guest.domain.XMLDesc().count("<hostdev") == 1
-        guest.domain.destroy()
-        fleet.release(claim)
-        fleet.wait_for(claim, "released")
-        assert driver_of(vf) == "igbvf"
-    finally:
-        agent.stop()
-        conf.clear_override("managed", "libvirt")
