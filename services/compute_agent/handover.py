@@ -219,7 +219,7 @@ class Handover:
             raise DriverError(reason)
         if not self._kernel.is_on_vfio(row.address):
             if self._scanner.vfs(row.address):
-                self.stuck_ports.check(row.address)
+                self.stuck_ports.check(row.address, self._scanner.scan(), self.handed_over())
                 self._kernel.set_num_vfs(row.address, 0)
             self._kernel.bind_to_vfio(row.address)
         if not self._kernel.in_use(row.address):  # never reset a device that a guest already uses

@@ -20,25 +20,15 @@ from portclaim.services.compute_agent.scanner import Scan
 
 
 class StuckPorts:
-    """Finds them in a scan, and says what they stop. One thread calls :meth:`problems`."""
+    """Finds them in a scan, and says what they stop. Threads may share one."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._waits: Mapping[PciAddress, str] = {}
 
     def problems(self, scan: Scan, rows: Iterable[HandedOver]) -> Mapping[PciAddress, str]:
         """What a stuck port stops: itself and its VFs, and other ports that have VFs."""
-        holders = {row.address: row for row in rows}
-        by_address = {device.address: device for device in scan.devices}
-        half_linked = {by_address[address] for address in scan.problems if address in by_address}
-        ports = {device.parent or device.address for device in half_linked}
-        self._waits = {
-            port: _whom(port, half_linked, holders)
-            for port in sorted(ports)
-            if not self._kernel.answers_for(port)
-        }
         found: dict[PciAddress, str] = {}
-        for port, whom in self._waits.items():
+        for port, whom in self._stuck(scan, rows).items():
             for device in scan.devices:
                 if port in {device.address, device.parent}:
                     found[device.address] = f"the kernel is removing the VFs of {port}, and waits for {whom}"
@@ -46,14 +36,26 @@ class StuckPorts:
                     found.setdefault(device.address, _why_other(port, whom))
         return found
 
-    def check(self, port: PciAddress) -> None:
+    def _stuck(self, scan: Scan, rows: Iterable[HandedOver]) -> Mapping[PciAddress, str]:
+        """The stuck ports, and for whom each waits."""
+        holders = {row.address: row for row in rows}
+        by_address = {device.address: device for device in scan.devices}
+        half_linked = {by_address[address] for address in scan.problems if address in by_address}
+        ports = {device.parent or device.address for device in half_linked}
+        return {
+            port: _whom(port, half_linked, holders)
+            for port in sorted(ports)
+            if not self._kernel.answers_for(port)
+        }
+
+    def check(self, port: PciAddress, scan: Scan, rows: Iterable[HandedOver]) -> None:
         """Raise :class:`DriverError` if the kernel cannot remove the VFs of this port now.
 
-        As far as the last scan has shown. The write would take effect when nobody wants it any more.
+        The write would take effect when nobody wants it any more. No event of the kernel tells of a stuck
+        port, so this needs a scan of its own.
         """
-        for stuck, whom in self._waits.items():
-            if not self._kernel.answers_for(stuck):
-                raise DriverError(f"{port}: {_why_other(stuck, whom)}")
+        for stuck, whom in self._stuck(scan, rows).items():
+            raise DriverError(f"{port}: {_why_other(stuck, whom)}")
 
 
 def _why_other(port: PciAddress, whom: str) -> str:

@@ -1,6 +1,5 @@
 """A real fleet sees what the kernel, an operator or a power loss does to the device of a live claim."""
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +11,9 @@ from oslo_config import cfg
 from portclaim.common.events.schema import Event, EventFilter
 from portclaim.common.events.stream import EventStream
 from portclaim.services.compute_agent.agent import ComputeAgent
-from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, libvirt
+from portclaim.services.compute_agent.drivers.libvirt import libvirt
 from portclaim.services.compute_agent.uevents import wait_until
-from tests.hardware.conftest import DEVICES, NUM_VFS, OTHER_PORT, PORT, driver_of, run, vfs_of, write
+from tests.hardware.conftest import DEVICES, NUM_VFS, PORT, driver_of, run, vfs_of, write
 from tests.hardware.guests import Guest
 from tests.hardware.test_fleet import PATIENCE, Fleet, agent, conf, fleet, host
 
@@ -141,86 +140,3 @@ def test_vfs_that_the_kernel_takes_from_a_running_guest_are_shown_and_given_agai
     fleet.release(claim)
     fleet.wait_for(claim, "released")
     assert (driver_of(vf), guest.says("GUEST sees 0")) == ("igbvf", True)
-
-
-@needs_libvirt
-@pytest.mark.parametrize("managed", [True, False])
-@pytest.mark.parametrize("conf", ["libvirt"], indirect=True)
-def test_after_a_power_loss_a_claimed_vf_does_not_stay_with_the_host(  # noqa: PLR0917 - fixtures
-    connection: object,
-    conf: cfg.ConfigOpts,
-    fleet: Fleet,
-    make_guest: Callable[..., Guest],
-    managed: bool,
-    told: Callable[[str, float], None],
-) -> None:
-    """The host boots: the agent starts, the domain is shut off, and then the VFs are made."""
-    conf.register_opts(OPTIONS, GROUP)
-    conf.set_override("managed", managed, "libvirt")
-    before = ComputeAgent(conf)
-    before.start()
-    guest = make_guest(f"power-{managed}", running=False)
-    claim = fleet.wait_for(fleet.claim("nic-vf", guest.uuid), "allocated")
-    vf = claim.devices[0].address
-    before.stop()
-    guest.domain.destroy()
-    write(PORT, "sriov_numvfs", 0)
-    agent = ComputeAgent(conf)
-    agent.start()
-    try:
-        since = time.monotonic()
-        write(PORT, "sriov_numvfs", NUM_VFS[PORT])
-        assert wait_until(lambda: driver_of(vf) == "vfio-pci", SOON)
-        told(f"after a power loss, managed={managed}: the claimed VF is on vfio-pci after", since)
-        assert wait_until(lambda: shows(fleet, vf, None), SOON)
-        guest.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-        assert guest.domain.XMLDesc().count("<hostdev") == 1
-        guest.domain.destroy()
-        fleet.release(claim)
-        fleet.wait_for(claim, "released")
-        assert driver_of(vf) == "igbvf"
-    finally:
-        agent.stop()
-        conf.clear_override("managed", "libvirt")
-
-
-@needs_libvirt
-@pytest.mark.parametrize("conf", ["libvirt"], indirect=True)
-def test_a_stuck_port_stops_ports_with_vfs_only_and_says_which_guest_it_waits_for(  # noqa: PLR0917 - fixtures
-    connection: object,
-    conf: cfg.ConfigOpts,
-    fleet: Fleet,
-    agent: ComputeAgent,
-    make_guest: Callable[..., Guest],
-    told: Callable[[str, float], None],
-) -> None:
-    """An operator writes 0 to ``sriov_numvfs`` while a paused guest has a VF. The write waits."""
-    guest = make_guest("stuck", running=False)
-    held = fleet.wait_for(fleet.claim("nic-vf", guest.uuid), "allocated")
-    vf = held.devices[0].address
-    write(OTHER_PORT, "sriov_numvfs", 2)
-    assert wait_until(lambda: fleet.status(OTHER_PORT)[OTHER_PORT] == "available", SOON)
-    since = time.monotonic()
-    writer = subprocess.Popen(["sh", "-c", f"echo 0 > {DEVICES / PORT / 'sriov_numvfs'}"])
-    whom = f"instance {guest.uuid} of claim {held.claim_id} to release {vf}: end it"
-    assert wait_until(lambda: whom in (fleet.reason(OTHER_PORT) or ""), SOON * 2)
-    told("a stuck port and what it stops are shown after", since)
-    assert fleet.status(OTHER_PORT)[OTHER_PORT] == "unavailable"
-    assert whom in (fleet.reason(PORT) or "") + (fleet.reason(vf) or "")
-    other = fleet.wait_for(fleet.claim("nic-vf"), "allocated")  # VFs of the other port go on
-    assert other.devices[0].address.startswith("0000:02:")
-    fleet.release(other)
-    fleet.wait_for(other, "released")
-    assert writer.poll() is None
-    since = time.monotonic()
-    guest.domain.destroy()
-    writer.wait(PATIENCE)
-    fleet.release(held)
-    fleet.wait_for(held, "released")
-    assert wait_until(lambda: fleet.status(OTHER_PORT)[OTHER_PORT] == "available", PATIENCE)
-    assert wait_until(lambda: fleet.status(PORT)[PORT] == "available", PATIENCE)
-    told("when the guest has ended, all is available after", since)
-    whole = fleet.wait_for(fleet.claim("nic-pf"), "allocated")
-    fleet.release(whole)
-    fleet.wait_for(whole, "released")
-    write(OTHER_PORT, "sriov_numvfs", 0)

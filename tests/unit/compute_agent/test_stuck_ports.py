@@ -90,10 +90,8 @@ def test_a_guest_that_nobody_knows_is_not_named(ports: StuckPorts, scanner: Scan
 @pytest.mark.usefixtures("stuck")
 def test_no_other_port_is_asked_to_remove_its_vfs(ports: StuckPorts, scanner: Scanner) -> None:
     """The kernel would remove them when the guest ends, and then nobody wants that any more."""
-    ports.check(OTHER_PF)
-    ports.problems(scanner.scan(), [ROW])
     with pytest.raises(DriverError, match=f"{OTHER_PF}: its VFs cannot be removed now"):
-        ports.check(OTHER_PF)
+        ports.check(OTHER_PF, scanner.scan(), [ROW])
 
 
 def test_when_the_guest_has_ended_all_goes_on(
@@ -103,7 +101,7 @@ def test_when_the_guest_has_ended_all_goes_on(
     assert not kernel.answers_for(PF)
     go_on(host, stuck)
     kernel._readers[PF].wait(60)
-    ports.check(OTHER_PF)
+    ports.check(OTHER_PF, scanner.scan(), [])
     assert ports.problems(scanner.scan(), []) == {}
 
 
