@@ -35,6 +35,7 @@ REPEATABLE = (
     "drain",
     "import",
     "events",
+    "api",
     "views",
     "roles",
 )

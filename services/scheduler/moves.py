@@ -37,5 +37,6 @@ def target(connection: sa.Connection, request: MoveRequest) -> ClaimRequest:
             "hosts": request.hosts,
             "avoid_hosts": [*request.avoid_hosts, *([source.host] if source.host else [])],
             "numa_cells": request.numa_cells,
+            "project": source.request.get("project"),
         }
     )
