@@ -68,4 +68,6 @@ def serve(
     wanted = Wanted(
         (directory or default_directory()).absolute(), simulate, load, listen, port, bus, session.config_files
     )
-    sys.exit(run(wanted))
+    status = run(wanted)
+    sys.stdout.flush()
+    os._exit(status)  # all has stopped: do not wait some seconds for idle threads of libraries

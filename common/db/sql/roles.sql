@@ -17,6 +17,13 @@ DO $$ BEGIN
     CREATE ROLE portclaim_api NOLOGIN;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
 END $$;
+-- The API connects as the user of the services, for example, and takes this role. Another database's owner may have
+-- made the role: then its membership is for an administrator to grant.
+DO $$ BEGIN
+    GRANT portclaim_api TO CURRENT_USER;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE NOTICE 'grant portclaim_api to the user of the HTTP API';
+END $$;
 GRANT USAGE ON SCHEMA public TO portclaim_api;
 GRANT SELECT, INSERT, UPDATE ON api_tokens TO portclaim_api;
 GRANT SELECT ON claims, claim_events, claim_devices, claim_moves, pci_devices, compute_nodes, pool_totals
