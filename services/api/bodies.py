@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from portclaim.common.db.tokens import Role
-from portclaim.common.rpc.batch_messages import MOST
 from portclaim.common.rpc.claim_messages import ClaimRequest, ExplainRequest
 from portclaim.common.rpc.fields import Message, Project, Text, Uuid
 from portclaim.common.rpc.move_messages import MoveRequest
@@ -34,18 +33,6 @@ class ClaimBody(ClaimRequest):
 
 class ExplainBody(ExplainRequest):
     """The question whether a claim would be served now."""
-
-
-class ClaimsBody(Message):
-    """Several claims. Each is served or refused by itself, in this order."""
-
-    claims: Annotated[list[ClaimRequest], Field(min_length=1, max_length=MOST)]
-
-
-class ReleasesBody(Message):
-    """Several releases."""
-
-    claim_ids: Annotated[list[Uuid], Field(min_length=1, max_length=MOST)]
 
 
 class MoveBody(MoveRequest):

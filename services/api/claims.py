@@ -20,7 +20,7 @@ from portclaim.common.errors import (
 )
 from portclaim.common.events.wait import Goal, is_over
 from portclaim.common.rpc.alias_messages import Aliases
-from portclaim.common.rpc.batch_messages import Outcomes
+from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
 from portclaim.common.rpc.fields import ClaimStatus, Host
@@ -30,12 +30,10 @@ from portclaim.services.api.access import Anyone, Caller, Claimer, Operator
 from portclaim.services.api.bodies import (
     Age,
     ClaimBody,
-    ClaimsBody,
     ExplainBody,
     PageAfter,
     PageLimit,
     ReasonBody,
-    ReleasesBody,
     answer,
     complete,
 )
@@ -69,7 +67,7 @@ async def put_claim(claim_id: UUID, body: ClaimBody, caller: Claimer) -> Respons
 
 
 @router.post("/claims:batch", response_model=Outcomes, responses=responses())
-async def claim_many(body: ClaimsBody, caller: Claimer) -> Response:
+async def claim_many(body: ClaimBatch, caller: Claimer) -> Response:
     """Make up to 256 claims. Each is served or refused by itself, in this order."""
     requests = [await _own(caller, request) for request in body.claims]
     results = await caller.backend.call(caller.backend.scheduler.claim_many, requests)
@@ -78,7 +76,7 @@ async def claim_many(body: ClaimsBody, caller: Claimer) -> Response:
 
 
 @router.post("/claims:release", response_model=Outcomes, responses=responses(ClaimNotFound))
-async def release_many(body: ReleasesBody, caller: Claimer) -> Response:
+async def release_many(body: ReleaseBatch, caller: Claimer) -> Response:
     """Release up to 256 claims."""
     await caller.check_claims(body.claim_ids)
     return answer(

@@ -137,7 +137,7 @@ def invalid(faults: list[dict[str, Any]] | Any) -> errors.InvalidMessage:
 
 def responses(*kinds: type[PortclaimError]) -> dict[int | str, dict[str, Any]]:
     """The answers of a path that are problems, for the OpenAPI document."""
-    every = (*kinds, *_EVERYWHERE)
+    every = (*kinds, *EVERYWHERE)
     found: dict[int | str, dict[str, Any]] = {}
     for status in sorted({STATUSES[kind] for kind in every}):
         types = ", ".join(f"`{name_of(kind)}`" for kind in every if STATUSES[kind] == status)
@@ -146,7 +146,7 @@ def responses(*kinds: type[PortclaimError]) -> dict[int | str, dict[str, Any]]:
     return found
 
 
-_EVERYWHERE = (
+EVERYWHERE = (
     Unauthorized,
     Forbidden,
     errors.InvalidMessage,

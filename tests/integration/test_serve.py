@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,19 +69,20 @@ Serve = Callable[..., Served]
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts ``portclaim serve`` on one directory, which the server's user can reach."""
-    for place in (tmp_path, *tmp_path.parents):
-        if (
-            place.owner() == Path.home().owner()
-            and place.stat().st_uid == os.getuid()
-            and place != Path("/tmp")
-        ):
-            place.chmod(place.stat().st_mode | 0o011)
+def directory() -> Iterator[Path]:
+    """A directory that the server's user can reach. pytest's own are for one user only."""
+    with tempfile.TemporaryDirectory(prefix="portclaim-serve-") as place:
+        Path(place).chmod(0o711)
+        yield Path(place) / "served"
+
+
+@pytest.fixture
+def serve(directory: Path) -> Iterator[Serve]:
+    """Starts ``portclaim serve`` on one directory."""
     started: list[Served] = []
 
     def start(*words: str) -> Served:
-        started.append(Served(tmp_path / "served", *words))
+        started.append(Served(directory, *words))
         return started[-1]
 
     yield start
@@ -165,8 +167,8 @@ def test_a_number_in_the_file_of_a_server_that_is_another_process_now_is_no_hind
         assert client.get("/readyz").json()["status"] == "ok"
 
 
-def test_a_first_start_that_is_killed_does_not_hinder_the_next(serve: Serve, tmp_path: Path) -> None:
-    data = tmp_path / "served/postgresql"
+def test_a_first_start_that_is_killed_does_not_hinder_the_next(serve: Serve, directory: Path) -> None:
+    data = directory / "postgresql"
     (data / "data.partial").mkdir(parents=True)
     (data / "data.partial/PG_VERSION").write_text("18\n")
     with serve().client() as client:
@@ -183,16 +185,16 @@ def test_two_do_not_share_a_directory(serve: Serve) -> None:
         assert client.get("/readyz").json()["status"] == "ok"
 
 
-def test_a_port_that_is_taken_is_said_and_nothing_is_left(serve: Serve, tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_said_and_nothing_is_left(directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        command = [str(PROGRAM), "serve", "--data", str(tmp_path / "served"), "--port", port]
+        command = [str(PROGRAM), "serve", "--data", str(directory), "--port", port]
         failed = subprocess.run(command, capture_output=True, text=True, timeout=START, check=False)
     assert failed.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in failed.stderr
-    assert not (tmp_path / "served/postgresql/data/postmaster.pid").exists()
+    assert not (directory / "postgresql/data/postmaster.pid").exists()
 
 
 def test_the_end_of_the_database_ends_it_with_a_reason(serve: Serve) -> None:
@@ -219,14 +221,16 @@ def test_the_command_line_speaks_http(serve: Serve) -> None:
     here = {"PORTCLAIM_URL": served.url, "PORTCLAIM_TOKEN": served.token or ""}
 
     def portclaim(*words: str) -> str:
-        return subprocess.run(
+        done = subprocess.run(
             [str(PROGRAM), *words],
             env=os.environ | here,
             capture_output=True,
             text=True,
             timeout=60,
-            check=True,
-        ).stdout
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     made = portclaim("claim", "--alias", "nic-vf:2", "--output", "json")
     claim_id = re.findall(r'"claim_id": "([^"]+)"', made)[0]
