@@ -21,10 +21,18 @@ router = APIRouter(prefix="/v1", tags=["events"])
 KEEP_ALIVE = 15.0  # seconds without an event until a comment is sent
 _RECONNECT = 2000  # milliseconds until a client that lost its connection comes back
 
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "const": "claim"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events. `id` is for `Last-Event-ID`, `data` is an Event as JSON.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 

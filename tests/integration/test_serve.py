@@ -13,12 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 from uuid import uuid4
 
 import httpx
 import pytest
 
 from portclaim.cli.serve import _PORT
+from portclaim.cli.tokens import ROLES
+from portclaim.common.db.tokens import Role
 from portclaim.services.api.options import OPTIONS
 from tests.support.http_api import asked
 
@@ -256,5 +259,6 @@ def test_the_command_line_speaks_http(serve: Serve) -> None:
     assert "web" not in portclaim("--config-file", config, "token", "list")
 
 
-def test_the_command_and_the_service_have_the_same_port() -> None:
+def test_the_command_line_knows_the_port_and_the_roles() -> None:
+    assert get_args(Role) == ROLES
     assert {option.name: option.default for option in OPTIONS}["port"] == _PORT
