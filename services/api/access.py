@@ -45,6 +45,8 @@ class Caller(NamedTuple):
     role: Role
     project: str | None
     backend: Backend
+    is_valid: Callable[[], Awaitable[bool]]
+    """Whether the token is still good. It is asked for during a request that takes long."""
 
     async def check_claims(self, claim_ids: Collection[UUID]) -> None:
         """Raise :class:`ClaimNotFound` unless all these claims are of the caller's project."""
@@ -97,7 +99,16 @@ class Doorkeeper:
             if len(self._remembered) >= _MOST_REMEMBERED:
                 self._remembered.clear()
             known = self._remembered[token] = _Remembered(holder, time.monotonic() + REMEMBERED)
-        return Caller(*known.holder, self._backend)
+        return Caller(*known.holder, self._backend, lambda: self._is_valid(token))
+
+    async def _is_valid(self, token: str) -> bool:
+        try:
+            await self.caller(token)
+        except Unauthorized:
+            return False
+        except PortclaimError:  # nobody knows now
+            return True
+        return True
 
 
 def _allow(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,11 +12,15 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query
 from starlette.responses import StreamingResponse
 
+from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.events.schema import Event, EventFilter
 from portclaim.common.rpc.fields import ClaimStatus, Host
+from portclaim.services.api import access
 from portclaim.services.api.access import Anyone, Caller
 from portclaim.services.api.events import BATCH, EventReader, Recorded
 from portclaim.services.api.problems import responses
+
+LOG = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -79,6 +85,8 @@ async def events(
         try:
             async for part in _stream(caller, reader, wanted, news, until):
                 yield part
+        except ServiceUnavailable as error:  # the client comes back, and misses nothing
+            LOG.warning("a stream of events has ended: %s", error)
         finally:
             await listening.__aexit__(None, None, None)
 
@@ -91,19 +99,22 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     feed, loop = caller.backend.feed, asyncio.get_running_loop()
     deadline = float("inf") if until is None else loop.time() + until
+    sent = loop.time()
     yield f"retry: {_RECONNECT}\n\n".encode()
-    while not feed.ending.is_set() and loop.time() < deadline:
+    while not feed.ending.is_set() and loop.time() < deadline and await caller.is_valid():
         news.clear()
         found: list[Recorded] = await _in_thread(caller, reader.read)
         parts = [_part(each) for each in found if _fits(caller, wanted, each)]
         if parts:
             yield b"".join(parts)
+            sent = loop.time()
         if len(found) == BATCH:
             continue
-        try:
-            await asyncio.wait_for(news.wait(), min(KEEP_ALIVE, max(deadline - loop.time(), 0)))
-        except TimeoutError:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), min(access.REMEMBERED, max(deadline - loop.time(), 0)))
+        if loop.time() >= sent + KEEP_ALIVE:
             yield b": still here\n\n"
+            sent = loop.time()
 
 
 async def _in_thread(caller: Caller, function, *args):  # type: ignore[no-untyped-def]

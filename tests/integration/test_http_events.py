@@ -8,6 +8,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from portclaim.services.api import access
 from portclaim.services.api.events import EventReader
 from tests.support.concurrency import meanwhile, wait_until
 from tests.support.fleet import Fleet
@@ -159,3 +160,12 @@ def test_a_stop_ends_streams_and_waits_soon(fleet: Fleet, database_url: str) -> 
             api.server.stop()
             assert waiting.result(5).json()["status"] == "claimed"
             assert stream.result(5) == []
+
+
+def test_a_stream_ends_when_its_token_is_revoked(
+    api: HttpApi, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "REMEMBERED", 0.1)
+    with api.client("reader") as client, client.stream("GET", "/v1/events") as stream:
+        fleet.sql("UPDATE api_tokens SET revoked_at = now() RETURNING id")
+        assert len(list(stream.iter_lines())) == 2, "the stream has ended, with nothing but its head"
