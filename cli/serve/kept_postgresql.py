@@ -22,6 +22,8 @@ SETTINGS = [
 ]
 _PATIENCE = 30.0  # seconds for an orphan to end, after each signal
 _PID_FILE = "postmaster.pid"
+_SOCKETS = 4  # the line of that file with the directory of the socket, counted from 0
+_PREFIX = "portclaim-pg-"
 
 
 def start_kept_postgresql(directory: Path) -> tuple[SupervisedProcess, str]:
@@ -46,7 +48,7 @@ def start_kept_postgresql(directory: Path) -> tuple[SupervisedProcess, str]:
     initdb = shlex.join(map(str, [programs / "initdb", f"--pgdata={partial}", *options]))
     make = f"{initdb} && mv {shlex.join([str(partial), str(data)])} && sync" if not data.exists() else "true"
     # The path of a socket has at most 107 bytes, so it cannot be in the directory.
-    place = Path(tempfile.mkdtemp(prefix="portclaim-pg-"))
+    place = Path(tempfile.mkdtemp(prefix=_PREFIX))
     if user is not None:
         shutil.chown(place, user)
     server = supervise(
@@ -67,7 +69,8 @@ def end_orphan(data: Path) -> None:
     """
     file = data / _PID_FILE
     try:
-        pid = int(file.read_text().split()[0])
+        lines = file.read_text().splitlines()
+        pid = int(lines[0])
     except (FileNotFoundError, ValueError, IndexError):
         return
     for number in (signal.SIGINT, signal.SIGKILL):
@@ -82,6 +85,8 @@ def end_orphan(data: Path) -> None:
         select.select([process], [], [], _PATIENCE)
         os.close(process)
     file.unlink(missing_ok=True)
+    if len(lines) > _SOCKETS and Path(lines[_SOCKETS]).name.startswith(_PREFIX):
+        shutil.rmtree(lines[_SOCKETS], ignore_errors=True)  # its supervisor would have removed it
 
 
 def _is_server(pid: int, data: Path) -> bool:

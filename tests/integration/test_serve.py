@@ -154,9 +154,12 @@ def test_a_start_ends_the_servers_of_one_whose_whole_process_tree_was_cut_off(se
     os.kill(supervisor, signal.SIGKILL)
     first.end(signal.SIGKILL)
     assert Path(f"/proc/{server}").exists()
+    sockets = Path((first.directory / "postgresql/data/postmaster.pid").read_text().splitlines()[4])
+    assert sockets.exists()
 
     second = serve()
     until_gone(server)
+    assert not sockets.exists()
     with second.client(first.token) as client:
         released(client, allocated(client))
 
