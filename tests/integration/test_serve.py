@@ -20,9 +20,11 @@ import httpx
 import pytest
 
 from portclaim.cli.serve import _PORT
+from portclaim.cli.supervisor import supervise
 from portclaim.cli.tokens import ROLES
 from portclaim.common.db.tokens import Role
 from portclaim.services.api.options import OPTIONS
+from tests.support.engines import run_owner
 from tests.support.http_api import asked
 
 PROGRAM = Path(sys.executable).with_name("portclaim")
@@ -35,17 +37,16 @@ class Served:
 
     def __init__(self, directory: Path, *words: str) -> None:
         self.directory = directory
-        command = [str(PROGRAM), "serve", "--data", str(directory), "--port", "0", *words]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        self.log = directory.with_name(f"log-{uuid4()}")
+        self.process = supervise(
+            *(PROGRAM, "serve", "--data", directory, "--port", "0", *words),
+            ready="Ctrl-C stops it",
+            log=self.log,
+            stop_signal=signal.SIGINT,
+            owner=run_owner(),
         )
-        assert self.process.stdout is not None
-        lines = []
-        for line in self.process.stdout:
-            lines.append(line)
-            if "Ctrl-C stops it" in line:
-                break
-        self.said = "".join(lines)
+        self.status: int | None = None
+        self.said = self.log.read_text()
         found = re.search(r"API is at (\S+),", self.said)
         assert found, self.said
         self.url = found[1]
@@ -63,8 +64,8 @@ class Served:
     def end(self, number: int = signal.SIGINT) -> float:
         """Send a signal, and answer how long it took to end."""
         begun = time.monotonic()
-        self.process.send_signal(number)
-        self.process.wait(60)
+        os.kill(self.process.pid, number)
+        self.status = self.process.wait()
         return time.monotonic() - begun
 
 
@@ -90,10 +91,8 @@ def serve(directory: Path) -> Iterator[Serve]:
 
     yield start
     for each in started:
-        if each.process.poll() is None:
-            each.end(signal.SIGKILL)
-        if each.process.stdout is not None:
-            each.process.stdout.close()
+        if each.status is None:
+            each.status = each.process.stop()
 
 
 def until_gone(pid: int) -> None:
@@ -128,7 +127,7 @@ def test_what_was_claimed_is_there_after_a_stop_and_after_a_kill(serve: Serve) -
         claim_id = allocated(client)
     server = first.postmaster
     assert first.end() < STOP
-    assert first.process.returncode == 0
+    assert first.status == 0
     until_gone(server)
 
     second = serve()
@@ -206,9 +205,9 @@ def test_a_port_that_is_taken_is_said_and_nothing_is_left(directory: Path) -> No
 def test_the_end_of_the_database_ends_it_with_a_reason(serve: Serve) -> None:
     served = serve()
     os.kill(served.postmaster, signal.SIGKILL)
-    assert served.process.wait(60) == 1
-    assert served.process.stdout is not None
-    assert "PostgreSQL has ended by itself" in served.process.stdout.read()
+    served.status = served.process.wait()
+    assert served.status == 1
+    assert "PostgreSQL has ended by itself" in served.log.read_text()
 
 
 def test_load_claims_and_releases(serve: Serve) -> None:
