@@ -12,12 +12,14 @@ PEERS_READY := $(PEERS)/ready
 DOCS_READY := .venv/docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo picture test test-hardware bench bench-short chaos up down lint types docs format lock servers clean
+.PHONY: help setup demo run picture test test-hardware bench bench-short chaos up down lint types docs format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
 	@echo
 	@echo '  make demo     see it work: this machine and simulated hosts, in one process, in under a minute'
+	@echo '  make run      keep it: the database, all services, the HTTP API and three simulated hosts, until Ctrl-C'
+	@echo '                  LOAD=--load       with clients that claim and release     DATA=DIR   its data there'
 	@echo '  make test     run all tests, on a real PostgreSQL and a real RabbitMQ that the run starts itself'
 	@echo '                  TESTS=tests/unit       only these         WORKERS=4   in four processes'
 	@echo '                  The tests of the containers run where a Docker engine answers.'
@@ -40,6 +42,11 @@ help:
 
 demo: $(READY)
 	@$(BIN)/portclaim demo
+
+# The data stay where they are: the next `make run` goes on with them.
+LOAD ?=
+run: $(READY)
+	@exec $(BIN)/portclaim serve --simulate 3 $(LOAD) $(if $(DATA),--data $(DATA))
 
 # After a change of what the demo prints. A test compares the picture's text with the demo's.
 picture: $(READY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -84,6 +85,19 @@ def events(
     )
     if delete and name is None:
         raise click.UsageError("--delete needs --name")
+    if session.http is not None:
+        if name is not None or "device" in kinds:
+            raise click.UsageError("over HTTP there are events of claims, without --name")
+        _follow(
+            session.http.events(
+                claim_id=[str(each) for each in claim_ids],
+                instance_id=[str(each) for each in instance_ids],
+                host=hosts,
+                status=statuses,
+            ),
+            output,
+        )
+        return
     with EventStream(session.conf, wanted, name) as stream:
         if delete:
             stream.delete()
@@ -95,6 +109,17 @@ def events(
                 _show(event, output)
         except KeyboardInterrupt:
             return
+
+
+def _follow(events: Iterator[str], output: str) -> None:
+    from portclaim.common.events import schema
+
+    click.echo("following events of claims; press Ctrl-C to stop", err=True)
+    try:
+        for event in events:
+            _show(schema.read(event), output)
+    except KeyboardInterrupt:
+        return
 
 
 def _show(event: Event, output: str) -> None:

@@ -47,7 +47,13 @@ COMMANDS = {
     "outbox": Lazy("portclaim.cli.outbox", "outbox", "List and retry steps that agents have not answered."),
     "ping": Lazy("portclaim.cli.devices", "ping", "Ask a service over the bus whether it answers."),
     "release": Lazy("portclaim.cli.claims", "release", "Release a claim: its agent detaches the devices."),
+    "serve": Lazy(
+        "portclaim.cli.serve",
+        "serve",
+        "Run all of Portclaim on this machine, until Ctrl-C: database, services and HTTP API.",
+    ),
     "show": Lazy("portclaim.cli.claims", "show", "Show a claim and its devices."),
+    "token": Lazy("portclaim.cli.tokens", "token", "Make, list and revoke tokens of the HTTP API."),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
     "wait": Lazy("portclaim.cli.wait", "wait", "Wait until a claim is prepared or allocated, or has ended."),
     "waiting": Lazy(
@@ -77,6 +83,12 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
     help="The services' configuration. Default: portclaim.conf in ~/.portclaim, ~, /etc/portclaim or /etc.",
 )
 @click.option(
+    "--url",
+    envvar="PORTCLAIM_URL",
+    show_envvar=True,
+    help="The HTTP API, to speak HTTP and not RPC. The token is in PORTCLAIM_TOKEN.",
+)
+@click.option(
     "--version",
     is_flag=True,
     expose_value=False,
@@ -85,7 +97,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
     help="Show the version, and the database schema that it needs.",
 )
 @click.pass_context
-def main(context: click.Context, config_files: tuple[str, ...]) -> None:
+def main(context: click.Context, config_files: tuple[str, ...], url: str | None) -> None:
     """Hand out SR-IOV ports to virtual machines: whole (PF) or in slices (VF).
 
     \b
@@ -108,7 +120,7 @@ def main(context: click.Context, config_files: tuple[str, ...]) -> None:
 
     Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.
     """
-    context.obj = Session(config_files)
+    context.obj = Session(config_files, url)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from portclaim.common.errors import ClaimRefused, PortclaimError
+from portclaim.common.errors import ClaimRefused, InvalidRequest, PortclaimError
 
 if TYPE_CHECKING:
     from oslo_config import cfg
 
+    from portclaim.cli.http_client import HttpScheduler
     from portclaim.common.rpc.client import Client
     from portclaim.common.rpc.scheduler import SchedulerClient
 
@@ -27,19 +29,34 @@ C = TypeVar("C", bound="Client")
 class Session:
     """One run of the command line. It reads and connects nothing before a command needs it."""
 
-    def __init__(self, config_files: tuple[str, ...] = ()) -> None:
-        self._config_files = config_files
+    def __init__(self, config_files: tuple[str, ...] = (), url: str | None = None) -> None:
+        self.config_files = config_files
+        self._url = url
 
     @functools.cached_property
     def conf(self) -> cfg.ConfigOpts:
         """The configuration, as the services read it."""
         from portclaim.common import config
 
-        args = [arg for file in self._config_files for arg in ("--config-file", file)]
+        args = [arg for file in self.config_files for arg in ("--config-file", file)]
         return config.load(args, "portclaim")
 
+    @functools.cached_property
+    def http(self) -> HttpScheduler | None:
+        """A client of the HTTP API; None: no URL was given, and commands speak RPC."""
+        if self._url is None:
+            return None
+        from portclaim.cli.http_client import HttpScheduler
+
+        return HttpScheduler(self._url, os.environ.get("PORTCLAIM_TOKEN", ""))
+
     def client(self, kind: type[C], server: str | None = None) -> C:
-        """A client with a bus connection of its own."""
+        """A client with a bus connection of its own. Raises :class:`InvalidRequest` where HTTP is spoken."""
+        if self._url is not None:
+            raise InvalidRequest(
+                "this command needs the message bus: unset PORTCLAIM_URL, and name a configuration with "
+                "[DEFAULT] transport_url"
+            )
         from portclaim.common.rpc.transport import transport
 
         # kombu logs every attempt to connect. That would hide the one line that says what to do.
@@ -47,7 +64,10 @@ class Session:
         return kind(transport(self.conf), self.conf, server)
 
     @property
-    def scheduler(self) -> SchedulerClient:
+    def scheduler(self) -> SchedulerClient | HttpScheduler:
+        """The scheduler, over HTTP or RPC."""
+        if self.http is not None:
+            return self.http
         from portclaim.common.rpc.scheduler import SchedulerClient
 
         return self.client(SchedulerClient)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -12,10 +14,12 @@ from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
+    from portclaim.cli.http_client import HttpScheduler
     from portclaim.common.events.wait import Goal
     from portclaim.common.rpc.claim_messages import Claim
 
 # A test compares these with the type, whose module takes most of a second to import.
+_LONGEST_REQUEST = 30.0  # seconds
 GOALS = ("claimed", "prepared", "allocated", "released", "ended")
 
 
@@ -63,7 +67,30 @@ def wait(session: Session, claim_id: uuid.UUID, until: Goal, timeout: float | No
                 tell(f"claim {claim_id} is {claim.status}")
                 return claim
 
-            found = wait_for(session.conf, claim_id, look, until, timeout)
+            if session.http is not None:
+                found = _over_http(session.http, claim_id, until, timeout, tell)
+            else:
+                found = wait_for(session.conf, claim_id, look, until, timeout)
     except KeyboardInterrupt:
         sys.exit(130)
     render.as_json(found) if output == "json" else render.claim(found)
+
+
+def _over_http(
+    scheduler: HttpScheduler,
+    claim_id: uuid.UUID,
+    until: Goal,
+    timeout: float | None,
+    tell: Callable[[str], None],
+) -> Claim:
+    """Wait with requests that are answered when the claim is that far. Raises what the wait over RPC does."""
+    from portclaim.common.events.wait import is_over, reached
+
+    deadline = float("inf") if timeout is None else time.monotonic() + timeout
+    claim = scheduler.show(claim_id)
+    while True:
+        tell(f"claim {claim_id} is {claim.status}")
+        left = deadline - time.monotonic()
+        if is_over(claim.status, until) or left <= 0:
+            return reached(claim, until, timeout)
+        claim = scheduler.wait(claim_id, until, min(left, _LONGEST_REQUEST))

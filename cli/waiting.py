@@ -13,6 +13,7 @@ from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
+    from portclaim.cli.http_client import HttpScheduler
     from portclaim.common.rpc.claim_messages import Claim
     from portclaim.common.rpc.operator_messages import WaitingClaim
     from portclaim.common.rpc.scheduler import SchedulerClient
@@ -46,7 +47,7 @@ def waiting(session: Session, host: str | None, instance_id: uuid.UUID | None, o
     show(options, session.scheduler.waiting, wanted, "claims", table(_COLUMNS, _cells))
 
 
-def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
+def wait_for(scheduler: SchedulerClient | HttpScheduler, claim: Claim) -> Claim:
     """The claim when it no longer waits. Until then, its position is shown on standard error.
 
     Ctrl-C ends the program, not the claim.
@@ -71,7 +72,7 @@ def wait_for(scheduler: SchedulerClient, claim: Claim) -> Claim:
     return claim
 
 
-def _where(scheduler: SchedulerClient, claim: Claim) -> str:
+def _where(scheduler: SchedulerClient | HttpScheduler, claim: Claim) -> str:
     from portclaim.common.rpc.operator_messages import WaitingFilter
 
     found = scheduler.waiting(WaitingFilter(claim_id=claim.claim_id)).claims

@@ -36,6 +36,7 @@ REPEATABLE = (
     "drain",
     "import",
     "events",
+    "api",
     "views",
     "roles",
 )

@@ -62,6 +62,11 @@ _FIRST_PAUSE = 1.0  # seconds without an event until the claim is looked up; it 
 _LONGEST_PAUSE = 10.0
 
 
+def is_over(status: str, until: Goal) -> bool:
+    """Whether a wait for ``until`` ends: the claim is that far, or cannot be any more."""
+    return status in _REACHED[until] or status in _MISSED[until]
+
+
 def wait(
     conf: cfg.ConfigOpts, claim_id: UUID, look: Callable[[], Claim], until: Goal, timeout: float | None
 ) -> Claim:
@@ -74,12 +79,17 @@ def wait(
     if until not in _REACHED:
         raise InvalidRequest(f"cannot wait until a claim is {until!r}: use one of {', '.join(_REACHED)}")
     claim = _follow(conf, (claim_id,), look, lambda claim: _is_reached(claim, until), timeout)
+    return reached(claim, until, timeout)
+
+
+def reached(claim: Claim, until: Goal, timeout: float | None) -> Claim:
+    """The claim, if it is what was waited for. Raises :class:`ClaimEnded`, and :class:`WaitTimeout`."""
     if _is_reached(claim, until):
         return claim
     raise WaitTimeout(
-        f"after {timeout:g} s claim {claim_id} is {claim.status}, not {until}: "
+        f"after {timeout or 0:g} s claim {claim.claim_id} is {claim.status}, not {until}: "
         f"{_ADVICE.get(claim.status, 'wait again')}",
-        claim_id=str(claim_id),
+        claim_id=str(claim.claim_id),
         status=claim.status,
         until=until,
         timeout=timeout,

@@ -19,6 +19,7 @@ from portclaim.common.rpc.fields import (
     Message,
     MoveStatus,
     Number,
+    Project,
     Text,
     Uuid,
 )
@@ -129,6 +130,11 @@ class ClaimRequest(Message):
     near: Annotated[Near, Since("1.1")] = []
     apart_from: Annotated[ApartFrom, Since("1.1")] = []
     network_settings: Annotated[NetworkSettingsOfDevices, Since("1.1")] = []
+    project: Annotated[Project | None, Since("1.1")] = Field(
+        default=None,
+        description="The project that the claim belongs to. Null: none. The HTTP API shows a token of a "
+        "project only the claims of this project.",
+    )
 
 
 class ExplainRequest(Message):

@@ -39,6 +39,7 @@ def _storable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 Uuid = Annotated[UUID, Field(strict=False)]
 Host = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._:-]+$")]
+Project = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9._:-]+$")]
 Address = Annotated[str, AfterValidator(_pci_address)]
 DevType = Literal["type-PCI", "type-PF", "type-VF"]
 DeviceStatus = Literal["available", "claimed", "allocated", "unclaimable", "unavailable", "removed"]

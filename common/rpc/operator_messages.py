@@ -13,6 +13,7 @@ from portclaim.common.rpc.fields import (
     ClaimStatus,
     Host,
     Message,
+    Project,
     Text,
     Uuid,
 )
@@ -157,6 +158,9 @@ class ClaimFilter(Message):
     )
     host: Host | None = Field(default=None, description="Only claims that this host has served.")
     instance_id: Uuid | None = Field(default=None, description="Only claims of this instance.")
+    project: Annotated[Project | None, Since("1.1")] = Field(
+        default=None, description="Only claims of this project."
+    )
     older_than: OlderThan = Field(
         default=None, description="Only claims that were made at least this many seconds ago."
     )

@@ -62,6 +62,8 @@ def _newer_fields(message: Message) -> tuple[dict[str, Any], str]:
     unused: dict[str, Any] = {}
     needed = FIRST
     for name, field in type(message).model_fields.items():
+        if name not in message.__dict__:
+            continue  # the message was not checked here; the other side will
         value = getattr(message, name)
         marks = [mark for mark in field.metadata if isinstance(mark, Since)]
         needed = newest(needed, *(mark.version for mark in marks if value in mark.values))

@@ -10,13 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-from . import command_line, configuration, plug_ins, python_api, rpc, sql_views  # noqa: E402 - they need ROOT
+from . import command_line, configuration, http_api, plug_ins, python_api, rpc, sql_views  # noqa: E402 - they need ROOT
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration.page,
     "reference/library-options.md": configuration.libraries,
     "reference/command-line.md": command_line.page,
     "reference/python.md": python_api.page,
+    "reference/http-api.md": http_api.page,
+    "reference/problems.md": http_api.problems_page,
     "reference/rpc.md": rpc.page,
     "reference/sql-views.md": sql_views.page,
     "reference/plug-ins.md": plug_ins.page,

@@ -106,6 +106,9 @@ _OF_HOST_ENDED = """
                     JOIN claim_devices cd ON cd.device_id = d.id
                    WHERE n.host = :host)
 """
+_OF_PROJECT = """
+    SELECT id FROM claims WHERE request ->> 'project' = :project AND status = ANY(:statuses)
+"""
 _OF_STATUSES = """
     SELECT c.id
       FROM unnest(cast(:statuses AS text[])) AS wanted (status)
@@ -131,6 +134,7 @@ _CLAIMS = """
           JOIN claims c USING (id)
           LEFT JOIN compute_nodes n ON n.id = c.compute_node_id
          WHERE (cast(:host AS text) IS NULL OR n.host = :host)
+           AND (cast(:project AS text) IS NULL OR c.request ->> 'project' = :project)
            AND (cast(:older_than AS integer) IS NULL
                 OR c.created_at <= now() - make_interval(secs => :older_than))
            AND (cast(:newer_than AS integer) IS NULL
@@ -155,12 +159,14 @@ _CLAIMS = """
 """
 
 
-def claims(*, host: bool, instance: bool, ended: bool) -> sa.TextClause:
-    """List claims, whose filter names a host, an instance, or also statuses of claims that have ended."""
+def claims(*, host: bool, instance: bool, project: bool, ended: bool) -> sa.TextClause:
+    """List claims, whose filter names a host, an instance, a project, or also statuses of ended claims."""
     if instance:
         source = _OF_INSTANCE
     elif host:
         source = f"{_OF_HOST} UNION ALL {_OF_HOST_ENDED}" if ended else _OF_HOST
+    elif project:
+        source = _OF_PROJECT
     else:
         source = _OF_STATUSES
     return sa.text(_CLAIMS.format(source=source))

@@ -126,6 +126,7 @@ def claims(connection: sa.Connection, wanted: ClaimFilter) -> Claims:
     statement = list_statements.claims(
         host=wanted.host is not None,
         instance=wanted.instance_id is not None,
+        project=wanted.project is not None,
         ended=not _ENDED.isdisjoint(statuses),
     )
     page = _read(connection, _CLAIMS, statement, wanted, {"statuses": statuses})

@@ -38,5 +38,6 @@ def target(connection: sa.Connection, request: MoveRequest) -> ClaimRequest:
             "avoid_hosts": [*request.avoid_hosts, *([source.host] if source.host else [])],
             "numa_cells": request.numa_cells,
             "network_settings": source.request.get("network_settings", []) if settings is None else settings,
+            "project": source.request.get("project"),
         }
     )

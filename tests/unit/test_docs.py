@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 import pytest
 
-from docs._generate import check, command_line, configuration, plug_ins, rpc
+from docs._generate import check, command_line, configuration, http_api, plug_ins, rpc
 from portclaim.cli.main import main
+from portclaim.services.api.app import create_app
+from portclaim.services.api.problems import STATUSES, name_of
 
 ROOT = Path(__file__).parents[2]
 NAMED = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*[\w-]+\.(?:py|sql|md|toml|txt|in|conf|sample))(?![\w/])")
@@ -87,6 +89,20 @@ def test_the_rpc_page_has_every_method_message_and_error() -> None:
     assert all(f"{{ #{kind.__name__} }}" in page for kind in rpc.error_classes())
     unexplained = re.findall(r"^\| `(\w+)` \|.*\|\s*\|$", page, re.MULTILINE)
     assert not unexplained
+
+
+def test_the_http_page_has_every_path_and_problem() -> None:
+    page, problems = http_api.page(), http_api.problems_page()
+    for path, methods in create_app(None).openapi()["paths"].items():
+        assert all(f"### {method.upper()} {path} {{" in page for method in methods)
+    names = {name_of(kind) for kind in STATUSES}
+    assert names == set(re.findall(r"^## ([a-z-]+) ", problems, re.MULTILINE))
+    assert set(re.findall(r"problems\.md#([a-z-]+)", page)) <= names
+    assert (
+        not set(re.findall(r"rpc\.md#(\w+)", page))
+        - set(re.findall(r"\{ #(\w+) \}", rpc.page()))
+        - {"messages"}
+    )
 
 
 def test_the_plug_in_page_has_every_plug_in() -> None:

@@ -107,9 +107,7 @@ def test_who_has_waited_long_for_another_group_does_not_wait_for_it_any_more(wor
     largest=st.integers(1, 5),
     patience=st.sampled_from([0.0, 0.0005, LONG]),
 )
-def test_everybody_gets_the_result_of_their_own_item(
-    asked: list[int], largest: int, patience: float
-) -> None:
+def test_everybody_gets_the_result_of_their_own_item(asked: list[int], largest: int, patience: float) -> None:
     work = Work()
     commit = GroupCommit(work, largest, lambda one, other: one % 2 == other % 2, patience=patience)
     assert at_once([lambda item=item: commit(item) for item in asked]) == [2 * item for item in asked]

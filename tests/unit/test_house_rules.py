@@ -20,6 +20,7 @@ MAY_IMPORT = {
     **{f"services/{name}/": ("portclaim.common", f"portclaim.services.{name}") for name in SERVICES},
     "cli/": ("portclaim.common", "portclaim.cli"),
     "cli/demo/": ("portclaim.common", "portclaim.cli", "portclaim.services"),
+    "cli/serve/": ("portclaim.common", "portclaim.cli", "portclaim.services"),
     "cli/host/": ("portclaim.common", "portclaim.cli", "portclaim.services.compute_agent"),
     "cli/config_check/": ("portclaim.common", "portclaim.cli", "portclaim.services.compute_agent"),
 }

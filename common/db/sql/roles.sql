@@ -12,6 +12,23 @@ GRANT SELECT ON
     pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog
     TO portclaim_operator;
 
+-- The HTTP API makes and revokes tokens. Everything else it only reads; claims are made by the schedulers.
+DO $$ BEGIN
+    CREATE ROLE portclaim_api NOLOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+END $$;
+-- The API connects as the user of the services, for example, and takes this role. Another database's owner may have
+-- made the role: then its membership is for an administrator to grant.
+DO $$ BEGIN
+    GRANT portclaim_api TO CURRENT_USER;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE NOTICE 'grant portclaim_api to the user of the HTTP API';
+END $$;
+GRANT USAGE ON SCHEMA public TO portclaim_api;
+GRANT SELECT, INSERT, UPDATE ON api_tokens TO portclaim_api;
+GRANT SELECT ON claims, claim_events, claim_devices, claim_moves, pci_devices, compute_nodes, pool_totals
+    TO portclaim_api;
+
 -- PostgreSQL lets everybody execute a new function. Only the owner executes ours.
 DO $$
 DECLARE
@@ -26,3 +43,5 @@ BEGIN
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', _function);
     END LOOP;
 END $$;
+
+GRANT EXECUTE ON FUNCTION claim_events_after TO portclaim_api;

@@ -69,6 +69,8 @@ CREATE INDEX claims_live_by_node ON claims (compute_node_id) WHERE live;
 CREATE INDEX claims_by_guest_deadline ON claims (guest_deadline) WHERE status = 'prepared';
 CREATE INDEX claims_by_status ON claims (status, created_at, id);
 CREATE INDEX claims_by_instance ON claims (instance_id);
+CREATE INDEX claims_by_project ON claims ((request ->> 'project'), created_at, id)
+    WHERE request ->> 'project' IS NOT NULL;
 COMMENT ON TABLE claims IS 'every claim, also after it has ended, until it is pruned';
 COMMENT ON COLUMN claims.step IS 'number of the last step sent to the agent; an agent ignores lower ones';
 COMMENT ON COLUMN claims.attach IS
@@ -313,6 +315,25 @@ CREATE TABLE event_gaps (
 );
 COMMENT ON TABLE event_gaps IS 'ids that were missing when a higher id was published';
 COMMENT ON COLUMN event_gaps.horizon IS 'a transaction that is younger than any that may still commit the id';
+
+-- Who may use the HTTP API
+
+CREATE TABLE api_tokens (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL CHECK (name <> ''),
+    role       text NOT NULL CHECK (role IN ('reader', 'claimer', 'operator')),
+    project    text,
+    sha256     bytea NOT NULL UNIQUE,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    CONSTRAINT a_claimer_has_a_project CHECK
+        (CASE role WHEN 'claimer' THEN project IS NOT NULL WHEN 'operator' THEN project IS NULL ELSE true END)
+);
+CREATE UNIQUE INDEX api_tokens_by_name ON api_tokens (name) WHERE revoked_at IS NULL;
+COMMENT ON TABLE api_tokens IS 'bearer tokens of the HTTP API, also those that were revoked';
+COMMENT ON COLUMN api_tokens.project IS 'the only project whose claims it sees; null: all';
+COMMENT ON COLUMN api_tokens.sha256 IS 'the token itself is kept nowhere';
 
 -- Moves
 

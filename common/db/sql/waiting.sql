@@ -33,11 +33,11 @@ CREATE OR REPLACE TRIGGER notify_waiting_of_host AFTER UPDATE OF disabled_reason
     EXECUTE FUNCTION notify_waiting();
 
 CREATE OR REPLACE FUNCTION queue_key(_request jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS $$
-    SELECT _request - '{instance_id,attach,guest_within}'::text[]
+    SELECT _request - '{instance_id,attach,guest_within,project}'::text[]
         || CASE WHEN _request ? 'network_settings'
                 THEN jsonb_build_object('network_settings', network_kinds(_request)) ELSE '{}' END
 $$;
-COMMENT ON FUNCTION queue_key IS 'what a claim asks for, without its instance and when that gets the devices';
+COMMENT ON FUNCTION queue_key IS 'what a claim asks for, without its instance and project, and when the devices are attached';
 
 CREATE OR REPLACE FUNCTION enqueue_claim(
     _claim_id uuid, _instance_id uuid, _request jsonb, _seconds double precision

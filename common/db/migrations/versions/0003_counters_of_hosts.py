@@ -83,6 +83,28 @@ COMMENT ON COLUMN claim_devices.network_settings IS
     'what the claim has the agent set for the device; null: it asks for nothing';
 """
 
+# Tokens of the HTTP API, and the projects that claims belong to.
+_API = """
+CREATE TABLE api_tokens (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name       text NOT NULL CHECK (name <> ''),
+    role       text NOT NULL CHECK (role IN ('reader', 'claimer', 'operator')),
+    project    text,
+    sha256     bytea NOT NULL UNIQUE,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz,
+    revoked_at timestamptz,
+    CONSTRAINT a_claimer_has_a_project CHECK
+        (CASE role WHEN 'claimer' THEN project IS NOT NULL WHEN 'operator' THEN project IS NULL ELSE true END)
+);
+CREATE UNIQUE INDEX api_tokens_by_name ON api_tokens (name) WHERE revoked_at IS NULL;
+COMMENT ON TABLE api_tokens IS 'bearer tokens of the HTTP API, also those that were revoked';
+COMMENT ON COLUMN api_tokens.project IS 'the only project whose claims it sees; null: all';
+COMMENT ON COLUMN api_tokens.sha256 IS 'the token itself is kept nowhere';
+CREATE INDEX claims_by_project ON claims ((request ->> 'project'), created_at, id)
+    WHERE request ->> 'project' IS NOT NULL;
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -90,3 +112,4 @@ def upgrade() -> None:
     op.execute(_REPLACED)
     op.execute(_IMPORTED)
     op.execute(_NETWORK_SETTINGS)
+    op.execute(_API)

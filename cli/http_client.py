@@ -1,0 +1,255 @@
+"""The scheduler's client over HTTP, for a command line that does not reach the message bus.
+
+It has the methods of :class:`~portclaim.common.rpc.scheduler.SchedulerClient` that commands call, and answers
+and raises the same. It imports only what Python has.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Collection, Iterator
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from portclaim.common import errors
+from portclaim.common.errors import InvalidConfiguration, InvalidRequest, PortclaimError, ServiceUnavailable
+from portclaim.common.rpc.alias_messages import Aliases
+from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
+from portclaim.common.rpc.claim_messages import (
+    Claim,
+    ClaimRequest,
+    DeviceFilter,
+    Devices,
+    ExplainRequest,
+    Explanation,
+)
+from portclaim.common.rpc.move_messages import Move, MoveRequest
+from portclaim.common.rpc.operator_messages import (
+    AwaitedSteps,
+    ClaimFilter,
+    Claims,
+    HostFilter,
+    Hosts,
+    LiveClaims,
+    Retried,
+    Retry,
+    StepFilter,
+    WaitingClaims,
+    WaitingFilter,
+)
+
+M = TypeVar("M", bound=BaseModel)
+
+_ATTEMPTS = 3
+_TIMEOUT = 90.0  # seconds; a request may wait for a status for 60
+_PAGE = 1000  # the most rows of one answer
+_LONGEST_WAIT = 60.0
+_NAMES = {"statuses": "status", "hosts": "host"}  # of filters, where a parameter of the query may be repeated
+
+
+class HttpScheduler:
+    """Calls the API at ``url`` with ``token``. Raises :class:`InvalidConfiguration` for another URL."""
+
+    def __init__(self, url: str, token: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InvalidConfiguration(f"{url!r} is not the URL of an API: write http://host:9610")
+        if not token:
+            raise InvalidConfiguration("the API needs a token: set PORTCLAIM_TOKEN")
+        self._url = url
+        self._parts = parts
+        self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+
+    def claim(self, request: ClaimRequest) -> Claim:
+        body = request.model_dump(mode="json", exclude_defaults=True, exclude={"claim_id"})
+        return self._ask(Claim, "PUT", f"/v1/claims/{request.claim_id}", body)
+
+    def show(self, claim_id: UUID) -> Claim:
+        return self._ask(Claim, "GET", f"/v1/claims/{claim_id}")
+
+    def wait(self, claim_id: UUID, until: str, seconds: float) -> Claim:
+        """The claim when it is that far, or cannot be any more, or the time is over: at most a minute."""
+        query = urlencode({"wait_for": until, "timeout": min(seconds, _LONGEST_WAIT)})
+        return self._ask(Claim, "GET", f"/v1/claims/{claim_id}?{query}")
+
+    def attach(self, claim_id: UUID) -> Claim:
+        return self._ask(Claim, "POST", f"/v1/claims/{claim_id}/attach", {})
+
+    def release(self, claim_id: UUID) -> Claim:
+        return self._ask(Claim, "DELETE", f"/v1/claims/{claim_id}")
+
+    def force_release(self, claim_id: UUID, _who: str, reason: str) -> Claim:
+        """The history names the holder of the token."""
+        return self._ask(Claim, "POST", f"/v1/claims/{claim_id}/force-release", {"reason": reason})
+
+    def move(self, request: MoveRequest) -> Move:
+        body = request.model_dump(mode="json", exclude_defaults=True, exclude={"claim_id"})
+        return self._ask(Move, "PUT", f"/v1/moves/{request.claim_id}", body)
+
+    def complete_move(self, claim_id: UUID) -> Move:
+        return self._ask(Move, "POST", f"/v1/moves/{claim_id}/complete", {})
+
+    def revert_move(self, claim_id: UUID) -> Move:
+        return self._ask(Move, "POST", f"/v1/moves/{claim_id}/revert", {})
+
+    def claims(self, wanted: ClaimFilter) -> Claims:
+        return self._ask(Claims, "GET", _listed("claims", wanted))
+
+    def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
+        return self._ask(WaitingClaims, "GET", _listed("waiting", wanted))
+
+    def devices(self, wanted: DeviceFilter) -> Devices:
+        return self._ask(Devices, "GET", _listed("devices", wanted))
+
+    def hosts(self, wanted: HostFilter) -> Hosts:
+        return self._ask(Hosts, "GET", _listed("hosts", wanted))
+
+    def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
+        return self._ask(AwaitedSteps, "GET", _listed("steps", wanted))
+
+    def explain(self, request: ExplainRequest) -> Explanation:
+        body = request.model_dump(mode="json", exclude_defaults=True)
+        return self._ask(Explanation, "POST", "/v1/explain", body)
+
+    def candidates(self, request: CandidatesRequest) -> Candidates:
+        body = request.model_dump(mode="json", exclude_defaults=True)
+        return self._ask(Candidates, "POST", "/v1/candidates", body)
+
+    def aliases(self) -> Aliases:
+        return self._ask(Aliases, "GET", "/v1/aliases")
+
+    def drain(self, host: str, reason: str, address: str | None = None) -> int:
+        body = {"reason": reason, "address": address}
+        return self._ask(LiveClaims, "POST", f"/v1/hosts/{quote(host)}/drain", body).live_claims
+
+    def undrain(self, host: str, address: str | None = None) -> int:
+        body = {"address": address}
+        return self._ask(LiveClaims, "POST", f"/v1/hosts/{quote(host)}/undrain", body).live_claims
+
+    def remove_host(self, host: str, _who: str, reason: str, *, force: bool = False) -> int:
+        """The history names the holder of the token."""
+        path = f"/v1/hosts/{quote(host)}/remove?force={str(force).lower()}"
+        return self._ask(LiveClaims, "POST", path, {"reason": reason}).live_claims
+
+    def retry(self, claim_ids: Collection[UUID] | None = None, host: str | None = None) -> int:
+        which = Retry(claim_ids=None if claim_ids is None else list(claim_ids), host=host)
+        return self._ask(Retried, "POST", "/v1/steps:retry", which.model_dump(mode="json")).steps
+
+    def events(self, **wanted: Any) -> Iterator[str]:
+        """Events of claims as JSON, as they happen. It connects again and misses nothing meanwhile.
+
+        ``wanted`` are parameters of the query. Raises the API's errors when it connects first.
+        """
+        last: dict[str, str] = {}
+        while True:
+            try:
+                connection, response = self._send(
+                    "GET", f"/v1/events?{urlencode(wanted, doseq=True)}", None, last
+                )
+                with connection:
+                    if response.status != 200:
+                        raise _error(response.status, response.read())
+                    for line in response:
+                        key, _, value = line.decode().rstrip("\n").partition(": ")
+                        if key == "id":
+                            last = {"Last-Event-ID": value}
+                        elif key == "data":
+                            yield value
+            except (OSError, http.client.HTTPException) as error:
+                if not last:
+                    raise self._away(error) from error
+            time.sleep(1)
+
+    def json(self, method: str, path: str, body: object = None) -> Any:
+        """The answer to any request, as JSON. Raises the API's errors and :class:`ServiceUnavailable`."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                connection, response = self._send(method, path, body, {})
+                with connection:
+                    said = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                if attempt == _ATTEMPTS:
+                    raise self._away(error) from error
+                time.sleep(0.2 * attempt)
+                continue
+            if response.status == 503 and attempt < _ATTEMPTS:
+                time.sleep(float(response.headers.get("Retry-After") or 1))
+                continue
+            if response.status >= 400:
+                raise _error(response.status, said)
+            return json.loads(said) if said else None
+        raise AssertionError
+
+    def _ask(self, kind: type[M], method: str, path: str, body: object = None) -> M:
+        return kind.model_validate(self.json(method, path, body), extra="ignore")
+
+    def _send(
+        self, method: str, path: str, body: object, headers: dict[str, str]
+    ) -> tuple[_Closing, http.client.HTTPResponse]:
+        connection = self._connection()
+        try:
+            connection.request(
+                method,
+                self._parts.path.rstrip("/") + path,
+                None if body is None else json.dumps(body),
+                self._headers | headers | ({} if body is None else {"Content-Type": "application/json"}),
+            )
+            return _Closing(connection), connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connection(self) -> http.client.HTTPConnection:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "https":
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT, context=context)
+        return http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
+
+    def _away(self, error: BaseException) -> ServiceUnavailable:
+        return ServiceUnavailable(f"the API at {self._url} does not answer: {error}")
+
+
+class _Closing:
+    """Closes a connection at the end of a ``with`` block."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _listed(path: str, wanted: BaseModel) -> str:
+    """The path of a list, with the filter as its query."""
+    fields = wanted.model_dump(mode="json", exclude_none=True)
+    fields["limit"] = min(fields["limit"], _PAGE)
+    query = {_NAMES.get(name, name): _text(value) for name, value in fields.items()}
+    return f"/v1/{path}?{urlencode(query, doseq=True)}"
+
+
+def _text(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _error(status: int, said: bytes) -> PortclaimError:
+    """The error that the API answered, as the class that the scheduler would have raised."""
+    try:
+        problem = json.loads(said)
+        name = str(problem["type"]).rpartition(":")[2].title().replace("-", "")
+        detail = str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        return errors.ServiceFailed(f"the API answered with status {status} and no problem")
+    kind = getattr(errors, name, InvalidRequest if status < 500 else errors.ServiceUnavailable)
+    facts = {key: value for key, value in problem.items() if key not in {"type", "title", "status", "detail"}}
+    made: PortclaimError = kind(detail, **facts)
+    return made

@@ -1,0 +1,88 @@
+"""What the handlers of requests call: the scheduler and the database, with a limit of calls at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from oslo_config import cfg
+
+from portclaim.common.db.transaction import SESSION_OPTIONS, in_transaction
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.services.api.events import EventFeed
+from portclaim.services.api.problems import Busy
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ROLE = "portclaim_api"
+
+
+def connect(url: str, pool_size: int) -> sa.Engine:
+    """An engine whose connections have the role of the API, which can write nothing but tokens."""
+    return sa.create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_use_lifo=True,
+        connect_args={
+            "application_name": "portclaim-api",
+            "connect_timeout": 10,
+            "options": f"{SESSION_OPTIONS} -c role={ROLE} -c statement_timeout=10s",
+        },
+    )
+
+
+class Backend:
+    """Runs what blocks in threads. If too many requests wait for a thread, the next one is refused.
+
+    ``options``: the section ``[api]``. All but :meth:`close` must be called in the event loop.
+    """
+
+    def __init__(self, scheduler: SchedulerClient, engine: sa.Engine, options: Any) -> None:
+        self.scheduler = scheduler
+        self.options = options
+        self._engine = engine
+        self._threads = ThreadPoolExecutor(options.threads, thread_name_prefix="api")
+        self._most = options.threads + options.max_waiting
+        self._running = 0
+        self.feed = EventFeed(engine, options.max_listeners)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a blocking function in a thread. Raises :class:`Busy`, and what the function raises."""
+        if self._running >= self._most:
+            raise Busy("too many requests wait for an answer: repeat the request later")
+        loop = asyncio.get_running_loop()
+        self._running += 1
+
+        def done(_future: Future[T]) -> None:
+            try:
+                loop.call_soon_threadsafe(self._free)
+            except RuntimeError:  # the loop has ended
+                self._free()
+
+        future = self._threads.submit(function, *args, **kwargs)
+        future.add_done_callback(done)
+        return await asyncio.wrap_future(future)
+
+    async def query(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run ``work`` in a transaction of the database, in a thread. Raises what :meth:`call` does."""
+        return await self.call(in_transaction, self._engine, work)
+
+    def close(self) -> None:
+        """Wait for the calls in hand, and close the connections to the database."""
+        self._threads.shutdown(cancel_futures=True)
+        self.feed.close()
+        self._engine.dispose()
+
+    def _free(self) -> None:
+        self._running -= 1
+
+
+def database_url(conf: cfg.ConfigOpts) -> str | None:
+    """The database that the API reads."""
+    url: str | None = conf.api.connection or conf.database.connection
+    return url

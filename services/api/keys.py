@@ -1,0 +1,52 @@
+"""Tokens over HTTP: make, list and revoke them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from portclaim.common.db import tokens
+from portclaim.services.api.access import Operator
+from portclaim.services.api.bodies import NewToken, TokenBody, TokenRow, TokenRows, answer
+from portclaim.services.api.problems import responses
+
+router = APIRouter(prefix="/v1", tags=["tokens"])
+
+
+@router.post("/tokens", response_model=NewToken, responses=responses())
+async def create_token(body: TokenBody, caller: Operator) -> Response:
+    """Make a token. Only this answer has it."""
+    valid_for = None if body.valid_for is None else timedelta(seconds=body.valid_for)
+    token = await caller.backend.query(
+        lambda c: tokens.create(c, body.name, body.role, body.project, valid_for)
+    )
+    return answer(NewToken(name=body.name, token=token))
+
+
+@router.get("/tokens", response_model=TokenRows, responses=responses())
+async def list_tokens(caller: Operator, all: bool = False) -> Response:
+    """List the valid tokens by name; with `all` also those that were revoked or have expired."""
+    rows = await caller.backend.query(lambda c: tokens.tokens(c, every=all))
+    times = ("created_at", "expires_at", "revoked_at")
+    shown = [
+        TokenRow(
+            **{
+                **row._asdict(),
+                **{each: value.isoformat() if (value := getattr(row, each)) else None for each in times},
+            }
+        )
+        for row in rows
+    ]
+    return answer(TokenRows(tokens=shown))
+
+
+@router.delete("/tokens/{name}", status_code=204, responses=responses())
+async def revoke_token(
+    name: Annotated[str, Path(min_length=1, max_length=255)], caller: Operator
+) -> Response:
+    """Make a token invalid, within 5 seconds everywhere."""
+    await caller.backend.query(lambda c: tokens.revoke(c, name))
+    return Response(status_code=204)
