@@ -24,6 +24,7 @@ from portclaim.cli.demo.output import Output
 from portclaim.cli.demo.polling import DemoFailed
 from portclaim.cli.demo.scenario import Scenario
 from portclaim.cli.embedded import postgresql
+from portclaim.cli.log_file import logging_to
 from portclaim.cli.supervisor import NotStarted
 from portclaim.common.db import migrate
 from portclaim.common.errors import PortclaimError
@@ -43,7 +44,7 @@ def run(out: Output | None = None) -> int:
         directory = Path(name)
         log = directory / "log"
         try:
-            with _logging_to(log), _scenario(out, directory) as scenario:
+            with logging_to(logging.FileHandler(log, delay=True)), _scenario(out, directory) as scenario:
                 scenario.run()
         except Exception as error:
             _show_end_of(log)
@@ -89,21 +90,6 @@ def _scenario(out: Output, directory: Path) -> Iterator[Scenario]:
         engine = sa.create_engine(url)
         stage.callback(engine.dispose)
         yield Scenario(out, fleet, engine)
-
-
-@contextmanager
-def _logging_to(file: Path) -> Iterator[None]:
-    """Write the services' log to ``file``, so that it does not disturb the demo's output."""
-    root = logging.getLogger()
-    handler = logging.FileHandler(file, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(threadName)s] %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 def _show_end_of(log: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -140,7 +140,7 @@ class Services:
         return config.load([*files, "--config-dir", str(self._directory / "empty")], "portclaim-serve")
 
     @staticmethod
-    def _at_once(calls: Sequence) -> None:  # type: ignore[type-arg]
+    def _at_once(calls: Sequence[Callable[[], object]]) -> None:
         if calls:
             with ThreadPoolExecutor(len(calls)) as threads:
                 for call in [threads.submit(each) for each in calls]:

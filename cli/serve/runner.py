@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import signal
 import threading
@@ -19,6 +18,7 @@ import click
 import sqlalchemy as sa
 
 from portclaim.cli.demo.fleet import forget_environment
+from portclaim.cli.log_file import logging_to
 from portclaim.cli.serve.fleet import Services
 from portclaim.cli.serve.kept_postgresql import start_kept_postgresql
 from portclaim.cli.serve.load import Load
@@ -53,7 +53,7 @@ def run(wanted: Wanted) -> int:
         # It is the stack's last to be closed: a start that follows waits for all that this one has started.
         with ExitStack() as stack:
             stack.enter_context(_directory_of_one(wanted.directory))
-            stack.enter_context(_logging_to(log))
+            stack.enter_context(logging_to(RotatingFileHandler(log, maxBytes=LOG_SIZE, backupCount=1)))
             ended = stack.enter_context(_signals())
             _start(wanted, stack, ended)
             reason = ended.get()
@@ -125,20 +125,6 @@ def _directory_of_one(directory: Path) -> Iterator[IO[str]]:
                 "with --data"
             ) from None
         yield lock
-
-
-@contextmanager
-def _logging_to(file: Path) -> Iterator[None]:
-    root = logging.getLogger()
-    handler = RotatingFileHandler(file, maxBytes=LOG_SIZE, backupCount=1)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(threadName)s] %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        handler.close()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import kombu
 import oslo_messaging
 from oslo_config import cfg
+from oslo_messaging._drivers.amqp import amqp_opts
 from oslo_messaging._drivers.common import ConfigOptsProxy
 from oslo_messaging._drivers.impl_rabbit import rabbit_opts
 
@@ -93,7 +94,7 @@ def faults(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
 
 def _rabbit(conf: cfg.ConfigOpts, url: oslo_messaging.TransportURL) -> Any:
     """oslo.messaging's options. Options in the query of the URL take precedence."""
-    conf.register_opts(rabbit_opts, group=_SECTION)
+    conf.register_opts([*rabbit_opts, *amqp_opts], group=_SECTION)
     return ConfigOptsProxy(conf, url, _SECTION)[_SECTION]
 
 
