@@ -170,6 +170,13 @@ COMPUTE_AGENT_OPTIONS = [
         help="Seconds between two reports. While the inventory does not change, a report is only a sign of "
         "life.",
     ),
+    cfg.FloatOpt(
+        "idle_vfs_removed_after",
+        default=300.0,
+        min=0.0,
+        help="Seconds until a port loses the VFs that nobody uses, if its entry in device_spec has a range "
+        "as num_vfs.",
+    ),
 ]
 
 PCI = cfg.OptGroup("pci", "The section [pci] of nova.conf. Copy it from there.")
