@@ -167,8 +167,13 @@ COMPUTE_AGENT_OPTIONS = [
         "report_interval",
         default=10.0,
         min=0.1,
-        help="Seconds between two reports. While the inventory does not change, a report is only a sign of "
-        "life.",
+        help="Seconds between two reports. While nothing changes, a report is only a sign of life.",
+    ),
+    cfg.FloatOpt(
+        "idle_vfs_removed_after",
+        default=300.0,
+        min=0.0,
+        help="Seconds until a port with a range as num_vfs loses the VFs that nobody uses.",
     ),
 ]
 

@@ -18,6 +18,7 @@ from portclaim.common.pci.filters import Kind, satisfies
 from portclaim.common.pci.finding import Finding, in_short, number
 from portclaim.common.pci.host import HostView
 from portclaim.common.pci.request import PciRequest
+from portclaim.common.pci.vfs_by_demand import most_vfs, with_vfs_by_demand
 
 __all__ = ["Finding", "PciOptions", "check_aliases", "check_device_spec", "check_options"]
 
@@ -91,6 +92,7 @@ def check_options(
     if devices is None:
         findings = _without_host(findings, specs)
         return findings + check_aliases(alias, specs=specs.specs, by_class=by_class)
+    devices = with_vfs_by_demand(devices, specs)
     host = _Host.of(devices, view, specs)
     offers = host.offers() if specs.specs else None
     taken = {offer.device.address for offer in offers or ()}
@@ -176,7 +178,7 @@ def _with_host(
             result.append(finding)
             continue
         takes = host.takes[spec.source]
-        warnings = [*finding.warnings, *_of_obstacles(takes, obstacles)]
+        warnings = [*finding.warnings, *_of_obstacles(takes, obstacles), *_too_many_vfs(spec, takes)]
         notes: list[str] = []
         if not takes:
             warnings.extend(_why_nothing(spec, host))
@@ -196,6 +198,21 @@ def _of_obstacles(takes: Sequence[PciDevice], obstacles: Mapping[PciAddress, Seq
         *shown,
         *([f"the same of {number(rest, 'more device')}: see portclaim host scan"] if rest else []),
     ]
+
+
+def _too_many_vfs(spec: DeviceSpec, takes: Iterable[PciDevice]) -> Iterable[str]:
+    """Ports that can have fewer VFs than the entry says, or that do not show where their VFs will be."""
+    wanted = spec.num_vfs if spec.most_vfs is None else spec.most_vfs
+    for port in takes:
+        if wanted is None or port.dev_type is not DeviceType.PF:
+            continue
+        if wanted > port.total_vfs:
+            yield f"{port.address} can have {port.total_vfs} VFs, and num_vfs says {wanted}: it gets as many"
+        if spec.most_vfs is not None and not most_vfs(port, spec):
+            yield (
+                f"{port.address} gets no VFs by demand: its kernel driver does not show where they will be. "
+                "Write a number as num_vfs"
+            )
 
 
 def _why_nothing(spec: DeviceSpec, host: _Host) -> Iterable[str]:

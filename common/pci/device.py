@@ -27,7 +27,9 @@ class PciDevice:
     A PF is a function that has VFs or can have them. A VF is a function with a ``physfn`` link (kernel ABI,
     ``sysfs-bus-pci``); ``parent`` is the PF that the link names. Ids are four lower-case hexadecimal digits.
     ``numa_node`` is None where the kernel says -1. ``vf_product_id`` is the product id of all VFs of this PF
-    (``sriov_vf_device``). ``vf_num`` is the number of the PF's ``virtfn`` link to this VF.
+    (``sriov_vf_device``); ``vf_offset`` and ``vf_stride`` say where they are (``sriov_offset``,
+    ``sriov_stride``). ``vf_num`` is the number of the PF's ``virtfn`` link to this VF. ``exists`` is False
+    for a VF that its PF does not have now and gets by demand, see :mod:`portclaim.common.pci.vfs_by_demand`.
     """
 
     address: PciAddress
@@ -46,3 +48,6 @@ class PciDevice:
     num_vfs: int = 0
     vf_product_id: str | None = None
     vf_num: int | None = None
+    vf_offset: int = 0
+    vf_stride: int = 0
+    exists: bool = True

@@ -28,7 +28,7 @@ MAX_ID = 0xFFFF
 MAX_VFS = 0xFFFF
 """TotalVFs is a field of 16 bits (PCI Express, SR-IOV capability)."""
 
-_NUMBER = re.compile(r"[0-9]{1,5}")
+_VF_COUNT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 STRICT_TAGS = frozenset({"managed", "live_migratable", "one_time_use"})
 """Tags that are boolean words, stored as ``true`` or ``false``."""
@@ -56,7 +56,8 @@ class DeviceSpec:
     takes; a key with JSON null is not a tag.
 
     Three keys are Portclaim's own. With ``reconfigurable`` False, a PF that has VFs is never offered.
-    ``num_vfs`` is the number of VFs that a port gets when it is restored; None: the number that it had.
+    ``num_vfs`` is the number of VFs that a port gets when it is restored; None: the number that it had. With
+    ``most_vfs``, it has that number while nobody wants a VF of it, and ``most_vfs`` while somebody does.
     ``vf_defaults`` are the network settings of a VF whose claim asks for none.
     """
 
@@ -71,6 +72,7 @@ class DeviceSpec:
     remote_managed: bool = False
     reconfigurable: bool = True
     num_vfs: int | None = None
+    most_vfs: int | None = None
     vf_defaults: VfSettings = DEFAULTS
 
     @property
@@ -107,6 +109,7 @@ class _Reader:
         if devname is not None and address is not None:
             raise self._invalid("devname", "given together with address; keep one of them")
         pf = None if address is None or address.single is None else self._host.pfs.get(address.single)
+        num_vfs, most_vfs = self._num_vfs()
         spec = DeviceSpec(
             source=self._source,
             vendor_id=vendor_id,
@@ -117,10 +120,15 @@ class _Reader:
             covers_vfs=pf is not None,
             remote_managed=read_boolean(self._rest.get("remote_managed")) is True,
             reconfigurable=self._reconfigurable(),
-            num_vfs=self._num_vfs(),
+            num_vfs=num_vfs,
+            most_vfs=most_vfs,
             vf_defaults=self._vf_defaults(),
             tags=self._tags(),
         )
+        if spec.most_vfs is not None and not spec.reconfigurable:
+            raise self._invalid(
+                "num_vfs", "a range needs a card that may be changed: leave reconfigurable out"
+            )
         if spec.remote_managed:
             self._check_remote_managed(spec, pf)
         return spec
@@ -170,14 +178,22 @@ class _Reader:
         value = self._rest.pop("reconfigurable", None)
         return True if value is None else self._boolean("reconfigurable", value)
 
-    def _num_vfs(self) -> int | None:
+    def _num_vfs(self) -> tuple[int | None, int | None]:
+        """``"8"`` or ``"0-64"``: see :class:`DeviceSpec`."""
         value = self._rest.pop("num_vfs", None)
         if value is None:
-            return None
-        text = str(value)
-        if not _NUMBER.fullmatch(text) or int(text) > MAX_VFS:
-            raise self._invalid("num_vfs", f"{shown(value)} is no number from 0 to {MAX_VFS}")
-        return int(text)
+            return None, None
+        found = _VF_COUNT.fullmatch(str(value))
+        least, most = (None, None) if found is None else found.groups()
+        if least is None or int(most or least) > MAX_VFS:
+            raise self._invalid(
+                "num_vfs", f"{shown(value)} is no number from 0 to {MAX_VFS}, and no range of such, like 0-64"
+            )
+        if most is None:
+            return int(least), None
+        if int(least) >= int(most):
+            raise self._invalid("num_vfs", f"{shown(value)} is no range: write the smaller number first")
+        return int(least), int(most)
 
     def _vf_defaults(self) -> VfSettings:
         value = self._rest.pop("vf_defaults", None)

@@ -43,6 +43,7 @@ from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, Sys
 from portclaim.services.compute_agent.uevents import Uevents, Watcher
 from portclaim.services.compute_agent.used_once import UsedOnce
 from portclaim.services.compute_agent.vdpa import vdpa_problems
+from portclaim.services.compute_agent.vfs_by_demand import VfsByDemand
 
 if TYPE_CHECKING:
     import oslo_messaging
@@ -114,6 +115,8 @@ class ComputeAgent:
         self._scanner = Scanner(self._tree)
         self._cached_scanner = CachedScanner(self._scanner)
         self._specs = self._read_device_spec(conf)
+        self._vfs_by_demand = VfsByDemand(self._scanner, self._driver.ports, conf.pci.device_spec)
+        self._driver.make_lost_vfs(self._vfs_by_demand.make_again)
         self._out_of_reach: set[PciAddress] = set()
         self._last_reports = LastReports()
         self._lifecycle = threading.Lock()
@@ -145,6 +148,7 @@ class ComputeAgent:
             self._used_once = UsedOnce(self._identity.path, conf.host, self._driver.handed_over)
             opened.callback(self._used_once.close)
             runner = StepRunner(self._driver, self._scanner, ledger, guests, self._used_once)
+            runner.providing = self._vfs_by_demand.providing
             self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
             self._reporter = Reporter(
                 ConductorLink(ConductorClient(self._bus, conf), conf.host, agent_id),
@@ -170,6 +174,7 @@ class ComputeAgent:
         """
         self._specs = self._read_device_spec(conf)
         self._driver.take_device_spec(conf.pci.device_spec)
+        self._vfs_by_demand.take_device_spec(conf.pci.device_spec)
         if self._ready.is_set():
             self._warn(conf)
             self._reporter.wake()
@@ -203,6 +208,8 @@ class ComputeAgent:
             raise InvalidConfiguration(f"[compute_agent] sysfs_root: {error}") from error
 
     def _take_inventory(self) -> Inventory:
+        changed = self._vfs_by_demand.remove_idle(self._conf.compute_agent.idle_vfs_removed_after)
+        self._cached_scanner.invalidate(changed)
         scan = self._cached_scanner.scan()
         problems = self._driver.problems()
         held_back = {
@@ -214,7 +221,10 @@ class ComputeAgent:
             **self._driver.stopped(scan),
         }
         cells = read_numa_cells(self._tree)
-        inventory = take_inventory(scan, self._specs, cells, held_back, self._out_of_reach)
+        completed = self._vfs_by_demand.completed(scan, held_back)
+        inventory = take_inventory(
+            completed.scan, self._specs, cells, completed.held_back, self._out_of_reach
+        )
         if self._driver.sets_network:
             inventory = with_network_settings(inventory)
         return self._last_reports.complete(inventory, problems)

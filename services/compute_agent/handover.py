@@ -54,11 +54,12 @@ class Handover:
         self._refused = RefusedDevices(self._check.check_not_used_by_host)
         self.stuck_ports = StuckPorts(kernel)
         self._lock = threading.Lock()
-        self._ports: defaultdict[PciAddress, threading.Lock] = defaultdict(threading.Lock)
+        self.ports: defaultdict[PciAddress, threading.Lock] = defaultdict(threading.Lock)
         self._failures: dict[PciAddress, str] = {}
         self._in_hand: set[PciAddress] = set()
         self._retries = Retries(self._try_again, self._lent.look)
         self._tell: Callable[[], None] = lambda: None
+        self.make_vf: Callable[[HandedOver], None] = lambda _row: None
 
     def start(self, state_path: Path) -> None:
         """Open the record and finish what was interrupted, now or with later tries."""
@@ -135,7 +136,7 @@ class Handover:
             with self.in_hand(each):
                 with self._lock:
                     row = self._register(step, each, leaving)
-                with self._ports[row.port]:
+                with self.ports[row.port]:
                     self._network.lend_port(step, each)
                     self._detach_from_host(row)
                     if not self._kernel.in_use(each):  # else it was set before
@@ -250,13 +251,14 @@ class Handover:
 
         ``is_start``: the agent may have been killed in the middle of it.
         """
-        with self._ports[row.port]:
+        with self.ports[row.port]:
             now = self.find(row.address)
             if now is None or now.claim_id != row.claim_id or row.address in self._in_hand:
                 return True  # restored, or handed over for another claim, meanwhile
             try:
                 reason = self._lent.trouble(row)
                 if reason is not None or is_start:
+                    self.make_vf(row)
                     self._check.check_again(row, self.handed_over())
                     self._detach_from_host(row)
                     self._network.lend_again(row.address, is_open=self._kernel.in_use(row.address))
@@ -272,7 +274,7 @@ class Handover:
 
     def _restore(self, row: HandedOver) -> bool:
         """Restore one device, or record why that failed. Answers whether nothing is left to do."""
-        with self._ports[row.port]:
+        with self.ports[row.port]:
             now = self.find(row.address)
             if now is None or now.claim_id is not None:
                 return True  # restored, or handed over again, meanwhile

@@ -141,6 +141,8 @@ def _report(device: PciDevice, match: Match | None, unusable_reason: str | None)
         attributes |= {"total_vfs": device.total_vfs, "num_vfs": device.num_vfs}
     if device.dev_type is DeviceType.VF:
         attributes["vf_num"] = device.vf_num
+    if not device.exists:
+        attributes["exists"] = False
     return DeviceReport(
         address=str(device.address),
         dev_type=cast(DevType, device.dev_type.value),

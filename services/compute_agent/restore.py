@@ -112,7 +112,7 @@ class Restorer:
         self._return(address, driver, override)
         device = self.scanner.look(address)
         if device is not None and device.dev_type is DeviceType.PF:
-            self._restore_vfs(device, self._wanted_vfs(address, num_vfs))
+            self.set_vfs(device, self._wanted_vfs(address, num_vfs))
         elif device is not None and self.hook is not None:
             representor = self.kernel.representor(address, device.parent)
             if representor is not None or self._is_used_once(address):
@@ -142,7 +142,8 @@ class Restorer:
                 f"it is on {kernel.driver(address) or 'no driver'}, see the kernel's log"
             )
 
-    def _restore_vfs(self, port: PciDevice, wanted: int) -> None:
+    def set_vfs(self, port: PciDevice, wanted: int) -> None:
+        """Give the port so many VFs, run the hook, and return when the VFs are seen. Raises DriverError."""
         address = port.address
         if port.num_vfs != wanted:
             if port.num_vfs:

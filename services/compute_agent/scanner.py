@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device import DeviceType, PciDevice
 from portclaim.common.pci.errors import InvalidPciAddress
+from portclaim.common.pci.routing import vf_addresses
 from portclaim.services.compute_agent.netlink import permanent_addresses
-from portclaim.services.compute_agent.routing import vf_addresses
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
 from portclaim.services.compute_agent.vpd import serial_number
 
@@ -202,15 +202,17 @@ class Scanner:
         vfs = self._virtfns(path)
         if not total and not vfs:
             return _Function(device)  # its driver allows no VFs: for Nova it is a plain device
+        offset, stride = tree.number(path + "sriov_offset") or 0, tree.number(path + "sriov_stride") or 0
         pf = replace(
             device,
             dev_type=DeviceType.PF,
             total_vfs=total,
             num_vfs=len(vfs),
             vf_product_id=tree.text(path + "sriov_vf_device"),
+            vf_offset=offset,
+            vf_stride=stride,
         )
-        offset, stride = tree.number(path + "sriov_offset"), tree.number(path + "sriov_stride")
-        vf_range = vf_addresses(device.address, offset or 0, stride or 0, total if offset else 0)
+        vf_range = vf_addresses(device.address, offset, stride, total if offset else 0)
         return _Function(pf, vfs, frozenset(vf_range))
 
     def _virtfns(self, path: str) -> dict[PciAddress, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from portclaim.common.pci.address import MAX_SLOT, PciAddress
-from portclaim.services.compute_agent.routing import BUSES, vf_addresses
+from portclaim.common.pci.routing import BUSES, vf_addresses
 from portclaim.services.compute_agent.simulation import (
     ACCELERATOR,
     ROOT_PORT,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.services.compute_agent.routing import vf_addresses
+from portclaim.common.pci.routing import vf_addresses
 from portclaim.services.compute_agent.sysfs import PCI_DEVICES, SysfsTree
 
 MARKER = "simulation.json"  # marks a simulated tree; has the host's name and driver table
@@ -118,6 +118,11 @@ class SimulatedTree:
     def num_vfs(self, pf: PciAddress) -> int:
         """``sriov_numvfs`` of a port."""
         return self._tree.number(f"{PCI_DEVICES}/{pf}/sriov_numvfs") or 0
+
+    def vfs(self, pf: PciAddress) -> list[PciAddress]:
+        """The VFs that a port has."""
+        links = (self.root / self._place(pf)).glob("virtfn*")
+        return sorted(PciAddress.parse(link.readlink().name) for link in links)
 
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
         """Write ``sriov_numvfs``.

@@ -23,7 +23,10 @@ GONE_AFTER = 45.0  # seconds: while a hypervisor redefines an instance, it does 
 
 
 class StepRunner:
-    """Does steps. Each takes effect once, and never after a later step of its claim."""
+    """Does steps. Each takes effect once, and never after a later step of its claim.
+
+    ``providing(device)``: in this block, a VF that is made by demand exists.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class StepRunner:
         self._ledger = ledger
         self._guests = guests
         self._used_once = used_once
+        self.providing: Callable[[StepDevice], AbstractContextManager[None]] = lambda _device: nullcontext()
         self._gone_since: dict[UUID, float] = {}
 
     def run(self, job: Job) -> Ending | None:
@@ -138,9 +142,10 @@ class StepRunner:
 
     def _prepare_all(self, step: Step) -> None:
         for device in step.devices:
-            self._check(device)
-            with self._preparing(step, device):
-                self._driver.prepare(step, device)
+            with self.providing(device):
+                self._check(device)
+                with self._preparing(step, device):
+                    self._driver.prepare(step, device)
 
     def _preparing(self, step: Step, device: StepDevice) -> AbstractContextManager[None]:
         if self._used_once is None:

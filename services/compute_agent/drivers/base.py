@@ -17,6 +17,7 @@ from stevedore.exception import NoMatches
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
+from portclaim.services.compute_agent.port_control import PortControl
 from portclaim.services.compute_agent.scanner import Scan
 
 NAMESPACE = "portclaim.hypervisor"
@@ -79,6 +80,14 @@ class HypervisorDriver(ABC):
     def sets_network(self) -> bool:
         """Does it set the network settings of a step's devices? Then :meth:`prepare` sets them."""
         return False
+
+    @property
+    def ports(self) -> PortControl | None:
+        """How to give ports VFs by demand. None: this driver cannot, and only VFs that exist are offered."""
+        return None
+
+    def make_lost_vfs(self, make: Callable[[PciAddress | None, PciAddress], None]) -> None:  # noqa: B027 - not all
+        """Call ``make(port, vf)``, under the lock of the port, before a claim's VF is handed over again."""
 
     def stopped(self, _scan: Scan) -> Mapping[PciAddress, str]:
         """Devices of a scan that something else on the host stops, with the reason. It may take seconds."""

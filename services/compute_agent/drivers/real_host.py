@@ -14,6 +14,8 @@ from portclaim.services.compute_agent.drivers.base import Attachment, Hypervisor
 from portclaim.services.compute_agent.handover import Handover
 from portclaim.services.compute_agent.handover_record import HandedOver, held_by_claims
 from portclaim.services.compute_agent.kernel import Kernel
+from portclaim.services.compute_agent.port_control import PortControl
+from portclaim.services.compute_agent.real_ports import RealPorts
 from portclaim.services.compute_agent.restore import Hook, Restorer
 from portclaim.services.compute_agent.scanner import Scan, Scanner
 from portclaim.services.compute_agent.sysfs import SysfsTree
@@ -86,6 +88,7 @@ class RealHostDriver(HypervisorDriver):
             enabled=options.network_settings,
         )
         self.handover = Handover(tree, scanner, self.kernel, self.restorer, self.network)
+        self._ports = RealPorts(tree, scanner, self.kernel, self.restorer, self.handover)
 
     def start(self) -> None:
         """Finish what a killed agent has left unfinished."""
@@ -99,6 +102,15 @@ class RealHostDriver(HypervisorDriver):
     def sets_network(self) -> bool:
         """Is it switched on?"""
         return self.network.enabled
+
+    @property
+    def ports(self) -> PortControl:
+        """Those of the kernel."""
+        return self._ports
+
+    def make_lost_vfs(self, make: Callable[[PciAddress | None, PciAddress], None]) -> None:
+        """After a reboot the VFs of claims are missing."""
+        self.handover.make_vf = lambda row: make(row.parent, row.address)
 
     def _without_lost(self, found: Iterable[Attachment], rows: Iterable[HandedOver]) -> Sequence[Attachment]:
         """These without the devices of claims that the host does not show as they were handed over."""

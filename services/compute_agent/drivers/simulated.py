@@ -29,6 +29,8 @@ from portclaim.services.compute_agent.drivers.simulated_guests import (
     plug,
     unplug,
 )
+from portclaim.services.compute_agent.drivers.simulated_ports import SimulatedPorts
+from portclaim.services.compute_agent.port_control import PortControl
 from portclaim.services.compute_agent.simulated_host import HostShape, build_host
 from portclaim.services.compute_agent.simulation import VFIO, NotSimulated, SimulatedTree
 from portclaim.services.compute_agent.store import LocalStore
@@ -38,7 +40,8 @@ LOG = logging.getLogger(__name__)
 GROUP = cfg.OptGroup("simulated", "The host that driver `simulated` builds where sysfs_root is missing")
 OPTIONS = [
     cfg.IntOpt("ports", default=2, min=0, max=64, help="SR-IOV ports (PFs)."),
-    cfg.IntOpt("vfs_per_port", default=8, min=0, max=256, help="VFs of each port, all enabled."),
+    cfg.IntOpt("vfs_per_port", default=8, min=0, max=256, help="VFs that each port can have."),
+    cfg.IntOpt("num_vfs", min=0, max=256, help="VFs that each port has at first. Not set: all."),
     cfg.IntOpt("accelerators", default=1, min=0, max=64, help="Devices without SR-IOV."),
     cfg.IntOpt("numa_nodes", default=1, min=1, max=8, help="NUMA nodes, with one socket each."),
     cfg.StrOpt(
@@ -79,7 +82,12 @@ class SimulatedDriver(HypervisorDriver):
         self._host = conf.host
         shape = conf.simulated
         self._has_any_guest = shape.guests == "any"
-        self._shape = HostShape(shape.ports, shape.vfs_per_port, None, shape.accelerators, shape.numa_nodes)
+        self._shape = HostShape(
+            shape.ports, shape.vfs_per_port, shape.num_vfs, shape.accelerators, shape.numa_nodes
+        )
+        self._ports = SimulatedPorts(
+            self._open, self._not_free, lambda: {row.address for row in self.handed_over()}
+        )
 
     @property
     def sets_network(self) -> bool:
@@ -128,6 +136,19 @@ class SimulatedDriver(HypervisorDriver):
             "SELECT address, instance_id, claim_id FROM attachments WHERE claim_id IS NOT NULL"
             " UNION ALL SELECT address, instance_id, claim_id FROM prepared"
         )
+
+    @property
+    def ports(self) -> PortControl:
+        """Those of the simulated tree."""
+        return self._ports
+
+    def _not_free(self) -> frozenset[PciAddress]:
+        with self._record.transaction() as sql:
+            rows = sql.execute(
+                "SELECT address FROM attachments UNION SELECT address FROM prepared"
+                " UNION SELECT address FROM restoring"
+            ).fetchall()
+        return frozenset(PciAddress.parse(row["address"]) for row in rows)
 
     def _held(self, query: str) -> Sequence[Attachment]:
         with self._record.transaction() as sql:

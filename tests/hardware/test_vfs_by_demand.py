@@ -1,0 +1,119 @@
+"""On a real card: VFs are made when one is claimed, removed when nobody has one, and never under anybody."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from portclaim.common.pci.address import PciAddress
+from portclaim.common.rpc.agent_messages import Step
+from portclaim.services.compute_agent.drivers.base import DriverError
+from portclaim.services.compute_agent.drivers.vfio import VfioDriver
+from portclaim.services.compute_agent.scanner import Scanner
+from portclaim.services.compute_agent.vfs_by_demand import VfsByDemand
+from tests.hardware.conftest import OTHER_PORT, driver_of, run, vfs_of, write
+from tests.hardware.vfio_user import open_device
+
+MakeStep = Callable[..., Step]
+SPEC = [json.dumps({"address": OTHER_PORT, "num_vfs": "0-7"}), json.dumps({"product_id": "10ca"})]
+PORT = PciAddress.parse(OTHER_PORT)
+
+
+@pytest.fixture
+def driver(conf: cfg.ConfigOpts, tmp_path: Path) -> Iterator[VfioDriver]:
+    conf.set_override("device_spec", SPEC, "pci")
+    driver = VfioDriver(conf, tmp_path)
+    driver.start()
+    yield driver
+    for row in driver.handover.handed_over():
+        driver.handover.take_back(row.address)
+    driver.stop()
+    conf.clear_override("device_spec", "pci")  # oslo.config keeps it with the group, which all tests share
+
+
+@pytest.fixture
+def by_demand(driver: VfioDriver, scanner: Scanner) -> VfsByDemand:
+    return VfsByDemand(scanner, driver.ports, SPEC)
+
+
+@pytest.fixture
+def first_vf(by_demand: VfsByDemand, scanner: Scanner, make_step: MakeStep) -> Step:
+    """A step for the first VF, which does not exist yet, as the agent reports it."""
+    devices = by_demand.completed(scanner.scan(), {}).scan.devices
+    vfs = [device for device in devices if device.parent == PORT]
+    assert [device.exists for device in vfs] == [False] * 7
+    step = make_step("attach", OTHER_PORT)
+    facts = {"address": str(vfs[0].address), "dev_type": "type-VF", "product_id": vfs[0].product_id}
+    device = step.devices[0].model_copy(update=facts | {"parent_address": OTHER_PORT})
+    return step.model_copy(update={"devices": [device]})
+
+
+def prepare(driver: VfioDriver, by_demand: VfsByDemand, step: Step) -> None:
+    for device in step.devices:
+        with by_demand.providing(device):
+            driver.prepare(step, device)
+
+
+def detach(driver: VfioDriver, step: Step) -> None:
+    for device in step.devices:
+        driver.detach(step, device)
+
+
+def test_they_are_made_for_a_claim_and_removed_when_nobody_has_one(
+    driver: VfioDriver, by_demand: VfsByDemand, first_vf: Step
+) -> None:
+    [device] = first_vf.devices
+    prepare(driver, by_demand, first_vf)
+    assert len(vfs_of(OTHER_PORT)) == 7
+    assert device.address == vfs_of(OTHER_PORT)[0]
+    assert driver_of(device.address) == "vfio-pci"
+    with open_device(device.address):
+        for _ in range(2):
+            assert by_demand.remove_idle(0.0) == ()
+    assert len(vfs_of(OTHER_PORT)) == 7
+    detach(driver, first_vf)
+    run("udevadm", "settle")
+    assert driver_of(device.address) == "igbvf"
+    assert list(by_demand.remove_idle(0.0)) == [PORT]
+    assert vfs_of(OTHER_PORT) == []
+    assert driver.problems() == {}
+
+
+def test_a_whole_port_has_nothing_to_lose(
+    driver: VfioDriver, by_demand: VfsByDemand, make_step: MakeStep
+) -> None:
+    step = make_step("attach", OTHER_PORT)
+    prepare(driver, by_demand, step)
+    assert (driver_of(OTHER_PORT), vfs_of(OTHER_PORT)) == ("vfio-pci", [])
+    detach(driver, step)
+    assert (driver_of(OTHER_PORT), vfs_of(OTHER_PORT)) == ("igb", [])
+
+
+def test_while_the_host_uses_a_vf_the_number_stays(
+    driver: VfioDriver, by_demand: VfsByDemand, scanner: Scanner, first_vf: Step
+) -> None:
+    write(OTHER_PORT, "sriov_numvfs", 2)
+    run("udevadm", "settle")
+    used = scanner.look(PciAddress.parse(vfs_of(OTHER_PORT)[0]))
+    assert used is not None
+    assert used.netdev is not None
+    run("ip", "link", "add", "br0", "type", "bridge")
+    run("ip", "link", "set", used.netdev, "master", "br0")
+    try:
+        assert by_demand.remove_idle(0.0) == ()
+        missing = first_vf.devices[0].model_copy(update={"address": _seventh(by_demand, scanner)})
+        with (
+            pytest.raises(DriverError, match=r"cannot be made now: .* br0 is built on"),
+            by_demand.providing(missing),
+        ):
+            pass
+    finally:
+        run("ip", "link", "del", "br0")
+    assert len(vfs_of(OTHER_PORT)) == 2
+
+
+def _seventh(by_demand: VfsByDemand, scanner: Scanner) -> str:
+    devices = by_demand.completed(scanner.scan(), {}).scan.devices
+    return str([device.address for device in devices if device.parent == PORT][-1])
