@@ -53,6 +53,7 @@ COMMANDS = {
         "Run all of Portclaim on this machine, until Ctrl-C: database, services and HTTP API.",
     ),
     "show": Lazy("portclaim.cli.claims", "show", "Show a claim and its devices."),
+    "quota": Lazy("portclaim.cli.quotas", "quota", "Set, list and unset the quotas of projects."),
     "token": Lazy("portclaim.cli.tokens", "token", "Make, list and revoke tokens of the HTTP API."),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
     "wait": Lazy("portclaim.cli.wait", "wait", "Wait until a claim is prepared or allocated, or has ended."),

@@ -57,8 +57,9 @@ class SchedulerClient(Client):
         :meth:`show`, or repeat the call, to follow it. Call :meth:`release` to leave the queue.
 
         Raises :class:`~portclaim.ClaimRefused` if no host can serve the claim,
-        :class:`~portclaim.ClaimConflict`, and :class:`~portclaim.InvalidRequest`, for example for an unknown
-        alias, or if a claim in ``near`` has ended.
+        :class:`~portclaim.QuotaExceeded`, :class:`~portclaim.ClaimConflict`, and
+        :class:`~portclaim.InvalidRequest`, for example for an unknown alias, or if a claim in ``near`` has
+        ended.
         """
         return self._call("claim", request, Claim)
 

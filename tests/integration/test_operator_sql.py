@@ -20,6 +20,7 @@ VIEWS = {
     "awaited_steps",
     "device_history",
     "event_backlog",
+    "quotas",
 }
 
 
