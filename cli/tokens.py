@@ -57,14 +57,19 @@ def create(
 
     Next: give it to a program as PORTCLAIM_TOKEN, or in the header Authorization: Bearer TOKEN.
     """
-    from portclaim.common.db import tokens
+    from portclaim.common.db import audit, tokens
 
     if session.http is not None:
         seconds = None if valid_for is None else int(valid_for.total_seconds())
         body = {"name": name, "role": role, "project": project, "valid_for": seconds}
         made = session.http.json("POST", "/v1/tokens", body)["token"]
     else:
-        made = in_database(session, lambda c: tokens.create(c, name, role, project, valid_for))
+
+        def in_transaction(connection: sa.Connection) -> str:
+            audit.record(connection, None, "create-token", name)
+            return tokens.create(connection, name, role, project, valid_for)
+
+        made = in_database(session, in_transaction)
     click.echo(json.dumps({"name": name, "token": made}) if output == "json" else made)
 
 

@@ -77,7 +77,7 @@ async def list_quotas(
 async def set_quota(project: ProjectName, body: QuotaBody, caller: Operator) -> Response:
     """Set a quota of a project. Claims that are beyond it already stay."""
     limits = Limits(body.max_pfs, body.max_vfs, body.max_waiting)
-    await caller.backend.query(lambda c: quotas.set_quota(c, project, body.alias, limits))
+    await caller.backend.query(lambda c: quotas.set_quota(c, project, body.alias, limits, who=caller.name))
     return Response(status_code=204)
 
 
@@ -86,5 +86,5 @@ async def unset_quota(
     project: ProjectName, caller: Operator, alias: Annotated[AliasName | None, Query()] = None
 ) -> Response:
     """Remove the quota of a project for an alias, or without `alias` the one for everything."""
-    await caller.backend.query(lambda c: quotas.unset_quota(c, project, alias))
+    await caller.backend.query(lambda c: quotas.unset_quota(c, project, alias, who=caller.name))
     return Response(status_code=204)

@@ -65,9 +65,11 @@ def seed(fleet: Fleet) -> None:
     fleet.host_of("compute-4", port_devices(0, 1, **on_blue))
     fleet.move(moving, _claim_id(9), hosts=["compute-4"])
 
+    fleet.scheduler.drain("compute-3", "new power supply", who="ann")
+
     with fleet.engine.begin() as connection:
-        quotas.set_quota(connection, "web", None, quotas.Limits(max_pfs=2, max_vfs=16))
-        quotas.set_quota(connection, "web", "gpu", quotas.Limits(max_pfs=1, max_waiting=2))
+        quotas.set_quota(connection, "web", None, quotas.Limits(max_pfs=2, max_vfs=16), who="ben")
+        quotas.set_quota(connection, "web", "gpu", quotas.Limits(max_pfs=1, max_waiting=2), who="ben")
         for statement in _CLOCK:
             connection.execute(sa.text(statement), {"waiting": waiting.claim_id})
 
@@ -75,7 +77,6 @@ def seed(fleet: Fleet) -> None:
 # Claims are made ten minutes apart, from 09:00 of one Monday on, and held for five minutes if they
 # ended. What is measured from now is half a minute away from the next whole minute.
 _CLOCK = (
-    "UPDATE compute_nodes SET disabled_reason = 'new power supply' WHERE host = 'compute-3'",
     "UPDATE compute_nodes SET last_seen = now() - interval '4 s'",
     "UPDATE compute_nodes SET last_seen = now() - interval '12 min 30 s' WHERE host = 'compute-1'",
     "UPDATE claims SET created_at = timestamptz '2026-03-02 09:00:00+00'"

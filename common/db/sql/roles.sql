@@ -10,7 +10,7 @@ END $$;
 GRANT USAGE ON SCHEMA public TO portclaim_operator;
 GRANT SELECT ON
     pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
-    quotas
+    quotas, audit
     TO portclaim_operator;
 
 -- The HTTP API makes and revokes tokens, and sets quotas. Everything else it only reads; claims are made by the schedulers.
@@ -28,6 +28,7 @@ END $$;
 GRANT USAGE ON SCHEMA public TO portclaim_api;
 GRANT SELECT, INSERT, UPDATE ON api_tokens TO portclaim_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON project_quotas TO portclaim_api;
+GRANT SELECT, INSERT ON audit_events TO portclaim_api;
 GRANT SELECT ON claims, claim_events, claim_devices, claim_moves, pci_devices, pools, compute_nodes, pool_totals
     TO portclaim_api;
 

@@ -351,6 +351,18 @@ COMMENT ON COLUMN project_quotas.alias IS 'counts only what is requested by this
 COMMENT ON COLUMN project_quotas.max_pfs IS 'PFs, and devices without VFs; null: no limit';
 COMMENT ON COLUMN project_quotas.max_waiting IS 'claims that wait in queues; null: no limit';
 
+CREATE TABLE audit_events (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at     timestamptz NOT NULL DEFAULT now(),
+    who    text,
+    action text NOT NULL,
+    object text NOT NULL,
+    reason text
+);
+CREATE INDEX audit_events_by_object ON audit_events (object, id);
+COMMENT ON TABLE audit_events IS 'what operators did';
+COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
+
 -- Moves
 
 CREATE TABLE claim_moves (

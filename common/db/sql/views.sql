@@ -5,7 +5,7 @@
 
 DROP VIEW IF EXISTS
     pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
-    quotas;
+    quotas, audit;
 
 CREATE VIEW pf_vf_tree AS
 SELECT n.host,
@@ -339,3 +339,11 @@ COMMENT ON COLUMN quotas.max_vfs IS 'null: no limit';
 COMMENT ON COLUMN quotas.vfs IS 'how many VFs its claims hold';
 COMMENT ON COLUMN quotas.max_waiting IS 'claims that wait in queues; null: no limit';
 COMMENT ON COLUMN quotas.waiting IS 'how many of its claims wait';
+
+CREATE VIEW audit AS SELECT at, who, action, object, reason FROM audit_events;
+COMMENT ON VIEW audit IS 'what operators did: who, what, when and why';
+COMMENT ON COLUMN audit.at IS 'when';
+COMMENT ON COLUMN audit.who IS 'the name of the token, or what a caller over RPC gave; null: nothing';
+COMMENT ON COLUMN audit.action IS 'what was done, for example drain';
+COMMENT ON COLUMN audit.object IS 'the claim, host, port, token or quota';
+COMMENT ON COLUMN audit.reason IS 'why; null: no reason was given';

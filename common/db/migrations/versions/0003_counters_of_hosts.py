@@ -124,6 +124,21 @@ COMMENT ON COLUMN project_quotas.max_pfs IS 'PFs, and devices without VFs; null:
 COMMENT ON COLUMN project_quotas.max_waiting IS 'claims that wait in queues; null: no limit';
 """
 
+# What operators did.
+_AUDIT = """
+CREATE TABLE audit_events (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at     timestamptz NOT NULL DEFAULT now(),
+    who    text,
+    action text NOT NULL,
+    object text NOT NULL,
+    reason text
+);
+CREATE INDEX audit_events_by_object ON audit_events (object, id);
+COMMENT ON TABLE audit_events IS 'what operators did';
+COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -133,3 +148,4 @@ def upgrade() -> None:
     op.execute(_NETWORK_SETTINGS)
     op.execute(_API)
     op.execute(_QUOTAS)
+    op.execute(_AUDIT)
