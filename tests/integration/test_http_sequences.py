@@ -61,7 +61,7 @@ def test_every_sequence_of_requests_is_answered_as_the_document_says() -> None:
                 case "get_claim":  # nothing happens while a request waits
                     case.query = {}
 
-        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+        def get_call_kwargs(self, _case: Any) -> dict[str, Any]:
             return {"base_url": self.api.url, "headers": self.headers, "timeout": 30}
 
         def after_call(self, response: Any, case: Any) -> None:

@@ -62,8 +62,8 @@ def claim_of_project(alias: str, *, quota: bool) -> Operation:
 
     def operation(fleet: Fleet) -> Call:
         project = f"project-{uuid4()}"
-        for _ in range(40):
-            fleet.claim(alias, project=project)
+        for number in range(40, 50):
+            fleet.claim(alias, project=project, hosts=[f"host-{number}"])
         if quota:
             with fleet.engine.begin() as connection:
                 quotas.set_quota(connection, project, None, quotas.Limits(max_vfs=10_000))

@@ -96,7 +96,7 @@ BEGIN
             RETURN existing_claim(_claim_id, _request);
         END IF;
     END IF;
-    IF _request ->> 'project' IS NOT NULL THEN
+    IF _request ->> 'project' IS NOT NULL AND lock_quota_use(_request ->> 'project') THEN
         PERFORM change_quota_use(
             _request,
             ARRAY(SELECT d.pool_id FROM unnest(_device_ids) WITH ORDINALITY AS chosen (id, place)
