@@ -13,7 +13,7 @@ from portclaim.common.db.quotas import Limits
 from portclaim.common.rpc.fields import Message, Number, Text
 from portclaim.common.rpc.fields import Project as ProjectName
 from portclaim.services.api.access import Anyone, Operator
-from portclaim.services.api.bodies import PageAfter, PageLimit, answer
+from portclaim.services.api.bodies import PageLimit, answer
 from portclaim.services.api.problems import Forbidden, responses
 
 router = APIRouter(prefix="/v1", tags=["quotas"])
@@ -58,7 +58,7 @@ async def list_quotas(
     caller: Anyone,
     project: Annotated[ProjectName | None, Query()] = None,
     limit: PageLimit = 100,
-    after: PageAfter = None,
+    after: Annotated[Text | None, Query(max_length=2000, description="`after` of the last answer.")] = None,
 ) -> Response:
     """List quotas and their use, by project and alias."""
     if caller.project is not None and project not in {None, caller.project}:

@@ -59,6 +59,10 @@ def test_a_quota_that_makes_no_sense_is_refused(operator: httpx.Client, body: di
     assert operator.get("/v1/quotas").json()["quotas"] == []
 
 
+def test_a_cursor_that_the_database_cannot_read_is_refused(operator: httpx.Client) -> None:
+    problem(operator.get("/v1/quotas", params={"after": "web/\0"}), 422, "invalid-message")
+
+
 def test_quotas_are_listed_page_by_page(operator: httpx.Client) -> None:
     for project in ("c", "a", "b"):
         for alias in (None, "x/y"):
