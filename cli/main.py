@@ -53,6 +53,12 @@ COMMANDS = {
         "Run all of Portclaim on this machine, until Ctrl-C: database, services and HTTP API.",
     ),
     "show": Lazy("portclaim.cli.claims", "show", "Show a claim and its devices."),
+    "audit": Lazy("portclaim.cli.audit", "audit", "Show who did what to what, when and why."),
+    "quota": Lazy(
+        "portclaim.cli.quotas",
+        "quota",
+        "Set, list and unset how many devices the claims of a project may have.",
+    ),
     "token": Lazy("portclaim.cli.tokens", "token", "Make, list and revoke tokens of the HTTP API."),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
     "wait": Lazy("portclaim.cli.wait", "wait", "Wait until a claim is prepared or allocated, or has ended."),

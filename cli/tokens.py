@@ -57,14 +57,19 @@ def create(
 
     Next: give it to a program as PORTCLAIM_TOKEN, or in the header Authorization: Bearer TOKEN.
     """
-    from portclaim.common.db import tokens
+    from portclaim.common.db import audit, tokens
 
     if session.http is not None:
         seconds = None if valid_for is None else int(valid_for.total_seconds())
         body = {"name": name, "role": role, "project": project, "valid_for": seconds}
         made = session.http.json("POST", "/v1/tokens", body)["token"]
     else:
-        made = _in_database(session, lambda c: tokens.create(c, name, role, project, valid_for))
+
+        def in_transaction(connection: sa.Connection) -> str:
+            audit.record(connection, None, "create-token", name)
+            return tokens.create(connection, name, role, project, valid_for)
+
+        made = in_database(session, in_transaction)
     click.echo(json.dumps({"name": name, "token": made}) if output == "json" else made)
 
 
@@ -85,7 +90,7 @@ def list_(session: Session, every: bool, output: str) -> None:
     if session.http is not None:
         rows = session.http.json("GET", f"/v1/tokens?all={str(every).lower()}")["tokens"]
     else:
-        found = _in_database(session, lambda c: tokens.tokens(c, every=every))
+        found = in_database(session, lambda c: tokens.tokens(c, every=every))
         rows = [{name: _text(value) for name, value in each._asdict().items()} for each in found]
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
@@ -111,14 +116,15 @@ def revoke(session: Session, name: str) -> None:
     if session.http is not None:
         session.http.json("DELETE", f"/v1/tokens/{quote(name, safe='')}")
     else:
-        _in_database(session, lambda c: tokens.revoke(c, name))
+        in_database(session, lambda c: tokens.revoke(c, name))
 
 
 def _text(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _in_database(session: Session, work: Callable[[sa.Connection], T]) -> T:
+def in_database(session: Session, work: Callable[[sa.Connection], T]) -> T:
+    """Run work in the database of the configuration. Raises :class:`InvalidConfiguration` without one."""
     from portclaim.common.db.transaction import connect, in_transaction
 
     url = session.conf.database.connection

@@ -51,6 +51,14 @@ class ClaimRefused(PortclaimError):
     """
 
 
+class QuotaExceeded(PortclaimError):
+    """The project of the claim has used up its quota, or the claim asks for more than what is left of it.
+
+    ``kwargs``: ``project``, the ``alias`` or null for all devices, the ``kind`` (``PFs``, ``VFs`` or
+    ``waiting claims``), the ``quota``, how much is ``used``, and how much the claim ``asked`` for.
+    """
+
+
 class ClaimConflict(PortclaimError):
     """The claim's id is already used for another request. Choose a new id."""
 

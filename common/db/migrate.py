@@ -26,6 +26,7 @@ REPEATABLE = (
     "room",
     "trees",
     "network",
+    "quotas",
     "claim",
     "release",
     "batches",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from portclaim.common.errors import (
     InvalidRequest,
     MoveConflict,
     PortclaimError,
+    QuotaExceeded,
     StaleStep,
     UnknownHost,
 )
@@ -32,12 +34,16 @@ _ERRORS: dict[str, type[PortclaimError]] = {
     "PC423": HostInUse,
     "PC424": MoveConflict,
     "PC429": ClaimRefused,
+    "PC430": QuotaExceeded,
 }
 
 
 @contextmanager
 def as_errors(**facts: object) -> Iterator[None]:
-    """Raise the error that a function's SQLSTATE stands for, with PostgreSQL's message and these facts."""
+    """Raise the error that a function's SQLSTATE stands for, with PostgreSQL's message and these facts.
+
+    A quota's error has the facts of its detail too, which is JSON.
+    """
     try:
         yield
     except exc.DBAPIError as error:
@@ -46,4 +52,5 @@ def as_errors(**facts: object) -> Iterator[None]:
             raise
         diagnosis = getattr(error.orig, "diag", None)
         message = getattr(diagnosis, "message_primary", None) or str(error.orig)
-        raise kind(message, **{name: str(value) for name, value in facts.items()}) from None
+        more = json.loads(diagnosis.message_detail) if diagnosis and kind is QuotaExceeded else {}
+        raise kind(message, **{name: str(value) for name, value in facts.items()}, **more) from None

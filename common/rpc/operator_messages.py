@@ -40,6 +40,9 @@ class Drain(Message):
         default=None, description="PCI address of the port to drain. Null: the whole host."
     )
     reason: Reason | None = Field(default=None, description="Why it is drained. Null: undrain it.")
+    who: Annotated[Who | None, Since("1.1")] = Field(
+        default=None, description="The person who orders it, for the audit. Null: not said."
+    )
 
 
 class Removal(Message):
@@ -243,6 +246,12 @@ class Retry(Message):
         default=None, description="Only steps of these claims. Null: all parked steps."
     )
     host: Host | None = Field(default=None, description="Only steps for this host. Null: all.")
+    who: Annotated[Who | None, Since("1.1")] = Field(
+        default=None, description="The person who orders it, for the audit. Null: not said."
+    )
+    reason: Annotated[Reason | None, Since("1.1")] = Field(
+        default=None, description="Why, for the audit. Null: not said."
+    )
 
 
 class Retried(Message):

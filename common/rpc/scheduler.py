@@ -57,8 +57,9 @@ class SchedulerClient(Client):
         :meth:`show`, or repeat the call, to follow it. Call :meth:`release` to leave the queue.
 
         Raises :class:`~portclaim.ClaimRefused` if no host can serve the claim,
-        :class:`~portclaim.ClaimConflict`, and :class:`~portclaim.InvalidRequest`, for example for an unknown
-        alias, or if a claim in ``near`` has ended.
+        :class:`~portclaim.QuotaExceeded`, :class:`~portclaim.ClaimConflict`, and
+        :class:`~portclaim.InvalidRequest`, for example for an unknown alias, or if a claim in ``near`` has
+        ended.
         """
         return self._call("claim", request, Claim)
 
@@ -200,18 +201,18 @@ class SchedulerClient(Client):
         """
         return self._call("hosts", wanted, Hosts)
 
-    def drain(self, host: str, reason: str, address: str | None = None) -> int:
+    def drain(self, host: str, reason: str, address: str | None = None, *, who: str | None = None) -> int:
         """Stop new claims on a host, or on its port at ``address``.
 
-        Answers how many live claims it still has. Raises :class:`~portclaim.UnknownHost`, and
-        :class:`~portclaim.InvalidRequest` if the host has no such port.
+        ``who`` orders it: the audit keeps that. Answers how many live claims it still has. Raises
+        :class:`~portclaim.UnknownHost`, and :class:`~portclaim.InvalidRequest` if it has no such port.
         """
-        wanted = Drain(host=host, address=address, reason=reason)
+        wanted = Drain(host=host, address=address, reason=reason, who=who)
         return self._call("drain", wanted, LiveClaims).live_claims
 
-    def undrain(self, host: str, address: str | None = None) -> int:
+    def undrain(self, host: str, address: str | None = None, *, who: str | None = None) -> int:
         """Allow new claims again. Answers and raises what :meth:`drain` does."""
-        return self._call("drain", Drain(host=host, address=address), LiveClaims).live_claims
+        return self._call("drain", Drain(host=host, address=address, who=who), LiveClaims).live_claims
 
     def remove_host(self, host: str, who: str, reason: str, *, force: bool = False) -> int:
         """Remove a silent host: its devices are removed. If it comes back, it is drained.
@@ -227,10 +228,18 @@ class SchedulerClient(Client):
         """List the steps that agents have not answered, page by page: see :func:`~portclaim.pages`."""
         return self._call("awaited_steps", wanted, AwaitedSteps)
 
-    def retry(self, claim_ids: Collection[UUID] | None = None, host: str | None = None) -> int:
+    def retry(
+        self,
+        claim_ids: Collection[UUID] | None = None,
+        host: str | None = None,
+        *,
+        who: str | None = None,
+        reason: str | None = None,
+    ) -> int:
         """Send unanswered steps now: those of these claims, or all parked ones.
 
-        ``host`` limits it to the steps of one host. Answers how many steps are sent.
+        ``host`` limits it to the steps of one host. ``who`` orders it. Answers how many steps are sent.
         """
-        wanted = Retry(claim_ids=None if claim_ids is None else list(claim_ids), host=host)
+        ids = None if claim_ids is None else list(claim_ids)
+        wanted = Retry(claim_ids=ids, host=host, who=who, reason=reason)
         return self._call("retry", wanted, Retried).steps

@@ -36,6 +36,7 @@ is for people. Some problems have more members, with the facts.
 
 _MORE = {
     "claim-refused": "`explanation` has the fields of [Explanation](rpc.md#Explanation).",
+    "quota-exceeded": "`project`, `alias`, `kind`, `quota`, `used` and `asked` say what is used up.",
     "invalid-message": "`faults` is a list with the `field` and the `fault` of each.",
 }
 _METHODS = ("get", "put", "post", "delete")

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from portclaim.services.api import claims, fleet, health, keys, moves, problems, stream
+from portclaim.services.api import audit, claims, fleet, health, keys, links, moves, problems, quotas, stream
 from portclaim.services.api.access import Anyone, Doorkeeper
 from portclaim.services.api.backend import Backend
 from portclaim.services.api.health import Readiness
@@ -40,6 +40,7 @@ class Api(FastAPI):
             schemas["Problem"] = Problem.model_json_schema()
             for name in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(name, None)
+            links.add_to(made)
             self.openapi_schema = made
         return self.openapi_schema
 
@@ -56,7 +57,7 @@ def create_app(backend: Backend | None) -> FastAPI:
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (claims, moves, fleet, stream, keys, health):
+    for part in (claims, moves, fleet, stream, quotas, keys, audit, health):
         app.include_router(part.router)
     app.include_router(document)
     problems.install(app)

@@ -22,7 +22,7 @@ ROLE = "portclaim_api"
 
 
 def connect(url: str, pool_size: int) -> sa.Engine:
-    """An engine whose connections have the role of the API, which can write nothing but tokens."""
+    """An engine whose connections have the role of the API, which can write nothing but tokens and quotas."""
     return sa.create_engine(
         url,
         pool_size=pool_size,

@@ -12,7 +12,7 @@ from portclaim.common.db.tokens import Role
 from portclaim.common.rpc.claim_messages import ClaimRequest, ExplainRequest
 from portclaim.common.rpc.fields import Message, Project, Text, Uuid
 from portclaim.common.rpc.move_messages import MoveRequest
-from portclaim.common.rpc.operator_messages import Reason
+from portclaim.common.rpc.operator_messages import Reason, Retry
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -59,6 +59,12 @@ class UndrainBody(Message):
     """Allow new claims again."""
 
     address: Text | None = Field(default=None, description="PCI address of the port. Null: the whole host.")
+
+
+class RetryBody(Retry):
+    """Send unanswered steps now."""
+
+    who: None = Field(default=None, description="Nothing: it is the name of the token.")
 
 
 class TokenBody(Message):

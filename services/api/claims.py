@@ -17,6 +17,7 @@ from portclaim.common.errors import (
     HostIsAlive,
     InvalidRequest,
     PortclaimError,
+    QuotaExceeded,
 )
 from portclaim.common.events.wait import Goal, is_over
 from portclaim.common.rpc.alias_messages import Aliases
@@ -48,7 +49,8 @@ _LOOK = 5.0  # seconds until a claim is looked up although no event came
 @router.put(
     "/claims/{claim_id}",
     response_model=Claim,
-    responses=responses(ClaimRefused, ClaimConflict) | {202: {"model": Claim, "description": "It waits."}},
+    responses=responses(ClaimRefused, ClaimConflict, QuotaExceeded)
+    | {202: {"model": Claim, "description": "It waits."}},
 )
 async def put_claim(claim_id: UUID, body: ClaimBody, caller: Claimer) -> Response:
     """Reserve devices for an instance: all of them on one host, or none.

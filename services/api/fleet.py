@@ -19,7 +19,6 @@ from portclaim.common.rpc.operator_messages import (
     HostSummary,
     LiveClaims,
     Retried,
-    Retry,
     StepFilter,
 )
 from portclaim.services.api.access import FleetReader, Operator
@@ -31,6 +30,7 @@ from portclaim.services.api.bodies import (
     Pool,
     Pools,
     ReasonBody,
+    RetryBody,
     UndrainBody,
     answer,
 )
@@ -86,14 +86,15 @@ async def get_host(host: Host, caller: FleetReader) -> Response:
 async def drain(host: Host, body: DrainBody, caller: Operator) -> Response:
     """Stop new claims on a host, or on one of its ports. Answers how many live claims it still has."""
     scheduler = caller.backend.scheduler
-    left = await caller.backend.call(scheduler.drain, host, body.reason, body.address)
+    left = await caller.backend.call(scheduler.drain, host, body.reason, body.address, who=caller.name)
     return answer(LiveClaims(live_claims=left))
 
 
 @router.post("/hosts/{host}/undrain", response_model=LiveClaims, responses=responses(UnknownHost))
 async def undrain(host: Host, body: UndrainBody, caller: Operator) -> Response:
     """Allow new claims again."""
-    left = await caller.backend.call(caller.backend.scheduler.undrain, host, body.address)
+    end_drain = caller.backend.scheduler.undrain
+    left = await caller.backend.call(end_drain, host, body.address, who=caller.name)
     return answer(LiveClaims(live_claims=left))
 
 
@@ -172,7 +173,8 @@ async def list_steps(
 
 
 @router.post("/steps:retry", response_model=Retried, responses=responses())
-async def retry(body: Retry, caller: Operator) -> Response:
+async def retry(body: RetryBody, caller: Operator) -> Response:
     """Send unanswered steps now: those of these claims, or all parked ones."""
-    sent = await caller.backend.call(caller.backend.scheduler.retry, body.claim_ids, body.host)
+    send = caller.backend.scheduler.retry
+    sent = await caller.backend.call(send, body.claim_ids, body.host, who=caller.name, reason=body.reason)
     return answer(Retried(steps=sent))

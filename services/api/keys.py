@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
+import sqlalchemy as sa
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from portclaim.common.db import tokens
+from portclaim.common.db import audit, tokens
 from portclaim.services.api.access import Operator
 from portclaim.services.api.bodies import NewToken, TokenBody, TokenRow, TokenRows, answer
 from portclaim.services.api.problems import responses
@@ -20,9 +21,13 @@ router = APIRouter(prefix="/v1", tags=["tokens"])
 async def create_token(body: TokenBody, caller: Operator) -> Response:
     """Make a token. Only this answer has it."""
     valid_for = None if body.valid_for is None else timedelta(seconds=body.valid_for)
-    token = await caller.backend.query(
-        lambda c: tokens.create(c, body.name, body.role, body.project, valid_for)
-    )
+
+    def create(connection: sa.Connection) -> str:
+        made = tokens.create(connection, body.name, body.role, body.project, valid_for)
+        audit.record(connection, caller.name, "create-token", body.name)
+        return made
+
+    token = await caller.backend.query(create)
     return answer(NewToken(name=body.name, token=token))
 
 
@@ -48,5 +53,5 @@ async def revoke_token(
     name: Annotated[str, Path(min_length=1, max_length=255)], caller: Operator
 ) -> Response:
     """Make a token invalid, within 5 seconds everywhere."""
-    await caller.backend.query(lambda c: tokens.revoke(c, name))
+    await caller.backend.query(lambda c: tokens.revoke(c, name, who=caller.name))
     return Response(status_code=204)

@@ -1,12 +1,33 @@
-"""Limits of what clients send: how long a body is, and how long it takes."""
+"""Limits of clients: how many there are, how long a body is, and how long it takes."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from portclaim.services.api.problems import ContentTooLarge, RequestTimeout, fault_of
+from portclaim.services.api.problems import Busy, ContentTooLarge, RequestTimeout, fault_of
+
+
+class ConnectionLimit:
+    """Refuses requests while there are more connections than ``most``, and closes theirs.
+
+    ``connections``: how many there are now. uvicorn's own limit answers plain text, not a problem.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, connections: Callable[[], int]) -> None:
+        self._app = app
+        self._most = most
+        self._connections = connections
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._connections() <= self._most:
+            await self._app(scope, receive, send)
+            return
+        response = fault_of(Busy("too many connections: repeat the request later")).response()
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
 
 
 class BodyLimits:

@@ -15,6 +15,7 @@ from portclaim.common.errors import (
     MoveConflict,
     MoveNotFound,
     PortclaimError,
+    QuotaExceeded,
 )
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.services.api.access import Claimer
@@ -27,7 +28,7 @@ router = APIRouter(prefix="/v1", tags=["moves"])
 @router.put(
     "/moves/{claim_id}",
     response_model=Move,
-    responses=responses(ClaimRefused, ClaimConflict, ClaimNotFound, MoveConflict),
+    responses=responses(ClaimRefused, ClaimConflict, ClaimNotFound, MoveConflict, QuotaExceeded),
 )
 async def put_move(claim_id: UUID, body: MoveBody, caller: Claimer) -> Response:
     """Claim devices on another host for the same instance. The caller chooses the id of the new claim.

@@ -38,7 +38,12 @@ OPTIONS = [
         min=1,
         help="Number of event streams and of requests with wait_for at the same time. They hold no thread.",
     ),
-    cfg.IntOpt("max_connections", default=4000, min=1, help="Number of connections at the same time."),
+    cfg.IntOpt(
+        "max_connections",
+        default=4000,
+        min=1,
+        help="Number of connections at the same time. Requests on more are answered with 503.",
+    ),
     cfg.IntOpt("max_body", default=1024 * 1024, min=1024, help="Bytes that the body of a request may have."),
     cfg.FloatOpt(
         "request_timeout",

@@ -57,6 +57,7 @@ STATUSES: dict[type[PortclaimError], HTTPStatus] = {
     errors.InvalidMessage: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.ClaimRefused: HTTPStatus.CONFLICT,
+    errors.QuotaExceeded: HTTPStatus.FORBIDDEN,
     errors.ClaimConflict: HTTPStatus.CONFLICT,
     errors.ClaimNotFound: HTTPStatus.NOT_FOUND,
     errors.MoveConflict: HTTPStatus.CONFLICT,

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portclaim.common.errors import InvalidConfiguration, ServiceFailed
 from portclaim.services.api.backend import Backend
+from portclaim.services.api.limits import ConnectionLimit
 
 _START = 30.0  # seconds
 _BACKLOG = 1024
@@ -80,7 +81,11 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                ConnectionLimit(
+                    app,
+                    options.max_connections,
+                    lambda: len(self._server.server_state.connections),
+                ),
                 http=_protocol(options.request_timeout),
                 loop="asyncio",
                 ws="none",
@@ -90,7 +95,6 @@ class Server:
                 server_header=False,
                 timeout_keep_alive=65,
                 timeout_graceful_shutdown=max(round(options.stop_timeout), 1),
-                limit_concurrency=options.max_connections,
                 backlog=_BACKLOG,
             )
         )

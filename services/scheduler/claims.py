@@ -26,7 +26,14 @@ from portclaim.common.errors import (
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
 from portclaim.common.rpc.move_messages import Move
-from portclaim.services.scheduler import explanation, fleet, neighbours, queue_statements, statements
+from portclaim.services.scheduler import (
+    explanation,
+    fleet,
+    maintenance,
+    neighbours,
+    queue_statements,
+    statements,
+)
 from portclaim.services.scheduler.explanation import Refusals
 from portclaim.services.scheduler.fast_path import FastPath
 from portclaim.services.scheduler.fleet import Pools, Requirements
@@ -144,13 +151,18 @@ class ClaimEngine:
         """
         return self._end(statements.BEGIN_RELEASE, claim_id, resend_after=self.resend_after)
 
-    def force_release(self, claim_id: UUID, cause: str) -> Claim:
+    def force_release(self, claim_id: UUID, who: str, reason: str) -> Claim:
         """End a claim of a host whose agent is silent, although the agent has detached nothing.
 
         Raises :class:`ClaimNotFound`, :class:`HostIsAlive`, and :class:`InvalidRequest` for a waiting claim.
         """
         ended = self._end(
-            statements.FORCE_RELEASE, claim_id, agent_down_after=self._agent_down_after, cause=cause
+            statements.FORCE_RELEASE,
+            claim_id,
+            agent_down_after=self._agent_down_after,
+            cause=maintenance.forced(who, reason),
+            who=who,
+            reason=reason,
         )
         if ended.status == "waiting":
             raise InvalidRequest(f"claim {claim_id} is waiting and holds nothing: release it without force")

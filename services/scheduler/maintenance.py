@@ -6,8 +6,9 @@ import logging
 
 import sqlalchemy as sa
 
+from portclaim.common.db import audit, outbox
 from portclaim.common.db.sqlstate import as_errors
-from portclaim.common.rpc.operator_messages import Drain, LiveClaims, Removal
+from portclaim.common.rpc.operator_messages import Drain, LiveClaims, Removal, Retried, Retry
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +31,11 @@ def drain(connection: sa.Connection, wanted: Drain) -> LiveClaims:
     """
     statement = _DRAIN_HOST if wanted.address is None else _DRAIN_PORT
     with as_errors(host=wanted.host):
-        return LiveClaims(live_claims=connection.scalar(statement, wanted.model_dump()))
+        live = LiveClaims(live_claims=connection.scalar(statement, wanted.model_dump()))
+    place = wanted.host if wanted.address is None else f"{wanted.host} {wanted.address}"
+    action: audit.Action = "undrain" if wanted.reason is None else "drain"
+    audit.record_once(connection, wanted.who, action, place, wanted.reason)
+    return live
 
 
 def remove_host(connection: sa.Connection, wanted: Removal, agent_down_after: float) -> LiveClaims:
@@ -46,5 +51,15 @@ def remove_host(connection: sa.Connection, wanted: Removal, agent_down_after: fl
     }
     with as_errors(host=wanted.host):
         ended = LiveClaims(live_claims=connection.scalar(_REMOVE_HOST, facts))
+    audit.record_once(connection, wanted.who, "remove-host", wanted.host, wanted.reason)
     LOG.warning("host %s: %r; %s claims ended", wanted.host, facts["reason"], ended.live_claims)
     return ended
+
+
+def retry(connection: sa.Connection, wanted: Retry) -> Retried:
+    """Make steps due now; answer how many."""
+    steps = outbox.retry(connection, wanted.claim_ids, wanted.host)
+    of = "parked steps" if wanted.claim_ids is None else ", ".join(map(str, wanted.claim_ids[:10]))
+    place = "" if wanted.host is None else f" on {wanted.host}"
+    audit.record(connection, wanted.who, "retry", f"{of}{place}: {steps} steps", wanted.reason)
+    return Retried(steps=steps)

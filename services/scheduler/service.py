@@ -9,7 +9,6 @@ from dataclasses import replace
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from portclaim.common.db import outbox
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import InvalidConfiguration, PortclaimError
@@ -143,8 +142,7 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ForcedRelease)
     def force_release(self, which: ForcedRelease) -> Claim:
-        cause = maintenance.forced(which.who, which.reason)
-        ended = self._claims.force_release(which.claim_id, cause)
+        ended = self._claims.force_release(which.claim_id, which.who, which.reason)
         LOG.warning("claim %s is %s: %r", which.claim_id, ended.status, ended.reason)
         return ended
 
@@ -198,9 +196,7 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(Retry)
     def retry(self, which: Retry) -> Retried:
-        return in_transaction(
-            self._engine, lambda c: Retried(steps=outbox.retry(c, which.claim_ids, which.host))
-        )
+        return in_transaction(self._engine, lambda c: maintenance.retry(c, which))
 
     def _dispatched(self, results: list[Claim | PortclaimError]) -> Outcomes:
         """The results, after the steps of the claims were sent."""

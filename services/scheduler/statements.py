@@ -52,7 +52,13 @@ BEGIN_RELEASE = PreparedStatement(
 
 FORCE_RELEASE = PreparedStatement(
     "force_release",
-    "SELECT force_release(:claim_id::uuid, :agent_down_after::double precision, :cause::text)::text",
+    """
+    WITH act AS (
+        INSERT INTO audit_events (who, action, object, reason)
+        SELECT :who::text, 'force-release', :claim_id::text, :reason::text
+          FROM claims WHERE id = CAST(:claim_id AS uuid) AND live)
+    SELECT force_release(CAST(:claim_id AS uuid), :agent_down_after::double precision, :cause::text)::text
+    """,
 )
 
 _CLAIM_ON_ONE_PORT = _UNLESS_QUEUED.format(

@@ -149,3 +149,51 @@ def test_a_fault_in_a_handler_is_a_problem(
         answer = client.get(f"/v1/claims/{uuid4()}")
         problem(answer, 500, "service-failed")
         assert "secret" not in answer.text
+
+
+def test_a_request_on_one_connection_too_many_is_a_problem(fleet: Fleet, database_url: str) -> None:
+    with http_api(fleet, database_url, max_connections=2) as api, api.client() as client:
+        assert client.get("/v1/claims").status_code == 200
+        with connected(api), connected(api) as late:
+            late.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            said = until_closed(late)
+            assert said.startswith(b"HTTP/1.1 503")
+            assert b"urn:portclaim:problem:busy" in said
+            assert b"retry-after: 1" in said
+        wait_until(
+            lambda: client.get("/v1/claims").status_code == 200, "requests are answered when others have gone"
+        )
+
+
+@pytest.fixture
+def small_api(fleet: Fleet, database_url: str) -> Iterator[HttpApi]:
+    """Two threads, and room for many requests that wait for one."""
+    fleet.host("h1")
+    with http_api(fleet, database_url, threads=2, stop_timeout=1.0) as api:
+        yield api
+
+
+def test_streams_that_nobody_reads_or_that_break_off_leave_nothing_behind(
+    small_api: HttpApi, fleet: Fleet
+) -> None:
+    """More of them than there are threads, and the API goes on answering."""
+    api = small_api
+    head = f"Host: x\r\nAuthorization: Bearer {api.token('operator')}\r\n\r\n".encode()
+    claim = fleet.claim("nic-vf:1")
+    wait = f"GET /v1/claims/{claim.claim_id}?wait_for=allocated&timeout=60 HTTP/1.1\r\n".encode()
+    before = threading.active_count()
+    deaf = [connected(api) for _ in range(20)]
+    for number, each in enumerate(deaf):
+        each.sendall((wait if number % 2 else b"GET /v1/events?after=0 HTTP/1.1\r\n") + head)
+    wait_until(lambda: api.backend.feed._listeners == 20, "all of them listen")
+    for _ in range(20):
+        fleet.leave(fleet.claim("nic-vf:1"))
+    with api.client() as client:
+        assert client.get("/v1/claims").status_code == 200
+        for each in deaf:
+            each.close()
+        # What waits for a claim notices at its next look, and then its answer goes nowhere.
+        fleet.leave(claim)
+        wait_until(lambda: api.backend.feed._listeners == 0, "nobody listens any more")
+        assert client.get("/v1/claims").status_code == 200
+    assert threading.active_count() <= before + 4  # two for calls, two for events

@@ -20,6 +20,8 @@ VIEWS = {
     "awaited_steps",
     "device_history",
     "event_backlog",
+    "quotas",
+    "audit",
 }
 
 

@@ -7,9 +7,11 @@ foreign keys. They do not measure seconds, which depend on the machine.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from portclaim.common.db import quotas
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.agent_messages import InventoryReport, StepResult
 from portclaim.common.rpc.claim_messages import DeviceFilter
@@ -53,6 +55,21 @@ Operation = Callable[[Fleet], Call]
 
 def claim_of(alias: str) -> Operation:
     return lambda fleet: lambda: fleet.claim(alias)
+
+
+def claim_of_project(alias: str, *, quota: bool) -> Operation:
+    """A claim of a project that has many others. Its quota costs a few buffers, however many."""
+
+    def operation(fleet: Fleet) -> Call:
+        project = f"project-{uuid4()}"
+        for number in range(40, 50):
+            fleet.claim(alias, project=project, hosts=[f"host-{number}"])
+        if quota:
+            with fleet.engine.begin() as connection:
+                quotas.set_quota(connection, project, None, quotas.Limits(max_vfs=10_000))
+        return lambda: fleet.claim(alias, project=project)
+
+    return operation
 
 
 def claim_on_hosts(alias: str) -> Operation:
@@ -149,6 +166,8 @@ def holdings_of_a_host(fleet: Fleet) -> Call:
 OPERATIONS = {
     "claim of a VF": claim_of("nic-vf:1"),
     "claim of VFs": claim_of("nic-vf:3"),
+    "claim of a project": claim_of_project("nic-vf:1", quota=False),
+    "claim of a project with a quota": claim_of_project("nic-vf:1", quota=True),
     "claim of a PF": claim_of("nic-pf:1"),
     "claim of a VF on hosts": claim_on_hosts("nic-vf:1"),
     "claim of a PF on hosts": claim_on_hosts("nic-pf:1"),
@@ -239,3 +258,9 @@ def test_a_missing_index_would_be_noticed(small: Fleet, large: Fleet, index: str
     finally:
         for fleet in (small, large):
             fleet.sql(definition)
+
+
+def test_a_project_without_a_quota_costs_next_to_nothing(small: Fleet) -> None:
+    without = cost(small, OPERATIONS["claim of a VF"])
+    assert cost(small, OPERATIONS["claim of a project"]) <= without + 8
+    assert cost(small, OPERATIONS["claim of a project with a quota"]) <= without + 24

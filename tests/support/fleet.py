@@ -282,6 +282,7 @@ class Fleet:
         guest_within: int | None = None,
         near: Sequence[Claim] = (),
         apart_from: Sequence[Claim] = (),
+        project: str | None = None,
         **extra_specs: str,
     ) -> Claim:
         """Claim as an API layer does. The ids of the claim and of the instance are new if none are given."""
@@ -299,6 +300,7 @@ class Fleet:
                 guest_within=guest_within,
                 near=[claim.claim_id for claim in near],
                 apart_from=[claim.claim_id for claim in apart_from],
+                project=project,
             )
         )
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from portclaim.cli.embedded import postgresql
-from portclaim.common.db import migrate
+from portclaim.common.db import migrate, quotas
 from portclaim.common.rpc.claim_messages import Claim
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
 
@@ -34,7 +34,7 @@ def seed(fleet: Fleet) -> None:
     first.done(_claim(fleet, first, 1, "nic-pf:1"))
     first.add(*port_devices(1, 2, **on_blue))
     first.report()
-    first.done(_claim(fleet, first, 2, "nic-vf:2"))
+    first.done(_claim(fleet, first, 2, "nic-vf:2", project="web"))
     first.add(slice_of(1, 2, **on_blue))
     first.report()
     waiting = _claim(fleet, first, 3, "nic-vf:1")
@@ -65,7 +65,11 @@ def seed(fleet: Fleet) -> None:
     fleet.host_of("compute-4", port_devices(0, 1, **on_blue))
     fleet.move(moving, _claim_id(9), hosts=["compute-4"])
 
+    fleet.scheduler.drain("compute-3", "new power supply", who="ann")
+
     with fleet.engine.begin() as connection:
+        quotas.set_quota(connection, "web", None, quotas.Limits(max_pfs=2, max_vfs=16), who="ben")
+        quotas.set_quota(connection, "web", "gpu", quotas.Limits(max_pfs=1, max_waiting=2), who="ben")
         for statement in _CLOCK:
             connection.execute(sa.text(statement), {"waiting": waiting.claim_id})
 
@@ -73,7 +77,6 @@ def seed(fleet: Fleet) -> None:
 # Claims are made ten minutes apart, from 09:00 of one Monday on, and held for five minutes if they
 # ended. What is measured from now is half a minute away from the next whole minute.
 _CLOCK = (
-    "UPDATE compute_nodes SET disabled_reason = 'new power supply' WHERE host = 'compute-3'",
     "UPDATE compute_nodes SET last_seen = now() - interval '4 s'",
     "UPDATE compute_nodes SET last_seen = now() - interval '12 min 30 s' WHERE host = 'compute-1'",
     "UPDATE claims SET created_at = timestamptz '2026-03-02 09:00:00+00'"
@@ -88,9 +91,11 @@ _CLOCK = (
 )
 
 
-def _claim(fleet: Fleet, host: Host, number: int, alias: str, wait: int | None = None) -> Claim:
+def _claim(
+    fleet: Fleet, host: Host, number: int, alias: str, wait: int | None = None, *, project: str | None = None
+) -> Claim:
     instance_id = UUID(f"a0000000-0000-4000-8000-0000000000{number:02}")
-    return fleet.claim(alias, _claim_id(number), instance_id, hosts=[host.name], wait=wait)
+    return fleet.claim(alias, _claim_id(number), instance_id, hosts=[host.name], wait=wait, project=project)
 
 
 def _claim_id(number: int) -> UUID:

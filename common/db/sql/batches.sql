@@ -2,7 +2,7 @@
 
 -- Claims that ask for the same number of devices of the same pools. _needed ports are locked without waiting, so this
 -- cannot deadlock: the first of _port_ids that nobody else has locked. A claim that is missing in the answer was not
--- served here: its id is known already, a queue comes first, or the ports that could be locked have too few devices. The
+-- served here: its id is known already, a queue comes first, its project has a quota, or the ports that could be locked have too few devices. The
 -- caller makes it by itself.
 CREATE OR REPLACE FUNCTION claim_alike(
     _claim_ids uuid[], _instance_ids uuid[], _requests jsonb[], _resend_after double precision,
@@ -29,6 +29,7 @@ BEGIN
           FROM unnest(_claim_ids, _instance_ids, _requests) WITH ORDINALITY AS asked (id, instance_id, request, place)
          WHERE NOT EXISTS (SELECT FROM claims WHERE claims.id = asked.id)
            AND NOT EXISTS (SELECT FROM waiting_claims WHERE requests = queue_key(asked.request))
+           AND NOT EXISTS (SELECT FROM project_quotas WHERE project = asked.request ->> 'project')
     ), device AS (
         SELECT port.place, device.id, device.compute_node_id,
                (row_number() OVER (PARTITION BY port.id ORDER BY device.id) - 1) / _count AS turn
@@ -88,6 +89,9 @@ BEGIN
       FROM taken;
     IF _taken <> _count * coalesce(cardinality(_served), 0) THEN
         RAISE serialization_failure USING MESSAGE = 'a device changed although its tree was locked';
+    END IF;
+    IF EXISTS (SELECT FROM unnest(_requests) AS request WHERE request ->> 'project' IS NOT NULL) THEN
+        PERFORM refuse_new_quotas(_served);
     END IF;
     PERFORM take_partners(_begun_ports, _whole_devices);
     PERFORM write_network_settings(id, request)

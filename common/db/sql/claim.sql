@@ -96,6 +96,13 @@ BEGIN
             RETURN existing_claim(_claim_id, _request);
         END IF;
     END IF;
+    IF _request ->> 'project' IS NOT NULL AND lock_quota_use(_request ->> 'project') THEN
+        PERFORM change_quota_use(
+            _request,
+            ARRAY(SELECT d.pool_id FROM unnest(_device_ids) WITH ORDINALITY AS chosen (id, place)
+                    JOIN pci_devices d USING (id) ORDER BY place),
+            _request_indexes, 0, 1);
+    END IF;
 
     WITH taken AS (
         UPDATE pci_devices SET status = 'claimed', claim_id = _claim_id

@@ -9,10 +9,11 @@ END $$;
 -- Operators read the views and nothing else.
 GRANT USAGE ON SCHEMA public TO portclaim_operator;
 GRANT SELECT ON
-    pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog
+    pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
+    quotas, audit
     TO portclaim_operator;
 
--- The HTTP API makes and revokes tokens. Everything else it only reads; claims are made by the schedulers.
+-- The HTTP API makes and revokes tokens, and sets quotas. Everything else it only reads; claims are made by the schedulers.
 DO $$ BEGIN
     CREATE ROLE portclaim_api NOLOGIN;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
@@ -26,7 +27,9 @@ EXCEPTION WHEN insufficient_privilege THEN
 END $$;
 GRANT USAGE ON SCHEMA public TO portclaim_api;
 GRANT SELECT, INSERT, UPDATE ON api_tokens TO portclaim_api;
-GRANT SELECT ON claims, claim_events, claim_devices, claim_moves, pci_devices, compute_nodes, pool_totals
+GRANT SELECT, INSERT, UPDATE, DELETE ON project_quotas TO portclaim_api;
+GRANT SELECT, INSERT ON audit_events TO portclaim_api;
+GRANT SELECT ON claims, claim_events, claim_devices, claim_moves, pci_devices, pools, compute_nodes, pool_totals
     TO portclaim_api;
 
 -- PostgreSQL lets everybody execute a new function. Only the owner executes ours.
@@ -44,4 +47,4 @@ BEGIN
     END LOOP;
 END $$;
 
-GRANT EXECUTE ON FUNCTION claim_events_after TO portclaim_api;
+GRANT EXECUTE ON FUNCTION claim_events_after, requested_aliases, set_quota, unset_quota TO portclaim_api;

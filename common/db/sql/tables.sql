@@ -335,6 +335,34 @@ COMMENT ON TABLE api_tokens IS 'bearer tokens of the HTTP API, also those that w
 COMMENT ON COLUMN api_tokens.project IS 'the only project whose claims it sees; null: all';
 COMMENT ON COLUMN api_tokens.sha256 IS 'the token itself is kept nowhere';
 
+CREATE TABLE project_quotas (
+    project     text NOT NULL CHECK (project <> ''),
+    alias       text NOT NULL,
+    max_pfs     integer CHECK (max_pfs >= 0),
+    max_vfs     integer CHECK (max_vfs >= 0),
+    max_waiting integer CHECK (max_waiting >= 0),
+    pfs         integer NOT NULL CHECK (pfs >= 0),
+    vfs         integer NOT NULL CHECK (vfs >= 0),
+    waiting     integer NOT NULL CHECK (waiting >= 0),
+    PRIMARY KEY (project, alias)
+);
+COMMENT ON TABLE project_quotas IS 'how much the claims of a project may have, and how much they have';
+COMMENT ON COLUMN project_quotas.alias IS 'counts only what is requested by this alias; empty: everything';
+COMMENT ON COLUMN project_quotas.max_pfs IS 'PFs, and devices without VFs; null: no limit';
+COMMENT ON COLUMN project_quotas.max_waiting IS 'claims that wait in queues; null: no limit';
+
+CREATE TABLE audit_events (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at     timestamptz NOT NULL DEFAULT now(),
+    who    text,
+    action text NOT NULL,
+    object text NOT NULL,
+    reason text
+);
+CREATE INDEX audit_events_by_object ON audit_events (object, id);
+COMMENT ON TABLE audit_events IS 'what operators did';
+COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
+
 -- Moves
 
 CREATE TABLE claim_moves (

@@ -4,7 +4,8 @@
 -- may change their columns.
 
 DROP VIEW IF EXISTS
-    pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog;
+    pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
+    quotas, audit;
 
 CREATE VIEW pf_vf_tree AS
 SELECT n.host,
@@ -326,3 +327,23 @@ COMMENT ON VIEW event_backlog IS 'events that are not published yet, by kind';
 COMMENT ON COLUMN event_backlog.kind IS 'claim or device';
 COMMENT ON COLUMN event_backlog.unpublished IS 'how many';
 COMMENT ON COLUMN event_backlog.oldest_waits_for IS 'time since the oldest of them was recorded';
+
+CREATE VIEW quotas AS
+SELECT project, nullif(alias, '') AS alias, max_pfs, pfs, max_vfs, vfs, max_waiting, waiting FROM project_quotas;
+COMMENT ON VIEW quotas IS 'how much the claims of projects may have, and how much they have';
+COMMENT ON COLUMN quotas.project IS 'the project';
+COMMENT ON COLUMN quotas.alias IS 'counts only what is requested by this alias; null: everything';
+COMMENT ON COLUMN quotas.max_pfs IS 'PFs, and devices without VFs; null: no limit';
+COMMENT ON COLUMN quotas.pfs IS 'how many of these its claims hold';
+COMMENT ON COLUMN quotas.max_vfs IS 'null: no limit';
+COMMENT ON COLUMN quotas.vfs IS 'how many VFs its claims hold';
+COMMENT ON COLUMN quotas.max_waiting IS 'claims that wait in queues; null: no limit';
+COMMENT ON COLUMN quotas.waiting IS 'how many of its claims wait';
+
+CREATE VIEW audit AS SELECT at, who, action, object, reason FROM audit_events;
+COMMENT ON VIEW audit IS 'what operators did: who, what, when and why';
+COMMENT ON COLUMN audit.at IS 'when';
+COMMENT ON COLUMN audit.who IS 'the name of the token, or what a caller over RPC gave; null: nothing';
+COMMENT ON COLUMN audit.action IS 'what was done, for example drain';
+COMMENT ON COLUMN audit.object IS 'the claim, host, port, token or quota';
+COMMENT ON COLUMN audit.reason IS 'why; null: no reason was given';

@@ -137,10 +137,18 @@ BEGIN
     END IF;
     RETURN write_claim(_claim_id, _instance_id, _request, _resend_after, _device_ids, _request_indexes);
 EXCEPTION
-    WHEN SQLSTATE 'PC000' THEN RETURN NULL; -- everything above is undone
+    -- Everything above is undone. PC000 is tried last: it stands for all of its class.
+    WHEN SQLSTATE 'PC430' THEN -- claims of other projects are behind it in the queue
+        PERFORM FROM claims WHERE id = _claim_id AND status = 'waiting' FOR UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            PERFORM leave_queue(_claim_id, 'expired', 'quota', SQLERRM);
+        END IF;
+        RETURN NULL;
+    WHEN SQLSTATE 'PC000' THEN RETURN NULL;
 END $$;
 COMMENT ON FUNCTION serve_waiting IS
-    'claim the chosen devices for the head of a queue; null: it is no longer the head, or a device was taken';
+    'claim the chosen devices for the head of a queue; null: it is no longer the head, a device was taken, or the claim'
+    ' has ended because the quota of its project is used up';
 
 CREATE OR REPLACE FUNCTION leave_queue(_claim_id uuid, _status text, _cause text, _reason text)
 RETURNS void LANGUAGE plpgsql AS $$

@@ -105,6 +105,40 @@ CREATE INDEX claims_by_project ON claims ((request ->> 'project'), created_at, i
     WHERE request ->> 'project' IS NOT NULL;
 """
 
+# Quotas of projects.
+_QUOTAS = """
+CREATE TABLE project_quotas (
+    project     text NOT NULL CHECK (project <> ''),
+    alias       text NOT NULL,
+    max_pfs     integer CHECK (max_pfs >= 0),
+    max_vfs     integer CHECK (max_vfs >= 0),
+    max_waiting integer CHECK (max_waiting >= 0),
+    pfs         integer NOT NULL CHECK (pfs >= 0),
+    vfs         integer NOT NULL CHECK (vfs >= 0),
+    waiting     integer NOT NULL CHECK (waiting >= 0),
+    PRIMARY KEY (project, alias)
+);
+COMMENT ON TABLE project_quotas IS 'how much the claims of a project may have, and how much they have';
+COMMENT ON COLUMN project_quotas.alias IS 'counts only what is requested by this alias; empty: everything';
+COMMENT ON COLUMN project_quotas.max_pfs IS 'PFs, and devices without VFs; null: no limit';
+COMMENT ON COLUMN project_quotas.max_waiting IS 'claims that wait in queues; null: no limit';
+"""
+
+# What operators did.
+_AUDIT = """
+CREATE TABLE audit_events (
+    id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at     timestamptz NOT NULL DEFAULT now(),
+    who    text,
+    action text NOT NULL,
+    object text NOT NULL,
+    reason text
+);
+CREATE INDEX audit_events_by_object ON audit_events (object, id);
+COMMENT ON TABLE audit_events IS 'what operators did';
+COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -113,3 +147,5 @@ def upgrade() -> None:
     op.execute(_IMPORTED)
     op.execute(_NETWORK_SETTINGS)
     op.execute(_API)
+    op.execute(_QUOTAS)
+    op.execute(_AUDIT)
