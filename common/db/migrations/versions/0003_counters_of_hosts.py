@@ -105,6 +105,9 @@ CREATE INDEX claims_by_project ON claims ((request ->> 'project'), created_at, i
     WHERE request ->> 'project' IS NOT NULL;
 """
 
+# The history of a device.
+_HISTORY = "CREATE INDEX device_events_by_device ON device_events (device_id, id);"
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -113,3 +116,4 @@ def upgrade() -> None:
     op.execute(_IMPORTED)
     op.execute(_NETWORK_SETTINGS)
     op.execute(_API)
+    op.execute(_HISTORY)
