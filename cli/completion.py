@@ -12,13 +12,13 @@ SHELLS = ("bash", "zsh", "fish")
 @command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    """Print what a shell needs to complete commands, options, and names of hosts, aliases and claims.
+    """Print what a shell needs to complete commands, options and names.
 
     Example: portclaim completion bash > /etc/bash_completion.d/portclaim
 
     For zsh, write it to a file `_portclaim` in a directory of $fpath; for fish, to
-    ~/.config/fish/completions/portclaim.fish. Names are asked of the service that PORTCLAIM_URL or the
-    configuration names. If it does not answer within a second or so, no names are completed.
+    ~/.config/fish/completions/portclaim.fish. Names of hosts, aliases and claims are asked of the service
+    that PORTCLAIM_URL or the configuration names. If it does not answer within a second, none are completed.
 
     Next: start a new shell, and press Tab after `portclaim describe host `.
     """

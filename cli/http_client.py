@@ -44,6 +44,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.summary_messages import FleetSummary
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -123,6 +124,9 @@ class HttpScheduler:
         of = f"claims/{wanted.claim_id}" if wanted.claim_id else f"hosts/{quote(wanted.host or '')}"
         query = {"limit": wanted.limit} | ({"address": wanted.address} if wanted.address else {})
         return self._ask(History, "GET", f"/v1/{of}/history?{urlencode(query)}")
+
+    def summary(self) -> FleetSummary:
+        return self._ask(FleetSummary, "GET", "/v1/summary")
 
     def explain(self, request: ExplainRequest) -> Explanation:
         body = request.model_dump(mode="json", exclude_defaults=True)

@@ -64,6 +64,11 @@ COMMANDS = {
     ),
     "show": Lazy("portclaim.cli.claims", "show", "Show a claim and its devices."),
     "token": Lazy("portclaim.cli.tokens", "token", "Make, list and revoke tokens of the HTTP API."),
+    "top": Lazy(
+        "portclaim.cli.top",
+        "top",
+        "Show how the fleet is, live: hosts, free devices, claims per second, and what stands still.",
+    ),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
     "wait": Lazy("portclaim.cli.wait", "wait", "Wait until a claim is prepared or allocated, or has ended."),
     "waiting": Lazy(
@@ -128,6 +133,7 @@ def main(context: click.Context, config_files: tuple[str, ...], url: str | None)
     portclaim host list                        which hosts take claims, and what they have free
     portclaim host drain HOST --reason WHY     stop new claims on a host, or on one of its ports
     portclaim outbox list                      the steps that agents have not answered
+    portclaim top                              the fleet in numbers, live
     portclaim events                           changes of claims and devices, as they happen
 
     Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.

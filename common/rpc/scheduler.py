@@ -38,6 +38,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.summary_messages import FleetSummary
 
 
 class SchedulerClient(Client):
@@ -235,6 +236,10 @@ class SchedulerClient(Client):
         :class:`~portclaim.InvalidRequest` if the host has no such device.
         """
         return self._call("history", wanted, History, since="1.1")
+
+    def summary(self) -> FleetSummary:
+        """Say how the fleet is in numbers. It reads the sums of hosts, and no devices."""
+        return self._call("summary", Nothing(), FleetSummary, since="1.1")
 
     def retry(self, claim_ids: Collection[UUID] | None = None, host: str | None = None) -> int:
         """Send unanswered steps now: those of these claims, or all parked ones.

@@ -1,4 +1,4 @@
-"""Histories over HTTP: who held what, and what changed."""
+"""What operators look at over HTTP: histories, and how the fleet is in numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from portclaim.common.errors import ClaimNotFound, InvalidRequest, UnknownHost
 from portclaim.common.rpc.fields import Address, Host
 from portclaim.common.rpc.history_messages import History, HistoryFilter
+from portclaim.common.rpc.summary_messages import FleetSummary
 from portclaim.services.api.access import Anyone, FleetReader
 from portclaim.services.api.bodies import answer
 from portclaim.services.api.problems import responses
@@ -40,3 +41,9 @@ async def host_history(
     """Show what happened to the devices of a host: who held them, and what changed."""
     wanted = HistoryFilter(host=host, address=address, limit=limit)
     return answer(await caller.backend.call(caller.backend.scheduler.history, wanted))
+
+
+@router.get("/summary", response_model=FleetSummary, responses=responses())
+async def fleet_summary(caller: FleetReader) -> Response:
+    """Say how the fleet is in numbers. It costs little: no devices are read."""
+    return answer(await caller.backend.call(caller.backend.scheduler.summary))

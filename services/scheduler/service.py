@@ -51,6 +51,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingFilter,
 )
 from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.summary_messages import FleetSummary
 from portclaim.common.rpc.transport import transport
 from portclaim.services.scheduler import (
     alias_counts,
@@ -61,6 +62,7 @@ from portclaim.services.scheduler import (
     moves,
     packing,
     queues,
+    summary,
 )
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
@@ -201,6 +203,10 @@ class SchedulerEndpoint(Endpoint):
     @exposed(HistoryFilter)
     def history(self, wanted: HistoryFilter) -> History:
         return in_transaction(self._engine, lambda c: history.history(c, wanted, self._agent_down_after))
+
+    @exposed(Nothing)
+    def summary(self, _nothing: Nothing) -> FleetSummary:
+        return in_transaction(self._engine, lambda c: summary.summary(c, self._agent_down_after))
 
     @exposed(Retry)
     def retry(self, which: Retry) -> Retried:
