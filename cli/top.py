@@ -81,8 +81,7 @@ def _page(shown: FleetSummary) -> RenderableType:
     hosts = f"hosts   {shown.hosts}, {shown.hosts_drained} drained, {shown.hosts_silent} silent"
     parts: list[RenderableType] = [Text(f"{time.strftime('%H:%M:%S')}  {hosts}")]
     rates = f"{render.time_span(shown.seconds)}: " + ", ".join(
-        f"{shown.changes.get(status, 0) / max(shown.seconds, 0.001):.1f} {status} a second"
-        for status in ("claimed", "allocated", "released", "failed", "expired")
+        _rate(shown, status) for status in ("claimed", "allocated", "released", "failed", "expired")
     )
     parts.append(Text(f"claims  in the last {rates}"))
     now = ", ".join(f"{_count(count)} {status}" for status, count in shown.in_progress.items())
@@ -109,6 +108,11 @@ def _page(shown: FleetSummary) -> RenderableType:
             silent.add_row(Text(host.host), f"{render.time_span(host.silent_for)} ago")
         parts += [Text(""), silent]
     return Group(*parts)
+
+
+def _rate(shown: FleetSummary, status: str) -> str:
+    changes = shown.changes.get(status, 0)
+    return f"{changes} {status} ({changes / max(shown.seconds, 0.001):.1f}/s)"
 
 
 def _count(number: int) -> str:

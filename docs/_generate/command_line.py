@@ -20,8 +20,8 @@ and `portclaim host record` work without one. It reads the services' [configurat
 which it needs `[DEFAULT] transport_url`, and `portclaim db` needs `[database] connection`.
 
 The exit status is 0 when the command did what was asked, 1 when it was refused or failed, with the reason on
-standard error, and 2 for wrong usage. `--output json` and `--output yaml` are for programs. `--watch` shows a list
-or a description again whenever an event comes. Manual pages and completion: [Run it on your own
+standard error, and 2 for wrong usage. `--output json` and `--output yaml` are for programs. `--watch` shows
+a list or a description again whenever an event comes. Manual pages and completion: [Run it on your own
 machines](../how-to/install.md).
 
 Commands that list something show the first 100 rows at a terminal, and say on standard error how to get
