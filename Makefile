@@ -12,7 +12,7 @@ PEERS_READY := $(PEERS)/ready
 DOCS_READY := .venv/docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run picture test test-hardware bench bench-short chaos up down lint types docs format lock servers clean
+.PHONY: help setup demo run picture test test-hardware bench bench-short chaos up down lint types docs man format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -33,6 +33,7 @@ help:
 	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
 	@echo '  make types    mypy: types, strict in common/'
 	@echo '  make docs     build the site of documentation into build/site, and check its links'
+	@echo '  make man      manual pages of the command line into build/man; MAN=DIR for another directory'
 	@echo '  make setup    only the set-up that all of the above begin with: .venv, from requirements-dev.txt'
 	@echo '  make lock     after a change of requirements*.in: choose versions anew, write them with their hashes'
 	@echo '  make picture  run the demo and draw docs/images/demo.svg'
@@ -99,6 +100,10 @@ types: $(READY)
 
 docs: $(DOCS_READY)
 	@$(BIN)/python -W ignore -m docs._generate
+
+MAN ?= build/man/man1
+man: $(READY)
+	@$(BIN)/python -W ignore -m docs._generate.manual $(MAN)
 
 setup: $(READY)
 	@echo 'Set up. Next: make demo, make test, or $(BIN)/portclaim --help'

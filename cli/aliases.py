@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -36,11 +35,11 @@ def list_(session: Session, output: str) -> None:
 
     Next: portclaim config check FILE checks the entries of a file, and says more about each.
     """
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
 
     answer = session.scheduler.aliases()
-    if output == "json":
-        click.echo(json.dumps([alias.model_dump(mode="json") for alias in answer.aliases], indent=2))
+    if output != "table":
+        documents.document(output, answer.aliases)
     elif answer.aliases:
         render.console().print(_table(answer))
     else:

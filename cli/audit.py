@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from urllib.parse import urlencode
 
 import click
 
+from portclaim.cli import documents
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.cli.tokens import in_database
@@ -48,8 +48,8 @@ def list_(
     else:
         found = in_database(session, lambda c: audit.acts(c, audit.Wanted(who, action, object_), limit))
         rows = [{**row._asdict(), "at": row.at.isoformat()} for row in found]
-    if output == "json":
-        click.echo(json.dumps(rows, indent=2))
+    if output != "table":
+        documents.document(output, rows)
         return
     table = render.table_of(*_COLUMNS)
     for row in rows:

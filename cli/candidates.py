@@ -72,7 +72,7 @@ def candidates(
 
     Next: portclaim claim with the same options and --host HOST. If no host is shown: portclaim explain.
     """
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
     from portclaim.common.rpc.candidate_messages import CandidatesRequest
 
     request = CandidatesRequest(
@@ -86,8 +86,8 @@ def candidates(
         after=after,
     )
     found = session.scheduler.candidates(request)
-    if output == "json":
-        render.as_json(found)
+    if output != "table":
+        documents.document(output, found)
         return
     render.console().print(_table(found.candidates))
     if found.queued:

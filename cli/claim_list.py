@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli.completing import HOST
 from portclaim.cli.events import CLAIM_STATUSES
 from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.options import age_option
@@ -26,7 +27,7 @@ _COLUMNS = ("claim", "instance", "host", "status", "age", "devices", "awaited st
     multiple=True,
     help="Only claims with this status. May be repeated. Default: all that have not ended.",
 )
-@click.option("--host", help="Only claims that this host has served.")
+@click.option("--host", shell_complete=HOST, help="Only claims that this host has served.")
 @click.option("--instance", "instance_id", type=click.UUID, help="Only claims of this instance.")
 @age_option("--older-than", "Only claims that were made at least so long ago.")
 @age_option("--newer-than", "Only claims that were made at most so long ago.")
@@ -48,7 +49,7 @@ def claim_list(
     Claims that have ended are listed only with --status, until they are pruned. The awaited step is the one
     that the host's agent has not answered.
 
-    Next: portclaim show CLAIM_ID shows a claim with its devices.
+    Next: portclaim describe claim CLAIM_ID shows a claim with its history, and what to do next.
     """
     from portclaim.common.rpc.operator_messages import ClaimFilter
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli.completing import CLAIM
 from portclaim.cli.options import (
     alias_option,
     apart_from_option,
@@ -105,7 +106,7 @@ def claim(
     Next: portclaim wait CLAIM_ID --for prepared, then start the instance on that host. If the claim is
     refused: portclaim explain. portclaim claim list shows the claims that there are.
     """
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
     from portclaim.common.rpc.claim_messages import ClaimRequest
 
     request = ClaimRequest(
@@ -124,7 +125,7 @@ def claim(
     )
     scheduler = session.scheduler
     made = wait_for(scheduler, scheduler.claim(request))
-    render.as_json(made) if output == "json" else render.claim(made)
+    documents.show(output, made, render.claim)
     if made.host is None:
         why = made.reason or "it was released while it waited"
         click.echo(f"portclaim: the claim was not served, and is {made.status}: {why}", err=True)
@@ -132,7 +133,7 @@ def claim(
 
 
 @command()
-@click.argument("claim_id", type=click.UUID)
+@click.argument("claim_id", type=click.UUID, shell_complete=CLAIM)
 @output_option
 @click.pass_obj
 def attach(session: Session, claim_id: uuid.UUID, output: str) -> None:
@@ -145,14 +146,14 @@ def attach(session: Session, claim_id: uuid.UUID, output: str) -> None:
 
     Next: portclaim wait CLAIM_ID --for allocated, until the instance has the devices.
     """
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
 
     called = session.scheduler.attach(claim_id)
-    render.as_json(called) if output == "json" else render.claim(called)
+    documents.show(output, called, render.claim)
 
 
 @command()
-@click.argument("claim_id", type=click.UUID)
+@click.argument("claim_id", type=click.UUID, shell_complete=CLAIM)
 @click.option(
     "--force",
     is_flag=True,
@@ -183,7 +184,7 @@ def release(
     """
     if force != (reason is not None):
         raise click.UsageError("--force and --reason go together")
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
 
     if reason is None:
         released = session.scheduler.release(claim_id)
@@ -192,11 +193,11 @@ def release(
         if released.host is not None:
             danger = _DANGER.format(host=released.host, instance=released.instance_id)
             click.echo(danger, err=True)
-    render.as_json(released) if output == "json" else render.claim(released)
+    documents.show(output, released, render.claim)
 
 
 @command()
-@click.argument("claim_id", type=click.UUID)
+@click.argument("claim_id", type=click.UUID, shell_complete=CLAIM)
 @click.option("--xml", is_flag=True, help="Show only its devices, as <hostdev> of libvirt's domain XML.")
 @click.option("--unmanaged", is_flag=True, help="With --xml: managed='no', libvirt binds no drivers.")
 @output_option
@@ -212,17 +213,17 @@ def show(session: Session, claim_id: uuid.UUID, xml: bool, unmanaged: bool, outp
     Next: if the claim stays claimed or releasing, portclaim outbox list names the step that its agent has not
     answered.
     """
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
 
     if unmanaged and not xml:
         raise click.UsageError("--unmanaged needs --xml")
-    if xml and output == "json":
-        raise click.UsageError("--xml and --output json do not go together")
+    if xml and output != "table":
+        raise click.UsageError("--xml and --output do not go together")
     shown = session.scheduler.show(claim_id)
     if xml:
         _show_xml(shown, managed=not unmanaged)
     else:
-        render.as_json(shown) if output == "json" else render.claim(shown)
+        documents.show(output, shown, render.claim)
 
 
 def _show_xml(claim: Claim, *, managed: bool) -> None:
@@ -267,7 +268,7 @@ def explain(
 
     Next: portclaim claim with the same options, or with --wait to wait in a queue.
     """
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
     from portclaim.common.rpc.claim_messages import ExplainRequest
 
     request = ExplainRequest(
@@ -279,7 +280,7 @@ def explain(
         apart_from=list(apart_from),
     )
     explained = session.scheduler.explain(request)
-    render.as_json(explained) if output == "json" else render.explanation(explained)
+    documents.show(output, explained, render.explanation)
 
 
 def specs(alias: str, extra_specs: tuple[str, ...]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from portclaim.cli import documents
 from portclaim.cli.options import output_option
 from portclaim.cli.session import command
 from portclaim.common.errors import InvalidConfiguration
@@ -81,8 +81,8 @@ def check(
         findings = _check(compute or file, scheduler or file, None if no_host else sysfs_root)
     except cfg.Error as error:
         raise InvalidConfiguration(str(error)) from error
-    if output == "json":
-        click.echo(json.dumps([_as_row(finding) for finding in findings], indent=2))
+    if output != "table":
+        documents.document(output, [_as_row(finding) for finding in findings])
     elif findings:
         render.console().print(_table(findings))
     else:

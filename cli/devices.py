@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli.completing import HOST
 from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.session import Session, command
 from portclaim.common.pci.status import DeviceStatus
@@ -26,7 +27,7 @@ CLIENTS = {
 
 DEVICE_TYPES = ("type-PCI", "type-PF", "type-VF")
 
-_host = click.option("--host", help="Only this host.")
+_host = click.option("--host", shell_complete=HOST, help="Only this host.")
 
 
 @command()

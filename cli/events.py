@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli import documents
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.common.pci.status import DeviceStatus
@@ -123,8 +124,8 @@ def _follow(events: Iterator[str], output: str) -> None:
 
 
 def _show(event: Event, output: str) -> None:
-    if output == "json":
-        click.echo(event.model_dump_json())  # flushes: the next event is read after this line is written
+    if output != "table":
+        documents.line(output, event)  # flushes: the next event is read after this line is written
         return
     from rich.text import Text
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from portclaim.cli import maintenance
+from portclaim.cli import documents, maintenance
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
@@ -59,8 +59,6 @@ def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
 
     Next: portclaim config check FILE tries the entries of another file on these devices.
     """
-    import json
-
     from portclaim.cli import render
     from portclaim.common.pci.device_spec import DeviceSpecs
     from portclaim.common.pci.errors import InvalidDeviceSpec
@@ -82,10 +80,10 @@ def scan(session: Session, sysfs_root: Path | None, output: str) -> None:
         raise InvalidConfiguration(f"[pci] device_spec: {error}") from error
     taken_by = {str(device.address): _taken_by(specs, device, view) for device in found.devices}
     in_the_way = {str(address): reasons for address, reasons in obstacles(tree, found).items()}
-    if output == "json":
+    if output != "table":
         problems = {str(address): problem for address, problem in found.problems.items()}
         rows = [_as_row(device, taken_by, problems, in_the_way) for device in found.devices]
-        click.echo(json.dumps(rows, indent=2))
+        documents.document(output, rows)
         return
     render.console().print(_table(found.devices, taken_by, in_the_way))
     for spec in specs.specs:

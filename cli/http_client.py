@@ -29,6 +29,7 @@ from portclaim.common.rpc.claim_messages import (
     ExplainRequest,
     Explanation,
 )
+from portclaim.common.rpc.history_messages import History, HistoryFilter
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
@@ -43,6 +44,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.summary_messages import FleetSummary
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -64,7 +66,12 @@ class HttpScheduler:
             raise InvalidConfiguration("the API needs a token: set PORTCLAIM_TOKEN")
         self._url = url
         self._parts = parts
+        self._timeout, self._attempts = _TIMEOUT, _ATTEMPTS
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+
+    def hurry(self, timeout: float) -> None:
+        """From now on wait for an answer only so many seconds, and ask once."""
+        self._timeout, self._attempts = timeout, 1
 
     def claim(self, request: ClaimRequest) -> Claim:
         body = request.model_dump(mode="json", exclude_defaults=True, exclude={"claim_id"})
@@ -112,6 +119,14 @@ class HttpScheduler:
 
     def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
         return self._ask(AwaitedSteps, "GET", _listed("steps", wanted))
+
+    def history(self, wanted: HistoryFilter) -> History:
+        of = f"claims/{wanted.claim_id}" if wanted.claim_id else f"hosts/{quote(wanted.host or '')}"
+        query = {"limit": wanted.limit} | ({"address": wanted.address} if wanted.address else {})
+        return self._ask(History, "GET", f"/v1/{of}/history?{urlencode(query)}")
+
+    def summary(self) -> FleetSummary:
+        return self._ask(FleetSummary, "GET", "/v1/summary")
 
     def explain(self, request: ExplainRequest) -> Explanation:
         body = request.model_dump(mode="json", exclude_defaults=True)
@@ -168,17 +183,17 @@ class HttpScheduler:
 
     def json(self, method: str, path: str, body: object = None) -> Any:
         """The answer to any request, as JSON. Raises the API's errors and :class:`ServiceUnavailable`."""
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, self._attempts + 1):
             try:
                 connection, response = self._send(method, path, body, {})
                 with connection:
                     said = response.read()
             except (OSError, http.client.HTTPException) as error:
-                if attempt == _ATTEMPTS:
+                if attempt == self._attempts:
                     raise self._away(error) from error
                 time.sleep(0.2 * attempt)
                 continue
-            if response.status == 503 and attempt < _ATTEMPTS:
+            if response.status == 503 and attempt < self._attempts:
                 time.sleep(float(response.headers.get("Retry-After") or 1))
                 continue
             if response.status >= 400:
@@ -209,8 +224,8 @@ class HttpScheduler:
         host, port = self._parts.hostname or "", self._parts.port
         if self._parts.scheme == "https":
             context = ssl.create_default_context()
-            return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT, context=context)
-        return http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=context)
+        return http.client.HTTPConnection(host, port, timeout=self._timeout)
 
     def _away(self, error: BaseException) -> ServiceUnavailable:
         return ServiceUnavailable(f"the API at {self._url} does not answer: {error}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli import documents
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
@@ -72,8 +72,8 @@ def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, outp
     finally:
         if done and len(done) < len(plans):
             click.echo(f"{len(done)} of {len(plans)} hosts are done: import again for the others", err=True)
-    if output == "json":
-        click.echo(json.dumps({"dry_run": dry_run, **show.as_rows(plans, is_dry_run=dry_run)}, indent=2))
+    if output != "table":
+        documents.document(output, {"dry_run": dry_run, **show.as_rows(plans, is_dry_run=dry_run)})
         return
     show.tables(plans)
     click.echo(show.summary(plans, is_dry_run=dry_run))

@@ -1,24 +1,23 @@
 """Lists: which pages of them a command reads, and how it prints them.
 
 A person at a terminal gets the first page, and a sentence that says how to get more. A pipe, a file and
-``--output json`` get all of it, page by page, so that ``grep`` and a program miss nothing.
+``--output json|yaml`` get all of it, page by page, so that ``grep`` and a program miss nothing.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from portclaim.cli import documents
 from portclaim.cli.options import output_option
+from portclaim.cli.watching import watch_option
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
     from rich.text import Text
 
     from portclaim.common.rpc.fields import Message
@@ -42,7 +41,7 @@ class ListOptions(NamedTuple):
     @property
     def all_pages(self) -> bool:
         """Whether to read the list to its end."""
-        for_programs = self.output == "json" or not sys.stdout.isatty()
+        for_programs = self.output != "table" or not sys.stdout.isatty()
         return self.everything or (self.limit is None and for_programs)
 
 
@@ -70,7 +69,7 @@ def list_options(function: Function) -> Function:
             raise click.UsageError("--all and --limit do not go together")
         return function(*args, options=ListOptions(limit, after, everything, output), **kwargs)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, watch_option)):
         run = option(run)
     return run  # type: ignore[return-value]
 
@@ -100,7 +99,7 @@ def show(
             last[:] = [answer]
             yield getattr(answer, rows_of)
 
-    _as_json(found()) if options.output == "json" else print_rows(found())
+    print_rows(found()) if options.output == "table" else documents.rows(options.output, found())
     [answer] = last
     if answer.more:
         _say_more(limit, answer.after, narrower)
@@ -113,18 +112,6 @@ def _say_more(limit: int, after: str | None, narrower: str) -> None:
     else:
         more = f"--all, --limit or --after {after} to see more"
     click.echo(f"there are more than {limit}: use {more}{fewer}", err=True)
-
-
-def _as_json(pages: Iterable[Sequence[BaseModel]]) -> None:
-    """Print the rows as one JSON document, while they come."""
-    before = "["
-    for rows in pages:
-        for row in rows:
-            click.echo(
-                before + "\n" + indent(json.dumps(row.model_dump(mode="json"), indent=2), "  "), nl=False
-            )
-            before = ","
-    click.echo("[]" if before == "[" else "\n]")
 
 
 def table(columns: Sequence[str], cells: Callable[[Any], Row]) -> Callable[[Iterable[Sequence[Any]]], None]:

@@ -21,11 +21,21 @@ COMMANDS = {
         "portclaim.cli.claims", "claim", "Reserve devices for an instance: all of them on one host, or none."
     ),
     "claim list": Lazy("portclaim.cli.claim_list", "claim_list", "List claims, the oldest first."),
+    "completion": Lazy(
+        "portclaim.cli.completion",
+        "completion",
+        "Print what a shell needs to complete commands, options and names.",
+    ),
     "config": Lazy(
         "portclaim.cli.config_check", "config", "Check a configuration before a service reads it."
     ),
     "db": Lazy("portclaim.cli.database", "db", "Set up the database, upgrade it and prune its history."),
     "demo": Lazy("portclaim.cli.demo", "demo", "See Portclaim work, in one process and in under a minute."),
+    "describe": Lazy(
+        "portclaim.cli.describe",
+        "describe",
+        "Show everything about one claim, host or port, its history, and what to do next.",
+    ),
     "devices": Lazy(
         "portclaim.cli.devices", "devices", "List devices with their effective status and its reason."
     ),
@@ -60,6 +70,11 @@ COMMANDS = {
         "Set, list and unset how many devices the claims of a project may have.",
     ),
     "token": Lazy("portclaim.cli.tokens", "token", "Make, list and revoke tokens of the HTTP API."),
+    "top": Lazy(
+        "portclaim.cli.top",
+        "top",
+        "Show how the fleet is, live: hosts, free devices, claims per second, and what stands still.",
+    ),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
     "wait": Lazy("portclaim.cli.wait", "wait", "Wait until a claim is prepared or allocated, or has ended."),
     "waiting": Lazy(
@@ -114,6 +129,8 @@ def main(context: click.Context, config_files: tuple[str, ...], url: str | None)
     portclaim candidates --alias nic-vf:2      which hosts could serve it now, the best first
     portclaim claim list --host HOST           the claims that hold devices of a host
     portclaim show CLAIM_ID                    the status and the devices of a claim
+    portclaim describe claim CLAIM_ID          what happened to a claim, and what to do next
+    portclaim describe host HOST               the same of a host; describe port HOST ADDRESS of a port
     portclaim wait CLAIM_ID --for allocated    wait until the instance has the devices
     portclaim release CLAIM_ID                 give its devices back
     portclaim claim --wait 300 --alias ...     wait in a queue if no host can serve the claim now
@@ -122,6 +139,7 @@ def main(context: click.Context, config_files: tuple[str, ...], url: str | None)
     portclaim host list                        which hosts take claims, and what they have free
     portclaim host drain HOST --reason WHY     stop new claims on a host, or on one of its ports
     portclaim outbox list                      the steps that agents have not answered
+    portclaim top                              the fleet in numbers, live
     portclaim events                           changes of claims and devices, as they happen
 
     Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli.completing import HOST
 from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.session import Session, command
 
@@ -53,11 +54,11 @@ def list_(
         is_silent=None if state is None else state == "silent",
         is_drained=is_drained,
     )
-    show(options, session.scheduler.hosts, wanted, "hosts", table(_COLUMNS, _cells), "--state")
+    show(options, session.scheduler.hosts, wanted, "hosts", table(COLUMNS, cells), "--state")
 
 
 @command()
-@click.argument("host")
+@click.argument("host", shell_complete=HOST)
 @_port
 @_reason
 @click.pass_obj
@@ -73,7 +74,7 @@ def drain(session: Session, host: str, address: str | None, reason: str) -> None
 
 
 @command()
-@click.argument("host")
+@click.argument("host", shell_complete=HOST)
 @_port
 @click.pass_obj
 def undrain(session: Session, host: str, address: str | None) -> None:
@@ -90,7 +91,7 @@ def undrain(session: Session, host: str, address: str | None) -> None:
 
 
 @command()
-@click.argument("host")
+@click.argument("host", shell_complete=HOST)
 @click.option("--device", "address", metavar="ADDRESS", required=True, help="The PCI address of the device.")
 @click.pass_obj
 def renew(session: Session, host: str, address: str) -> None:
@@ -112,7 +113,7 @@ def renew(session: Session, host: str, address: str) -> None:
 
 
 @command()
-@click.argument("host")
+@click.argument("host", shell_complete=HOST)
 @_reason
 @click.option("--who", default=getpass.getuser, show_default="your user name here", help="Who decides this.")
 @click.option("--force", is_flag=True, help="End its live claims too, as release --force does. DANGEROUS.")
@@ -134,7 +135,7 @@ def remove(session: Session, host: str, reason: str, who: str, force: bool) -> N
         click.echo(_DANGER.format(claims=_live(ended), host=host), err=True)
 
 
-_COLUMNS = (
+COLUMNS = (
     "host",
     "last report",
     "PFs free",
@@ -147,7 +148,7 @@ _COLUMNS = (
 )
 
 
-def _cells(host: HostSummary) -> Row:
+def cells(host: HostSummary) -> Row:
     return (
         host.host,
         f"{host.agent_silent_for:.0f} s ago",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from portclaim.cli.claims import specs
+from portclaim.cli.completing import CLAIM
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
     from portclaim.common.rpc.move_messages import Move
 
-_to_claim = click.argument("to_claim", type=click.UUID)
+_to_claim = click.argument("to_claim", type=click.UUID, shell_complete=CLAIM)
 
 
 @click.group()
@@ -27,7 +28,7 @@ def move() -> None:
 
 
 @command(group=move)
-@click.argument("claim_id", type=click.UUID)
+@click.argument("claim_id", type=click.UUID, shell_complete=CLAIM)
 @click.option(
     "--to-claim",
     type=click.UUID,
@@ -127,6 +128,6 @@ def revert(session: Session, to_claim: uuid.UUID, output: str) -> None:
 
 
 def _show(shown: Move, output: str) -> None:
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
 
-    render.as_json(shown) if output == "json" else render.move(shown)
+    documents.show(output, shown, render.move)

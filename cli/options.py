@@ -9,19 +9,22 @@ from typing import Any, TypeVar
 
 import click
 
+from portclaim.cli.completing import ALIAS, HOST
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 output_option = click.option(
     "--output",
-    type=click.Choice(["table", "json"]),
+    type=click.Choice(["table", "json", "yaml"]),
     default="table",
     show_default=True,
-    help="For people, or for programs.",
+    help="A table for people; JSON or YAML for programs.",
 )
 
 alias_option = click.option(
     "--alias",
     required=True,
+    shell_complete=ALIAS,
     help="What to claim, as in the extra spec pci_passthrough:alias: NAME:COUNT[,NAME:COUNT...].",
 )
 extra_specs_option = click.option(
@@ -31,7 +34,9 @@ extra_specs_option = click.option(
     metavar="KEY=VALUE",
     help="Another extra spec of the flavor. May be repeated.",
 )
-hosts_option = click.option("--host", "hosts", multiple=True, help="Only on this host. May be repeated.")
+hosts_option = click.option(
+    "--host", "hosts", multiple=True, shell_complete=HOST, help="Only on this host. May be repeated."
+)
 numa_cells_option = click.option(
     "--numa-cell",
     "numa_cells",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli.completing import HOST
 from portclaim.cli.listing import ListOptions, Row, list_options, show, table
 from portclaim.cli.options import age_option
 from portclaim.cli.session import Session, command
@@ -14,7 +15,7 @@ from portclaim.cli.session import Session, command
 if TYPE_CHECKING:
     from portclaim.common.rpc.operator_messages import AwaitedStep
 
-_host = click.option("--host", help="Only this host.")
+_host = click.option("--host", shell_complete=HOST, help="Only this host.")
 
 
 @click.group()

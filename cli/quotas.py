@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
 
+from portclaim.cli import documents
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.cli.tokens import in_database
@@ -77,8 +77,8 @@ def list_(session: Session, project: str | None, output: str) -> None:
         rows = _over_http(session, project)
     else:
         rows = [row._asdict() for row in in_database(session, lambda c: quotas.quotas(c, project))]
-    if output == "json":
-        click.echo(json.dumps(rows, indent=2))
+    if output != "table":
+        documents.document(output, rows)
         return
     table = render.table_of(*(column.replace("_", " ") for column in _COLUMNS))
     for row in rows:

@@ -1,14 +1,12 @@
-"""Show answers: tables and trees for people, JSON for programs."""
+"""Show answers to people: tables and trees."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import click
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -45,16 +43,6 @@ def console() -> Console:
     """The console for answers: in colour on a terminal, plain and unbroken elsewhere."""
     found = Console()
     return found if found.is_terminal else Console(width=200)
-
-
-def as_json(answer: BaseModel | Sequence[BaseModel]) -> None:
-    """Print an answer as one JSON document."""
-    rows = (
-        answer.model_dump(mode="json")
-        if isinstance(answer, BaseModel)
-        else [row.model_dump(mode="json") for row in answer]
-    )
-    click.echo(json.dumps(rows, indent=2))
 
 
 def claim(shown: Claim) -> None:
@@ -199,3 +187,20 @@ def time_span(seconds: float) -> str:
         if count or parts or unit == "s":
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
+
+
+def rows(columns: Sequence[str], cells: Iterable[Sequence[str | Text]]) -> None:
+    """A short table."""
+    page_of_table(columns, cells, [0] * len(columns), with_header=True)
+
+
+def facts(shown: Iterable[tuple[str, str | Text]]) -> None:
+    """One fact in each line: its name, and its value."""
+    out = console()
+    for name, value in shown:
+        out.print(Text.assemble(f"{name:<14} ", value or "-"), soft_wrap=True)
+
+
+def moment(text: str) -> str:
+    """A time of ISO 8601 in this machine's time zone, to the second."""
+    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"

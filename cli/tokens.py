@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +9,7 @@ from urllib.parse import quote
 
 import click
 
+from portclaim.cli import documents
 from portclaim.cli.options import age, output_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
@@ -70,7 +70,7 @@ def create(
             return tokens.create(connection, name, role, project, valid_for)
 
         made = in_database(session, in_transaction)
-    click.echo(json.dumps({"name": name, "token": made}) if output == "json" else made)
+    documents.show(output, {"name": name, "token": made}, lambda shown: click.echo(shown["token"]))
 
 
 @command("list", group=token)
@@ -92,8 +92,8 @@ def list_(session: Session, every: bool, output: str) -> None:
     else:
         found = in_database(session, lambda c: tokens.tokens(c, every=every))
         rows = [{name: _text(value) for name, value in each._asdict().items()} for each in found]
-    if output == "json":
-        click.echo(json.dumps(rows, indent=2))
+    if output != "table":
+        documents.document(output, rows)
         return
     table = render.table_of(*(column.replace("_", " ") for column in _COLUMNS))
     for row in rows:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from portclaim.cli.completing import CLAIM
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 
@@ -24,7 +25,7 @@ GOALS = ("claimed", "prepared", "allocated", "released", "ended")
 
 
 @command()
-@click.argument("claim_id", type=click.UUID)
+@click.argument("claim_id", type=click.UUID, shell_complete=CLAIM)
 @click.option(
     "--for",
     "until",
@@ -54,7 +55,7 @@ def wait(session: Session, claim_id: uuid.UUID, until: Goal, timeout: float | No
     Next: when the claim is prepared, start the instance on its host. When it is allocated, the instance has
     its devices. When it has ended, they are free.
     """
-    from portclaim.cli import render
+    from portclaim.cli import documents, render
     from portclaim.cli.progress import progress
     from portclaim.common.events.wait import wait as wait_for
 
@@ -73,7 +74,7 @@ def wait(session: Session, claim_id: uuid.UUID, until: Goal, timeout: float | No
                 found = wait_for(session.conf, claim_id, look, until, timeout)
     except KeyboardInterrupt:
         sys.exit(130)
-    render.as_json(found) if output == "json" else render.claim(found)
+    documents.show(output, found, render.claim)
 
 
 def _over_http(

@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from portclaim.common.rpc.claimed_device import ClaimedDevice
     from portclaim.common.rpc.connection import Connection, connect
     from portclaim.common.rpc.device_request import DeviceRequest
+    from portclaim.common.rpc.history_messages import History, HistoryFilter
     from portclaim.common.rpc.move_messages import Move, MoveRequest
     from portclaim.common.rpc.network_settings import DeviceNetworkSettings, NetworkSettings, VlanSettings
     from portclaim.common.rpc.operator_messages import (
@@ -117,6 +118,8 @@ __all__ = [
     "EventStream",
     "ExplainRequest",
     "Explanation",
+    "History",
+    "HistoryFilter",
     "HostFilter",
     "HostInUse",
     "HostIsAlive",
@@ -171,6 +174,7 @@ _MODULES = {
     "portclaim.common.rpc.claimed_device": ("ClaimedDevice",),
     "portclaim.common.rpc.connection": ("Connection", "connect"),
     "portclaim.common.rpc.device_request": ("DeviceRequest",),
+    "portclaim.common.rpc.history_messages": ("History", "HistoryFilter"),
     "portclaim.common.rpc.move_messages": ("Move", "MoveRequest"),
     "portclaim.common.rpc.network_settings": ("DeviceNetworkSettings", "NetworkSettings", "VlanSettings"),
     "portclaim.common.rpc.operator_messages": (

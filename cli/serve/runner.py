@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -94,13 +96,20 @@ def _tell(wanted: Wanted, services: Services, token: str | None) -> None:
     if token is None:
         click.echo(
             "The first start has shown the operator's token. To make another one:\n"
-            f"  portclaim --config-file {services.config_file} token create --role operator --name NAME"
+            f"  {_program()} --config-file {services.config_file} token create --role operator --name NAME"
         )
     else:
         click.echo("The operator's token is shown only now. In another terminal:")
         click.echo(f"  export PORTCLAIM_URL={services.api.address} PORTCLAIM_TOKEN={token}")
-        click.echo("  portclaim tree")
+        click.echo(f"  {_program()} tree")
     click.echo("Ctrl-C stops it.")
+
+
+def _program() -> str:
+    """How to call the command line: in a clone, its virtual environment is not on the PATH."""
+    beside = Path(sys.executable).with_name("portclaim")
+    found = shutil.which("portclaim")
+    return "portclaim" if found and Path(found).resolve() == beside.resolve() else str(beside)
 
 
 def _first_token(url: str) -> str | None:

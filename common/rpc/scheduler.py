@@ -20,6 +20,7 @@ from portclaim.common.rpc.claim_messages import (
 )
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
+from portclaim.common.rpc.history_messages import History, HistoryFilter
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
@@ -37,6 +38,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.summary_messages import FleetSummary
 
 
 class SchedulerClient(Client):
@@ -227,6 +229,18 @@ class SchedulerClient(Client):
     def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
         """List the steps that agents have not answered, page by page: see :func:`~portclaim.pages`."""
         return self._call("awaited_steps", wanted, AwaitedSteps)
+
+    def history(self, wanted: HistoryFilter) -> History:
+        """Show what happened to a claim, a host or a device, and which steps its agent has not answered.
+
+        Raises :class:`~portclaim.ClaimNotFound`, :class:`~portclaim.UnknownHost`, and
+        :class:`~portclaim.InvalidRequest` if the host has no such device.
+        """
+        return self._call("history", wanted, History, since="1.1")
+
+    def summary(self) -> FleetSummary:
+        """Say how the fleet is in numbers. It reads the sums of hosts, and no devices."""
+        return self._call("summary", Nothing(), FleetSummary, since="1.1")
 
     def retry(
         self,

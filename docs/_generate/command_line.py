@@ -20,11 +20,13 @@ and `portclaim host record` work without one. It reads the services' [configurat
 which it needs `[DEFAULT] transport_url`, and `portclaim db` needs `[database] connection`.
 
 The exit status is 0 when the command did what was asked, 1 when it was refused or failed, with the reason on
-standard error, and 2 for wrong usage. `--output json` is for programs.
+standard error, and 2 for wrong usage. `--output json` and `--output yaml` are for programs. `--watch` shows
+a list or a description again whenever an event comes. Manual pages and completion: [Run it on your own
+machines](../how-to/install.md).
 
 Commands that list something show the first 100 rows at a terminal, and say on standard error how to get
 more: `--limit` for another number, `--after` for the next rows, `--all` for all of them. In a pipe, in a
-file and with `--output json` they show all rows unless `--limit` is given.
+file and with `--output json` or `yaml` they show all rows unless `--limit` is given.
 
 The services are programs too: `portclaim-scheduler`, `portclaim-conductor` and `portclaim-compute-agent`.
 Their flags are the [configuration](configuration.md)'s options.

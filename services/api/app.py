@@ -8,7 +8,19 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from portclaim.services.api import audit, claims, fleet, health, keys, links, moves, problems, quotas, stream
+from portclaim.services.api import (
+    audit,
+    claims,
+    fleet,
+    health,
+    history,
+    keys,
+    links,
+    moves,
+    problems,
+    quotas,
+    stream,
+)
 from portclaim.services.api.access import Anyone, Doorkeeper
 from portclaim.services.api.backend import Backend
 from portclaim.services.api.health import Readiness
@@ -57,7 +69,7 @@ def create_app(backend: Backend | None) -> FastAPI:
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (claims, moves, fleet, stream, quotas, keys, audit, health):
+    for part in (claims, moves, fleet, history, stream, quotas, keys, audit, health):
         app.include_router(part.router)
     app.include_router(document)
     problems.install(app)

@@ -161,7 +161,7 @@ def _read(
         places = cursor.read_place(asked, after, of.place, of.name).model_dump()
     bounds = {f"after_{name}": value for name, value in places.items()}
     found = connection.execute(statement, {**fields, **bounds, **(facts or {}), "limit": limit}).mappings()
-    rows: list[Mapping[Any, Any]] = [_as_fields(row) for row in found]
+    rows: list[Mapping[Any, Any]] = [as_fields(row) for row in found]
     if len(rows) <= limit:
         return _Page(rows, more=False, after=None)
     shown = rows[:limit]
@@ -169,6 +169,6 @@ def _read(
     return _Page(shown, more=True, after=cursor.write_place(asked, last))
 
 
-def _as_fields(row: Mapping[Any, Any]) -> dict[Any, Any]:
+def as_fields(row: Mapping[Any, Any]) -> dict[Any, Any]:
     """A row as a message has it: times are text in ISO 8601."""
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}

@@ -31,6 +31,7 @@ from portclaim.common.rpc.claim_messages import (
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.fields import Nothing
+from portclaim.common.rpc.history_messages import History, HistoryFilter
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
@@ -49,15 +50,18 @@ from portclaim.common.rpc.operator_messages import (
     WaitingFilter,
 )
 from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.summary_messages import FleetSummary
 from portclaim.common.rpc.transport import transport
 from portclaim.services.scheduler import (
     alias_counts,
     changed_aliases,
+    history,
     lookups,
     maintenance,
     moves,
     packing,
     queues,
+    summary,
 )
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.candidates import CandidateSearch
@@ -193,6 +197,14 @@ class SchedulerEndpoint(Endpoint):
     @exposed(StepFilter)
     def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
         return in_transaction(self._engine, lambda c: lookups.awaited_steps(c, wanted))
+
+    @exposed(HistoryFilter)
+    def history(self, wanted: HistoryFilter) -> History:
+        return in_transaction(self._engine, lambda c: history.history(c, wanted, self._agent_down_after))
+
+    @exposed(Nothing)
+    def summary(self, _nothing: Nothing) -> FleetSummary:
+        return in_transaction(self._engine, lambda c: summary.summary(c, self._agent_down_after))
 
     @exposed(Retry)
     def retry(self, which: Retry) -> Retried:

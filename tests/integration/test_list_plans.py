@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from portclaim.common.rpc.claim_messages import DeviceFilter
+from portclaim.common.rpc.history_messages import HistoryFilter
 from portclaim.common.rpc.operator_messages import ClaimFilter, HostFilter, StepFilter, WaitingFilter
 from tests.integration.test_plans import Call, Operation, cost, large, most, small
 from tests.support.fleet import Fleet
@@ -56,7 +57,18 @@ def parked_steps(fleet: Fleet) -> Call:
     return lambda: fleet.scheduler.awaited_steps(StepFilter(parked=True))
 
 
+def history_of_a_claim(fleet: Fleet) -> Call:
+    claim = fleet.claim("nic-vf:3")
+    return lambda: fleet.scheduler.history(HistoryFilter(claim_id=claim.claim_id))
+
+
+def history_of_a_host(fleet: Fleet) -> Call:
+    return lambda: fleet.scheduler.history(HistoryFilter(host="host-1"))
+
+
 OPERATIONS: dict[str, Operation] = {
+    "history of a claim": history_of_a_claim,
+    "history of a host": history_of_a_host,
     "devices of a claim": devices_of_a_claim,
     "page of devices": page_of_devices(),
     "page of PFs": page_of_devices(dev_type="type-PF"),

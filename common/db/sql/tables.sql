@@ -294,6 +294,7 @@ CREATE TABLE device_events (
     to_status   text NOT NULL CHECK (to_status IN ('available', 'unavailable', 'removed')),
     cause       text NOT NULL
 );
+CREATE INDEX device_events_by_device ON device_events (device_id, id);
 COMMENT ON TABLE device_events IS 'every change of a device that no claim has caused';
 
 -- Ids are not committed in their order. When an id below the last published one is missing, the publisher looks

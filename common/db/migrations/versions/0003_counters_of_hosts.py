@@ -139,6 +139,9 @@ COMMENT ON TABLE audit_events IS 'what operators did';
 COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
 """
 
+# The history of a device.
+_HISTORY = "CREATE INDEX device_events_by_device ON device_events (device_id, id);"
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -149,3 +152,4 @@ def upgrade() -> None:
     op.execute(_API)
     op.execute(_QUOTAS)
     op.execute(_AUDIT)
+    op.execute(_HISTORY)
