@@ -218,7 +218,7 @@ def show(session: Session, claim_id: uuid.UUID, xml: bool, unmanaged: bool, outp
     if unmanaged and not xml:
         raise click.UsageError("--unmanaged needs --xml")
     if xml and output != "table":
-        raise click.UsageError("--xml and --output do not go together")
+        raise click.UsageError(f"--xml and --output {output} do not go together")
     shown = session.scheduler.show(claim_id)
     if xml:
         _show_xml(shown, managed=not unmanaged)
