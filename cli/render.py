@@ -138,8 +138,9 @@ def _leaf(device: Device) -> Text:
         "  ",
         status(device.effective_status),
     )
-    if device.reason:
-        line.append(f"  {device.reason}", style="dim")
+    note = device.reason or (None if device.on_host else "made when it is claimed")
+    if note:
+        line.append(f"  {note}", style="dim")
     return line
 
 

@@ -282,6 +282,7 @@ class Device(Message):
     claim_id: Uuid | None = Field(description="The claim that holds the device.")
     instance_id: Uuid | None = Field(description="The instance of that claim.")
     tags: dict[str, Any] = Field(description="Tags from device_spec.")
+    on_host: bool = Field(default=True, description="False: the host does not have the device now.")
 
 
 class Devices(Message):

@@ -56,7 +56,7 @@ _DEVICES = """
       FROM page
      CROSS JOIN LATERAL (
            SELECT host, port, address, dev_type, vendor_id, product_id, numa_node, status, effective_status,
-                  reason, claim_id, instance_id, tags
+                  reason, claim_id, instance_id, tags, on_host
              FROM pf_vf_tree t
             WHERE t.host = page.host AND t.address = page.address
             LIMIT 1) device

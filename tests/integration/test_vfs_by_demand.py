@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from portclaim.common.rpc.claim_messages import DeviceFilter
 from tests.support.concurrency import wait_until
 from tests.support.one_host import PF, VFS, OneHost, one_host
 from tests.support.services import ServiceProcess, Services
@@ -40,6 +41,10 @@ class Lab:
     def vfs(self) -> set[str]:
         return self.fleet.devices_in_tree() & set(VFS)
 
+    def shown_on_host(self) -> dict[str, bool]:
+        listed = self.fleet.scheduler.devices(DeviceFilter(host=self.fleet.name)).devices
+        return {device.address: device.on_host for device in listed}
+
     def allocated(self, alias_spec: str) -> tuple[UUID, list[str]]:
         claim = self.fleet.wait_for(self.fleet.claim(alias_spec).claim_id, "allocated")
         return claim.claim_id, [device.address for device in claim.devices]
@@ -58,8 +63,11 @@ def lab(service_process: Services, tmp_path: Path) -> Iterator[Lab]:
 def test_the_first_vf_that_is_claimed_makes_them_and_a_whole_port_has_none(lab: Lab) -> None:
     lab.start_agent()
     assert (lab.fleet.statuses(), lab.vfs()) == (FREE, set())
+    assert lab.shown_on_host() == {PF: True} | dict.fromkeys(VFS, False)
     claim, [vf] = lab.allocated("vf:1")
     assert lab.vfs() == set(VFS)
+    lab.fleet.wait_for_report()
+    assert lab.shown_on_host() == dict.fromkeys([PF, *VFS], True)
     assert lab.fleet.statuses() == FREE | {PF: "unavailable", vf: "allocated"}
     lab.release(claim)
     assert (lab.fleet.statuses(), lab.vfs()) == (FREE, set(VFS))

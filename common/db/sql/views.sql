@@ -39,7 +39,8 @@ SELECT n.host,
        c.instance_id,
        p.tags,
        d.attributes ->> 'driver' AS driver,
-       d.attributes ->> 'netdev' AS netdev
+       d.attributes ->> 'netdev' AS netdev,
+       d.present AND coalesce((d.attributes ->> 'exists')::boolean, true) AS on_host
   FROM pci_devices d
   JOIN compute_nodes n ON n.id = d.compute_node_id
   JOIN pools p ON p.id = d.pool_id
@@ -69,6 +70,8 @@ COMMENT ON COLUMN pf_vf_tree.instance_id IS 'the instance of that claim';
 COMMENT ON COLUMN pf_vf_tree.tags IS 'from device_spec';
 COMMENT ON COLUMN pf_vf_tree.driver IS 'the host''s driver at the last report';
 COMMENT ON COLUMN pf_vf_tree.netdev IS 'the host''s network interface at the last report';
+COMMENT ON COLUMN pf_vf_tree.on_host IS
+    'false: the host does not have it now, for example a VF that is made when it is claimed';
 
 CREATE VIEW pool_totals AS
 SELECT n.host,
