@@ -11,8 +11,10 @@ from portclaim.common.pci.alias import Aliases
 from portclaim.common.rpc.claim_messages import ClaimRequest
 from portclaim.common.rpc.move_messages import MoveRequest
 from portclaim.services.scheduler.refusal_counts import RefusalCounts
-from tests.support.concurrency import at_once
+from tests.support.bus import Bus
+from tests.support.concurrency import at_once, wait_until
 from tests.support.fleet import ALIASES, Fleet
+from tests.support.services import Services
 
 CLAIM_ID = UUID("c0000000-0000-4000-8000-000000000001")
 OTHER_ID = UUID("c0000000-0000-4000-8000-000000000002")
@@ -23,6 +25,14 @@ def refused(fleet: Fleet) -> dict[tuple[str, str | None], int]:
     fleet.refusals.record()
     rows = fleet.sql("SELECT reason, alias, cast(sum(refused) AS integer) FROM refusals GROUP BY 1, 2")
     return {(reason, alias): number for reason, alias, number in rows}
+
+
+def request(number: int, alias: str) -> ClaimRequest:
+    return ClaimRequest(
+        claim_id=UUID(int=number),
+        instance_id=UUID(int=number),
+        extra_specs={"pci_passthrough:alias": alias},
+    )
 
 
 def full(fleet: Fleet) -> None:
@@ -174,3 +184,21 @@ def test_the_summary_has_the_last_hour(fleet: Fleet) -> None:
     ]
     assert [minute.refused for minute in shown.refused_by_minute] == [{"alive": 6}, {"alive": 3}]
     assert [minute.minute[-9:] for minute in shown.refused_by_minute] == [":00+00:00"] * 2
+
+
+def test_a_scheduler_that_stops_records_what_it_has_refused(
+    service_process: Services, bus: Bus, fleet: Fleet
+) -> None:
+    process = service_process("scheduler", {"pci": {"alias": ALIASES}})
+    with pytest.raises(PortclaimError):
+        bus.scheduler.claim(request(1, "nic-vf:1"))
+    process.stop()
+    assert refused(fleet) == {("ids", "nic-vf"): 1}
+
+
+def test_a_conductor_removes_old_minutes(service_process: Services, fleet: Fleet) -> None:
+    fleet.sql(
+        "INSERT INTO refused_claims VALUES (date_trunc('minute', now()) - interval '8 days', 'ids', '', 1)"
+    )
+    service_process("conductor", {})
+    wait_until(lambda: refused(fleet) == {}, "the old minute is removed")
