@@ -90,6 +90,11 @@ def _page(shown: FleetSummary) -> RenderableType:
     for pool in shown.pools:
         pools.add_row(pool.dev_type, f"{pool.vendor_id}:{pool.product_id}", str(pool.devices), str(pool.free))
     parts += [Text(""), pools]
+    if shown.refused:
+        refused = render.table_of("refused", "asked for", "in the last hour")
+        for kind in shown.refused:
+            refused.add_row(kind.reason, Text(kind.alias or "-"), str(kind.refused))
+        parts += [Text(""), refused]
     if shown.slowest_steps:
         steps = render.table_of("slowest steps", "claim", "step", "waited", "state", "last failure")
         for step in shown.slowest_steps:

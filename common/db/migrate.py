@@ -33,6 +33,7 @@ REPEATABLE = (
     "answers",
     "inventory",
     "waiting",
+    "refusals",
     "moves",
     "drain",
     "import",

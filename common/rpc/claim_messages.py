@@ -237,6 +237,11 @@ class Explanation(Message):
         default=[], description="The devices that the fewest instances block, if the claim is not served."
     )
     nearest_miss: str | None = Field(default=None, description="`misses` in words.")
+    reason: str | None = Field(
+        default=None,
+        description="Why it is not served, in one word: the first filter that leaves no device, or `queue` "
+        "if claims with the same requests wait.",
+    )
 
 
 class DeviceFilter(Message):

@@ -25,6 +25,23 @@ class SilentHost(Message):
     silent_for: float = Field(description="Seconds since its agent's last report.")
 
 
+class RefusedClaims(Message):
+    """Claims that were refused for the same reason."""
+
+    reason: str = Field(
+        description="The first filter that left no device; or `queue`, `quota`, `conflict` or `invalid`."
+    )
+    alias: str | None = Field(description="The alias that they asked for. Null: none, or several.")
+    refused: int = Field(description="How many.")
+
+
+class RefusedInMinute(Message):
+    """Claims that were refused in one minute."""
+
+    minute: str = Field(description="Its beginning, in ISO 8601.")
+    refused: dict[str, int] = Field(description="How many, by reason.")
+
+
 class FleetSummary(Message):
     """How the fleet is. Numbers of devices may be a second old."""
 
@@ -47,3 +64,10 @@ class FleetSummary(Message):
     steps: int = Field(description="Steps that agents have not answered. 10000: so many or more.")
     steps_parked: int = Field(description="Those of them that are no longer sent. 10000: so many or more.")
     slowest_steps: list[AwaitedStep] = Field(description="Up to 5 of them, the oldest first.")
+    refused: list[RefusedClaims] = Field(
+        description="The claims that were refused in the last hour, up to 20 kinds, the most come first. "
+        "Each scheduler adds what it has refused every 3 seconds."
+    )
+    refused_by_minute: list[RefusedInMinute] = Field(
+        description="The same by minute, the oldest first; without minutes in which none was refused."
+    )

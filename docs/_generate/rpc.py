@@ -21,7 +21,7 @@ from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.compute_agent.agent import ComputeAgentEndpoint
 from portclaim.services.conductor.service import ConductorEndpoint
-from portclaim.services.scheduler.service import SchedulerEndpoint
+from portclaim.services.scheduler.endpoint import SchedulerEndpoint
 
 from .text import cell, docstring, table
 

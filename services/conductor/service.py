@@ -46,6 +46,8 @@ _EVENTS_PAUSE = 0.5
 _EVENTS_LEAST_PAUSE = 0.1
 _EXPIRY_PAUSE = 10.0  # seconds, at most. So an expiry may be so much late
 _PRUNE_PAUSE = 3600.0
+_KEEP_REFUSALS = timedelta(days=7)
+_REMOVE_OLD_REFUSALS = sa.text("SELECT remove_old_refusals(:keep)")
 # Full reports in hand at the same time. Each takes a core for a while, and claims need some of it.
 _FULL_REPORTS = 2
 # Signs of life of so long are recorded together. So a host may be shown as silent for so much longer.
@@ -125,7 +127,7 @@ class Conductor:
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each periodic task.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + _FULL_REPORTS + 6)
+        self._engine = connect(conf.database.connection, conf.rpc.threads + _FULL_REPORTS + 7)
         options = conf.conductor
         self._signs = SignsOfLife(self._engine, self._agents)
         endpoint = ConductorEndpoint(
@@ -151,6 +153,8 @@ class Conductor:
             self._periodic[-1].wake()
         self._periodic.append(Periodic("recorder of signs of life", self._signs.record, _SIGNS_PAUSE))
         self._periodic.append(Periodic("counting of hosts", self._count_hosts, _COUNT_PAUSE))
+        self._periodic.append(Periodic("removal of old refusals", self._remove_old_refusals, _PRUNE_PAUSE))
+        self._periodic[-1].wake()
         self._exchange: Exchange | None = None
         self._publisher: Periodic | None = None
         if conf.conductor.publish_events:
@@ -193,6 +197,11 @@ class Conductor:
 
     def _count_hosts(self) -> bool:
         host_counter.count_hosts(self._engine)
+        return False
+
+    def _remove_old_refusals(self) -> bool:
+        facts = {"keep": _KEEP_REFUSALS}
+        in_transaction(self._engine, lambda c: c.execute(_REMOVE_OLD_REFUSALS, facts))
         return False
 
     def _wake_publisher(self) -> None:

@@ -262,8 +262,8 @@ class ClaimEngine:
     def _behind_queue(self, why: Explanation, facts: Mapping[str, Any]) -> Explanation:
         """The same, unless claims with the same requests wait."""
         if queued := queue_statements.QUEUE_LENGTH.value(self._engine, facts):
-            reason = f"claims with the same requests are waiting in a queue: {queued}"
-            return why.model_copy(update={"nearest_miss": reason})
+            words = f"claims with the same requests are waiting in a queue: {queued}"
+            return why.model_copy(update={"reason": "queue", "nearest_miss": words})
         return why
 
     def _end(self, statement: PreparedStatement, claim_id: UUID, **facts: Any) -> Claim:

@@ -237,6 +237,7 @@ def explain(
     return Explanation(
         served=False,
         filters=filters,
+        reason=next(result.filter for result in filters if result.devices == 0),
         misses=misses,
         nearest_miss=_in_words(requirements, filters, counts, misses),
     )

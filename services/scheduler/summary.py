@@ -5,7 +5,13 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from portclaim.common.rpc.operator_messages import StepFilter
-from portclaim.common.rpc.summary_messages import FleetSummary, PoolSummary, SilentHost
+from portclaim.common.rpc.summary_messages import (
+    FleetSummary,
+    PoolSummary,
+    RefusedClaims,
+    RefusedInMinute,
+    SilentHost,
+)
 from portclaim.services.scheduler import lookups, summary_statements
 
 _IN_PROGRESS = ["waiting", "claimed", "prepared", "releasing"]
@@ -32,5 +38,10 @@ def summary(connection: sa.Connection, agent_down_after: float) -> FleetSummary:
         },
         seconds=changes[0].seconds,
         changes={row.to_status: row.changes for row in changes if row.to_status is not None},
+        refused=[RefusedClaims(**row) for row in connection.execute(summary_statements.REFUSED).mappings()],
+        refused_by_minute=[
+            RefusedInMinute(**lookups.as_fields(row))
+            for row in connection.execute(summary_statements.REFUSED_BY_MINUTE).mappings()
+        ],
         slowest_steps=lookups.awaited_steps(connection, StepFilter(limit=_SLOWEST)).steps,
     )

@@ -64,3 +64,22 @@ STEPS = sa.text("""
            (SELECT count(*)
               FROM (SELECT FROM outbox WHERE send_after = 'infinity' LIMIT :most) AS read) AS steps_parked
 """)
+
+REFUSED = sa.text("""
+    SELECT reason, nullif(alias, '') AS alias, cast(sum(refused) AS bigint) AS refused
+      FROM refused_claims
+     WHERE minute > now() - make_interval(hours => 1)
+     GROUP BY reason, refused_claims.alias
+     ORDER BY sum(refused) DESC, reason, refused_claims.alias
+     LIMIT 20
+""")
+
+REFUSED_BY_MINUTE = sa.text("""
+    SELECT minute, json_object_agg(reason, refused ORDER BY reason) AS refused
+      FROM (SELECT minute, reason, cast(sum(refused) AS bigint) AS refused
+              FROM refused_claims
+             WHERE minute > now() - make_interval(hours => 1)
+             GROUP BY minute, reason) counted
+     GROUP BY minute
+     ORDER BY minute
+""")

@@ -21,6 +21,7 @@ VIEWS = {
     "device_history",
     "event_backlog",
     "quotas",
+    "refusals",
     "audit",
 }
 

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.summary_messages import FleetSummary
 from tests.integration.test_cli import Run, done, done_in_json
 from tests.integration.test_describe import api, over_http, portclaim, program
@@ -65,9 +66,12 @@ class TestSummary:
 def test_the_program_shows_it_once_in_a_pipe(program: Run, fleet: Fleet) -> None:
     fleet.count_hosts()
     claim = fleet.claim("nic-vf:1")
+    with pytest.raises(ClaimRefused):
+        fleet.claim("gpu:1")
+    fleet.refusals.record()
     fleet.falls_silent("h1")
     said = done(program("top"))
-    for words in ("hosts   1, 0 drained, 1 silent", str(claim.claim_id), "type-PF", "silent hosts"):
+    for words in ("hosts   1, 0 drained, 1 silent", str(claim.claim_id), "type-PF", "gpu", "silent hosts"):
         assert words in said
     assert "\x1b" not in said
     in_json = done_in_json(program("top", "--output", "json"))

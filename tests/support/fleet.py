@@ -48,8 +48,8 @@ from portclaim.services.conductor.service import ConductorEndpoint
 from portclaim.services.scheduler import packing
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.dispatch import dispatch_steps
+from portclaim.services.scheduler.endpoint import SchedulerEndpoint
 from portclaim.services.scheduler.queues import WaitingQueues
-from portclaim.services.scheduler.service import SchedulerEndpoint
 from tests.support.invariants import violations
 
 
@@ -245,9 +245,9 @@ class Fleet:
             resend_after=5.0,
             agent_down_after=60.0,
         )
-        self.scheduler = _Scheduler(
-            SchedulerEndpoint(self.engine, claims, known, self._dispatch, agent_down_after=60.0)
-        )
+        endpoint = SchedulerEndpoint(self.engine, claims, known, self._dispatch, agent_down_after=60.0)
+        self.refusals = endpoint.refusals
+        self.scheduler = _Scheduler(endpoint)
         self.conductor = _Conductor(
             ConductorEndpoint(self.engine, agent_down_after=60.0, guest_within=3600.0)
         )

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import UUID
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from portclaim.cli.embedded import postgresql
 from portclaim.common.db import migrate, quotas
+from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.claim_messages import Claim
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
 
@@ -67,6 +69,11 @@ def seed(fleet: Fleet) -> None:
 
     fleet.scheduler.drain("compute-3", "new power supply", who="ann")
 
+    for alias, host in (("gpu:1", first), ("gpu:1", first), ("nic-vf:1", third)):
+        with suppress(ClaimRefused):
+            _claim(fleet, host, 10, alias)
+    fleet.refusals.record()
+
     with fleet.engine.begin() as connection:
         quotas.set_quota(connection, "web", None, quotas.Limits(max_pfs=2, max_vfs=16), who="ben")
         quotas.set_quota(connection, "web", "gpu", quotas.Limits(max_pfs=1, max_waiting=2), who="ben")
@@ -85,6 +92,7 @@ _CLOCK = (
     " held_until = CASE WHEN held_until IS NOT NULL THEN c.created_at + interval '5 min' END"
     " FROM claims c WHERE c.id = cd.claim_id",
     "UPDATE outbox SET created_at = now() - interval '30 s', sends = 2",
+    "UPDATE refused_claims SET minute = timestamptz '2026-03-02 10:40:00+00'",
     "UPDATE waiting_claims SET queued_at = now() - interval '3 min 30 s',"
     " deadline = now() + interval '6 min 30 s'",
     "UPDATE outbox SET created_at = now() - interval '11 min 30 s', sends = 8 WHERE claim_id = :waiting",

@@ -10,7 +10,7 @@ END $$;
 GRANT USAGE ON SCHEMA public TO portclaim_operator;
 GRANT SELECT ON
     pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
-    quotas, audit
+    quotas, audit, refusals
     TO portclaim_operator;
 
 -- The HTTP API makes and revokes tokens, and sets quotas. Everything else it only reads; claims are made by the schedulers.

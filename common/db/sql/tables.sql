@@ -364,6 +364,16 @@ CREATE INDEX audit_events_by_object ON audit_events (object, id);
 COMMENT ON TABLE audit_events IS 'what operators did';
 COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
 
+CREATE TABLE refused_claims (
+    minute  timestamptz NOT NULL,
+    reason  text NOT NULL,
+    alias   text NOT NULL,
+    refused bigint NOT NULL CHECK (refused > 0),
+    PRIMARY KEY (minute, reason, alias)
+);
+COMMENT ON TABLE refused_claims IS 'how many claims were refused in each minute, by reason';
+COMMENT ON COLUMN refused_claims.alias IS 'what they asked for; empty: no alias, or several';
+
 -- Moves
 
 CREATE TABLE claim_moves (

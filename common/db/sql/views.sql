@@ -5,7 +5,7 @@
 
 DROP VIEW IF EXISTS
     pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
-    quotas, audit;
+    quotas, audit, refusals;
 
 CREATE VIEW pf_vf_tree AS
 SELECT n.host,
@@ -350,3 +350,11 @@ COMMENT ON COLUMN audit.who IS 'the name of the token, or what a caller over RPC
 COMMENT ON COLUMN audit.action IS 'what was done, for example drain';
 COMMENT ON COLUMN audit.object IS 'the claim, host, port, token or quota';
 COMMENT ON COLUMN audit.reason IS 'why; null: no reason was given';
+
+CREATE VIEW refusals AS SELECT minute, reason, nullif(alias, '') AS alias, refused FROM refused_claims;
+COMMENT ON VIEW refusals IS 'how many claims were refused in each minute of the last week, by reason';
+COMMENT ON COLUMN refusals.minute IS 'its beginning; a refusal may be counted some seconds late';
+COMMENT ON COLUMN refusals.reason IS
+    'the first filter that left no device; or queue, quota, conflict or invalid';
+COMMENT ON COLUMN refusals.alias IS 'the alias that the claims asked for; null: none, or several';
+COMMENT ON COLUMN refusals.refused IS 'how many calls were refused; a call that is repeated counts again';

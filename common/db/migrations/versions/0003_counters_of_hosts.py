@@ -139,6 +139,19 @@ COMMENT ON TABLE audit_events IS 'what operators did';
 COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
 """
 
+# Why claims were refused.
+_REFUSALS = """
+CREATE TABLE refused_claims (
+    minute  timestamptz NOT NULL,
+    reason  text NOT NULL,
+    alias   text NOT NULL,
+    refused bigint NOT NULL CHECK (refused > 0),
+    PRIMARY KEY (minute, reason, alias)
+);
+COMMENT ON TABLE refused_claims IS 'how many claims were refused in each minute, by reason';
+COMMENT ON COLUMN refused_claims.alias IS 'what they asked for; empty: no alias, or several';
+"""
+
 # The history of a device.
 _HISTORY = "CREATE INDEX device_events_by_device ON device_events (device_id, id);"
 
@@ -152,4 +165,5 @@ def upgrade() -> None:
     op.execute(_API)
     op.execute(_QUOTAS)
     op.execute(_AUDIT)
+    op.execute(_REFUSALS)
     op.execute(_HISTORY)
