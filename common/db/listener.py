@@ -69,4 +69,4 @@ class NotificationListener(threading.Thread):
                     driver.notifies.clear()
                     self._on_notify()
         finally:
-            connection.close()
+            driver.close()  # not the pool's: it would roll back first, which fails on a lost connection

@@ -25,15 +25,16 @@ _SYNCHRONOUS = "ALTER SYSTEM SET synchronous_standby_names = '*'"
 class Node:
     """One server: its data, and the process while it runs."""
 
-    def __init__(self, directory: Path, programs: Path, user: str | None) -> None:
+    def __init__(self, directory: Path) -> None:
+        user = "nobody" if os.geteuid() == 0 else None
         [self.port] = free_ports(1)
         self.data = directory / "data"
         self._directory = directory
-        self._programs = programs
         self._user = user
         self._starts = 0
         self._server: SupervisedProcess | None = None
         directory.mkdir()
+        self._programs = install_programs(directory, user)
         if user is not None:
             shutil.chown(directory, user)
 
@@ -41,19 +42,27 @@ class Node:
     def log(self) -> str:
         return "".join(file.read_text() for file in sorted(self._directory.glob("log.*")))
 
-    def start(self, ready: str = "ready to accept connections") -> None:
-        """Start it with the data that it has."""
+    def start(self, *settings: str, ready: str = "ready to accept connections") -> None:
+        """Start it with the data that it has. ``settings``: more flags of the server."""
         self._starts += 1
         self._server = supervise(
             *(self._programs / "postgres", "-D", self.data, "-k", self._directory, "-p", str(self.port)),
             *("--listen_addresses=127.0.0.1", "--max_connections=100", "--fsync=on", "--wal_keep_size=256MB"),
             *("--wal_receiver_timeout=5s", "--wal_sender_timeout=5s"),
+            *settings,
             ready=ready,
             log=self._directory / f"log.{self._starts}",
             stop_signal=signal.SIGINT,
             user=self._user,
             owner=run_owner(),
         )
+
+    def make(self) -> None:
+        """Make new data, start, and make the database."""
+        self.run("initdb", f"--pgdata={self.data}", *INITDB_OPTIONS)
+        self.start()
+        self.tell(f"CREATE DATABASE {DATABASE}", "postgres")
+        migrate.upgrade(self.url())
 
     def run(self, program: str, *arguments: str | Path) -> None:
         """Run one of PostgreSQL's programs as the server's user."""
@@ -121,15 +130,10 @@ class Pair:
     """A primary, and a standby without which the primary commits nothing."""
 
     def __init__(self, directory: Path) -> None:
-        user = "nobody" if os.geteuid() == 0 else None
-        programs = install_programs(directory, user)
-        self.primary = Node(directory / "a", programs, user)
-        self.standby = Node(directory / "b", programs, user)
+        self.primary = Node(directory / "a")
+        self.standby = Node(directory / "b")
         self._nodes = (self.primary, self.standby)
-        self.primary.run("initdb", f"--pgdata={self.primary.data}", *INITDB_OPTIONS)
-        self.primary.start()
-        self.primary.tell(f"CREATE DATABASE {DATABASE}", "postgres")
-        migrate.upgrade(self.primary.url())
+        self.primary.make()
         self.join()
 
     @property
@@ -144,7 +148,7 @@ class Pair:
         shutil.rmtree(standby.data, ignore_errors=True)
         address = ["-h", "127.0.0.1", "-p", str(source.port), "-U", "postgres"]
         standby.run("pg_basebackup", *address, "-D", standby.data, "-R", "-c", "fast", "-X", "stream")
-        standby.start("ready to accept read-only connections")
+        standby.start(ready="ready to accept read-only connections")
         source.tell(_SYNCHRONOUS)
         source.tell("SELECT pg_reload_conf()")
         wait_until(
