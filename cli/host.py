@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from portclaim.cli import documents, maintenance
+from portclaim.cli import documents, maintenance, recovery
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
@@ -31,7 +31,7 @@ _COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs"
 
 @click.group()
 def host() -> None:
-    """List, drain and remove hosts, renew used devices; scan this machine."""
+    """List, drain and remove hosts, renew used devices, recover claims; scan this machine."""
 
 
 for each in (
@@ -40,6 +40,8 @@ for each in (
     maintenance.undrain,
     maintenance.remove,
     maintenance.renew,
+    recovery.unknown_claims,
+    recovery.recover,
 ):
     host.add_command(each)
 

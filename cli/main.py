@@ -48,7 +48,9 @@ COMMANDS = {
         "portclaim.cli.claims", "explain", "Say whether a claim would be served now, and why not."
     ),
     "host": Lazy(
-        "portclaim.cli.host", "host", "List, drain and remove hosts, renew used devices; scan this machine."
+        "portclaim.cli.host",
+        "host",
+        "List, drain and remove hosts, renew used devices, recover claims; scan this machine.",
     ),
     "import": Lazy(
         "portclaim.cli.import_nova", "import_", "Take over what Nova has given out, without stopping a guest."

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 from oslo_log import log
 
+from portclaim.common.db.options import DATABASE, DATABASE_OPTIONS
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.nova_options import EXPLAINED, OLD_NAMES, refusals
 
@@ -33,18 +34,6 @@ DEFAULT_OPTIONS = [
         "state_path",
         default="/var/lib/portclaim",
         help="Directory for the files that a compute agent keeps when it restarts.",
-    ),
-]
-
-DATABASE = cfg.OptGroup(
-    "database", "The PostgreSQL database. Only the conductor, the scheduler and `portclaim db` use it."
-)
-DATABASE_OPTIONS = [
-    cfg.StrOpt(
-        "connection",
-        secret=True,
-        help="SQLAlchemy URL of the database: postgresql+psycopg2://user:password@host/name. For a primary "
-        "with a standby, name both hosts and add target_session_attrs=read-write.",
     ),
 ]
 

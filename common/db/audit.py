@@ -15,6 +15,7 @@ Action = Literal[
     "drain",
     "undrain",
     "remove-host",
+    "recover-claim",
     "retry",
     "create-token",
     "revoke-token",

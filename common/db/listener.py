@@ -18,6 +18,8 @@ import sqlalchemy as sa
 LOG = logging.getLogger(__name__)
 
 _PAUSE = 5.0  # seconds from a lost connection to the next
+# A server that hangs sends no notification and no end: after so many seconds of silence, listen anew.
+_LONGEST_SILENCE = 300.0
 
 
 class NotificationListener(threading.Thread):
@@ -60,10 +62,11 @@ class NotificationListener(threading.Thread):
                 cursor.execute(f"LISTEN {self._channel}")
             self._on_notify()
             while not self._ending.is_set():
-                select.select([driver, self._end_is_read], [], [])
+                if not any(select.select([driver, self._end_is_read], [], [], _LONGEST_SILENCE)):
+                    return
                 driver.poll()
                 if driver.notifies:
                     driver.notifies.clear()
                     self._on_notify()
         finally:
-            connection.close()
+            driver.close()  # not the pool's: it would roll back first, which fails on a lost connection

@@ -37,6 +37,7 @@ REPEATABLE = (
     "moves",
     "drain",
     "import",
+    "recover",
     "events",
     "api",
     "views",

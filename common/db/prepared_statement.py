@@ -11,7 +11,7 @@ import psycopg2
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from portclaim.common.db.transaction import persistently
+from portclaim.common.db.transaction import READ_ONLY, persistently
 
 _TYPED = re.compile(r"(?<!:):([a-z_]+)::((?:double precision|[a-z]+)(?:\[\])?)")
 _ANY = re.compile(r"(?<!:):([a-z_]+)")
@@ -101,7 +101,7 @@ class PreparedStatement:
             yield driver, connection.info.setdefault("prepared", set())
             driver.autocommit = False
         except psycopg2.Error as error:
-            if driver.closed or _comes_from_no_server(error):
+            if driver.closed or _comes_from_no_server(error) or error.pgcode == READ_ONLY:
                 connection.invalidate(error)
                 engine.dispose()  # the other connections are lost too
                 raise self._failed(error, lost=True) from error

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 import tenacity
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 
+from portclaim.common.db.deadline import Deadline
 from portclaim.common.errors import ServiceUnavailable
 
 LOG = logging.getLogger(__name__)
@@ -21,6 +22,9 @@ _TRY_AGAIN = frozenset({"40001", "40P01"})
 
 # lock_not_available: a transaction that holds a lock for so long is stuck. More tries do not help.
 _STUCK = "55P03"
+
+# read_only_sql_transaction: the server of this connection is no longer the primary.
+READ_ONLY = "25006"
 
 # insufficient_resources: a full disk, no memory, too many connections. An operator must act.
 _EXHAUSTED = "53"
@@ -45,27 +49,56 @@ SESSION_OPTIONS = " ".join(
 )
 """How PostgreSQL plans for the services, as libpq's ``options``."""
 
+ANSWER_WITHIN = 60.0
+"""How long a transaction may take, in seconds, unless the caller of :func:`connect` says otherwise."""
+
 _ATTEMPTS = 6
 _LONGEST_PAUSE = 1.0  # seconds
 
 
-def connect(url: str, pool_size: int) -> sa.Engine:
-    """An engine with at most ``pool_size`` connections.
+# A machine that is lost, or that a cut network hides, sends no end of a connection (seconds; the last in ms).
+_KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
+def connect(
+    url: str,
+    pool_size: int,
+    answer_within: float = ANSWER_WITHIN,
+    *,
+    application_name: str = "portclaim",
+    more_options: str = "",
+) -> sa.Engine:
+    """An engine with at most ``pool_size`` connections. ``more_options``: for libpq, after the usual ones.
 
     After a restart or fail-over of the server, the first connection that is used fails. Then all are replaced
-    and the work runs again.
+    and the work runs again. A transaction that takes longer than ``answer_within`` seconds loses its
+    connection, because its server may hang.
     """
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_use_lifo=True,
         connect_args={
-            "application_name": "portclaim",
+            "application_name": application_name,
             "connect_timeout": 10,
-            "options": SESSION_OPTIONS,
+            "options": f"{SESSION_OPTIONS} {more_options}",
+            **_KEEPALIVE,
         },
     )
+    event.listen(engine, "handle_error", _leave_former_primary)
+    Deadline(answer_within).watch(engine)
+    return engine
+
+
+def _leave_former_primary(context: sa.engine.ExceptionContext) -> None:
+    if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:

@@ -8,6 +8,7 @@ from portclaim.common.errors import PortclaimError
 from portclaim.common.rpc.agent_messages import MOST_STEPS, Renewal, Renewed, Step, Steps
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
+from portclaim.common.rpc.recovery_messages import UnknownClaim, UnknownClaims
 from portclaim.common.rpc.versions import FIRST
 
 _SINCE = {"prepare": "1.1", "unplug": "1.1"}
@@ -41,6 +42,10 @@ class ComputeAgentClient(Client):
         Raises :class:`~portclaim.InvalidRequest` while a claim has the device.
         """
         return self._call("renew", Renewal(address=address), Renewed, since="1.1").renewed
+
+    def unknown_claims(self) -> list[UnknownClaim]:
+        """The claims that this host has devices for, and that the conductor does not know."""
+        return self._call("unknown_claims", Nothing(), UnknownClaims, since="1.1").claims
 
     def _send_singly(self, steps: Sequence[Step]) -> None:
         """Send all that can be sent, whatever becomes of the others. Raises the last error."""

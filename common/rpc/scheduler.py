@@ -38,6 +38,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.recovery_messages import Recovery
 from portclaim.common.rpc.summary_messages import FleetSummary
 
 
@@ -114,6 +115,16 @@ class SchedulerClient(Client):
         :class:`~portclaim.InvalidRequest` for a claim that waits. After an error nothing has changed.
         """
         return self._call("force_release", ForcedRelease(claim_id=claim_id, who=who, reason=reason), Claim)
+
+    def recover(self, wanted: Recovery) -> Claim:
+        """Make a claim anew that an agent has devices for and that the database does not know.
+
+        There are such claims after an old backup was restored;
+        :meth:`~portclaim.common.rpc.compute_agent.ComputeAgentClient.unknown_claims` lists them. The claim is
+        ``allocated``. The same call again changes nothing. Raises :class:`~portclaim.UnknownHost`, and
+        :class:`~portclaim.ClaimConflict` if the claim is known, or another claim has one of its devices.
+        """
+        return self._call("recover", wanted, Claim, since="1.1")
 
     def move(self, request: MoveRequest) -> Move:
         """Claim devices on another host for the same instance (the target of the move).

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from portclaim.common.db.transaction import SESSION_OPTIONS, in_transaction
+from portclaim.common.db import transaction
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.api.events import EventFeed
 from portclaim.services.api.problems import Busy
@@ -21,18 +21,14 @@ T = TypeVar("T")
 ROLE = "portclaim_api"
 
 
-def connect(url: str, pool_size: int) -> sa.Engine:
+def connect(url: str, pool_size: int, answer_within: float = transaction.ANSWER_WITHIN) -> sa.Engine:
     """An engine whose connections have the role of the API, which can write nothing but tokens and quotas."""
-    return sa.create_engine(
+    return transaction.connect(
         url,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_use_lifo=True,
-        connect_args={
-            "application_name": "portclaim-api",
-            "connect_timeout": 10,
-            "options": f"{SESSION_OPTIONS} -c role={ROLE} -c statement_timeout=10s",
-        },
+        pool_size,
+        answer_within,
+        application_name="portclaim-api",
+        more_options=f"-c role={ROLE} -c statement_timeout=10s",
     )
 
 
@@ -70,7 +66,7 @@ class Backend:
 
     async def query(self, work: Callable[[sa.Connection], T]) -> T:
         """Run ``work`` in a transaction of the database, in a thread. Raises what :meth:`call` does."""
-        return await self.call(in_transaction, self._engine, work)
+        return await self.call(transaction.in_transaction, self._engine, work)
 
     def close(self) -> None:
         """Wait for the calls in hand, and close the connections to the database."""

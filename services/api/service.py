@@ -32,7 +32,9 @@ class Api:
         host, port = listener.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._bus = transport(conf)
-        engine = connect(database_url(conf) or "", conf.api.threads + _SPARE_CONNECTIONS)
+        engine = connect(
+            database_url(conf) or "", conf.api.threads + _SPARE_CONNECTIONS, conf.database.answer_within
+        )
         self._backend = Backend(SchedulerClient(self._bus, conf), engine, conf.api)
         self._server = Server(create_app(self._backend), self._backend, listener)
         self._server.start()

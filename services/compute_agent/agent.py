@@ -22,6 +22,7 @@ from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.fields import Nothing
+from portclaim.common.rpc.recovery_messages import UnknownClaim, UnknownClaims
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink
@@ -57,11 +58,16 @@ class ComputeAgentEndpoint(Endpoint):
     """What services call on this host; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
 
     def __init__(
-        self, queue: StepQueue, report: Callable[[], None], renew: Callable[[PciAddress], bool]
+        self,
+        queue: StepQueue,
+        report: Callable[[], None],
+        renew: Callable[[PciAddress], bool],
+        unknown: Callable[[], list[UnknownClaim]],
     ) -> None:
         self._queue = queue
         self._report = report
         self._renew = renew
+        self._unknown = unknown
 
     @exposed(Step)
     def prepare(self, step: Step) -> None:
@@ -91,6 +97,10 @@ class ComputeAgentEndpoint(Endpoint):
     @exposed(Renewal)
     def renew(self, which: Renewal) -> Renewed:
         return Renewed(renewed=self._renew(PciAddress.parse(which.address)))
+
+    @exposed(Nothing)
+    def unknown_claims(self, _nothing: Nothing) -> UnknownClaims:
+        return UnknownClaims(claims=self._unknown())
 
     def _put(self, action: str, step: Step) -> None:
         if step.action != action:
@@ -267,7 +277,9 @@ class ComputeAgent:
                 finish(self._server)
                 self._server = None
             elif is_ours and self._server is None and not self._stopping:
-                endpoint = ComputeAgentEndpoint(self._queue, self._reporter.report, self._renew)
+                endpoint = ComputeAgentEndpoint(
+                    self._queue, self._reporter.report, self._renew, self._repair.unknown_claims
+                )
                 self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
                 self._server.start(override_pool_size=self._conf.rpc.threads)
                 self._ready.set()

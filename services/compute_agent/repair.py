@@ -14,6 +14,7 @@ from portclaim.common.errors import UnknownHost
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Holding, Holdings, Step, StepAction, StepDevice
 from portclaim.common.rpc.fields import DevType
+from portclaim.common.rpc.recovery_messages import UnknownClaim
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError, HypervisorDriver
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.scanner import Scanner
@@ -100,6 +101,25 @@ class Repair:
             if held.claim_id in without_claim
         }
         return self._held_back
+
+    def unknown_claims(self) -> list[UnknownClaim]:
+        """The claims that this host has devices for, and that the conductor did not know when it was asked.
+
+        Raises :class:`DriverError` if the hypervisor does not answer.
+        """
+        found: dict[UUID, list[Attachment]] = {}
+        for held in {*self._driver.attachments(), *self._driver.handed_over()}:
+            if held.claim_id is not None and held.claim_id in self._unconfirmed:
+                found.setdefault(held.claim_id, []).append(held)
+        return [
+            UnknownClaim(
+                claim_id=claim_id,
+                instance_id=held[0].instance_id,
+                step=self._ledger.latest(claim_id),
+                addresses=sorted({str(each.address) for each in held}),
+            )
+            for claim_id, held in sorted(found.items())
+        ]
 
     def _continue(self, holding: Holding, here: AbstractSet[tuple[str, UUID | None, UUID]]) -> None:
         """Do what a claim's status calls for, if its instance does not have the claim's devices.

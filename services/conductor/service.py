@@ -127,7 +127,9 @@ class Conductor:
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each periodic task.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + _FULL_REPORTS + 7)
+        self._engine = connect(
+            conf.database.connection, conf.rpc.threads + _FULL_REPORTS + 7, conf.database.answer_within
+        )
         options = conf.conductor
         self._signs = SignsOfLife(self._engine, self._agents)
         endpoint = ConductorEndpoint(

@@ -42,6 +42,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.recovery_messages import Recovery
 from portclaim.common.rpc.summary_messages import FleetSummary
 from portclaim.services.scheduler import (
     alias_counts,
@@ -49,6 +50,7 @@ from portclaim.services.scheduler import (
     lookups,
     maintenance,
     moves,
+    recovery,
     summary,
 )
 from portclaim.services.scheduler.batches import ClaimBatches
@@ -143,6 +145,12 @@ class SchedulerEndpoint(Endpoint):
         ended = self._claims.force_release(which.claim_id, which.who, which.reason)
         LOG.warning("claim %s is %s: %r", which.claim_id, ended.status, ended.reason)
         return ended
+
+    @exposed(Recovery)
+    def recover(self, wanted: Recovery) -> Claim:
+        recovered = in_transaction(self._engine, lambda c: recovery.recover(c, wanted))
+        LOG.warning("claim %s of host %s is recovered for %s", recovered.claim_id, wanted.host, wanted.who)
+        return recovered
 
     @exposed(ClaimId)
     def show(self, which: ClaimId) -> Claim:

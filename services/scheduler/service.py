@@ -42,7 +42,7 @@ class Scheduler:
         self._bus = transport(conf)
         self._agents = ComputeAgentClient(self._bus, conf)
         # One connection for each message in hand, and one for each periodic task.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + 2)
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 2, conf.database.answer_within)
         claims = ClaimEngine(
             self._engine,
             self._packing,

@@ -95,6 +95,38 @@ def test_a_lost_connection_that_psycopg2_reports_as_open_is_replaced(database_ur
     engine.dispose()
 
 
+READ_ONLY = sa.text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+WRITE = "INSERT INTO written VALUES (1) RETURNING 1"
+
+
+def test_connections_to_a_former_primary_are_replaced(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE written (number integer)"))
+    for write in (
+        lambda: PreparedStatement("write", WRITE).value(engine, {}),
+        lambda: in_transaction(engine, lambda connection: connection.execute(sa.text(WRITE)).scalar_one()),
+    ):
+        before = SESSION.value(engine, {})
+        with engine.begin() as connection:
+            connection.execute(READ_ONLY)
+        assert write() == 1
+        assert SESSION.value(engine, {}) != before
+
+
+def test_a_transaction_that_takes_too_long_is_done_again_on_another_connection(database_url: str) -> None:
+    engine = connect(database_url, pool_size=2, answer_within=1.0)
+    sessions: list[int] = []
+
+    def sleep_once(connection: sa.Connection) -> str:
+        sessions.append(connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
+        connection.execute(sa.text("SELECT pg_sleep(600)" if len(sessions) == 1 else "SELECT 1"))
+        return "done"
+
+    assert in_transaction(engine, sleep_once) == "done"
+    assert len(set(sessions)) == 2
+    engine.dispose()
+
+
 def test_a_statement_that_always_ends_its_session_raises_service_unavailable(engine: sa.Engine) -> None:
     with pytest.raises(ServiceUnavailable):
         ENDING.value(engine, {})

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,7 +17,7 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.drivers.simulated_guests import SimulatedGuests
 from tests.support.concurrency import wait_until
-from tests.support.services import ServiceProcess, Services, as_ini
+from tests.support.services import Options, ServiceProcess, Services, as_ini
 
 HOST = "node-1"
 PF = "0000:01:00.0"
@@ -141,10 +142,15 @@ class OneHost:
 
 
 @contextmanager
-def one_host(services: Services, directory: Path, guests: str = "any") -> Iterator[OneHost]:
-    """Start a conductor and a scheduler. ``guests``: the instances that the simulated hypervisor has."""
-    services("conductor", {"conductor": {"resend_after": 1.0, "agent_down_after": 2.0}})
-    services("scheduler", {"pci": {"alias": ALIASES}})
+def one_host(
+    services: Services, directory: Path, guests: str = "any", more: Options = MappingProxyType({})
+) -> Iterator[OneHost]:
+    """Start a conductor and a scheduler. ``guests``: the instances that the simulated hypervisor has.
+
+    ``more``: sections of their configuration.
+    """
+    services("conductor", {"conductor": {"resend_after": 1.0, "agent_down_after": 2.0}, **more})
+    services("scheduler", {"pci": {"alias": ALIASES}, **more})
     file = directory / "client.conf"
     file.write_text(as_ini({"DEFAULT": {"transport_url": services.transport_url}}))
     conf = config.load(["--config-file", str(file)], "test")
