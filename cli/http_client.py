@@ -11,7 +11,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import UUID
@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from portclaim.common import errors
 from portclaim.common.errors import InvalidConfiguration, InvalidRequest, PortclaimError, ServiceUnavailable
 from portclaim.common.rpc.alias_messages import Aliases
+from portclaim.common.rpc.batch_messages import Outcomes
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
     Claim,
@@ -78,6 +79,10 @@ class HttpScheduler:
         body = request.model_dump(mode="json", exclude_defaults=True, exclude={"claim_id"})
         return self._ask(Claim, "PUT", f"/v1/claims/{request.claim_id}", body)
 
+    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Claim | PortclaimError]:
+        claims = [each.model_dump(mode="json", exclude_defaults=True) for each in requests]
+        return self._ask(Outcomes, "POST", "/v1/claims:batch", {"claims": claims}).results()
+
     def show(self, claim_id: UUID) -> Claim:
         return self._ask(Claim, "GET", f"/v1/claims/{claim_id}")
 
@@ -91,6 +96,10 @@ class HttpScheduler:
 
     def release(self, claim_id: UUID) -> Claim:
         return self._ask(Claim, "DELETE", f"/v1/claims/{claim_id}")
+
+    def release_many(self, claim_ids: Sequence[UUID]) -> list[Claim | PortclaimError]:
+        body = {"claim_ids": list(map(str, claim_ids))}
+        return self._ask(Outcomes, "POST", "/v1/claims:release", body).results()
 
     def force_release(self, claim_id: UUID, who: str, reason: str) -> Claim:
         return self._ask(Claim, "POST", f"/v1/claims/{claim_id}/force-release", {"reason": reason})
