@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from bench.fleet import ALIASES
 from portclaim.cli.supervisor import supervise
-from tests.support.rabbitmq import Broker, start_rabbitmq
+from tests.support.rabbitmq import Broker, free_ports, start_rabbitmq
 from tests.support.services import as_ini
 
 WORKERS = 2
 """Processes of each service."""
 
 PORTCLAIM = ("portclaim.services.scheduler", "portclaim.services.conductor")
+API = "portclaim.services.api"
 ECHO = ("bench.echo", "bench.peers.kombu_echo")
 
 
@@ -76,6 +77,7 @@ def services(
                         "expire_after": 1e6,
                     },
                     "scheduler": {"workers": WORKERS},
+                    "api": {"workers": WORKERS, "port": free_ports(1)[0]},
                     "oslo_messaging_rabbit": broker.options,
                 }
             )

@@ -91,7 +91,7 @@ def explained_in_process(database_url: str, alias: str) -> Do:
 
 def over_bus(config_file: str, alias: str) -> Work:
     """Claims through scheduler and conductor over the bus: a cycle is two calls, and a cast as an agent's."""
-    scheduler, conductor = _services(config_file)
+    scheduler, conductor = services(config_file)
     held: deque[UUID] = deque()
 
     def claim() -> None:
@@ -101,12 +101,12 @@ def over_bus(config_file: str, alias: str) -> Work:
         return _ended(held, lambda claim_id: conductor.cast_step_done(detached(scheduler.release(claim_id))))
 
     tasks: dict[str, Do] = {CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}
-    return Work(tasks, Counter(), lambda: _settled(scheduler))
+    return Work(tasks, Counter(), lambda: settled(scheduler))
 
 
 def batches_over_bus(config_file: str, alias: str, number: int) -> Work:
     """So many claims in one call, released in one call; each host's agent answers for all of its own."""
-    scheduler, conductor = _services(config_file)
+    scheduler, conductor = services(config_file)
     held: deque[list[UUID]] = deque()
 
     def claim() -> None:
@@ -121,22 +121,23 @@ def batches_over_bus(config_file: str, alias: str, number: int) -> Work:
             conductor.cast_steps_done(results)
 
     tasks: dict[str, Do] = {CYCLE: lambda: (claim(), end()), "claim": claim, "end": end}
-    return Work(tasks, Counter(), lambda: _settled(scheduler))
+    return Work(tasks, Counter(), lambda: settled(scheduler))
 
 
 def refused_over_bus(config_file: str, alias: str) -> Do:
     """Claims that no host can serve, called over the bus."""
-    scheduler, _ = _services(config_file)
+    scheduler, _ = services(config_file)
     return lambda: _refused(lambda: scheduler.claim(request(alias)))
 
 
-def _services(config_file: str) -> tuple[SchedulerClient, ConductorClient]:
+def services(config_file: str) -> tuple[SchedulerClient, ConductorClient]:
+    """Clients of the services of this configuration."""
     conf = config.load(["--config-file", config_file], "bench")
     bus = transport(conf)
     return SchedulerClient(bus, conf), ConductorClient(bus, conf)
 
 
-def _settled(scheduler: SchedulerClient) -> None:
+def settled(scheduler: SchedulerClient) -> None:
     """Return when the agents' answers are recorded."""
     while scheduler.claims(_RELEASING).claims:
         time.sleep(0.005)

@@ -29,6 +29,8 @@ def goals(results: Results) -> Iterator[Goal]:
     yield Goal("the same, by one in a batch of 32", 200, _beside(results, "many", _cycle))
     yield Goal("server CPU of a claim alone at Placement, by one here", 50, _beside(results, "rpc", _claim))
     yield Goal("the same, by one in a batch of 32", 200, _beside(results, "many", _claim))
+    over_http = _beside(results, "http", _cycle)
+    yield Goal("server CPU of a cycle at Placement, by one here over HTTP", 40, over_http)
     largest_size = "5000x4x64"
     yield Goal(
         "5000 hosts: a claim alone at Placement, by one here",

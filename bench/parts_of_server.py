@@ -1,3 +1,3 @@
 """The parts of a server whose CPU time is measured, in the order of the tables."""
 
-SERVER_PARTS = ("scheduler", "conductor", "placement", "rabbitmq", "postgresql")
+SERVER_PARTS = ("api", "scheduler", "conductor", "placement", "rabbitmq", "postgresql")

@@ -20,8 +20,8 @@ PAGES: dict[str, Mapping[str, Callable[[Results], str]]] = {
     "scaling.md": {**scaling.BLOCKS, "facts": tables.facts},
 }
 PARTS = (
-    *("rpc", "many", "refusals", "placement", "in_process", "bus", "cluster", "nova", "growth", "soak"),
-    *("inventory", "events", "packing", "matching"),
+    *("rpc", "many", "http", "refusals", "placement", "in_process", "bus", "cluster", "nova", "growth"),
+    *("soak", "inventory", "events", "packing", "matching"),
 )
 _BLOCK = re.compile(r"(<!-- bench: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -24,6 +24,7 @@ RESULTS = Path(__file__).parent / "results"
 PER_SIZE = {
     "rpc": "bench.parts.rpc:single",
     "many": "bench.parts.rpc:many",
+    "http": "bench.parts.http:results",
     "refusals": "bench.parts.refusals:results",
     "placement": "bench.parts.placement:results",
 }

@@ -64,10 +64,11 @@ def goal_table(results: Results) -> str:
 def beside(results: Results) -> str:
     """Rates and latencies of all sizes and clients."""
     rows = []
-    for size in _sizes(results, "rpc", "many", "placement"):
+    for size in _sizes(results, "rpc", "many", "http", "placement"):
         for part, label in (
             ("rpc", "Portclaim"),
             ("many", "Portclaim, 32 in a call"),
+            ("http", "Portclaim over HTTP"),
             ("placement", "Placement"),
         ):
             rows += [
@@ -97,7 +98,7 @@ def configurations(results: Results) -> str:
 def cpu(results: Results) -> str:
     """By part, at the reference: in a cycle, in a claim alone, in its end."""
     rows: list[Cells] = []
-    for part, label in (("rpc", "one"), ("many", "one in a batch of 32")):
+    for part, label in (("rpc", "one"), ("many", "one in a batch of 32"), ("http", "over HTTP")):
         row = results.reference(part)
         for phase, text in (
             ("", "claim, release, answer"),
@@ -272,7 +273,8 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
 def _measured(results: Results, part: str, size: str) -> Iterator[Row]:
     for row in results.rows(part, size=size):
         is_claim = (
-            row["name"] in {"rpc", "many", "placement"} and row.get("configuration", "bounded") == "bounded"
+            row["name"] in {"rpc", "many", "http", "placement"}
+            and row.get("configuration", "bounded") == "bounded"
         )
         if is_claim and "left_out" not in row:
             yield row

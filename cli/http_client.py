@@ -1,7 +1,8 @@
 """The scheduler's client over HTTP, for a command line that does not reach the message bus.
 
 It has the methods of :class:`~portclaim.common.rpc.scheduler.SchedulerClient` that commands call, and answers
-and raises the same. It imports only what Python has.
+and raises the same. ``who`` of a method is not sent: the audit names the token. It imports only what Python
+has.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import UUID
@@ -20,6 +21,7 @@ from pydantic import BaseModel
 from portclaim.common import errors
 from portclaim.common.errors import InvalidConfiguration, InvalidRequest, PortclaimError, ServiceUnavailable
 from portclaim.common.rpc.alias_messages import Aliases
+from portclaim.common.rpc.batch_messages import Outcomes
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
 from portclaim.common.rpc.claim_messages import (
     Claim,
@@ -77,6 +79,10 @@ class HttpScheduler:
         body = request.model_dump(mode="json", exclude_defaults=True, exclude={"claim_id"})
         return self._ask(Claim, "PUT", f"/v1/claims/{request.claim_id}", body)
 
+    def claim_many(self, requests: Sequence[ClaimRequest]) -> list[Claim | PortclaimError]:
+        claims = [each.model_dump(mode="json", exclude_defaults=True) for each in requests]
+        return self._ask(Outcomes, "POST", "/v1/claims:batch", {"claims": claims}).results()
+
     def show(self, claim_id: UUID) -> Claim:
         return self._ask(Claim, "GET", f"/v1/claims/{claim_id}")
 
@@ -91,19 +97,22 @@ class HttpScheduler:
     def release(self, claim_id: UUID) -> Claim:
         return self._ask(Claim, "DELETE", f"/v1/claims/{claim_id}")
 
-    def force_release(self, claim_id: UUID, _who: str, reason: str) -> Claim:
-        """The history names the holder of the token."""
+    def release_many(self, claim_ids: Sequence[UUID]) -> list[Claim | PortclaimError]:
+        body = {"claim_ids": list(map(str, claim_ids))}
+        return self._ask(Outcomes, "POST", "/v1/claims:release", body).results()
+
+    def force_release(self, claim_id: UUID, who: str, reason: str) -> Claim:
         return self._ask(Claim, "POST", f"/v1/claims/{claim_id}/force-release", {"reason": reason})
 
     def move(self, request: MoveRequest) -> Move:
-        body = request.model_dump(mode="json", exclude_defaults=True, exclude={"claim_id"})
+        body = request.model_dump(mode="json", exclude_defaults=True, exclude={"claim_id", "who"})
         return self._ask(Move, "PUT", f"/v1/moves/{request.claim_id}", body)
 
-    def complete_move(self, claim_id: UUID) -> Move:
-        return self._ask(Move, "POST", f"/v1/moves/{claim_id}/complete", {})
+    def complete_move(self, claim_id: UUID, *, who: str | None = None, reason: str | None = None) -> Move:
+        return self._ask(Move, "POST", f"/v1/moves/{claim_id}/complete", {"reason": reason})
 
-    def revert_move(self, claim_id: UUID) -> Move:
-        return self._ask(Move, "POST", f"/v1/moves/{claim_id}/revert", {})
+    def revert_move(self, claim_id: UUID, *, who: str | None = None, reason: str | None = None) -> Move:
+        return self._ask(Move, "POST", f"/v1/moves/{claim_id}/revert", {"reason": reason})
 
     def claims(self, wanted: ClaimFilter) -> Claims:
         return self._ask(Claims, "GET", _listed("claims", wanted))
@@ -139,21 +148,36 @@ class HttpScheduler:
     def aliases(self) -> Aliases:
         return self._ask(Aliases, "GET", "/v1/aliases")
 
-    def drain(self, host: str, reason: str, address: str | None = None) -> int:
+    def drain(self, host: str, reason: str, address: str | None = None, *, who: str | None = None) -> int:
         body = {"reason": reason, "address": address}
         return self._ask(LiveClaims, "POST", f"/v1/hosts/{quote(host)}/drain", body).live_claims
 
-    def undrain(self, host: str, address: str | None = None) -> int:
-        body = {"address": address}
+    def undrain(
+        self, host: str, address: str | None = None, *, who: str | None = None, reason: str | None = None
+    ) -> int:
+        body = {"address": address, "reason": reason}
         return self._ask(LiveClaims, "POST", f"/v1/hosts/{quote(host)}/undrain", body).live_claims
 
-    def remove_host(self, host: str, _who: str, reason: str, *, force: bool = False) -> int:
-        """The history names the holder of the token."""
+    def remove_host(self, host: str, who: str, reason: str, *, force: bool = False) -> int:
         path = f"/v1/hosts/{quote(host)}/remove?force={str(force).lower()}"
         return self._ask(LiveClaims, "POST", path, {"reason": reason}).live_claims
 
-    def retry(self, claim_ids: Collection[UUID] | None = None, host: str | None = None) -> int:
-        which = Retry(claim_ids=None if claim_ids is None else list(claim_ids), host=host)
+    def renew_device(
+        self, host: str, address: str, *, who: str | None = None, reason: str | None = None
+    ) -> bool:
+        body = {"address": address, "reason": reason}
+        return bool(self.json("POST", f"/v1/hosts/{quote(host)}/renew", body)["renewed"])
+
+    def retry(
+        self,
+        claim_ids: Collection[UUID] | None = None,
+        host: str | None = None,
+        *,
+        who: str | None = None,
+        reason: str | None = None,
+    ) -> int:
+        ids = None if claim_ids is None else list(claim_ids)
+        which = Retry(claim_ids=ids, host=host, reason=reason)
         return self._ask(Retried, "POST", "/v1/steps:retry", which.model_dump(mode="json")).steps
 
     def events(self, **wanted: Any) -> Iterator[str]:

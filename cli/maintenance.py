@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
 import click
 
 from portclaim.cli.completing import HOST
 from portclaim.cli.listing import ListOptions, Row, list_options, show, table
+from portclaim.cli.options import reason_option, who_option
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
@@ -61,23 +61,26 @@ def list_(
 @click.argument("host", shell_complete=HOST)
 @_port
 @_reason
+@who_option
 @click.pass_obj
-def drain(session: Session, host: str, address: str | None, reason: str) -> None:
+def drain(session: Session, host: str, address: str | None, reason: str, who: str) -> None:
     """Stop new claims on HOST, or on one of its ports. Its present claims stay until they are released.
 
     Example: portclaim host drain compute-7 --reason "new power supply"
 
     Next: portclaim claim list --host HOST shows the claims on it. Move or release them to empty the host.
     """
-    stay = session.scheduler.drain(host, reason, address)
+    stay = session.scheduler.drain(host, reason, address, who=who)
     click.echo(f"{_place(host, address)} takes no new claims; {_live(stay)} on it")
 
 
 @command()
 @click.argument("host", shell_complete=HOST)
 @_port
+@reason_option
+@who_option
 @click.pass_obj
-def undrain(session: Session, host: str, address: str | None) -> None:
+def undrain(session: Session, host: str, address: str | None, reason: str | None, who: str) -> None:
     """Allow claims on HOST, or on one of its ports, again.
 
     Example: portclaim host undrain compute-7
@@ -86,15 +89,17 @@ def undrain(session: Session, host: str, address: str | None) -> None:
 
     Next: portclaim host list shows whether the host is up.
     """
-    session.scheduler.undrain(host, address)
+    session.scheduler.undrain(host, address, who=who, reason=reason)
     click.echo(f"{_place(host, address)} takes claims again")
 
 
 @command()
 @click.argument("host", shell_complete=HOST)
 @click.option("--device", "address", metavar="ADDRESS", required=True, help="The PCI address of the device.")
+@reason_option
+@who_option
 @click.pass_obj
-def renew(session: Session, host: str, address: str) -> None:
+def renew(session: Session, host: str, address: str, reason: str | None, who: str) -> None:
     """Allow a device of HOST that was used once to be handed out again.
 
     Example: portclaim host renew compute-7 --device 0000:81:00.0
@@ -104,9 +109,7 @@ def renew(session: Session, host: str, address: str) -> None:
 
     Next: portclaim devices --host HOST shows the device as available.
     """
-    from portclaim.common.rpc.compute_agent import ComputeAgentClient
-
-    renewed = session.client(ComputeAgentClient, host).renew(address)
+    renewed = session.scheduler.renew_device(host, address, who=who, reason=reason)
     click.echo(
         f"{address} of {host} " + ("may be handed out again" if renewed else "was not used: nothing to do")
     )
@@ -115,7 +118,7 @@ def renew(session: Session, host: str, address: str) -> None:
 @command()
 @click.argument("host", shell_complete=HOST)
 @_reason
-@click.option("--who", default=getpass.getuser, show_default="your user name here", help="Who decides this.")
+@who_option
 @click.option("--force", is_flag=True, help="End its live claims too, as release --force does. DANGEROUS.")
 @click.pass_obj
 def remove(session: Session, host: str, reason: str, who: str, force: bool) -> None:

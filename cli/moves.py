@@ -9,7 +9,7 @@ import click
 
 from portclaim.cli.claims import specs
 from portclaim.cli.completing import CLAIM
-from portclaim.cli.options import output_option
+from portclaim.cli.options import output_option, reason_option, who_option
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def move() -> None:
     help="The guest runs on while it moves: its devices are unplugged before, and those of the target are "
     "attached when it has arrived.",
 )
+@reason_option
+@who_option
 @output_option
 @click.pass_obj
 def begin(
@@ -70,6 +72,8 @@ def begin(
     alias: str | None,
     extra_specs: tuple[str, ...],
     live: bool,
+    reason: str | None,
+    who: str,
     output: str,
 ) -> None:
     """Claim on another host what CLAIM_ID asked for, for the same instance.
@@ -95,36 +99,42 @@ def begin(
         avoid_hosts=list(avoid_hosts),
         numa_cells=list(numa_cells),
         live=live,
+        who=who,
+        reason=reason,
     )
     _show(session.scheduler.move(request), output)
 
 
 @command(group=move)
 @_to_claim
+@reason_option
+@who_option
 @output_option
 @click.pass_obj
-def complete(session: Session, to_claim: uuid.UUID, output: str) -> None:
+def complete(session: Session, to_claim: uuid.UUID, reason: str | None, who: str, output: str) -> None:
     """Release the source claim: now, or as soon as TO_CLAIM is allocated.
 
     Example: portclaim move complete 0f6d2c1e-52b5-4e0f-9d0a-1c3f4f2b7a11
 
     Next: portclaim show TO_CLAIM, until the move is completed.
     """
-    _show(session.scheduler.complete_move(to_claim), output)
+    _show(session.scheduler.complete_move(to_claim, who=who, reason=reason), output)
 
 
 @command(group=move)
 @_to_claim
+@reason_option
+@who_option
 @output_option
 @click.pass_obj
-def revert(session: Session, to_claim: uuid.UUID, output: str) -> None:
+def revert(session: Session, to_claim: uuid.UUID, reason: str | None, who: str, output: str) -> None:
     """Release TO_CLAIM. The instance keeps the devices of the source claim.
 
     Example: portclaim move revert 0f6d2c1e-52b5-4e0f-9d0a-1c3f4f2b7a11
 
     Next: portclaim show TO_CLAIM, until the claim is released.
     """
-    _show(session.scheduler.revert_move(to_claim), output)
+    _show(session.scheduler.revert_move(to_claim, who=who, reason=reason), output)
 
 
 def _show(shown: Move, output: str) -> None:

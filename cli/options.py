@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -61,6 +62,15 @@ apart_from_option = click.option(
     metavar="CLAIM_ID",
     help="Not on the host of this claim. May be repeated.",
 )
+
+
+who_option = click.option(
+    "--who",
+    default=getpass.getuser,
+    show_default="your user name here",
+    help="Who decides this, for the audit. With --url it is the name of the token.",
+)
+reason_option = click.option("--reason", help="Why, for the audit.")
 
 
 def _network_settings(

@@ -9,7 +9,7 @@ import click
 
 from portclaim.cli.completing import HOST
 from portclaim.cli.listing import ListOptions, Row, list_options, show, table
-from portclaim.cli.options import age_option
+from portclaim.cli.options import age_option, reason_option, who_option
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
@@ -53,8 +53,17 @@ def list_(
 @click.argument("claim_ids", nargs=-1, type=click.UUID)
 @click.option("--parked", is_flag=True, help="All parked steps, instead of those of named claims.")
 @_host
+@reason_option
+@who_option
 @click.pass_obj
-def retry(session: Session, claim_ids: tuple[uuid.UUID, ...], parked: bool, host: str | None) -> None:
+def retry(
+    session: Session,
+    claim_ids: tuple[uuid.UUID, ...],
+    parked: bool,
+    host: str | None,
+    reason: str | None,
+    who: str,
+) -> None:
     """Send the steps of these claims now, as if they had never been sent.
 
     Example: portclaim outbox retry --parked --host compute-7
@@ -63,7 +72,7 @@ def retry(session: Session, claim_ids: tuple[uuid.UUID, ...], parked: bool, host
     """
     if bool(claim_ids) == parked:
         raise click.UsageError("name claims or use --parked")
-    sent = session.scheduler.retry(claim_ids or None, host)
+    sent = session.scheduler.retry(claim_ids or None, host, who=who, reason=reason)
     click.echo(f"{sent} step{'' if sent == 1 else 's'} sent again")
 
 

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from portclaim.cli import documents
-from portclaim.cli.options import output_option
+from portclaim.cli.options import output_option, reason_option, who_option
 from portclaim.cli.session import Session, command
 from portclaim.cli.tokens import in_database
 
@@ -34,6 +34,8 @@ _limit = click.IntRange(0, 2**31 - 1)
 @click.option("--pfs", "max_pfs", type=_limit, help="PFs, and devices without VFs. Default: no limit.")
 @click.option("--vfs", "max_vfs", type=_limit, help="VFs. Default: no limit.")
 @click.option("--waiting", "max_waiting", type=_limit, help="Claims that wait. Default: no limit.")
+@reason_option
+@who_option
 @click.pass_obj
 def set_(
     session: Session,
@@ -42,6 +44,8 @@ def set_(
     max_pfs: int | None,
     max_vfs: int | None,
     max_waiting: int | None,
+    reason: str | None,
+    who: str,
 ) -> None:
     """Set a quota of PROJECT. Claims that are beyond it already stay.
 
@@ -50,13 +54,14 @@ def set_(
     Next: portclaim quota list shows how much of it is used.
     """
     from portclaim.common.db import quotas
+    from portclaim.common.db.audit import Order
 
     limits = quotas.Limits(max_pfs, max_vfs, max_waiting)
     if session.http is not None:
-        body = {"alias": alias, **limits._asdict()}
+        body = {"alias": alias, **limits._asdict(), "reason": reason}
         session.http.json("PUT", f"/v1/quotas/{quote(project, safe='')}", body)
     else:
-        in_database(session, lambda c: quotas.set_quota(c, project, alias, limits))
+        in_database(session, lambda c: quotas.set_quota(c, project, alias, limits, Order(who, reason)))
 
 
 @command("list", group=quota)
@@ -89,8 +94,10 @@ def list_(session: Session, project: str | None, output: str) -> None:
 @command(group=quota)
 @click.argument("project")
 @_alias
+@reason_option
+@who_option
 @click.pass_obj
-def unset(session: Session, project: str, alias: str | None) -> None:
+def unset(session: Session, project: str, alias: str | None, reason: str | None, who: str) -> None:
     """Remove a quota of PROJECT.
 
     Example: portclaim quota unset web --alias nic-vf
@@ -98,12 +105,13 @@ def unset(session: Session, project: str, alias: str | None) -> None:
     Next: portclaim quota list shows those that are left.
     """
     from portclaim.common.db import quotas
+    from portclaim.common.db.audit import Order
 
     if session.http is not None:
-        query = "" if alias is None else f"?{urlencode({'alias': alias})}"
-        session.http.json("DELETE", f"/v1/quotas/{quote(project, safe='')}{query}")
+        said = {name: value for name, value in (("alias", alias), ("reason", reason)) if value is not None}
+        session.http.json("DELETE", f"/v1/quotas/{quote(project, safe='')}?{urlencode(said)}")
     else:
-        in_database(session, lambda c: quotas.unset_quota(c, project, alias))
+        in_database(session, lambda c: quotas.unset_quota(c, project, alias, Order(who, reason)))
 
 
 def _over_http(session: Session, project: str | None) -> list[dict[str, Any]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
 from portclaim.cli import documents
-from portclaim.cli.options import age, output_option
+from portclaim.cli.options import age, output_option, reason_option, who_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
 
@@ -46,10 +46,19 @@ def token() -> None:
 @click.option(
     "--valid-for", callback=age, metavar="AGE", help="Until it expires, like 90d. Default: for ever."
 )
+@reason_option
+@who_option
 @output_option
 @click.pass_obj
 def create(
-    session: Session, name: str, role: Role, project: str | None, valid_for: timedelta | None, output: str
+    session: Session,
+    name: str,
+    role: Role,
+    project: str | None,
+    valid_for: timedelta | None,
+    reason: str | None,
+    who: str,
+    output: str,
 ) -> None:
     """Make a token and print it. Only its hash is kept, so nobody can read it again.
 
@@ -61,12 +70,12 @@ def create(
 
     if session.http is not None:
         seconds = None if valid_for is None else int(valid_for.total_seconds())
-        body = {"name": name, "role": role, "project": project, "valid_for": seconds}
+        body = {"name": name, "role": role, "project": project, "valid_for": seconds, "reason": reason}
         made = session.http.json("POST", "/v1/tokens", body)["token"]
     else:
 
         def in_transaction(connection: sa.Connection) -> str:
-            audit.record(connection, None, "create-token", name)
+            audit.record(connection, who, "create-token", name, reason)
             return tokens.create(connection, name, role, project, valid_for)
 
         made = in_database(session, in_transaction)
@@ -103,8 +112,10 @@ def list_(session: Session, every: bool, output: str) -> None:
 
 @command(group=token)
 @click.argument("name")
+@reason_option
+@who_option
 @click.pass_obj
-def revoke(session: Session, name: str) -> None:
+def revoke(session: Session, name: str, reason: str | None, who: str) -> None:
     """Make a token invalid, everywhere within 5 seconds.
 
     Example: portclaim token revoke web
@@ -112,11 +123,13 @@ def revoke(session: Session, name: str) -> None:
     Next: portclaim token list --all still shows it.
     """
     from portclaim.common.db import tokens
+    from portclaim.common.db.audit import Order
 
     if session.http is not None:
-        session.http.json("DELETE", f"/v1/tokens/{quote(name, safe='')}")
+        query = "" if reason is None else f"?{urlencode({'reason': reason})}"
+        session.http.json("DELETE", f"/v1/tokens/{quote(name, safe='')}{query}")
     else:
-        in_database(session, lambda c: tokens.revoke(c, name))
+        in_database(session, lambda c: tokens.revoke(c, name, Order(who, reason)))
 
 
 def _text(value: Any) -> Any:

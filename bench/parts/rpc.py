@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bench import clients
+from bench.bus import PORTCLAIM
 from bench.crew import Work, crew
 from bench.sample import Sample, merged
 from bench.site import Site
@@ -20,20 +21,26 @@ _ROOM = 5000  # free VFs for each client: with fewer, only cycles are measured
 
 def single(site: Site, size: Size) -> Iterator[dict[str, Any]]:
     """A claim, its release and the agent's answer, by 1, 8 and 32 clients."""
-    yield from _by_clients(site, size, "rpc", clients.over_bus, VF)
+    yield from by_clients(site, size, "rpc", clients.over_bus, VF)
 
 
 def many(site: Site, size: Size) -> Iterator[dict[str, Any]]:
     """The same with ``claim_many`` and ``release_many`` of 32."""
-    yield from _by_clients(site, size, "many", clients.batches_over_bus, VF, BATCH)
+    yield from by_clients(site, size, "many", clients.batches_over_bus, VF, BATCH)
 
 
-def _by_clients(
-    site: Site, size: Size, name: str, prepare: Callable[..., Work], *facts: Any
+def by_clients(
+    site: Site,
+    size: Size,
+    name: str,
+    prepare: Callable[..., Work],
+    *facts: Any,
+    modules: Sequence[str] = PORTCLAIM,
 ) -> Iterator[dict[str, Any]]:
+    """Cycles of these clients, and a claim and its end alone if there is room. ``modules`` serve them."""
     each = BATCH if name == "many" else 1
     url = site.fleet(size)
-    running = site.services(url)
+    running = site.services(url, modules)
     meter = site.meter(url, **running.parts)
     for count in site.options.clients:
         if count * each > _free(size) // 2:

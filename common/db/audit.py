@@ -17,6 +17,10 @@ Action = Literal[
     "remove-host",
     "recover-claim",
     "retry",
+    "begin-move",
+    "complete-move",
+    "revert-move",
+    "renew-device",
     "create-token",
     "revoke-token",
     "set-quota",
@@ -24,13 +28,9 @@ Action = Literal[
 ]
 
 _RECORD = sa.text("""
-    INSERT INTO audit_events (who, action, object, reason)
-    SELECT :who, :action, :object, :reason
-     WHERE NOT :once OR NOT EXISTS (
-           SELECT FROM (SELECT * FROM audit_events WHERE object = :object ORDER BY id DESC LIMIT 1) last
-            WHERE (last.action, last.who, last.reason) IS NOT DISTINCT FROM (:action, cast(:who AS text),
-                                                                             cast(:reason AS text)))
+    INSERT INTO audit_events (who, action, object, reason) VALUES (:who, :action, :object, :reason)
 """)
+_RECORD_ONCE = sa.text("SELECT record_act_once(:who, :action, :object, :reason)")
 _LIST = sa.text("""
     SELECT id, at, who, action, object, reason
       FROM audit_events
@@ -41,6 +41,16 @@ _LIST = sa.text("""
      ORDER BY id DESC
      LIMIT :limit
 """)
+
+
+class Order(NamedTuple):
+    """Who orders an act, and why. Null: the caller gave none."""
+
+    who: str | None = None
+    reason: str | None = None
+
+
+NOT_SAID = Order()
 
 
 class Act(NamedTuple):
@@ -66,7 +76,7 @@ def record(
     connection: sa.Connection, who: str | None, action: Action, object_: str, reason: str | None = None
 ) -> None:
     """Record an act in the transaction that does it."""
-    facts = {"who": who, "action": action, "object": object_, "reason": reason, "once": False}
+    facts = {"who": who, "action": action, "object": object_, "reason": reason}
     connection.execute(_RECORD, facts)
 
 
@@ -74,8 +84,8 @@ def record_once(
     connection: sa.Connection, who: str | None, action: Action, object_: str, reason: str | None
 ) -> None:
     """Record an act, unless it is what was done last to the same object: a caller may repeat a call."""
-    facts = {"who": who, "action": action, "object": object_, "reason": reason, "once": True}
-    connection.execute(_RECORD, facts)
+    facts = {"who": who, "action": action, "object": object_, "reason": reason}
+    connection.execute(_RECORD_ONCE, facts)
 
 
 def acts(connection: sa.Connection, wanted: Wanted, limit: int, before: int | None = None) -> list[Act]:

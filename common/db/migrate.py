@@ -33,6 +33,7 @@ REPEATABLE = (
     "answers",
     "inventory",
     "waiting",
+    "audit",
     "refusals",
     "moves",
     "drain",

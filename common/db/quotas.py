@@ -10,6 +10,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from portclaim.common.db import audit
+from portclaim.common.db.audit import NOT_SAID, Order
 from portclaim.common.errors import InvalidRequest
 
 _SET = sa.text("SELECT set_quota(:project, :alias, :max_pfs, :max_vfs, :max_waiting)")
@@ -52,10 +53,9 @@ class Quota(NamedTuple):
 
 
 def set_quota(
-    connection: sa.Connection, project: str, alias: str | None, limits: Limits, *, who: str | None = None
+    connection: sa.Connection, project: str, alias: str | None, limits: Limits, order: Order = NOT_SAID
 ) -> None:
     """Set the quota of a project for an alias, or for everything. Claims beyond it stay.
-    ``who`` orders it, for the audit.
 
     Raises :class:`InvalidRequest` if it limits nothing.
     """
@@ -63,17 +63,15 @@ def set_quota(
         raise InvalidRequest("the quota limits nothing: give max_pfs, max_vfs or max_waiting, or unset it")
     connection.execute(_SET, {"project": project, "alias": alias or "", **limits._asdict()})
     most = ", ".join(f"{name} {value}" for name, value in limits._asdict().items() if value is not None)
-    audit.record(connection, who, "set-quota", f"{_place(project, alias)}: {most}")
+    audit.record(connection, order.who, "set-quota", f"{_place(project, alias)}: {most}", order.reason)
 
 
-def unset_quota(
-    connection: sa.Connection, project: str, alias: str | None, *, who: str | None = None
-) -> None:
+def unset_quota(connection: sa.Connection, project: str, alias: str | None, order: Order = NOT_SAID) -> None:
     """Remove a quota. Raises :class:`InvalidRequest` if there is none."""
     if not connection.scalar(_UNSET, {"project": project, "alias": alias or ""}):
         of = "all devices" if alias is None else f"alias {alias!r}"
         raise InvalidRequest(f"project {project!r} has no quota for {of}")
-    audit.record(connection, who, "unset-quota", _place(project, alias))
+    audit.record(connection, order.who, "unset-quota", _place(project, alias), order.reason)
 
 
 def _place(project: str, alias: str | None) -> str:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import sqlalchemy as sa
 
 from portclaim.common.db import audit
+from portclaim.common.db.audit import NOT_SAID, Order
 from portclaim.common.errors import InvalidRequest
 
 Role = Literal["reader", "claimer", "operator"]
@@ -82,11 +83,11 @@ def tokens(connection: sa.Connection, *, every: bool = False) -> list[Token]:
     return [Token(*row) for row in connection.execute(_LIST, {"all": every})]
 
 
-def revoke(connection: sa.Connection, name: str, *, who: str | None = None) -> None:
+def revoke(connection: sa.Connection, name: str, order: Order = NOT_SAID) -> None:
     """Make a token invalid. Raises :class:`InvalidRequest` if no valid token has this name."""
     if connection.execute(_REVOKE, {"name": name}).rowcount == 0:
         raise InvalidRequest(f"there is no token of the name {name!r}")
-    audit.record(connection, who, "revoke-token", name)
+    audit.record(connection, order.who, "revoke-token", name, order.reason)
 
 
 def holder(connection: sa.Connection, token: str) -> Holder | None:

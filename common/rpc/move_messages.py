@@ -15,6 +15,7 @@ from portclaim.common.rpc.claim_messages import (
 )
 from portclaim.common.rpc.device_request import DeviceRequest
 from portclaim.common.rpc.fields import Message, MoveStatus, Text, Uuid
+from portclaim.common.rpc.operator_messages import Grounds, Orderer
 from portclaim.common.rpc.versions import Since
 
 
@@ -48,6 +49,16 @@ class MoveRequest(Message):
         "source unplugs the devices that are not `live_migratable`. The source is released when the guest "
         "has the devices of the target. If the move is reverted, the guest gets the source's devices back.",
     )
+    who: Orderer = None
+    reason: Grounds = None
+
+
+class EndOfMove(Message):
+    """Complete or revert a move."""
+
+    claim_id: Uuid = Field(description="The target of the move.")
+    who: Orderer = None
+    reason: Grounds = None
 
 
 class Move(Message):

@@ -24,6 +24,15 @@ Who = Annotated[Text, Field(min_length=1, max_length=255, description="The perso
 Reason = Annotated[Text, Field(min_length=1, max_length=1000)]
 
 
+Orderer = Annotated[
+    Annotated[Who | None, Field(description="The person who orders it, for the audit. Null: not said.")],
+    Since("1.1"),
+]
+Grounds = Annotated[
+    Annotated[Reason | None, Field(description="Why, for the audit. Null: not said.")], Since("1.1")
+]
+
+
 class ForcedRelease(Message):
     """End a claim whose host will not come back."""
 
@@ -40,9 +49,19 @@ class Drain(Message):
         default=None, description="PCI address of the port to drain. Null: the whole host."
     )
     reason: Reason | None = Field(default=None, description="Why it is drained. Null: undrain it.")
-    who: Annotated[Who | None, Since("1.1")] = Field(
-        default=None, description="The person who orders it, for the audit. Null: not said."
+    undrain_reason: Annotated[Reason | None, Since("1.1")] = Field(
+        default=None, description="Why it is undrained, for the audit. Null: not said."
     )
+    who: Orderer = None
+
+
+class Renewal(Message):
+    """Allow a device that was used once to be handed out again."""
+
+    host: Host = Field(description="The host.")
+    address: Address = Field(description="PCI address of the device, `dddd:bb:ss.f`.")
+    who: Orderer = None
+    reason: Grounds = None
 
 
 class Removal(Message):
@@ -246,12 +265,8 @@ class Retry(Message):
         default=None, description="Only steps of these claims. Null: all parked steps."
     )
     host: Host | None = Field(default=None, description="Only steps for this host. Null: all.")
-    who: Annotated[Who | None, Since("1.1")] = Field(
-        default=None, description="The person who orders it, for the audit. Null: not said."
-    )
-    reason: Annotated[Reason | None, Since("1.1")] = Field(
-        default=None, description="Why, for the audit. Null: not said."
-    )
+    who: Orderer = None
+    reason: Grounds = None
 
 
 class Retried(Message):

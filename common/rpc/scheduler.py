@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from portclaim.common.errors import PortclaimError
+from portclaim.common.rpc.agent_messages import Renewed
 from portclaim.common.rpc.alias_messages import Aliases
 from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
@@ -21,7 +22,7 @@ from portclaim.common.rpc.claim_messages import (
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.history_messages import History, HistoryFilter
-from portclaim.common.rpc.move_messages import Move, MoveRequest
+from portclaim.common.rpc.move_messages import EndOfMove, Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
     ClaimFilter,
@@ -32,6 +33,7 @@ from portclaim.common.rpc.operator_messages import (
     Hosts,
     LiveClaims,
     Removal,
+    Renewal,
     Retried,
     Retry,
     StepFilter,
@@ -134,27 +136,30 @@ class SchedulerClient(Client):
         the devices of the target. Call :meth:`revert_move` to give up the target. The same ``claim_id`` with
         the same request answers the same move as it is now.
 
+        ``who`` and ``reason`` of the request are for the audit.
+
         Raises what :meth:`claim` raises, :class:`~portclaim.ClaimNotFound`, and
         :class:`~portclaim.MoveConflict` if the source is not allocated or is already being moved.
         """
-        return self._call("move", request, Move)
+        said = {"who": self._said(request.who), "reason": self._said(request.reason)}
+        return self._call("move", request.model_copy(update=said), Move)
 
-    def complete_move(self, claim_id: UUID) -> Move:
+    def complete_move(self, claim_id: UUID, *, who: str | None = None, reason: str | None = None) -> Move:
         """Release the source of a move as soon as the target ``claim_id`` is allocated.
 
         A move that is completed does not change. Raises :class:`~portclaim.MoveNotFound`, and
         :class:`~portclaim.MoveConflict` if the move was reverted.
         """
-        return self._call("complete_move", ClaimId(claim_id=claim_id), Move)
+        return self._call("complete_move", self._end_of_move(claim_id, who, reason), Move)
 
-    def revert_move(self, claim_id: UUID) -> Move:
+    def revert_move(self, claim_id: UUID, *, who: str | None = None, reason: str | None = None) -> Move:
         """Release the target ``claim_id`` of a move. The instance keeps the devices of the source.
 
         If the devices of the source were unplugged for a live move, the agent attaches them again. A move
         that is reverted does not change. Raises :class:`~portclaim.MoveNotFound`, and
         :class:`~portclaim.MoveConflict` if the move is completed.
         """
-        return self._call("revert_move", ClaimId(claim_id=claim_id), Move)
+        return self._call("revert_move", self._end_of_move(claim_id, who, reason), Move)
 
     def show(self, claim_id: UUID) -> Claim:
         """Look up a claim. Raises :class:`~portclaim.ClaimNotFound`."""
@@ -220,12 +225,26 @@ class SchedulerClient(Client):
         ``who`` orders it: the audit keeps that. Answers how many live claims it still has. Raises
         :class:`~portclaim.UnknownHost`, and :class:`~portclaim.InvalidRequest` if it has no such port.
         """
-        wanted = Drain(host=host, address=address, reason=reason, who=who)
+        wanted = Drain(host=host, address=address, reason=reason, who=self._said(who))
         return self._call("drain", wanted, LiveClaims).live_claims
 
-    def undrain(self, host: str, address: str | None = None, *, who: str | None = None) -> int:
+    def undrain(
+        self, host: str, address: str | None = None, *, who: str | None = None, reason: str | None = None
+    ) -> int:
         """Allow new claims again. Answers and raises what :meth:`drain` does."""
-        return self._call("drain", Drain(host=host, address=address, who=who), LiveClaims).live_claims
+        said = {"who": self._said(who), "undrain_reason": self._said(reason)}
+        return self._call("drain", Drain(host=host, address=address, **said), LiveClaims).live_claims
+
+    def renew_device(
+        self, host: str, address: str, *, who: str | None = None, reason: str | None = None
+    ) -> bool:
+        """Allow a device of ``one_time_use`` to be handed out again. Answers whether it was used.
+
+        Raises :class:`~portclaim.UnknownHost`, :class:`~portclaim.ServiceUnavailable` if the host's agent is
+        silent, and :class:`~portclaim.InvalidRequest` while a claim has the device.
+        """
+        wanted = Renewal(host=host, address=address, who=who, reason=reason)
+        return self._call("renew_device", wanted, Renewed, since="1.1").renewed
 
     def remove_host(self, host: str, who: str, reason: str, *, force: bool = False) -> int:
         """Remove a silent host: its devices are removed. If it comes back, it is drained.
@@ -266,5 +285,12 @@ class SchedulerClient(Client):
         ``host`` limits it to the steps of one host. ``who`` orders it. Answers how many steps are sent.
         """
         ids = None if claim_ids is None else list(claim_ids)
-        wanted = Retry(claim_ids=ids, host=host, who=who, reason=reason)
+        wanted = Retry(claim_ids=ids, host=host, who=self._said(who), reason=self._said(reason))
         return self._call("retry", wanted, Retried).steps
+
+    def _end_of_move(self, claim_id: UUID, who: str | None, reason: str | None) -> EndOfMove:
+        return EndOfMove(claim_id=claim_id, who=self._said(who), reason=self._said(reason))
+
+    def _said(self, text: str | None) -> str | None:
+        """For the audit. A scheduler of an older version keeps none."""
+        return text if self.can_send("1.1") else None

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from portclaim.common.db.tokens import Role
 from portclaim.common.rpc.claim_messages import ClaimRequest, ExplainRequest
-from portclaim.common.rpc.fields import Message, Project, Text, Uuid
+from portclaim.common.rpc.fields import Address, Message, Project, Text, Uuid
 from portclaim.common.rpc.move_messages import MoveRequest
 from portclaim.common.rpc.operator_messages import Reason, Retry
 
@@ -21,6 +21,9 @@ PageAfter = Annotated[
     str | None, Query(max_length=2000, description="`after` of the last answer to the same request.")
 ]
 Age = Annotated[int, Query(ge=0, lt=2**31)]
+
+
+ReasonInQuery = Annotated[Reason | None, Query(description="Why, for the audit.")]
 
 
 class ClaimBody(ClaimRequest):
@@ -41,6 +44,13 @@ class MoveBody(MoveRequest):
     claim_id: Uuid | None = Field(  # type: ignore[assignment]
         default=None, description="The same id as in the path, or nothing."
     )
+    who: None = Field(default=None, description="Nothing: it is the name of the token.")
+
+
+class OrderBody(Message):
+    """Why it is done, for the audit."""
+
+    reason: Reason | None = None
 
 
 class ReasonBody(Message):
@@ -55,10 +65,22 @@ class DrainBody(ReasonBody):
     address: Text | None = Field(default=None, description="PCI address of the port. Null: the whole host.")
 
 
-class UndrainBody(Message):
+class UndrainBody(OrderBody):
     """Allow new claims again."""
 
     address: Text | None = Field(default=None, description="PCI address of the port. Null: the whole host.")
+
+
+class RenewBody(OrderBody):
+    """Allow a device that was used once to be handed out again."""
+
+    address: Address = Field(description="PCI address of the device.")
+
+
+class Renewed(Message):
+    """Whether the device had been used."""
+
+    renewed: bool
 
 
 class RetryBody(Retry):
@@ -67,7 +89,7 @@ class RetryBody(Retry):
     who: None = Field(default=None, description="Nothing: it is the name of the token.")
 
 
-class TokenBody(Message):
+class TokenBody(OrderBody):
     """A new token."""
 
     name: Annotated[Text, Field(min_length=1, max_length=255)] = Field(description="Who uses it.")

@@ -30,6 +30,8 @@ from portclaim.services.api.bodies import (
     Pool,
     Pools,
     ReasonBody,
+    RenewBody,
+    Renewed,
     RetryBody,
     UndrainBody,
     answer,
@@ -94,8 +96,16 @@ async def drain(host: Host, body: DrainBody, caller: Operator) -> Response:
 async def undrain(host: Host, body: UndrainBody, caller: Operator) -> Response:
     """Allow new claims again."""
     end_drain = caller.backend.scheduler.undrain
-    left = await caller.backend.call(end_drain, host, body.address, who=caller.name)
+    left = await caller.backend.call(end_drain, host, body.address, who=caller.name, reason=body.reason)
     return answer(LiveClaims(live_claims=left))
+
+
+@router.post("/hosts/{host}/renew", response_model=Renewed, responses=responses(UnknownHost))
+async def renew_device(host: Host, body: RenewBody, caller: Operator) -> Response:
+    """Allow a device of a host that was used once (`one_time_use`) to be handed out again."""
+    renew = caller.backend.scheduler.renew_device
+    renewed = await caller.backend.call(renew, host, body.address, who=caller.name, reason=body.reason)
+    return answer(Renewed(renewed=renewed))
 
 
 @router.post(

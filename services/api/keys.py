@@ -10,8 +10,9 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from portclaim.common.db import audit, tokens
+from portclaim.common.db.audit import Order
 from portclaim.services.api.access import Operator
-from portclaim.services.api.bodies import NewToken, TokenBody, TokenRow, TokenRows, answer
+from portclaim.services.api.bodies import NewToken, ReasonInQuery, TokenBody, TokenRow, TokenRows, answer
 from portclaim.services.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["tokens"])
@@ -24,7 +25,7 @@ async def create_token(body: TokenBody, caller: Operator) -> Response:
 
     def create(connection: sa.Connection) -> str:
         made = tokens.create(connection, body.name, body.role, body.project, valid_for)
-        audit.record(connection, caller.name, "create-token", body.name)
+        audit.record(connection, caller.name, "create-token", body.name, body.reason)
         return made
 
     token = await caller.backend.query(create)
@@ -50,8 +51,8 @@ async def list_tokens(caller: Operator, all: bool = False) -> Response:
 
 @router.delete("/tokens/{name}", status_code=204, responses=responses())
 async def revoke_token(
-    name: Annotated[str, Path(min_length=1, max_length=255)], caller: Operator
+    name: Annotated[str, Path(min_length=1, max_length=255)], caller: Operator, reason: ReasonInQuery = None
 ) -> Response:
     """Make a token invalid, within 5 seconds everywhere."""
-    await caller.backend.query(lambda c: tokens.revoke(c, name, who=caller.name))
+    await caller.backend.query(lambda c: tokens.revoke(c, name, Order(caller.name, reason)))
     return Response(status_code=204)

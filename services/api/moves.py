@@ -19,7 +19,7 @@ from portclaim.common.errors import (
 )
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.services.api.access import Claimer
-from portclaim.services.api.bodies import MoveBody, answer, complete
+from portclaim.services.api.bodies import MoveBody, OrderBody, answer, complete
 from portclaim.services.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["moves"])
@@ -38,7 +38,7 @@ async def put_move(claim_id: UUID, body: MoveBody, caller: Claimer) -> Response:
     if body.claim_id not in {None, claim_id}:
         raise InvalidRequest("claim_id in the body is not the one in the path")
     await caller.check_claims([body.source_claim_id])
-    request = complete(MoveRequest, body, claim_id=claim_id)
+    request = complete(MoveRequest, body, claim_id=claim_id, who=caller.name)
     try:
         return answer(await caller.backend.call(caller.backend.scheduler.move, request))
     except PortclaimError as error:
@@ -50,10 +50,12 @@ async def put_move(claim_id: UUID, body: MoveBody, caller: Claimer) -> Response:
     response_model=Move,
     responses=responses(ClaimNotFound, MoveNotFound, MoveConflict),
 )
-async def complete_move(claim_id: UUID, caller: Claimer) -> Response:
+async def complete_move(claim_id: UUID, caller: Claimer, body: OrderBody | None = None) -> Response:
     """Release the source of a move as soon as its target is allocated."""
     await caller.check_claims([claim_id])
-    return answer(await caller.backend.call(caller.backend.scheduler.complete_move, claim_id))
+    end_move = caller.backend.scheduler.complete_move
+    reason = None if body is None else body.reason
+    return answer(await caller.backend.call(end_move, claim_id, who=caller.name, reason=reason))
 
 
 @router.post(
@@ -61,7 +63,9 @@ async def complete_move(claim_id: UUID, caller: Claimer) -> Response:
     response_model=Move,
     responses=responses(ClaimNotFound, MoveNotFound, MoveConflict),
 )
-async def revert_move(claim_id: UUID, caller: Claimer) -> Response:
+async def revert_move(claim_id: UUID, caller: Claimer, body: OrderBody | None = None) -> Response:
     """Release the target of a move. The instance keeps the devices of the source."""
     await caller.check_claims([claim_id])
-    return answer(await caller.backend.call(caller.backend.scheduler.revert_move, claim_id))
+    end_move = caller.backend.scheduler.revert_move
+    reason = None if body is None else body.reason
+    return answer(await caller.backend.call(end_move, claim_id, who=caller.name, reason=reason))

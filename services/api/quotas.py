@@ -9,11 +9,13 @@ from pydantic import Field
 from starlette.responses import Response
 
 from portclaim.common.db import quotas
+from portclaim.common.db.audit import Order
 from portclaim.common.db.quotas import Limits
 from portclaim.common.rpc.fields import Message, Number, Text
 from portclaim.common.rpc.fields import Project as ProjectName
+from portclaim.common.rpc.operator_messages import Reason
 from portclaim.services.api.access import Anyone, Operator
-from portclaim.services.api.bodies import PageLimit, answer
+from portclaim.services.api.bodies import PageLimit, ReasonInQuery, answer
 from portclaim.services.api.problems import Forbidden, responses
 
 router = APIRouter(prefix="/v1", tags=["quotas"])
@@ -21,9 +23,7 @@ router = APIRouter(prefix="/v1", tags=["quotas"])
 AliasName = Annotated[Text, Field(min_length=1, max_length=255)]
 
 
-class QuotaBody(Message):
-    """How much the claims of a project may have. At least one limit is given."""
-
+class _Limits(Message):
     alias: AliasName | None = Field(
         default=None, description="Count what is requested by this alias. Null: everything."
     )
@@ -34,7 +34,13 @@ class QuotaBody(Message):
     )
 
 
-class QuotaRow(QuotaBody):
+class QuotaBody(_Limits):
+    """How much the claims of a project may have. At least one limit is given."""
+
+    reason: Reason | None = Field(default=None, description="Why, for the audit.")
+
+
+class QuotaRow(_Limits):
     """A quota and its use."""
 
     project: str
@@ -77,14 +83,19 @@ async def list_quotas(
 async def set_quota(project: ProjectName, body: QuotaBody, caller: Operator) -> Response:
     """Set a quota of a project. Claims that are beyond it already stay."""
     limits = Limits(body.max_pfs, body.max_vfs, body.max_waiting)
-    await caller.backend.query(lambda c: quotas.set_quota(c, project, body.alias, limits, who=caller.name))
+    order = Order(caller.name, body.reason)
+    await caller.backend.query(lambda c: quotas.set_quota(c, project, body.alias, limits, order))
     return Response(status_code=204)
 
 
 @router.delete("/quotas/{project}", status_code=204, responses=responses())
 async def unset_quota(
-    project: ProjectName, caller: Operator, alias: Annotated[AliasName | None, Query()] = None
+    project: ProjectName,
+    caller: Operator,
+    alias: Annotated[AliasName | None, Query()] = None,
+    reason: ReasonInQuery = None,
 ) -> Response:
     """Remove the quota of a project for an alias, or without `alias` the one for everything."""
-    await caller.backend.query(lambda c: quotas.unset_quota(c, project, alias, who=caller.name))
+    order = Order(caller.name, reason)
+    await caller.backend.query(lambda c: quotas.unset_quota(c, project, alias, order))
     return Response(status_code=204)

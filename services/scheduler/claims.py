@@ -13,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common.db.audit import Order
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.db.transaction import in_transaction
@@ -25,7 +26,7 @@ from portclaim.common.errors import (
 )
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
-from portclaim.common.rpc.move_messages import Move
+from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.services.scheduler import (
     explanation,
     fleet,
@@ -109,15 +110,14 @@ class ClaimEngine:
             raise self._refusal(requirements, facts)
         return Claim.model_validate_json(made, extra="ignore")
 
-    def move(
-        self, source_claim_id: UUID, target: ClaimRequest, requirements: Requirements, *, live: bool
-    ) -> Move:
+    def move(self, asked: MoveRequest, target: ClaimRequest, requirements: Requirements) -> Move:
         """Reserve the target of a move. The same id with the same request is the same move.
 
         Raises what :meth:`claim` does, and :class:`MoveConflict`.
         """
-        facts = {**self.facts(target, requirements), "source_claim_id": str(source_claim_id)}
-        if live:
+        source = {"source_claim_id": str(asked.source_claim_id), "who": asked.who, "reason": asked.reason}
+        facts = {**self.facts(target, requirements), **source}
+        if asked.live:
             facts["request"] = json.dumps(json.loads(facts["request"]) | {"live_migration": True})
         made = self._answer(statements.EXISTING_MOVE, facts) or self._exact_path(
             requirements, facts, statements.MOVE_CLAIM, statements.EXISTING_MOVE
@@ -126,16 +126,16 @@ class ClaimEngine:
             raise self._refusal(requirements, facts)
         return Move.model_validate_json(made, extra="ignore")
 
-    def complete_move(self, claim_id: UUID) -> Move:
+    def complete_move(self, claim_id: UUID, order: Order) -> Move:
         """Release the source, now or when the target is allocated.
 
         Raises :class:`MoveNotFound`, :class:`MoveConflict`.
         """
-        return self._end_move(statements.COMPLETE_MOVE, claim_id)
+        return self._end_move(statements.COMPLETE_MOVE, claim_id, order)
 
-    def revert_move(self, claim_id: UUID) -> Move:
+    def revert_move(self, claim_id: UUID, order: Order) -> Move:
         """Release the target. Raises :class:`MoveNotFound`, :class:`MoveConflict`."""
-        return self._end_move(statements.REVERT_MOVE, claim_id)
+        return self._end_move(statements.REVERT_MOVE, claim_id, order)
 
     def attach(self, claim_id: UUID) -> Claim:
         """Let the agent attach the devices of a claim that was made with ``attach`` on-call.
@@ -272,8 +272,9 @@ class ClaimEngine:
             raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
         return Claim.model_validate_json(ended, extra="ignore")
 
-    def _end_move(self, statement: PreparedStatement, claim_id: UUID) -> Move:
-        ended = self._answer(statement, {"claim_id": str(claim_id), "resend_after": self.resend_after})
+    def _end_move(self, statement: PreparedStatement, claim_id: UUID, order: Order) -> Move:
+        facts = {"claim_id": str(claim_id), "resend_after": self.resend_after, **order._asdict()}
+        ended = self._answer(statement, facts)
         if ended is None:
             raise MoveNotFound(f"there is no move to claim {claim_id}", claim_id=str(claim_id))
         return Move.model_validate_json(ended, extra="ignore")

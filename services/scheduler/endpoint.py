@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from portclaim.common.db.audit import Order
 from portclaim.common.db.transaction import in_transaction
 from portclaim.common.errors import PortclaimError
 from portclaim.common.pci.alias import Aliases
+from portclaim.common.rpc.agent_messages import Renewed
 from portclaim.common.rpc.alias_messages import Aliases as AliasList
 from portclaim.common.rpc.batch_messages import ClaimBatch, Outcomes, ReleaseBatch
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
@@ -25,7 +28,7 @@ from portclaim.common.rpc.claim_messages import (
 from portclaim.common.rpc.endpoint import Endpoint, exposed
 from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.history_messages import History, HistoryFilter
-from portclaim.common.rpc.move_messages import Move, MoveRequest
+from portclaim.common.rpc.move_messages import EndOfMove, Move, MoveRequest
 from portclaim.common.rpc.operator_messages import (
     AwaitedSteps,
     ClaimFilter,
@@ -36,6 +39,7 @@ from portclaim.common.rpc.operator_messages import (
     Hosts,
     LiveClaims,
     Removal,
+    Renewal,
     Retried,
     Retry,
     StepFilter,
@@ -63,6 +67,13 @@ from portclaim.services.scheduler.requirements import requirements_of
 LOG = logging.getLogger(__name__)
 
 
+class Agents(NamedTuple):
+    """The agents of the hosts: send them the steps of claims; renew a device at an address of a host."""
+
+    dispatch: Callable[[Sequence[Claim]], None]
+    renew: Callable[[str, str], bool]
+
+
 class SchedulerEndpoint(Endpoint):
     """What an API layer calls; see :class:`portclaim.common.rpc.scheduler.SchedulerClient`."""
 
@@ -71,7 +82,7 @@ class SchedulerEndpoint(Endpoint):
         engine: sa.Engine,
         claims: ClaimEngine,
         aliases: Aliases,
-        dispatch: Callable[[Sequence[Claim]], None],
+        agents: Agents,
         agent_down_after: float,
     ) -> None:
         self.refusals = RefusalCounts(engine)
@@ -79,7 +90,8 @@ class SchedulerEndpoint(Endpoint):
         self._engine = engine
         self._claims = claims
         self._candidates = CandidateSearch(engine, claims.packing, agent_down_after)
-        self._dispatch = dispatch
+        self._agents = agents
+        self._dispatch = agents.dispatch
         self.take(aliases)
 
     def take(self, aliases: Aliases) -> None:
@@ -124,19 +136,19 @@ class SchedulerEndpoint(Endpoint):
         target = in_transaction(self._engine, lambda c: moves.target(c, request))
         with self.refusals.counted(target.extra_specs, self._aliases):
             requirements = requirements_of(target, self._aliases)
-            begun = self._claims.move(request.source_claim_id, target, requirements, live=request.live)
+            begun = self._claims.move(request, target, requirements)
         self._dispatch([begun.target])
         return begun
 
-    @exposed(ClaimId)
-    def complete_move(self, to: ClaimId) -> Move:
-        completed = self._claims.complete_move(to.claim_id)
+    @exposed(EndOfMove)
+    def complete_move(self, to: EndOfMove) -> Move:
+        completed = self._claims.complete_move(to.claim_id, Order(to.who, to.reason))
         self._dispatch([completed.source])
         return completed
 
-    @exposed(ClaimId)
-    def revert_move(self, to: ClaimId) -> Move:
-        reverted = self._claims.revert_move(to.claim_id)
+    @exposed(EndOfMove)
+    def revert_move(self, to: EndOfMove) -> Move:
+        reverted = self._claims.revert_move(to.claim_id, Order(to.who, to.reason))
         self._dispatch([reverted.target])
         return reverted
 
@@ -195,6 +207,16 @@ class SchedulerEndpoint(Endpoint):
         return in_transaction(
             self._engine, lambda c: maintenance.remove_host(c, wanted, self._agent_down_after)
         )
+
+    @exposed(Renewal)
+    def renew_device(self, wanted: Renewal) -> Renewed:
+        in_transaction(
+            self._engine, lambda c: maintenance.check_agent(c, wanted.host, self._agent_down_after)
+        )
+        renewed = self._agents.renew(wanted.host, wanted.address)
+        # After the act: if this fails, the caller repeats the call, and the agent has nothing more to do.
+        in_transaction(self._engine, lambda c: maintenance.record_renewal(c, wanted))
+        return Renewed(renewed=renewed)
 
     @exposed(StepFilter)
     def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:

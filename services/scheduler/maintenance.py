@@ -8,7 +8,15 @@ import sqlalchemy as sa
 
 from portclaim.common.db import audit, outbox
 from portclaim.common.db.sqlstate import as_errors
-from portclaim.common.rpc.operator_messages import Drain, LiveClaims, Removal, Retried, Retry
+from portclaim.common.errors import ServiceUnavailable, UnknownHost
+from portclaim.common.rpc.operator_messages import (
+    Drain,
+    LiveClaims,
+    Removal,
+    Renewal,
+    Retried,
+    Retry,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -17,6 +25,12 @@ _DRAIN_HOST = sa.text("SELECT drain_host(:host, :reason)")
 _DRAIN_PORT = sa.text("SELECT drain_port(:host, :address, :reason)")
 
 _REMOVE_HOST = sa.text("SELECT remove_host(:host, :agent_down_after, :reason, :force_cause)")
+
+
+_SILENT_FOR = sa.text("""
+    SELECT cast(extract(epoch FROM now() - last_seen) AS double precision)
+      FROM compute_nodes WHERE host = :host
+""")
 
 
 def forced(who: str, reason: str) -> str:
@@ -34,7 +48,7 @@ def drain(connection: sa.Connection, wanted: Drain) -> LiveClaims:
         live = LiveClaims(live_claims=connection.scalar(statement, wanted.model_dump()))
     place = wanted.host if wanted.address is None else f"{wanted.host} {wanted.address}"
     action: audit.Action = "undrain" if wanted.reason is None else "drain"
-    audit.record_once(connection, wanted.who, action, place, wanted.reason)
+    audit.record_once(connection, wanted.who, action, place, wanted.reason or wanted.undrain_reason)
     return live
 
 
@@ -54,6 +68,21 @@ def remove_host(connection: sa.Connection, wanted: Removal, agent_down_after: fl
     audit.record_once(connection, wanted.who, "remove-host", wanted.host, wanted.reason)
     LOG.warning("host %s: %r; %s claims ended", wanted.host, facts["reason"], ended.live_claims)
     return ended
+
+
+def check_agent(connection: sa.Connection, host: str, agent_down_after: float) -> None:
+    """Raises ``UnknownHost``, and ``ServiceUnavailable`` if the host's agent is silent: it cannot answer."""
+    silent_for = connection.scalar(_SILENT_FOR, {"host": host})
+    if silent_for is None:
+        raise UnknownHost(f"no agent has ever reported for host {host}", host=host)
+    if silent_for > agent_down_after:
+        raise ServiceUnavailable(f"the agent of host {host} is silent for {silent_for:.0f} s: start it first")
+
+
+def record_renewal(connection: sa.Connection, wanted: Renewal) -> None:
+    """Record that a device was renewed."""
+    place = f"{wanted.host} {wanted.address}"
+    audit.record_once(connection, wanted.who, "renew-device", place, wanted.reason)
 
 
 def retry(connection: sa.Connection, wanted: Retry) -> Retried:

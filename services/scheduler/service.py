@@ -22,7 +22,7 @@ from portclaim.common.rpc.transport import transport
 from portclaim.services.scheduler import changed_aliases, packing, queues, refusal_counts
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.dispatch import Dispatcher
-from portclaim.services.scheduler.endpoint import SchedulerEndpoint
+from portclaim.services.scheduler.endpoint import Agents, SchedulerEndpoint
 from portclaim.services.scheduler.queues import WaitingQueues
 
 
@@ -55,7 +55,7 @@ class Scheduler:
             self._engine,
             claims,
             self._aliases,
-            self._dispatcher.dispatch,
+            Agents(self._dispatcher.dispatch, lambda host, address: self._agents.at(host).renew(address)),
             conf.conductor.agent_down_after,
         )
         self._recorder = Periodic(

@@ -80,19 +80,31 @@ EXISTING_MOVE = PreparedStatement(
 MOVE_CLAIM = PreparedStatement(
     "move_claim",
     """
-    SELECT move_claim(
-        :source_claim_id::uuid, :claim_id::uuid, :instance_id::uuid, :request::jsonb,
-        :resend_after::double precision, :device_ids::bigint[], :request_indexes::integer[],
-        :pool_ids::integer[], :port_ids::bigint[], :wait::boolean)::text
+    SELECT record_move(
+        move_claim(
+            :source_claim_id::uuid, :claim_id::uuid, :instance_id::uuid, :request::jsonb,
+            :resend_after::double precision, :device_ids::bigint[], :request_indexes::integer[],
+            :pool_ids::integer[], :port_ids::bigint[], :wait::boolean),
+        :who::text, 'begin-move', :reason::text)::text
     """,
 )
 
 COMPLETE_MOVE = PreparedStatement(
-    "complete_move", "SELECT complete_move(:claim_id::uuid, :resend_after::double precision)::text"
+    "complete_move",
+    """
+    SELECT record_move(
+        complete_move(:claim_id::uuid, :resend_after::double precision),
+        :who::text, 'complete-move', :reason::text)::text
+    """,
 )
 
 REVERT_MOVE = PreparedStatement(
-    "revert_move", "SELECT revert_move(:claim_id::uuid, :resend_after::double precision)::text"
+    "revert_move",
+    """
+    SELECT record_move(
+        revert_move(:claim_id::uuid, :resend_after::double precision),
+        :who::text, 'revert-move', :reason::text)::text
+    """,
 )
 
 # A host takes claims unless an operator drained it or its agent is silent. This is a subquery per row,

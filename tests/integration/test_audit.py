@@ -12,6 +12,9 @@ from portclaim.common.errors import HostIsAlive, UnknownHost
 from tests.support.fleet import Fleet, pf
 from tests.support.http_api import HttpApi, http_api, problem
 
+TARGET = "c0000000-0000-4000-8000-000000000001"
+OTHER = "c0000000-0000-4000-8000-000000000002"
+
 
 @pytest.fixture
 def api(fleet: Fleet, database_url: str) -> Iterator[HttpApi]:
@@ -61,6 +64,70 @@ def test_acts_over_http_name_the_token(operator: httpx.Client, fleet: Fleet) -> 
     ]
     [who] = {each["who"] for each in mine}
     assert who.startswith("operator-")
+
+
+def test_moves_are_recorded_with_their_target(operator: httpx.Client, fleet: Fleet) -> None:
+    fleet.host("h2", ports=2, vfs=2)
+    source = fleet.attached(fleet.claim("nic-vf:1", hosts=["h1"]))
+    body = {"source_claim_id": str(source.claim_id), "reason": "new fan"}
+    for _ in range(2):  # the second one is the same move
+        operator.put(f"/v1/moves/{TARGET}", json=body).raise_for_status()
+    operator.post(f"/v1/moves/{TARGET}/revert").raise_for_status()
+    operator.put(f"/v1/moves/{OTHER}", json=body).raise_for_status()
+    for _ in range(2):
+        operator.post(f"/v1/moves/{OTHER}/complete", json={"reason": "it has moved"}).raise_for_status()
+    assert acts(fleet) == [
+        ("begin-move", TARGET, "new fan"),
+        ("revert-move", TARGET, None),
+        ("begin-move", OTHER, "new fan"),
+        ("complete-move", OTHER, "it has moved"),
+    ]
+    problem(operator.post(f"/v1/moves/{source.claim_id}/complete"), 404, "move-not-found")
+    somebody_else = body | {"who": "ann"}
+    problem(operator.put(f"/v1/moves/{source.claim_id}", json=somebody_else), 422, "invalid-message")
+    assert len(acts(fleet)) == 4
+
+
+def test_a_renewal_is_recorded(api: HttpApi, operator: httpx.Client, fleet: Fleet) -> None:
+    fleet.used = {("h1", pf(0))}
+    body = {"address": pf(0), "reason": "erased"}
+    assert operator.post("/v1/hosts/h1/renew", json=body).json() == {"renewed": True}
+    assert operator.post("/v1/hosts/h1/renew", json=body).json() == {"renewed": False}
+    assert acts(fleet) == [("renew-device", f"h1 {pf(0)}", "erased")]
+    problem(operator.post("/v1/hosts/h9/renew", json=body), 404, "unknown-host")
+    fleet.falls_silent("h1")
+    problem(operator.post("/v1/hosts/h1/renew", json=body), 503, "service-unavailable")
+    with api.client("claimer", "web") as claimer:
+        problem(claimer.post("/v1/hosts/h1/renew", json=body), 403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "host drain h1",
+        "host undrain h1",
+        f"host renew h1 --device {pf(0)}",
+        "outbox retry --parked",
+        "quota set web --vfs 2",
+        "quota unset web",
+        "token create --name ann --role reader",
+        "token revoke ann",
+    ],
+)
+def test_each_command_takes_a_reason(api: HttpApi, fleet: Fleet, command: str) -> None:
+    token = api.token("operator")
+    fleet.sql("SELECT set_quota('web', '', 1, NULL, NULL)")
+    if command == "token revoke ann":
+        fleet.sql("INSERT INTO api_tokens (name, role, sha256) VALUES ('ann', 'reader', '')")
+    done = CliRunner().invoke(
+        main,
+        [*command.split(), "--reason", "because I say so"],
+        env={"PORTCLAIM_URL": api.url, "PORTCLAIM_TOKEN": token},
+    )
+    assert done.exit_code == 0, done.output
+    [*_, (who, reason)] = fleet.sql("SELECT who, reason FROM audit_events ORDER BY id")
+    assert reason == "because I say so"
+    assert str(who).startswith("operator-")
 
 
 def test_what_was_refused_or_had_happened_already_is_not_recorded(api: HttpApi, fleet: Fleet) -> None:

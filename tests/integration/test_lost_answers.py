@@ -7,14 +7,18 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+import sqlalchemy as sa
 from oslo_config import cfg
 
+from portclaim.cli.http_client import HttpScheduler
 from portclaim.common import config
+from portclaim.common.db import tokens
 from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.rpc.agent_messages import StepResult
 from portclaim.common.rpc.claim_messages import ClaimRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
+from portclaim.services.api.service import Api
 from portclaim.services.compute_agent.agent import ComputeAgent
 from portclaim.services.compute_agent.drivers.simulated_guests import SimulatedGuests
 from portclaim.services.conductor import lifecycle
@@ -51,7 +55,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 class Fleet:
     """A scheduler, a conductor that sends steps again after 0.3 s, and the agent of one host."""
 
-    def __init__(self, scheduler: SchedulerClient, state: Path) -> None:
+    def __init__(self, scheduler: SchedulerClient | HttpScheduler, state: Path) -> None:
         self.scheduler = scheduler
         self.guests = SimulatedGuests(state)
 
@@ -65,7 +69,7 @@ class Fleet:
         wait_until(lambda: self.scheduler.show(claim_id).status == status, f"the claim is {status}")
 
 
-def started(tmp_path: Path, database_url: str, guests: str, running: ExitStack) -> Fleet:
+def started(tmp_path: Path, database_url: str, guests: str, way: str, running: ExitStack) -> Fleet:
     def conf(name: str, **sections: dict[str, object]) -> cfg.ConfigOpts:
         file = tmp_path / f"{name}.conf"
         bus = {"transport_url": "fake://", "host": name, "state_path": tmp_path}
@@ -88,17 +92,37 @@ def started(tmp_path: Path, database_url: str, guests: str, running: ExitStack) 
     for service in services:
         service.start()
         running.callback(service.stop)
-    ours = conf("client")
-    bus = transport(ours)
+    return Fleet(
+        over_http(conf("api", database=database, api={"port": 0}), running)
+        if way == "http"
+        else over_rpc(conf("client"), running),
+        tmp_path / "node-1",
+    )
+
+
+def over_rpc(conf: cfg.ConfigOpts, running: ExitStack) -> SchedulerClient:
+    bus = transport(conf)
     running.callback(bus.cleanup)
-    return Fleet(SchedulerClient(bus, ours), tmp_path / "node-1")
+    return SchedulerClient(bus, conf)
 
 
-@pytest.fixture
-def start(tmp_path: Path, database_url: str, answers: Answers) -> Iterator[Callable[[str], Fleet]]:
+def over_http(conf: cfg.ConfigOpts, running: ExitStack) -> HttpScheduler:
+    api = Api(conf)
+    api.start()
+    running.callback(api.stop)
+    engine = sa.create_engine(conf.database.connection, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        token = tokens.create(connection, "ann", "claimer", "web")
+    return HttpScheduler(api.address, token)
+
+
+@pytest.fixture(params=["rpc", "http"])
+def start(
+    tmp_path: Path, database_url: str, answers: Answers, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Fleet]]:
     """Starts a fleet whose hypervisor has ``any`` guest, or only those that are ``defined``."""
     with ExitStack() as running:
-        yield lambda guests: started(tmp_path, database_url, guests, running)
+        yield lambda guests: started(tmp_path, database_url, guests, request.param, running)
 
 
 def test_an_answer_that_is_lost_comes_again_with_the_step(

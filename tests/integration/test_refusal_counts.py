@@ -69,7 +69,7 @@ def behind_others(fleet: Fleet) -> None:
 def beyond_quota(fleet: Fleet) -> None:
     fleet.host("h1")
     with fleet.engine.begin() as connection:
-        quotas.set_quota(connection, "web", None, quotas.Limits(max_vfs=1), who="ben")
+        quotas.set_quota(connection, "web", None, quotas.Limits(max_vfs=1))
     fleet.claim("nic-vf:2", project="web")
 
 

@@ -172,8 +172,13 @@ class Waiting(RuleBasedStateMachine):
 
 
 def test_every_waiting_claim_is_served_whatever_others_claim(database_url: str) -> None:
+    run(lambda: Waiting(database_url))
+
+
+def run(machine: Callable[[], Waiting]) -> None:
+    """Let such machines do what Hypothesis draws."""
     run_state_machine_as_test(
-        lambda: Waiting(database_url),  # type: ignore[arg-type]  # a factory works too
+        machine,  # type: ignore[arg-type]  # a factory works too
         settings=settings(
             max_examples=short_or_long(12, 400),
             stateful_step_count=short_or_long(20, 40),

@@ -48,7 +48,7 @@ from portclaim.services.conductor.service import ConductorEndpoint
 from portclaim.services.scheduler import packing
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.dispatch import dispatch_steps
-from portclaim.services.scheduler.endpoint import SchedulerEndpoint
+from portclaim.services.scheduler.endpoint import Agents, SchedulerEndpoint
 from portclaim.services.scheduler.queues import WaitingQueues
 from tests.support.invariants import violations
 
@@ -229,6 +229,7 @@ class Fleet:
     ) -> None:
         self.engine = connect(database_url, pool_size=40)
         self.sent: list[tuple[str, Step]] = []
+        self.used: set[tuple[str, str]] = set()  # hosts and addresses of devices that were used once
         self.casts: list[tuple[str, list[Step]]] = []
         self.hosts: dict[str, Host] = {}
         self.requests: dict[UUID, MoveRequest] = {}  # of moves, by the target's id
@@ -245,7 +246,9 @@ class Fleet:
             resend_after=5.0,
             agent_down_after=60.0,
         )
-        endpoint = SchedulerEndpoint(self.engine, claims, known, self._dispatch, agent_down_after=60.0)
+        endpoint = SchedulerEndpoint(
+            self.engine, claims, known, Agents(self._dispatch, self._renew), agent_down_after=60.0
+        )
         self.refusals = endpoint.refusals
         self.scheduler = _Scheduler(endpoint)
         self.conductor = _Conductor(
@@ -469,6 +472,11 @@ class Fleet:
     def _dispatch(self, claims: Sequence[Claim]) -> None:
         dispatch_steps(claims, self._send)
 
+    def _renew(self, host: str, address: str) -> bool:
+        renewed = (host, address) in self.used
+        self.used.discard((host, address))
+        return renewed
+
     def _send(self, host: str, steps: Sequence[Step]) -> None:
         if self.bus_is_down:
             raise ServiceUnavailable("the bus is down")
@@ -481,6 +489,9 @@ class _WithoutBus:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
+
+    def can_send(self, _version: str) -> bool:
+        return True
 
     def _call(self, method: str, message: Message, answer: type[Message], **_since: str) -> Message:
         try:
@@ -495,5 +506,4 @@ class _Scheduler(_WithoutBus, SchedulerClient):
 
 
 class _Conductor(_WithoutBus, ConductorClient):
-    def can_send(self, _version: str) -> bool:
-        return True
+    pass

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 
+from portclaim.cli.http_client import HttpScheduler
 from portclaim.common.db import tokens
 from portclaim.common.db.tokens import Role
 from portclaim.services.api import options
@@ -57,6 +58,18 @@ def http_api(fleet: Fleet, database_url: str, **settings: Any) -> Iterator[HttpA
     finally:
         server.stop()
         backend.close()
+
+
+@contextmanager
+def called_over_http(fleet: Fleet, database_url: str) -> Iterator[Fleet]:
+    """The same fleet, whose callers speak HTTP until the end of the block. All else is as it was."""
+    by_rpc = fleet.scheduler
+    with http_api(fleet, database_url) as api:
+        fleet.scheduler = HttpScheduler(api.url, api.token("operator"))  # type: ignore[assignment]
+        try:
+            yield fleet
+        finally:
+            fleet.scheduler = by_rpc
 
 
 def asked(alias: str = "nic-vf:1", **more: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from portclaim.cli.embedded import postgresql
 from portclaim.common.db import migrate, quotas
+from portclaim.common.db.audit import Order
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.claim_messages import Claim
 from tests.support.fleet import CONNECTX5, Fleet, Host, gpu, pf, port_devices, slice_of, vf
@@ -75,8 +76,12 @@ def seed(fleet: Fleet) -> None:
     fleet.refusals.record()
 
     with fleet.engine.begin() as connection:
-        quotas.set_quota(connection, "web", None, quotas.Limits(max_pfs=2, max_vfs=16), who="ben")
-        quotas.set_quota(connection, "web", "gpu", quotas.Limits(max_pfs=1, max_waiting=2), who="ben")
+        quotas.set_quota(
+            connection, "web", None, quotas.Limits(max_pfs=2, max_vfs=16), Order("ben", "contract 7")
+        )
+        quotas.set_quota(
+            connection, "web", "gpu", quotas.Limits(max_pfs=1, max_waiting=2), Order("ben", None)
+        )
         for statement in _CLOCK:
             connection.execute(sa.text(statement), {"waiting": waiting.claim_id})
 
