@@ -13,7 +13,6 @@ from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.pci.config_check import PciOptions, check_options
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
@@ -181,6 +180,9 @@ class ComputeAgent:
 
     def _warn(self, conf: cfg.ConfigOpts) -> None:
         """Log what ``portclaim config check`` would say of the entries on this host."""
+        # Seldom needed, and a megabyte.
+        from portclaim.common.pci.config_check import PciOptions, check_options  # noqa: PLC0415
+
         scan = self._scanner.scan()
         options = PciOptions(conf.pci.device_spec, report_in_placement=conf.pci.report_in_placement)
         for finding in check_options(options, scan.devices, obstacles(self._tree, scan)):
