@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device import PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.vfs_by_demand import entry_of, most_vfs, with_vfs_by_demand
 from portclaim.common.rpc.agent_messages import StepDevice
