@@ -5,31 +5,48 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 from oslo_config import cfg
 
 from portclaim.common.rpc.agent_messages import Step
+from portclaim.services.compute_agent.drivers.base import load_driver
+from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 from portclaim.services.compute_agent.kernel import Kernel
 from portclaim.services.compute_agent.restore import Restorer
 from portclaim.services.compute_agent.scanner import Scanner
 from tests.hardware.conftest import DEVICES, OTHER_PORT, driver_of, run, vfs_of, write
+from tests.hardware.guests import Guest
 
 MakeStep = Callable[..., Step]
 CYCLES = int(os.environ.get("PORTCLAIM_CYCLES", "2"))
 GROWTH = 3.0  # MB
 
 
-@pytest.fixture
-def driver(conf: cfg.ConfigOpts, tmp_path: Path) -> Iterator[VfioDriver]:
+@pytest.fixture(params=["vfio", "libvirt"])
+def driver(conf: cfg.ConfigOpts, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RealHostDriver]:
+    if request.param == "libvirt":
+        request.getfixturevalue("connection")
     write(OTHER_PORT, "sriov_numvfs", 7)
     run("udevadm", "settle")
-    driver = VfioDriver(conf, tmp_path)
+    driver = load_driver(request.param, conf, tmp_path)
+    assert isinstance(driver, RealHostDriver)
     driver.start()
     yield driver
     driver.stop()
     write(OTHER_PORT, "sriov_numvfs", 0)
+
+
+@pytest.fixture
+def instance_id(driver: RealHostDriver, request: pytest.FixtureRequest) -> UUID:
+    """With libvirt, a domain that is shut off: it gets and loses the devices in its configuration."""
+    if isinstance(driver, VfioDriver):
+        return uuid4()
+    make_guest = request.getfixturevalue("make_guest")
+    guest: Guest = make_guest(f"cycles-{uuid4().hex[:4]}", running=False, started=False)
+    return guest.uuid
 
 
 class Times:
@@ -80,8 +97,9 @@ def memory() -> float:
 
 
 @pytest.mark.parametrize("what", ["the whole port", "7 VFs"])
-def test_many_cycles_leave_nothing_behind(
-    driver: VfioDriver,
+def test_many_cycles_leave_nothing_behind(  # noqa: PLR0917 - fixtures
+    driver: RealHostDriver,
+    instance_id: UUID,
     make_step: MakeStep,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -92,10 +110,11 @@ def test_many_cycles_leave_nothing_behind(
     figures = []
 
     def cycle() -> None:
-        step = make_step("attach", *devices)
+        step = make_step("attach", *devices, instance_id=instance_id)
         times, since = Times(monkeypatch), time.monotonic()
         for device in step.devices:
             driver.prepare(step, device)
+            driver.attach(step, device)
         attached, parts = time.monotonic() - since, str(times)
         assert [driver_of(address) for address in devices] == ["vfio-pci"] * len(devices)
         monkeypatch.undo()
