@@ -113,6 +113,26 @@ def is_listed(fleet: Fleet) -> bool:
     return bool(fleet.status(PORT))
 
 
+def test_a_claimed_vf_leaves_the_host_before_its_network_starts(
+    fleet: Fleet, claim: Claim, tmp_path: Path, told: Callable[[str, float], None]
+) -> None:
+    """Neither the agent nor libvirtd runs yet."""
+    vf = claim.devices[0].address
+    host_starts()
+    vfs_are_made()
+    assert driver_of(vf) == "igbvf"
+    files = [f"--config-file={tmp_path / name}" for name in ("portclaim.conf", "unmanaged.conf")]
+    since = time.monotonic()
+    said = run(sys.executable, "-m", "portclaim.cli.main", *files, "host", "hand-over")
+    told("`portclaim host hand-over` takes", since)
+    assert (said, driver_of(vf)) == (f"{vf}: ready for its guest\n", "vfio-pci")
+    run("lab-libvirtd")
+    with agent_process(tmp_path):
+        fleet.release(claim)
+        fleet.wait_for(claim, "released")
+    assert driver_of(vf) == "igbvf"
+
+
 @pytest.mark.parametrize("vfs_come", ["before the agent", "after the agent"])
 def test_a_claimed_vf_is_back_before_its_domain_starts(  # noqa: PLR0917 - fixtures
     fleet: Fleet,
