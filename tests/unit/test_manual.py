@@ -20,7 +20,7 @@ CONTEXTS = {
 def test_a_page_has_every_option_and_a_name_that_apropos_can_read(path: str) -> None:
     context = CONTEXTS[path]
     page = manual.page(context)
-    dashed = path.replace(" ", r"\-")
+    dashed = path.replace(" ", "-").replace("-", r"\-")
     assert f"\n{dashed} \\- " in page
     for parameter in context.command.get_params(context):
         for option in (*parameter.opts, *parameter.secondary_opts):
