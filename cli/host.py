@@ -1,4 +1,4 @@
-"""``portclaim host scan|record``: this machine as its compute agent sees it. The services need not run."""
+"""``portclaim host scan|record|hand-over``: this machine as its compute agent sees it. No service runs."""
 
 from __future__ import annotations
 
@@ -112,6 +112,28 @@ def record(session: Session, sysfs_root: Path | None, identifying: bool, file: T
 
     root = sysfs_root or Path(session.conf.compute_agent.sysfs_root)
     file.write(recording.record(SysfsTree(root), identifying=identifying).as_json())
+
+
+@command("hand-over", group=host)
+@click.pass_obj
+def hand_over(session: Session) -> None:
+    """Hand over the devices of this machine's live claims again, as after a power loss.
+
+    Example: portclaim host hand-over
+
+    The compute agent does the same when it starts. This command can run before the host's network starts, so
+    that no network manager uses the VF of a claim: see the unit portclaim-hand-over.service. It exits with 1
+    if a claim cannot have its device now. The agent then tries again.
+
+    Next: start the compute agent.
+    """
+    from portclaim.services.compute_agent.hand_over_again import hand_over_again
+
+    reasons = hand_over_again(session.conf)
+    for address, reason in reasons.items():
+        click.echo(f"{address}: {reason or 'ready for its guest'}")
+    if any(reasons.values()):
+        click.get_current_context().exit(1)
 
 
 def _taken_by(specs: DeviceSpecs, device: PciDevice, view: HostView) -> str | None:

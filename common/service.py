@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -123,4 +124,6 @@ def main(
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=60)
     manager.register_hooks(on_reload=again.note)
     manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again))
+    gc.collect()
+    gc.freeze()  # workers share these objects with this process until one is written to
     manager.run()

@@ -13,10 +13,10 @@ from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.pci.config_check import PciOptions, check_options
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
+from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import Renewal, Renewed, Step, Steps
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
@@ -172,6 +172,10 @@ class ComputeAgent:
             opened.callback(self._queue.stop)
             opened.callback(self._own, False)
             self._reporter.start()
+            # A thread of its own: such a write may take long, and reports must not wait for it.
+            idle = Periodic("removal of idle VFs", self._remove_idle_vfs, conf.compute_agent.report_interval)
+            opened.callback(idle.end)
+            idle.start()
             self._driver.watch(guests.changed)
             self._watch(opened)
             self._running = opened.pop_all()
@@ -191,6 +195,9 @@ class ComputeAgent:
 
     def _warn(self, conf: cfg.ConfigOpts) -> None:
         """Log what ``portclaim config check`` would say of the entries on this host."""
+        # Seldom needed, and a megabyte.
+        from portclaim.common.pci.config_check import PciOptions, check_options  # noqa: PLC0415
+
         scan = self._scanner.scan()
         options = PciOptions(conf.pci.device_spec, report_in_placement=conf.pci.report_in_placement)
         for finding in check_options(options, scan.devices, obstacles(self._tree, scan)):
@@ -218,8 +225,6 @@ class ComputeAgent:
             raise InvalidConfiguration(f"[compute_agent] sysfs_root: {error}") from error
 
     def _take_inventory(self) -> Inventory:
-        changed = self._vfs_by_demand.remove_idle(self._conf.compute_agent.idle_vfs_removed_after)
-        self._cached_scanner.invalidate(changed)
         scan = self._cached_scanner.scan()
         problems = self._driver.problems()
         held_back = {
@@ -257,6 +262,13 @@ class ComputeAgent:
         self._cached_scanner.invalidate(changed)
         self._driver.devices_changed(changed)
         self._reporter.wake()
+
+    def _remove_idle_vfs(self) -> bool:
+        changed = self._vfs_by_demand.remove_idle(self._conf.compute_agent.idle_vfs_removed_after)
+        if changed:
+            self._cached_scanner.invalidate(changed)
+            self._reporter.wake()
+        return False
 
     def _renew(self, address: PciAddress) -> bool:
         renewed = self._used_once.renew(address)

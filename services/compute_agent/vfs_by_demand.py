@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from portclaim.common.pci.address import PciAddress
-from portclaim.common.pci.device import DeviceType, PciDevice
+from portclaim.common.pci.device import PciDevice
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.vfs_by_demand import entry_of, most_vfs, with_vfs_by_demand
 from portclaim.common.rpc.agent_messages import StepDevice
@@ -84,13 +84,17 @@ class VfsByDemand:
     def remove_idle(
         self, idle_for: float, clock: Callable[[], float] = time.monotonic
     ) -> Sequence[PciAddress]:
-        """Remove the VFs of ports of which nobody has had one for so many seconds. Answers these ports."""
+        """Remove the VFs of ports of which nobody has had one for so many seconds. Answers these ports.
+
+        A port that has fewer than it keeps while it is idle gets them: an agent was killed before it wrote
+        their number. A write may take long.
+        """
         if self._control is None or not self._is_used:
             self._idle_since.clear()
             return ()
         changed = []
         for device in self._scanner.scan().devices:
-            if device.dev_type is not DeviceType.PF or not device.num_vfs:
+            if entry_of(device, self._specs) is None:
                 continue
             lock = self._control.lock(device.address)
             if not lock.acquire(blocking=False):
@@ -170,9 +174,12 @@ class VfsByDemand:
 
     def _remove_if_idle(self, control: PortControl, port: PciAddress, idle_for: float, now: float) -> bool:
         found = self._range(port)
-        if found is None or found[0].num_vfs <= found[1]:
+        if found is None:
             return False
-        device, least, _ = found
+        device, least, most = found
+        least = min(least, most)
+        if not most or device.num_vfs == least:  # 0: removed VFs could not be offered again
+            return False
         is_idle = control.why_vfs_stay(device) is None
         with self._lock:
             if self._steps[port] or not is_idle:
@@ -181,8 +188,11 @@ class VfsByDemand:
             if now - self._idle_since.setdefault(port, now) < idle_for:
                 return False
             del self._idle_since[port]
-        LOG.info("%s loses its %s VFs: nobody has had one for %g s", port, device.num_vfs, idle_for)
-        control.set_num_vfs(port, 0)
+        LOG.info(
+            "%s gets %s VFs instead of %s: nobody has had one for %g s", port, least, device.num_vfs, idle_for
+        )
+        if device.num_vfs:
+            control.set_num_vfs(port, 0)
         if least:
             control.set_num_vfs(port, least)
         return True

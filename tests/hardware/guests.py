@@ -15,13 +15,17 @@ PATIENCE = 400.0
 START_PAUSED = 1  # VIR_DOMAIN_START_PAUSED
 DOMAIN = """
 <domain type='kvm'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>192</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='q35'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>
+<os><type arch='x86_64' machine='{machine}'>hvm</type><kernel>{kernel}</kernel><initrd>{initrd}</initrd>
 <cmdline>console=ttyS0 quiet</cmdline></os><features><acpi/><apic/></features>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-<controller type='usb' model='none'/><memballoon model='none'/><controller type='pci' model='pcie-root'/>
-<controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
+<controller type='usb' model='none'/><memballoon model='none'/>{slots}
 <serial type='file'><source path='{log}'/></serial>{hostdevs}</devices></domain>
 """
+SLOTS = {
+    "q35": "<controller type='pci' model='pcie-root'/>"
+    + 2 * "<controller type='pci' model='pcie-root-port'/>",
+    "pc": "",  # any card can be plugged into its root bus
+}
 INIT = """#!/busybox sh
 /busybox --install -s /bin; export PATH=/bin
 mount -t proc p /proc; mount -t sysfs s /sys
@@ -48,12 +52,27 @@ def make_guest(connection: Any, tmp_path_factory: pytest.TempPathFactory) -> Ite
     made = set()
 
     def make(
-        name: str, *, running: bool, uuid: UUID | None = None, hostdevs: str = "", started: bool = True
+        name: str,
+        *,
+        running: bool,
+        uuid: UUID | None = None,
+        hostdevs: str = "",
+        started: bool = True,
+        machine: str = "q35",
     ) -> Guest:
         """``running``: it boots; otherwise it is paused when it is started. ``hostdevs``: XML."""
         uuid, log = uuid or uuid4(), files / f"{name}.log"
         kernel = next(Path("/boot").glob("vmlinuz-*"))
-        xml = DOMAIN.format(name=name, uuid=uuid, kernel=kernel, initrd=initrd, log=log, hostdevs=hostdevs)
+        xml = DOMAIN.format(
+            name=name,
+            uuid=uuid,
+            kernel=kernel,
+            initrd=initrd,
+            log=log,
+            hostdevs=hostdevs,
+            machine=machine,
+            slots=SLOTS[machine],
+        )
         domain = alive(connection).defineXML(xml)
         if started:
             domain.createWithFlags(0 if running else START_PAUSED)

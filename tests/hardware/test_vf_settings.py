@@ -32,10 +32,10 @@ def asking(step: Step, **settings: Any) -> Step:
     return Step.model_validate_json(json.dumps(message))
 
 
-def shown(number: int = 0) -> str:
+def shown(number: int = 0, netdev: str = PF_NETDEV) -> str:
     """What `ip -details link` shows of a VF."""
     (line,) = re.findall(
-        rf"^ *vf {number} +(.*)$", run("ip", "-details", "link", "show", PF_NETDEV), re.MULTILINE
+        rf"^ *vf {number} +(.*)$", run("ip", "-details", "link", "show", netdev), re.MULTILINE
     )
     return " ".join(line.split())
 

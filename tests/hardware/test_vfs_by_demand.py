@@ -9,11 +9,13 @@ from oslo_config import cfg
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step
+from portclaim.services.compute_agent.drivers import real_host
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.vfs_by_demand import VfsByDemand
 from tests.hardware.conftest import OTHER_PORT, driver_of, run, vfs_of, write
+from tests.hardware.test_vf_settings import ASKED, asking, shown
 from tests.hardware.vfio_user import open_device
 
 MakeStep = Callable[..., Step]
@@ -22,15 +24,20 @@ PORT = PciAddress.parse(OTHER_PORT)
 
 
 @pytest.fixture
-def driver(conf: cfg.ConfigOpts, tmp_path: Path) -> Iterator[VfioDriver]:
+def driver(conf: cfg.ConfigOpts, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[VfioDriver]:
+    """``param``: does it set network settings?"""
     conf.set_override("device_spec", SPEC, "pci")
+    conf.register_opts(real_host.OPTIONS, real_host.GROUP)
+    conf.set_override("network_settings", getattr(request, "param", False), "handover")
     driver = VfioDriver(conf, tmp_path)
     driver.start()
     yield driver
     for row in driver.handover.handed_over():
         driver.handover.take_back(row.address)
     driver.stop()
-    conf.clear_override("device_spec", "pci")  # oslo.config keeps it with the group, which all tests share
+    # oslo.config keeps overrides with their groups, which all tests share.
+    conf.clear_override("network_settings", "handover")
+    conf.clear_override("device_spec", "pci")
 
 
 @pytest.fixture
@@ -89,6 +96,24 @@ def test_a_whole_port_has_nothing_to_lose(
     assert (driver_of(OTHER_PORT), vfs_of(OTHER_PORT)) == ("vfio-pci", [])
     detach(driver, step)
     assert (driver_of(OTHER_PORT), vfs_of(OTHER_PORT)) == ("igb", [])
+
+
+@pytest.mark.parametrize("driver", [True], indirect=True)
+def test_a_vf_that_is_made_for_a_claim_gets_its_network_settings(
+    driver: VfioDriver, by_demand: VfsByDemand, first_vf: Step
+) -> None:
+    run("ip", "link", "set", "enp2s0", "up")
+    step = asking(first_vf, **ASKED)
+    prepare(driver, by_demand, step)
+    lent = shown(0, "enp2s0")
+    assert lent.startswith("link/ether 52:54:00:00:00:01")
+    assert "vlan 100" in lent
+    detach(driver, step)
+    assert ASKED["mac"] not in shown(0, "enp2s0")
+    assert "vlan" not in shown(0, "enp2s0")
+    run("ip", "link", "set", "enp2s0", "down")  # with all of its routes, also advertised ones
+    assert list(by_demand.remove_idle(0.0)) == [PORT]
+    assert driver.problems() == {}
 
 
 def test_while_the_host_uses_a_vf_the_number_stays(

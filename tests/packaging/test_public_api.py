@@ -76,6 +76,12 @@ class TestCost:
         assert not FORBIDDEN & {name.partition(".")[0] for name in loaded}
         assert not {name for name in loaded if name.startswith(("portclaim.services", "portclaim.common.db"))}
 
+    def test_eventlet_is_not_loaded_and_stays_at_hand(self) -> None:
+        """It would be a fifth of the memory of a compute agent."""
+        used = "import portclaim.common.rpc.transport, portclaim.services.compute_agent.__main__"
+        assert not {name for name in loaded_by(used) if name.partition(".")[0] in {"eventlet", "dns"}}
+        assert "eventlet" in loaded_by(f"{used}\nimport eventlet")
+
 
 class TestConnect:
     def test_to_an_url(self) -> None:

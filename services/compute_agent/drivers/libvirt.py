@@ -19,10 +19,9 @@ from portclaim.services.compute_agent.drivers.arrivals import Arrivals
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError
 from portclaim.services.compute_agent.drivers.deadline import Deadline
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev, find_hostdev, hostdevs
-from portclaim.services.compute_agent.drivers.libvirt_events import DomainEvents
+from portclaim.services.compute_agent.drivers.libvirt_events import Departures, DomainEvents
 from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 from portclaim.services.compute_agent.handover_record import HandedOver
-from portclaim.services.compute_agent.uevents import wait_until
 
 try:
     import libvirt
@@ -79,6 +78,7 @@ class LibvirtDriver(RealHostDriver):
         self._open: Any = None
         self._events: DomainEvents | None = None
         self._arrivals = Arrivals()
+        self._departures = Departures()
 
     def start(self) -> None:
         """Connect, and finish what a killed agent has left unfinished.
@@ -91,7 +91,7 @@ class LibvirtDriver(RealHostDriver):
 
     def watch(self, changed: Callable[[UUID | None], None]) -> None:
         """Hear of domains by libvirt's events: one is defined or started, or gets a device."""
-        self._events = DomainEvents(libvirt, self._options.connection_uri, changed)
+        self._events = DomainEvents(libvirt, self._options.connection_uri, changed, self._departures.tell)
         self._events.start()
 
     def stop(self) -> None:
@@ -199,7 +199,7 @@ class LibvirtDriver(RealHostDriver):
             with _as_driver_error():
                 return not find_hostdev(_live(domain), hostdev, is_prepared)
 
-        if not wait_until(lambda: self._libvirtd.ask(is_out), self._options.detach_timeout):
+        if not self._departures.wait_until(lambda: self._libvirtd.ask(is_out), self._options.detach_timeout):
             raise DriverError(
                 f"instance {domain.UUIDString()} does not release {hostdev.address}: "
                 "check whether it is paused, and whether its system supports unplugging"

@@ -16,6 +16,7 @@ from portclaim.services.compute_agent.drivers.base import DriverError, InstanceN
 from portclaim.services.compute_agent.drivers.deadline import Deadline, NoAnswer
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev
 from portclaim.services.compute_agent.drivers.libvirt import GROUP, OPTIONS, LibvirtDriver
+from portclaim.services.compute_agent.drivers.libvirt_events import Departures
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.scanner import Scanner
@@ -35,7 +36,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Libvirtd:
     daemon = Libvirtd()
     monkeypatch.setattr(libvirt, "open", daemon.open, raising=False)
     monkeypatch.setattr(driver_module, "libvirt", libvirt)
-    monkeypatch.setattr(driver_module, "wait_until", at_once)
+    monkeypatch.setattr(Departures, "wait_until", lambda _self, is_out, _timeout: is_out())
     return daemon
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step
+from portclaim.common.rpc.network_settings import NetworkSettings
 from portclaim.services.compute_agent.drivers.base import DriverError
 from portclaim.services.compute_agent.handover import Handover
 from portclaim.services.compute_agent.real_ports import RealPorts
@@ -17,25 +18,34 @@ from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.simulation import SimulatedTree
 from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.vfs_by_demand import VfsByDemand
-from tests.unit.compute_agent.handovers import SimulatedKernel, at_once, settings_of
+from tests.unit.compute_agent.handovers import FRESH, CardLinks, SimulatedKernel, at_once, settings_of
 
 MakeStep = Callable[..., Step]
-PF, VF, LAST_VF = (PciAddress.parse(text) for text in ("0000:01:00.0", "0000:01:10.0", "0000:01:10.6"))
+PF, OTHER_PF, VF, LAST_VF = (
+    PciAddress.parse(text) for text in ("0000:01:00.0", "0000:02:00.0", "0000:01:10.0", "0000:01:10.6")
+)
 SPEC = ['{"num_vfs": "0-4"}']
 IDLE = 300.0
 
 
 class Agent:
-    def __init__(self, host: SimulatedTree, scanner: Scanner, state_path: Path) -> None:
+    def __init__(
+        self,
+        host: SimulatedTree,
+        scanner: Scanner,
+        state_path: Path,
+        spec: Sequence[str] = SPEC,
+        links: CardLinks | None = None,
+    ) -> None:
         tree = SysfsTree(host.root)
         self.host, self.scanner = host, scanner
         self.kernel = SimulatedKernel(host)
-        restorer = Restorer(self.kernel, scanner, SPEC, None, 1.0, at_once)
-        network = settings_of(host, scanner, restorer, enabled=False)
+        restorer = Restorer(self.kernel, scanner, spec, None, 1.0, at_once)
+        network = settings_of(host, scanner, restorer, links, enabled=links is not None)
         self.handover = Handover(tree, scanner, self.kernel, restorer, network)
         self.handover.start(state_path)
         ports = RealPorts(tree, scanner, self.kernel, restorer, self.handover)
-        self.by_demand = VfsByDemand(scanner, ports, SPEC)
+        self.by_demand = VfsByDemand(scanner, ports, spec)
 
     def idle(self) -> list[PciAddress]:
         """Nobody claims or releases anything for long enough."""
@@ -52,7 +62,7 @@ class Agent:
 
 @pytest.fixture
 def agent(host: SimulatedTree, scanner: Scanner, state_path: Path) -> Agent:
-    host.set_num_vfs(PciAddress.parse("0000:02:00.0"), 0)
+    host.set_num_vfs(OTHER_PF, 0)
     return Agent(host, scanner, state_path)
 
 
@@ -136,3 +146,81 @@ def test_a_write_that_the_kernel_refuses_fails_the_claim(agent: Agent, last_vf: 
     with pytest.raises(DriverError, match="set_num_vfs 4"):
         agent.wants(last_vf)
     assert agent.handover.handed_over() == []
+
+
+class Killed(BaseException):
+    """The agent is killed here."""
+
+
+def is_killed_before(agent: Agent, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed when it is about to write this number of VFs."""
+    write = agent.kernel.set_num_vfs
+
+    def dying(pf: PciAddress, wanted: int) -> None:
+        if wanted == count:
+            raise Killed
+        write(pf, wanted)
+
+    monkeypatch.setattr(agent.kernel, "set_num_vfs", dying)
+
+
+class TestKilledBetweenTwoWrites:
+    """The number goes from n to m through 0. The agent is killed when it is 0."""
+
+    def test_when_a_claim_wants_a_vf(
+        self, agent: Agent, last_vf: Step, state_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        agent.host.set_num_vfs(PF, 0)
+        agent.host.set_num_vfs(PF, 2)
+        is_killed_before(agent, 4, monkeypatch)
+        with pytest.raises(Killed):
+            agent.wants(last_vf)
+        assert agent.host.num_vfs(PF) == 0
+        successor = Agent(agent.host, agent.scanner, state_path)
+        completed = successor.by_demand.completed(successor.scanner.scan(), {})
+        assert sum(device.parent == PF for device in completed.scan.devices) == 4
+        assert PF not in completed.held_back
+        assert LAST_VF not in completed.held_back
+        successor.wants(last_vf)
+        assert agent.host.num_vfs(PF) == 4
+
+    def test_when_idle_vfs_are_removed(
+        self, agent: Agent, state_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spec = ['{"num_vfs": "2-4"}']
+        agent.by_demand.take_device_spec(spec)
+        is_killed_before(agent, 2, monkeypatch)
+        with pytest.raises(Killed):
+            agent.idle()
+        assert agent.host.num_vfs(PF) == 0
+        successor = Agent(agent.host, agent.scanner, state_path, spec)
+        assert PF in successor.idle()
+        assert agent.host.num_vfs(PF) == 2
+        assert successor.idle() == []
+
+
+def test_where_the_vfs_would_come_again_is_not_known_they_stay(agent: Agent) -> None:
+    (agent.host.root / "bus/pci/devices" / str(PF) / "sriov_offset").write_text("0\n")
+    assert agent.idle() == []
+    assert agent.host.num_vfs(PF) == 4
+
+
+def test_a_vf_that_is_made_for_a_claim_gets_its_network_settings(
+    host: SimulatedTree, scanner: Scanner, state_path: Path, last_vf: Step
+) -> None:
+    card = CardLinks()
+    agent = Agent(host, scanner, state_path, links=card)
+    [device] = last_vf.devices
+    asked = NetworkSettings.model_validate({"mac": "52:54:00:00:00:01", "vlan": {"id": 100}})
+    step = last_vf.model_copy(update={"devices": [device.model_copy(update={"network_settings": asked})]})
+    assert agent.idle() == [PF, OTHER_PF]
+    agent.wants(step)
+    port = scanner.look(PF)
+    assert port is not None
+    assert port.netdev is not None
+    lent = card.vfs[port.netdev, 3]
+    assert (lent.mac, lent.vlan.id) == ("52:54:00:00:00:01", 100)
+    agent.handover.take_back(LAST_VF)
+    assert card.vfs[port.netdev, 3] == FRESH
+    assert agent.idle() == [PF]
+    assert (host.num_vfs(PF), agent.handover.handed_over()) == (0, [])
