@@ -15,6 +15,7 @@ from oslo_log import log
 
 from portclaim.common import config
 from portclaim.common.errors import PortclaimError
+from portclaim.common.metrics.process import Metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -36,8 +37,11 @@ class Service(Protocol):
 
 
 class _Worker(cotyledon.Service):
-    def __init__(self, worker_id: WorkerId, name: str, build: Callable[[], Service], again: _Again) -> None:
+    def __init__(
+        self, worker_id: WorkerId, name: str, build: Callable[[], Service], again: _Again, metrics: Metrics
+    ) -> None:
         super().__init__(worker_id)
+        metrics.count_here()
         self._name = name
         self._service = build()
         self._again = again
@@ -113,6 +117,7 @@ def main(
     try:
         conf = config.load(sys.argv[1:], program, flags)
         never_started = build(conf)  # refuses an invalid configuration once, before any worker starts
+        metrics = Metrics(conf, name)
         check(conf)
     except PortclaimError as error:
         sys.exit(f"{program}: {error}")
@@ -122,5 +127,6 @@ def main(
     again = _Again(lambda: config.load(sys.argv[1:], program, flags), never_started)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=60)
     manager.register_hooks(on_reload=again.note)
-    manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again))
-    manager.run()
+    manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again, metrics))
+    with metrics.exported(manager, program):
+        manager.run()

@@ -17,7 +17,7 @@ from portclaim.common.errors import ClaimNotFound, InvalidRequest, PortclaimErro
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
-from portclaim.services.scheduler import batch_statements
+from portclaim.services.scheduler import batch_statements, claim_outcomes
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.fleet import Requirements
 from portclaim.services.scheduler.requirements import requirements_of
@@ -54,6 +54,7 @@ class ClaimBatches:
             for request in asked:  # if an id comes twice, it was made for the first request
                 together = made.pop(request.claim_id, None)
                 results += [together or self._claim_one(request, requirements)]
+        claim_outcomes.count(results)
         return results
 
     def release(self, claim_ids: Sequence[UUID]) -> list[Result]:
