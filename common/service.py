@@ -15,7 +15,7 @@ from oslo_log import log
 
 from portclaim.common import config
 from portclaim.common.errors import PortclaimError
-from portclaim.common.metrics.process import Metrics
+from portclaim.common.metrics.process import Metrics, RunningCollector
 
 LOG = logging.getLogger(__name__)
 
@@ -99,19 +99,21 @@ class _Again:
         LOG.error("the new configuration is refused, and the old one goes on: %s", reason)
 
 
-def main(
+def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service to service
     name: str,
     build: Callable[[cfg.ConfigOpts], Service],
     workers: Callable[[cfg.ConfigOpts], int] = lambda _conf: 1,
     flags: Sequence[cfg.Opt] = (),
     check: Callable[[cfg.ConfigOpts], None] = lambda _conf: None,
+    collectors: Callable[[cfg.ConfigOpts], Sequence[RunningCollector]] = lambda _conf: (),
 ) -> None:
     """Run the service ``name`` until SIGTERM. Ends the process with status 0, or 1 if it cannot start.
 
     On SIGHUP it reads ``[pci]`` again: the whole configuration is checked, and only then is the new section
     in force. All other options need a restart.
 
-    ``check`` looks at what the service depends on before any worker starts.
+    ``check`` looks at what the service depends on before any worker starts. ``collectors``: what its metrics
+    have besides what its workers count.
     """
     program = f"portclaim-{name.replace('_', '-')}"
     try:
@@ -128,5 +130,5 @@ def main(
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=60)
     manager.register_hooks(on_reload=again.note)
     manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again, metrics))
-    with metrics.exported(manager, program):
+    with metrics.exported(manager, program, lambda: collectors(again.latest or conf)):
         manager.run()

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common.metrics.catalogue import STEPS_PARKED
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 
 LOG = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def take_due(
     due = connection.execute(_TAKE_DUE, facts).all()
     for row in due:
         if row.is_parked:
+            STEPS_PARKED.count()
             LOG.error("the step of claim %s is parked: it was sent %s times without an answer", *row[:2])
     return read(connection, [row.claim_id for row in due]) if due else []
 

@@ -11,6 +11,8 @@ import tenacity
 from sqlalchemy import exc
 
 from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.metrics import sampling
+from portclaim.common.metrics.catalogue import DATABASE_ERRORS, DATABASE_RETRIES
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,7 +57,7 @@ def connect(url: str, pool_size: int) -> sa.Engine:
     After a restart or fail-over of the server, the first connection that is used fails. Then all are replaced
     and the work runs again.
     """
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -66,6 +68,8 @@ def connect(url: str, pool_size: int) -> sa.Engine:
             "options": SESSION_OPTIONS,
         },
     )
+    sampling.ENGINES.add(engine)
+    return engine
 
 
 def in_transaction(engine: sa.Engine, work: Callable[[sa.Connection], T]) -> T:
@@ -94,17 +98,21 @@ def persistently(attempt: Callable[[], T]) -> T:
         except exc.DBAPIError as error:
             if not _is_transient(error):
                 raise
+            DATABASE_RETRIES.count()
             return _AGAIN(attempt)
     except exc.DBAPIError as error:
         if _state(error).startswith(_EXHAUSTED):
             reason = str(error.orig).partition("\n")[0]
+            DATABASE_ERRORS.count("exhausted")
             raise ServiceUnavailable(f"the database has run out of a resource: {reason}") from error
         if not _is_transient(error) and _state(error) != _STUCK:
             raise
+        DATABASE_ERRORS.count("stuck lock" if _state(error) == _STUCK else "unavailable")
         raise ServiceUnavailable(
             "the database does not answer or is overloaded: call again, which is safe"
         ) from error
     except exc.TimeoutError as error:
+        DATABASE_ERRORS.count("pool busy")
         raise ServiceUnavailable("all database connections are busy: call again, which is safe") from error
 
 
@@ -123,10 +131,15 @@ def _state(error: exc.DBAPIError) -> str:
     return getattr(error.orig, "pgcode", None) or ""
 
 
+def _told(state: tenacity.RetryCallState) -> None:
+    DATABASE_RETRIES.count()
+    tenacity.before_sleep_log(LOG, logging.INFO)(state)
+
+
 _AGAIN = tenacity.Retrying(
     retry=tenacity.retry_if_exception(_is_transient),
     stop=tenacity.stop_after_attempt(_ATTEMPTS),
     wait=tenacity.wait_random_exponential(multiplier=0.02, max=_LONGEST_PAUSE),
-    before_sleep=tenacity.before_sleep_log(LOG, logging.INFO),
+    before_sleep=_told,
     reraise=True,
 )

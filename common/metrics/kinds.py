@@ -12,13 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+    from prometheus_client.core import GaugeMetricFamily
 
-Labels = Mapping[str, str]
-"""The name of each label, and what its values are. A label has few values: no ids, no host names."""
+Labels = Mapping[str, str | tuple[str, ...]]
+"""The name of each label, and what its values are: in words, or all of them.
+
+A label has few values: no ids, no host names.
+"""
 
 METRICS: list[Metric] = []
 """Every metric that a module has made, in their order."""
@@ -43,8 +47,12 @@ class Metric:
         METRICS.append(self)
 
     def begin(self, registry: CollectorRegistry) -> None:
-        """Count from now on."""
+        """Count from now on. A metric with one label whose values are known has all of them at once."""
         self._made = self._make(registry)
+        known = [values for values in self.labels.values() if isinstance(values, tuple)]
+        if len(self.labels) == 1:
+            for value in known[0] if known else ():
+                self._made.labels(value)
 
     def _make(self, registry: CollectorRegistry) -> Any:
         raise NotImplementedError
@@ -70,9 +78,21 @@ class Counter(Metric):
 
 
 class Gauge(Metric):
-    """A number that a worker sets. All living workers of a service are added up."""
+    """A number that a worker sets. ``mode``: what a service says of the numbers of its living workers."""
 
     kind = "gauge"
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: Labels | None = None,
+        *,
+        mode: Literal["livesum", "livemin"] = "livesum",
+        services: Sequence[str] = (),
+    ) -> None:
+        super().__init__(name, text, labels, services=services)
+        self._mode = mode
 
     def set(self, value: float, *values: str) -> None:
         if self._made is not None:
@@ -112,13 +132,34 @@ class Histogram(Metric):
         return Histogram(self.name, self.text, tuple(self.labels), buckets=self.buckets, registry=registry)
 
 
+class Reading(Metric):
+    """A number of the whole fleet, which only the exporter of a scheduler has."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, text: str, labels: Labels | None = None) -> None:
+        super().__init__(name, text, labels, services=["scheduler"])
+
+    def begin(self, registry: CollectorRegistry) -> None:
+        """Do nothing: workers do not have it."""
+
+    def family(self, numbers: Mapping[tuple[str, ...], float]) -> GaugeMetricFamily:
+        """The numbers by the values of the labels, for a collector."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        family = GaugeMetricFamily(self.name, self.text, labels=tuple(self.labels))
+        for values, number in numbers.items():
+            family.add_metric(values, number)
+        return family
+
+
 def is_on() -> bool:
     """Does this process count?"""
     return _is_on
 
 
-def switch_on(directory: Path) -> None:
-    """Count from now on, in files of ``directory`` that the exporter of the service reads.
+def switch_on(directory: Path, service: str) -> None:
+    """Count what this service has from now on, in files of ``directory`` that its exporter reads.
 
     Call it in each worker, after it was forked. A worker that is killed loses nothing that it has counted.
     """
@@ -130,5 +171,6 @@ def switch_on(directory: Path) -> None:
     values.ValueClass = values.MultiProcessValue()
     registry = CollectorRegistry()
     for metric in METRICS:
-        metric.begin(registry)
+        if service in metric.services:
+            metric.begin(registry)
     _is_on = True

@@ -11,8 +11,10 @@ from kombu.exceptions import OperationalError
 from oslo_config import cfg
 
 from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable, UnsupportedVersion
+from portclaim.common.metrics.catalogue import RPC_REPEATED
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.fields import Message, Nothing
+from portclaim.common.rpc.measured import sent_now
 
 A = TypeVar("A", bound=Message)
 
@@ -84,12 +86,13 @@ class Client:
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PASSING),
             stop=tenacity.stop_after_attempt(self._attempts if queue is None else 1),
+            before_sleep=lambda _state: RPC_REPEATED.count(method),
             reraise=True,
         )
         rpc, fields = self._prepared(method, message, since, queue)
         try:
             self._reach_broker()
-            reply = again(rpc.call, {}, method, **fields)
+            reply = again(rpc.call, sent_now(), method, **fields)
         except oslo_messaging.MessageUndeliverable:
             return self._call(method, message, answer, since)
         except PortclaimError as error:
@@ -125,7 +128,7 @@ class Client:
         """
         rpc, fields = self._prepared(method, message, since, queue)
         try:
-            rpc.cast({}, method, **fields)
+            rpc.cast(sent_now(), method, **fields)
         except (*_NOT_TAKEN, oslo_messaging.MessageUndeliverable) as error:
             raise ServiceUnavailable(
                 f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"

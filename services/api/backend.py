@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from portclaim.common.db.transaction import SESSION_OPTIONS, in_transaction
+from portclaim.common.metrics import sampling
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.api.events import EventFeed
 from portclaim.services.api.problems import Busy
@@ -23,7 +24,7 @@ ROLE = "portclaim_api"
 
 def connect(url: str, pool_size: int) -> sa.Engine:
     """An engine whose connections have the role of the API, which can write nothing but tokens and quotas."""
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -34,6 +35,8 @@ def connect(url: str, pool_size: int) -> sa.Engine:
             "options": f"{SESSION_OPTIONS} -c role={ROLE} -c statement_timeout=10s",
         },
     )
+    sampling.ENGINES.add(engine)
+    return engine
 
 
 class Backend:

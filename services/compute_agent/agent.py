@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
+from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEP_SECONDS, TAKES_STEPS
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.config_check import PciOptions, check_options
 from portclaim.common.pci.device_spec import DeviceSpecs
@@ -30,7 +32,7 @@ from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory, with_network_settings
 from portclaim.services.compute_agent.last_reports import LastReports
-from portclaim.services.compute_agent.ledger import Ledger
+from portclaim.services.compute_agent.ledger import Ending, Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
 from portclaim.services.compute_agent.obstacles import obstacles
 from portclaim.services.compute_agent.repair import Repair
@@ -254,11 +256,19 @@ class ComputeAgent:
         return renewed
 
     def _work(self, runner: StepRunner, job: Job) -> None:
+        begun = time.perf_counter()
         ending = runner.run(job)
+        self._measure(job, ending, time.perf_counter() - begun)
         # Do not wait for the kernel's event: the inventory that is sent before the answer shows the change.
         self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
         if ending is not None:
             self._reporter.answer(job.step, ending, is_awaited=not job.again)
+
+    @staticmethod
+    def _measure(job: Job, ending: Ending | None, seconds: float) -> None:
+        STEP_SECONDS.observe(seconds, job.step.action, "none" if ending is None else ending.outcome)
+        if job.step.action == "attach" and ending is not None and ending.outcome == "done":
+            CLAIM_PHASES.observe(seconds, "attach")
 
     def _own(self, is_ours: bool) -> None:
         """Take steps, or stop taking them."""
@@ -266,8 +276,10 @@ class ComputeAgent:
             if not is_ours and self._server is not None:
                 finish(self._server)
                 self._server = None
+                TAKES_STEPS.set(0)
             elif is_ours and self._server is None and not self._stopping:
                 endpoint = ComputeAgentEndpoint(self._queue, self._reporter.report, self._renew)
                 self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
                 self._server.start(override_pool_size=self._conf.rpc.threads)
+                TAKES_STEPS.set(1)
                 self._ready.set()

@@ -15,6 +15,7 @@ from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.pruning import Pruning
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import InvalidConfiguration, PortclaimError
+from portclaim.common.metrics.catalogue import STEP_ANSWERS
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import (
     Holdings,
@@ -84,11 +85,14 @@ class ConductorEndpoint(Endpoint):
     def step_done(self, result: StepResult) -> None:
         with self._answering(result.host):
             self._answers.step_done(result)
+        STEP_ANSWERS.count(result.outcome)
 
     @exposed(StepResults)
     def steps_done(self, results: StepResults) -> None:
         with self._answering(results.host):
             refused = lifecycle.steps_done(self._engine, results, self._guest_within)
+        for answer in results.answers:
+            STEP_ANSWERS.count(answer.outcome)
         for claim_id in refused:
             LOG.info(
                 "the answer of host %s for claim %s is not recorded: it is not for the last step of the "

@@ -14,6 +14,7 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from portclaim.common.errors import ClaimNotFound, InvalidRequest, PortclaimError
+from portclaim.common.metrics.catalogue import CLAIM_PHASES
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
@@ -113,7 +114,8 @@ class ClaimBatches:
                 "number": len(left),
                 "few": len(left) + FEW,
             }
-            rows = statement.rows(self._engine, facts)
+            with CLAIM_PHASES.timed("commit"):
+                rows = statement.rows(self._engine, facts)
             if not rows:
                 break
             for claim_id, claim in rows:

@@ -23,6 +23,7 @@ from portclaim.common.errors import (
     MoveNotFound,
     ServiceUnavailable,
 )
+from portclaim.common.metrics.catalogue import CLAIM_PHASES
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
 from portclaim.common.rpc.move_messages import Move
@@ -61,7 +62,8 @@ class ClaimEngine:
     ) -> None:
         self._engine = engine
         self.packing = packing
-        self._fast_path = FastPath(packing, self._answer)
+        self._take = CLAIM_PHASES.timed("commit")(self._answer)
+        self._fast_path = FastPath(packing, self._take)
         self._room = Room(engine, packing, agent_down_after)
         self._refusals = Refusals(engine, agent_down_after)
         self.resend_after = resend_after
@@ -218,7 +220,7 @@ class ClaimEngine:
                 placement = None
             if placement is not None:
                 taken = {**facts, **placement._asdict(), "wait": wait}
-                if answer := self._answer(take, taken):
+                if answer := self._take(take, taken):
                     return answer
                 if not wait:
                     busy_ports.update(placement.port_ids)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from portclaim.common.errors import PortclaimError
+from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEPS_NOT_CAST
 from portclaim.common.rpc.agent_messages import Step, StepAction, StepDevice
 from portclaim.common.rpc.claim_messages import Claim
 
@@ -33,6 +36,13 @@ _STEP_FIELDS = set(StepDevice.model_fields)
 _GIVES_BACK = {"unplug", "detach"}  # without network settings: an agent of any release can do these
 
 
+class _Asked(NamedTuple):
+    """Claims whose steps are to be sent, and since when."""
+
+    claims: Sequence[Claim]
+    at: float
+
+
 class Dispatcher(threading.Thread):
     """Sends the steps of claims in a thread of its own, so that no caller waits for the broker to take them.
 
@@ -42,11 +52,11 @@ class Dispatcher(threading.Thread):
     def __init__(self, send: Send) -> None:
         super().__init__(name="dispatcher of steps", daemon=True)
         self._send = send
-        self._claims: queue.SimpleQueue[Sequence[Claim] | None] = queue.SimpleQueue()
+        self._claims: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
 
     def dispatch(self, claims: Sequence[Claim]) -> None:
         """Send the steps that the claims' statuses call for, soon."""
-        self._claims.put(claims)
+        self._claims.put(_Asked(claims, time.perf_counter()))
 
     def run(self) -> None:
         is_ending = False
@@ -55,12 +65,13 @@ class Dispatcher(threading.Thread):
             while not self._claims.empty():
                 asked.append(self._claims.get())
             is_ending = None in asked
+            several = [each for each in asked if each is not None]
             try:
-                dispatch_steps(
-                    [claim for claims in asked if claims is not None for claim in claims], self._send
-                )
+                dispatch_steps([claim for each in several for claim in each.claims], self._send)
             except Exception:
                 LOG.exception("steps were not sent and will be sent again")
+            for each in several:
+                CLAIM_PHASES.observe(time.perf_counter() - each.at, "cast")
 
     def end(self) -> None:
         """Send what is left, and return."""
@@ -80,6 +91,7 @@ def dispatch_steps(claims: Iterable[Claim], send: Send) -> None:
         try:
             send(host, of_host)
         except PortclaimError as error:
+            STEPS_NOT_CAST.count(by=len(of_host))
             LOG.warning(
                 "steps for host %s were not sent and will be sent again, of claims %s: %s",
                 host,
