@@ -13,6 +13,7 @@ from oslo_config import cfg
 from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable, UnsupportedVersion
 from portclaim.common.metrics.catalogue import RPC_REPEATED
 from portclaim.common.rpc import versions
+from portclaim.common.rpc.about import About
 from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.measured import sent_now
 
@@ -61,6 +62,12 @@ class Client:
     def ping(self) -> None:
         """Return once the service has answered. Raises :class:`ServiceUnavailable`."""
         self._call("ping", Nothing(), Nothing)
+
+    def about(self) -> About:
+        """Which release a service has, and its clock. Raises :class:`ServiceUnavailable`,
+        :class:`UnsupportedVersion` if the service is older than this question.
+        """
+        return self._call("about", Nothing(), About, since="1.1")
 
     def can_send(self, version: str) -> bool:
         """Whether a pin allows calls of this version. Where it does not, do without what is new in it."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 import oslo_messaging
@@ -26,6 +28,7 @@ from portclaim.common.errors import (
 from portclaim.common.metrics import sampling
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc import versions
+from portclaim.common.rpc.about import About
 from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.measured import measured
 
@@ -70,13 +73,18 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
 
 
 class Endpoint:
-    """The root of a service's endpoint. It answers pings."""
+    """The root of a service's endpoint. It answers pings, and says what it is."""
 
     target: oslo_messaging.Target
 
     @exposed(Nothing)
     def ping(self, _nothing: Nothing) -> None:
         """Answer, to show that this service takes calls from the bus."""
+
+    @exposed(Nothing)
+    def about(self, _nothing: Nothing) -> About:
+        """Say which release this is, and what its clock says."""
+        return About(release=version("portclaim"), clock=time.time())
 
 
 def server(

@@ -10,22 +10,24 @@ from .text import cell, table
 _INTRODUCTION = """\
 # Metrics
 
-With `[metrics] listen` each service answers `/metrics` on a port of its own, for all of its workers together, in
-Prometheus' text format and in that of OpenMetrics. [Monitor Portclaim](../how-to/monitor.md) says how to set it up.
+With `[metrics] listen` each service answers `/metrics` on a port of its own, for all of its workers
+together, in Prometheus' text format and in that of OpenMetrics. [Monitor Portclaim](../how-to/monitor.md)
+says how to set it up.
 
-No label has a claim, an instance or a host as its value: so the number of series does not grow with the fleet. What
-happened to one claim is in `portclaim describe claim`, in the log and in its trace.
+No label has a claim, an instance or a host as its value: so the number of series does not grow with the
+fleet. What happened to one claim is in `portclaim describe claim`, in the log and in its trace.
 
-What a killed worker has counted stays. All counters of a service begin anew when the service itself is started again.
+What a killed worker has counted stays. All counters of a service begin anew when the service itself is
+started again.
 """
 
 _FLEET = """
 ## The whole fleet
 
 These come from the database. All schedulers try to take a lock there, and the one that has it reads, every
-`[metrics] fleet_interval` seconds, from the counters of ports and hosts. So they exist once however many schedulers
-run, and cost the same for a small fleet and a large one but for a row per port. The scheduler that reads may
-change: ask for `max without(instance) (...)`.
+`[metrics] fleet_interval` seconds, from the counters of ports and hosts. So they exist once however many
+schedulers run, and cost the same for a small fleet and a large one but for a row per port. The scheduler
+that reads may change: ask for `max without(instance) (...)`.
 """
 
 _SERVICES = {
