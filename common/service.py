@@ -13,7 +13,7 @@ from cotyledon.types import WorkerId
 from oslo_config import cfg
 from oslo_log import log
 
-from portclaim.common import config
+from portclaim.common import config, log_context
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.process import Metrics, RunningCollector
 
@@ -116,6 +116,7 @@ def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service 
     have besides what its workers count.
     """
     program = f"portclaim-{name.replace('_', '-')}"
+    log_context.set_defaults()
     try:
         conf = config.load(sys.argv[1:], program, flags)
         never_started = build(conf)  # refuses an invalid configuration once, before any worker starts
@@ -124,6 +125,7 @@ def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service 
     except PortclaimError as error:
         sys.exit(f"{program}: {error}")
     log.setup(conf, "portclaim")
+    log_context.install()
     for explanation in config.explanations(conf):
         LOG.info("%s", explanation)
     again = _Again(lambda: config.load(sys.argv[1:], program, flags), never_started)

@@ -30,7 +30,7 @@ from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.about import About
 from portclaim.common.rpc.fields import Message, Nothing
-from portclaim.common.rpc.measured import measured
+from portclaim.common.rpc.measured import logged, measured
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
     def decorate(handler: Handler[M]) -> Callable[..., dict[str, Any]]:
         @functools.wraps(handler)
         def handle(self: object, context: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-            with measured(handler.__name__, context):
+            with logged(context, fields), measured(handler.__name__, context):
                 return answered(self, fields)
 
         def answered(self: object, fields: dict[str, Any]) -> dict[str, Any]:

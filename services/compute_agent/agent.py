@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
+from portclaim.common import log_context
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
 from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEP_SECONDS, TAKES_STEPS
 from portclaim.common.pci.address import PciAddress
@@ -256,6 +257,10 @@ class ComputeAgent:
         return renewed
 
     def _work(self, runner: StepRunner, job: Job) -> None:
+        with log_context.about(claim_id=job.step.claim_id, host=self._conf.host):
+            self._do(runner, job)
+
+    def _do(self, runner: StepRunner, job: Job) -> None:
         begun = time.perf_counter()
         ending = runner.run(job)
         self._measure(job, ending, time.perf_counter() - begun)
@@ -266,6 +271,8 @@ class ComputeAgent:
 
     @staticmethod
     def _measure(job: Job, ending: Ending | None, seconds: float) -> None:
+        if ending is not None:
+            LOG.info("step %s, %s: %s after %.3f s", job.step.step, job.step.action, ending.outcome, seconds)
         STEP_SECONDS.observe(seconds, job.step.action, "none" if ending is None else ending.outcome)
         if job.step.action == "attach" and ending is not None and ending.outcome == "done":
             CLAIM_PHASES.observe(seconds, "attach")

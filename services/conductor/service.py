@@ -10,6 +10,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from portclaim.common import log_context
 from portclaim.common.db import outbox
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.pruning import Pruning
@@ -86,6 +87,7 @@ class ConductorEndpoint(Endpoint):
         with self._answering(result.host):
             self._answers.step_done(result)
         STEP_ANSWERS.count(result.outcome)
+        LOG.info("host %s has answered step %s: %s", result.host, result.step, result.outcome)
 
     @exposed(StepResults)
     def steps_done(self, results: StepResults) -> None:
@@ -93,6 +95,8 @@ class ConductorEndpoint(Endpoint):
             refused = lifecycle.steps_done(self._engine, results, self._guest_within)
         for answer in results.answers:
             STEP_ANSWERS.count(answer.outcome)
+            with log_context.about(claim_id=answer.claim_id):
+                LOG.info("host %s has answered step %s: %s", results.host, answer.step, answer.outcome)
         for claim_id in refused:
             LOG.info(
                 "the answer of host %s for claim %s is not recorded: it is not for the last step of the "

@@ -55,7 +55,7 @@ class ClaimBatches:
             for request in asked:  # if an id comes twice, it was made for the first request
                 together = made.pop(request.claim_id, None)
                 results += [together or self._claim_one(request, requirements)]
-        claim_outcomes.count(results)
+        claim_outcomes.count(requests, results)
         return results
 
     def release(self, claim_ids: Sequence[UUID]) -> list[Result]:

@@ -1,10 +1,12 @@
-"""Count what becomes of claims, for Prometheus."""
+"""Log and count what becomes of claims."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from portclaim.common import log_context
 from portclaim.common.errors import (
     ClaimConflict,
     ClaimRefused,
@@ -13,9 +15,10 @@ from portclaim.common.errors import (
     PortclaimError,
     QuotaExceeded,
 )
-from portclaim.common.metrics import kinds
 from portclaim.common.metrics.catalogue import CLAIMS
-from portclaim.common.rpc.claim_messages import Claim
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+
+LOG = logging.getLogger(__name__)
 
 _REASONS: dict[type[Exception], str] = {
     QuotaExceeded: "quota",
@@ -26,9 +29,7 @@ _REASONS: dict[type[Exception], str] = {
 
 
 def counted(claim: Callable[[], Claim]) -> Claim:
-    """What ``claim`` answers or raises, counted."""
-    if not kinds.is_on():
-        return claim()
+    """What ``claim`` answers or raises, logged and counted."""
     try:
         made = claim()
     except PortclaimError as error:
@@ -38,22 +39,23 @@ def counted(claim: Callable[[], Claim]) -> Claim:
     return made
 
 
-def count(results: Sequence[Claim | PortclaimError]) -> None:
-    """Count the results of a batch."""
-    if kinds.is_on():
-        for result in results:
+def count(requests: Sequence[ClaimRequest], results: Sequence[Claim | PortclaimError]) -> None:
+    """Log and count the results of a batch."""
+    for request, result in zip(requests, results, strict=True):
+        with log_context.about(claim_id=request.claim_id):
             _count(result)
 
 
 def _count(result: Claim | PortclaimError) -> None:
     if isinstance(result, Claim):
         CLAIMS.count("waiting" if result.status == "waiting" else "claimed", "")
-    elif isinstance(result, ClaimRefused):
-        CLAIMS.count("refused", _first_empty(result.kwargs.get("explanation") or {}))
-    elif reason := _REASONS.get(type(result)):
-        CLAIMS.count("refused", reason)
-    else:
-        CLAIMS.count("error", "")
+        LOG.info("claim %s is %s on host %s", result.claim_id, result.status, result.host)
+        return
+    reason = _REASONS.get(type(result), "")
+    if isinstance(result, ClaimRefused):
+        reason = _first_empty(result.kwargs.get("explanation") or {})
+    CLAIMS.count("refused" if reason else "error", reason)
+    LOG.info("claim refused: %s", result)
 
 
 def _first_empty(explanation: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -12,6 +13,8 @@ from portclaim.services.scheduler import claim_outcomes
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.fleet import Requirements
+
+LOG = logging.getLogger(__name__)
 
 _LARGEST = 32
 
@@ -42,7 +45,9 @@ class GroupedClaims:
 
     def release(self, claim_id: UUID) -> Claim:
         """See :meth:`ClaimEngine.release`."""
-        return self._release(claim_id) or self._claims.release(claim_id)
+        released = self._release(claim_id) or self._claims.release(claim_id)
+        LOG.info("claim %s is %s on host %s", claim_id, released.status, released.host)
+        return released
 
     def _claim_group(self, asked: Sequence[_Asked]) -> list[Claim | None]:
         requirements = asked[0].requirements
