@@ -13,7 +13,7 @@ from cotyledon.types import WorkerId
 from oslo_config import cfg
 from oslo_log import log
 
-from portclaim.common import config, log_context
+from portclaim.common import config, log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.process import Metrics, RunningCollector
 
@@ -38,10 +38,15 @@ class Service(Protocol):
 
 class _Worker(cotyledon.Service):
     def __init__(
-        self, worker_id: WorkerId, name: str, build: Callable[[], Service], again: _Again, metrics: Metrics
+        self,
+        worker_id: WorkerId,
+        name: str,
+        build: Callable[[], Service],
+        again: _Again,
+        observe: Callable[[], None],
     ) -> None:
         super().__init__(worker_id)
-        metrics.count_here()
+        observe()
         self._name = name
         self._service = build()
         self._again = again
@@ -67,6 +72,7 @@ class _Worker(cotyledon.Service):
 
     def terminate(self) -> None:
         self._service.stop()
+        tracing.end()
         LOG.info("%s stopped", self._name)
 
 
@@ -121,6 +127,7 @@ def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service 
         conf = config.load(sys.argv[1:], program, flags)
         never_started = build(conf)  # refuses an invalid configuration once, before any worker starts
         metrics = Metrics(conf, name)
+        tracing.check(conf)
         check(conf)
     except PortclaimError as error:
         sys.exit(f"{program}: {error}")
@@ -128,9 +135,15 @@ def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service 
     log_context.install()
     for explanation in config.explanations(conf):
         LOG.info("%s", explanation)
+
+    def observe() -> None:
+        """In a worker: what others see of it."""
+        metrics.count_here()
+        tracing.begin(conf, name)
+
     again = _Again(lambda: config.load(sys.argv[1:], program, flags), never_started)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=60)
     manager.register_hooks(on_reload=again.note)
-    manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again, metrics))
+    manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again, observe))
     with metrics.exported(manager, program, lambda: collectors(again.latest or conf)):
         manager.run()

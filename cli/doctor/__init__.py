@@ -60,6 +60,11 @@ def _findings(session: Session, rules: bool) -> Iterator[Finding]:
     except InvalidConfiguration as error:
         yield trouble("configuration", error.message, "correct the file; no service starts with it")
         return
+    except SystemExit:  # oslo.config has said on standard error which option it is
+        yield trouble(
+            "configuration", "an option has an invalid value", "correct the file; no service starts"
+        )
+        return
     yield from configuration.check(conf)
     conf.set_override("timeout", _PATIENCE, "rpc")
     conf.set_override("attempts", 1, "rpc")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from portclaim.common.rpc.fields import (
     Address,
@@ -174,6 +174,17 @@ class Step(Message):
     )
     instance_id: Uuid = Field(description="The instance of the claim.")
     devices: list[StepDevice] = Field(min_length=1, description="The devices of the claim.")
+    _trace: str | None = PrivateAttr(default=None)
+
+    @property
+    def trace(self) -> str | None:
+        """Its trace. It goes with the call, not as a field: so an agent of any release takes the step."""
+        return self._trace
+
+    def traced(self, parent: str | None) -> Self:
+        """The same step, which now belongs to the trace of ``parent``."""
+        self._trace = parent
+        return self
 
 
 class Steps(Message):

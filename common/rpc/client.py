@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar
+from uuid import UUID
 
 import oslo_messaging
 import tenacity
 from kombu.exceptions import OperationalError
 from oslo_config import cfg
 
+from portclaim.common import tracing
 from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable, UnsupportedVersion
 from portclaim.common.metrics.catalogue import RPC_REPEATED
 from portclaim.common.rpc import versions
@@ -125,17 +128,22 @@ class Client:
             self._has_reached_broker = True
 
     def _cast(
-        self, method: str, message: Message, since: str = versions.FIRST, queue: str | None = None
+        self,
+        method: str,
+        message: Message,
+        since: str = versions.FIRST,
+        queue: str | None = None,
+        parents: Mapping[UUID, str | None] | None = None,
     ) -> None:
         """Send and do not wait. Raises :class:`ServiceUnavailable` when the broker does not take the message,
         :class:`UnsupportedVersion` when the pin is older than it.
 
         ``queue``: another queue than the service's topic. The broker does not take the message if no instance
-        of the service has declared it.
+        of the service has declared it. ``parents``: the traces of several claims.
         """
         rpc, fields = self._prepared(method, message, since, queue)
         try:
-            rpc.cast(sent_now(), method, **fields)
+            rpc.cast(tracing.with_parents(sent_now(), parents or {}), method, **fields)
         except (*_NOT_TAKEN, oslo_messaging.MessageUndeliverable) as error:
             raise ServiceUnavailable(
                 f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"

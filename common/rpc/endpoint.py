@@ -18,6 +18,7 @@ from oslo_messaging.rpc import ExplicitRPCAccessPolicy, RPCDispatcher
 from oslo_messaging.rpc.server import RPCServer
 from pydantic import ValidationError
 
+from portclaim.common import tracing
 from portclaim.common.errors import (
     InvalidMessage,
     InvalidRequest,
@@ -48,7 +49,7 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
     def decorate(handler: Handler[M]) -> Callable[..., dict[str, Any]]:
         @functools.wraps(handler)
         def handle(self: object, context: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-            with logged(context, fields), measured(handler.__name__, context):
+            with tracing.received(context), logged(context, fields), measured(handler.__name__, context):
                 return answered(self, fields)
 
         def answered(self: object, fields: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from portclaim.common import log_context
+from portclaim.common import log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics import kinds
 from portclaim.common.metrics.catalogue import CLAIM_PHASES, RPC_ERRORS, RPC_QUEUE_SECONDS, RPC_SECONDS
@@ -28,6 +28,7 @@ def logged(context: Mapping[str, Any], fields: Mapping[str, Any]) -> AbstractCon
         request_id=context.get(_REQUEST) or log_context.new_request_id(),
         claim_id=fields.get("claim_id"),
         host=fields.get("host"),
+        trace_id=tracing.trace_id(),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
-from portclaim.common import log_context
+from portclaim.common import log_context, tracing
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
 from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEP_SECONDS, TAKES_STEPS
 from portclaim.common.pci.address import PciAddress
@@ -85,7 +85,7 @@ class ComputeAgentEndpoint(Endpoint):
     @exposed(Steps)
     def take_steps(self, several: Steps) -> None:
         for step in several.steps:
-            self._queue.put(Job(step))
+            self._put(step.action, step)
 
     @exposed(Nothing)
     def report(self, _nothing: Nothing) -> None:
@@ -98,7 +98,7 @@ class ComputeAgentEndpoint(Endpoint):
     def _put(self, action: str, step: Step) -> None:
         if step.action != action:
             raise InvalidMessage(f"{action}: the step says {step.action}", method=action)
-        self._queue.put(Job(step))
+        self._queue.put(Job(step.traced(tracing.of_claim(step.claim_id))))
 
 
 class ComputeAgent:
@@ -257,7 +257,12 @@ class ComputeAgent:
         return renewed
 
     def _work(self, runner: StepRunner, job: Job) -> None:
-        with log_context.about(claim_id=job.step.claim_id, host=self._conf.host):
+        step = job.step
+        with (
+            tracing.span(step.action, parent=step.trace, portclaim_claim_id=str(step.claim_id)),
+            log_context.about(claim_id=step.claim_id, host=self._conf.host, trace_id=tracing.trace_id()),
+        ):
+            step.traced(tracing.current() or step.trace)
             self._do(runner, job)
 
     def _do(self, runner: StepRunner, job: Job) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from portclaim.common import log_context
+from portclaim.common import log_context, tracing
 from portclaim.common.db import outbox
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.pruning import Pruning
@@ -91,7 +91,10 @@ class ConductorEndpoint(Endpoint):
 
     @exposed(StepResults)
     def steps_done(self, results: StepResults) -> None:
-        with self._answering(results.host):
+        with self._answering(results.host), ExitStack() as spans:
+            for answer in results.answers:
+                parent = tracing.of_claim(answer.claim_id)
+                spans.enter_context(tracing.span("record answer", parent=parent))
             refused = lifecycle.steps_done(self._engine, results, self._guest_within)
         for answer in results.answers:
             STEP_ANSWERS.count(answer.outcome)

@@ -6,13 +6,14 @@ leaves is claimed one by one, in the order of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common import tracing
 from portclaim.common.errors import ClaimNotFound, InvalidRequest, PortclaimError
 from portclaim.common.metrics.catalogue import CLAIM_PHASES
 from portclaim.common.pci.alias import Aliases
@@ -89,9 +90,12 @@ class ClaimBatches:
             return _Asked(request, error)
 
     def claim_alike(
-        self, asked: Sequence[ClaimRequest], requirements: Requirements | PortclaimError
+        self,
+        asked: Sequence[ClaimRequest],
+        requirements: Requirements | PortclaimError,
+        parents: Mapping[str, str] | None = None,
     ) -> dict[UUID, Claim]:
-        """The claims that could be made together."""
+        """The claims that could be made together. ``parents``: the traces of their callers."""
         made: dict[UUID, Claim] = {}
         if isinstance(requirements, PortclaimError) or requirements.limits_hosts:
             return made
@@ -112,6 +116,9 @@ class ClaimBatches:
                 "pool_ids": list(pool_ids),
                 "count": requirements.device_count,
                 "number": len(left),
+                "traceparents": tracing.for_database(
+                    [facts["claim_id"] for facts in each_facts] if parents is None else [], parents
+                ),
                 "few": len(left) + FEW,
             }
             with CLAIM_PHASES.timed("commit"):

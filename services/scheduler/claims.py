@@ -13,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common import tracing
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.db.transaction import in_transaction
@@ -269,7 +270,8 @@ class ClaimEngine:
         return why
 
     def _end(self, statement: PreparedStatement, claim_id: UUID, **facts: Any) -> Claim:
-        ended = self._answer(statement, {"claim_id": str(claim_id), **facts})
+        trace = {"traceparents": tracing.for_database([str(claim_id)])}
+        ended = self._answer(statement, {"claim_id": str(claim_id), **trace, **facts})
         if ended is None:
             raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
         return Claim.model_validate_json(ended, extra="ignore")
@@ -289,6 +291,7 @@ class ClaimEngine:
             "request": json.dumps({name: asked[name] for name in asked.keys() - {"claim_id", "wait"}}),
             "resend_after": self.resend_after,
             "agent_down_after": self._agent_down_after,
+            "traceparents": tracing.for_database([str(request.claim_id)]),
             **requirements.as_facts(),
         }
 

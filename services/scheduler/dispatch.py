@@ -10,9 +10,11 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
+from portclaim.common import tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEPS_NOT_CAST
 from portclaim.common.rpc.agent_messages import Step, StepAction, StepDevice
@@ -37,10 +39,11 @@ _GIVES_BACK = {"unplug", "detach"}  # without network settings: an agent of any 
 
 
 class _Asked(NamedTuple):
-    """Claims whose steps are to be sent, and since when."""
+    """Claims whose steps are to be sent, since when, and in which trace."""
 
     claims: Sequence[Claim]
     at: float
+    trace: str | None
 
 
 class Dispatcher(threading.Thread):
@@ -56,7 +59,7 @@ class Dispatcher(threading.Thread):
 
     def dispatch(self, claims: Sequence[Claim]) -> None:
         """Send the steps that the claims' statuses call for, soon."""
-        self._claims.put(_Asked(claims, time.perf_counter()))
+        self._claims.put(_Asked(claims, time.perf_counter(), tracing.current()))
 
     def run(self) -> None:
         is_ending = False
@@ -67,7 +70,9 @@ class Dispatcher(threading.Thread):
             is_ending = None in asked
             several = [each for each in asked if each is not None]
             try:
-                dispatch_steps([claim for each in several for claim in each.claims], self._send)
+                claims = [claim for each in several for claim in each.claims]
+                traces = {claim.claim_id: each.trace for each in several for claim in each.claims}
+                dispatch_steps(claims, self._send, traces)
             except Exception:
                 LOG.exception("steps were not sent and will be sent again")
             for each in several:
@@ -80,13 +85,20 @@ class Dispatcher(threading.Thread):
             self.join()
 
 
-def dispatch_steps(claims: Iterable[Claim], send: Send) -> None:
-    """Send the steps that the claims' statuses call for. Those for one host are sent together."""
+def dispatch_steps(
+    claims: Iterable[Claim], send: Send, traces: Mapping[UUID, str | None] | None = None
+) -> None:
+    """Send the steps that the claims' statuses call for. Those for one host are sent together.
+
+    ``traces``: those that the claims belong to.
+    """
     steps: dict[str, list[Step]] = {}
     for claim in claims:
         action = _STEP.get((claim.status, claim.attach))
         if action is not None and claim.host is not None:
-            steps.setdefault(claim.host, []).append(_step(claim, action))
+            steps.setdefault(claim.host, []).append(
+                _step(claim, action).traced((traces or {}).get(claim.claim_id))
+            )
     for host, of_host in steps.items():
         try:
             send(host, of_host)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from portclaim.common import tracing
 from portclaim.common.group_commit import GroupCommit
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.services.scheduler import claim_outcomes
@@ -22,6 +23,7 @@ _LARGEST = 32
 class _Asked(NamedTuple):
     request: ClaimRequest
     requirements: Requirements
+    trace: str | None = None
 
 
 class GroupedClaims:
@@ -40,7 +42,7 @@ class GroupedClaims:
     def _claimed(self, request: ClaimRequest, requirements: Requirements) -> Claim:
         if requirements.limits_hosts:
             return self._claims.claim(request, requirements)
-        made = self._claim(_Asked(request, requirements))
+        made = self._claim(_Asked(request, requirements, tracing.current()))
         return made or self._claims.claim(request, requirements, not_at_once=True)
 
     def release(self, claim_id: UUID) -> Claim:
@@ -53,7 +55,8 @@ class GroupedClaims:
         requirements = asked[0].requirements
         if len(asked) == 1:
             return [self._claims.claim_at_once(asked[0].request, requirements)]
-        made = self._batches.claim_alike([each.request for each in asked], requirements)
+        parents = {str(each.request.claim_id): each.trace for each in asked if each.trace is not None}
+        made = self._batches.claim_alike([each.request for each in asked], requirements, parents)
         # If an id comes twice, the claim was made for the first request.
         return [made.pop(each.request.claim_id, None) for each in asked]
 

@@ -142,6 +142,12 @@ COMMENT ON COLUMN audit_events.who IS 'null: the caller gave none';
 # The history of a device.
 _HISTORY = "CREATE INDEX device_events_by_device ON device_events (device_id, id);"
 
+# The trace that a step belongs to, for when it is sent again.
+_TRACES = """
+ALTER TABLE outbox ADD COLUMN traceparent text;
+COMMENT ON COLUMN outbox.traceparent IS 'W3C trace context that the step belongs to; null: none';
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -153,3 +159,4 @@ def upgrade() -> None:
     op.execute(_QUOTAS)
     op.execute(_AUDIT)
     op.execute(_HISTORY)
+    op.execute(_TRACES)
