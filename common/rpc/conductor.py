@@ -58,7 +58,7 @@ class ConductorClient(Client):
         """
         self._cast("step_done", result)
 
-    def cast_steps_done(self, results: StepResults, parents: Mapping[UUID, str | None]) -> None:
+    def cast_steps_done(self, results: StepResults, parents: Mapping[UUID, str | None] | None = None) -> None:
         """:meth:`cast_step_done` for several steps, each of another claim.
 
         ``parents``: the traces of the claims. Raises ``ServiceUnavailable``, and ``UnsupportedVersion`` if a
