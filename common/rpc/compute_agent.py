@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from portclaim.common import tracing
+from portclaim.common import log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.rpc.agent_messages import MOST_STEPS, Renewal, Renewed, Step, Steps
 from portclaim.common.rpc.client import Client
@@ -21,7 +21,7 @@ class ComputeAgentClient(Client):
 
     def send(self, step: Step) -> None:
         """Send a step. The agent answers to the conductor. A step that arrives twice is carried out once."""
-        with tracing.continued(step.trace):
+        with tracing.continued(step.trace), log_context.about(request_id=step.request_id):
             self._cast(step.action, step, since=_SINCE.get(step.action, FIRST))
 
     def send_all(self, steps: Sequence[Step]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ from oslo_config import cfg
 
 from portclaim.common import log_context, tracing
 from portclaim.common.errors import InvalidConfiguration, InvalidMessage
-from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEP_SECONDS, TAKES_STEPS
+from portclaim.common.metrics.catalogue import TAKES_STEPS
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.config_check import PciOptions, check_options
 from portclaim.common.pci.device_spec import DeviceSpecs
@@ -33,8 +32,9 @@ from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory, with_network_settings
 from portclaim.services.compute_agent.last_reports import LastReports
-from portclaim.services.compute_agent.ledger import Ending, Ledger
+from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
+from portclaim.services.compute_agent.observed import measured, observed
 from portclaim.services.compute_agent.obstacles import obstacles
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.reporter import Reporter
@@ -98,7 +98,7 @@ class ComputeAgentEndpoint(Endpoint):
     def _put(self, action: str, step: Step) -> None:
         if step.action != action:
             raise InvalidMessage(f"{action}: the step says {step.action}", method=action)
-        self._queue.put(Job(step.traced(tracing.of_claim(step.claim_id))))
+        self._queue.put(Job(step.traced(tracing.of_claim(step.claim_id), log_context.request_id())))
 
 
 class ComputeAgent:
@@ -257,30 +257,12 @@ class ComputeAgent:
         return renewed
 
     def _work(self, runner: StepRunner, job: Job) -> None:
-        step = job.step
-        with (
-            tracing.span(step.action, parent=step.trace, portclaim_claim_id=str(step.claim_id)),
-            log_context.about(claim_id=step.claim_id, host=self._conf.host, trace_id=tracing.trace_id()),
-        ):
-            step.traced(tracing.current() or step.trace)
-            self._do(runner, job)
-
-    def _do(self, runner: StepRunner, job: Job) -> None:
-        begun = time.perf_counter()
-        ending = runner.run(job)
-        self._measure(job, ending, time.perf_counter() - begun)
-        # Do not wait for the kernel's event: the inventory that is sent before the answer shows the change.
-        self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
-        if ending is not None:
-            self._reporter.answer(job.step, ending, is_awaited=not job.again)
-
-    @staticmethod
-    def _measure(job: Job, ending: Ending | None, seconds: float) -> None:
-        if ending is not None:
-            LOG.info("step %s, %s: %s after %.3f s", job.step.step, job.step.action, ending.outcome, seconds)
-        STEP_SECONDS.observe(seconds, job.step.action, "none" if ending is None else ending.outcome)
-        if job.step.action == "attach" and ending is not None and ending.outcome == "done":
-            CLAIM_PHASES.observe(seconds, "attach")
+        with observed(job.step, self._conf.host):
+            ending = measured(job.step, lambda: runner.run(job))
+            # Do not wait for the kernel's event: the inventory sent before the answer shows the change.
+            self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
+            if ending is not None:
+                self._reporter.answer(job.step, ending, is_awaited=not job.again)
 
     def _own(self, is_ours: bool) -> None:
         """Take steps, or stop taking them."""

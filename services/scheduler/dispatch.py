@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from portclaim.common import tracing
+from portclaim.common import log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEPS_NOT_CAST
 from portclaim.common.rpc.agent_messages import Step, StepAction, StepDevice
@@ -44,6 +44,7 @@ class _Asked(NamedTuple):
     claims: Sequence[Claim]
     at: float
     trace: str | None
+    request_id: str
 
 
 class Dispatcher(threading.Thread):
@@ -59,7 +60,7 @@ class Dispatcher(threading.Thread):
 
     def dispatch(self, claims: Sequence[Claim]) -> None:
         """Send the steps that the claims' statuses call for, soon."""
-        self._claims.put(_Asked(claims, time.perf_counter(), tracing.current()))
+        self._claims.put(_Asked(claims, time.perf_counter(), tracing.current(), log_context.request_id()))
 
     def run(self) -> None:
         is_ending = False
@@ -71,8 +72,8 @@ class Dispatcher(threading.Thread):
             several = [each for each in asked if each is not None]
             try:
                 claims = [claim for each in several for claim in each.claims]
-                traces = {claim.claim_id: each.trace for each in several for claim in each.claims}
-                dispatch_steps(claims, self._send, traces)
+                origins = {claim.claim_id: each for each in several for claim in each.claims}
+                dispatch_steps(claims, self._send, origins)
             except Exception:
                 LOG.exception("steps were not sent and will be sent again")
             for each in several:
@@ -85,20 +86,19 @@ class Dispatcher(threading.Thread):
             self.join()
 
 
-def dispatch_steps(
-    claims: Iterable[Claim], send: Send, traces: Mapping[UUID, str | None] | None = None
-) -> None:
+def dispatch_steps(claims: Iterable[Claim], send: Send, origins: Mapping[UUID, _Asked] | None = None) -> None:
     """Send the steps that the claims' statuses call for. Those for one host are sent together.
 
-    ``traces``: those that the claims belong to.
+    ``origins``: who asked for them.
     """
     steps: dict[str, list[Step]] = {}
     for claim in claims:
         action = _STEP.get((claim.status, claim.attach))
         if action is not None and claim.host is not None:
-            steps.setdefault(claim.host, []).append(
-                _step(claim, action).traced((traces or {}).get(claim.claim_id))
-            )
+            step = _step(claim, action)
+            if origins is not None and (origin := origins.get(claim.claim_id)) is not None:
+                step.traced(origin.trace, origin.request_id)
+            steps.setdefault(claim.host, []).append(step)
     for host, of_host in steps.items():
         try:
             send(host, of_host)

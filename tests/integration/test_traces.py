@@ -107,7 +107,7 @@ def test_one_trace_from_the_request_to_the_answer(site: Site) -> None:
     assert site.collector.path(committed)[2] == "scheduler: claim receive"
     assert committed.attributes["db.system.name"] == "postgresql"
     attach = site.span("compute-agent", "attach")
-    assert attach.attributes["portclaim.claim.id"] == claim.json()["claim_id"]
+    assert attach.attributes["portclaim.claim_id"] == claim.json()["claim_id"]
     first = [each for each in site.collector.trace(TRACE) if each.parent == "b7ad6b7169203331"]
     assert [each.name for each in first] == ["PUT /v1/claims/{claim_id}"]
 
