@@ -51,37 +51,39 @@ def one_node(stack: ExitStack) -> RunningBroker:
 
 @contextmanager
 def services(
-    database_url: str, modules: Sequence[str] = PORTCLAIM, start_broker: StartBroker = one_node
+    database_url: str,
+    modules: Sequence[str] = PORTCLAIM,
+    start_broker: StartBroker = one_node,
+    more: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Iterator[Running]:
-    """These modules as services, and RabbitMQ, for the length of a ``with`` block."""
+    """These modules as services, and RabbitMQ, for a ``with`` block. ``more``: other options."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = start_broker(stack)
         parts: dict[str, int | tuple[int, ...]] = {"rabbitmq": broker.pids}
         file = directory / "bench.conf"
-        file.write_text(
-            as_ini(
-                {
-                    "DEFAULT": {
-                        "transport_url": broker.url,
-                        "state_path": directory,
-                    },
-                    "database": {"connection": database_url},
-                    "pci": {"alias": ALIASES},
-                    # The fleet of a benchmark has no agents that report, nor anyone to send a step to. Claims
-                    # that were built in wait for ever.
-                    "conductor": {
-                        "workers": WORKERS,
-                        "agent_down_after": 1e9,
-                        "resend_after": 1e6,
-                        "expire_after": 1e6,
-                    },
-                    "scheduler": {"workers": WORKERS},
-                    "api": {"workers": WORKERS, "port": free_ports(1)[0]},
-                    "oslo_messaging_rabbit": broker.options,
-                }
-            )
-        )
+        options: dict[str, Mapping[str, object]] = {
+            "DEFAULT": {
+                "transport_url": broker.url,
+                "state_path": directory,
+            },
+            "database": {"connection": database_url},
+            "pci": {"alias": ALIASES},
+            # The fleet of a benchmark has no agents that report, nor anyone to send a step to. Claims
+            # that were built in wait for ever.
+            "conductor": {
+                "workers": WORKERS,
+                "agent_down_after": 1e9,
+                "resend_after": 1e6,
+                "expire_after": 1e6,
+            },
+            "scheduler": {"workers": WORKERS},
+            "api": {"workers": WORKERS, "port": free_ports(1)[0]},
+            "oslo_messaging_rabbit": broker.options,
+        }
+        for section, values in (more or {}).items():
+            options[section] = {**options.get(section, {}), **values}
+        file.write_text(as_ini(options))
         for module in modules:
             name = module.rpartition(".")[2]
             process = supervise(

@@ -34,6 +34,7 @@ ONCE = {
     "cluster": "bench.parts.cluster:results",
     "inventory": "bench.parts.inventory:results",
     "events": "bench.parts.events:results",
+    "observability": "bench.parts.observability:results",
     "nova": "bench.parts.nova:results",
     "growth": "bench.parts.growth:results",
     "soak": "bench.parts.soak:results",

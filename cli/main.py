@@ -39,6 +39,11 @@ COMMANDS = {
     "devices": Lazy(
         "portclaim.cli.devices", "devices", "List devices with their effective status and its reason."
     ),
+    "doctor": Lazy(
+        "portclaim.cli.doctor",
+        "doctor",
+        "Check configuration, versions, bus, database, agents, steps and data, and say what to do.",
+    ),
     "events": Lazy(
         "portclaim.cli.events",
         "events",
@@ -142,6 +147,7 @@ def main(context: click.Context, config_files: tuple[str, ...], url: str | None)
     portclaim host drain HOST --reason WHY     stop new claims on a host, or on one of its ports
     portclaim outbox list                      the steps that agents have not answered
     portclaim top                              the fleet in numbers, live
+    portclaim doctor                           what is wrong, and what to do about it
     portclaim events                           changes of claims and devices, as they happen
 
     Exit status: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage.

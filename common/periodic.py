@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from portclaim.common.errors import PortclaimError
+from portclaim.common.metrics.catalogue import TASK_FAILURES, TASK_SECONDS
 
 LOG = logging.getLogger(__name__)
 
@@ -33,14 +34,20 @@ class Periodic(threading.Thread):
             is_woken = self._woken.wait(self._pause)
             self._woken.clear()
             try:
-                while not self._ending.is_set() and self._work():
+                while not self._ending.is_set() and self._worked():
                     continue
             except PortclaimError as error:
+                TASK_FAILURES.count(self.name)
                 LOG.warning("the %s failed and will try again: %s", self.name, error)
             except Exception:
+                TASK_FAILURES.count(self.name)
                 LOG.exception("the %s failed and will try again in %s s", self.name, self._pause)
             if is_woken and self._least_pause:
                 self._ending.wait(self._least_pause)
+
+    def _worked(self) -> bool:
+        with TASK_SECONDS.timed(self.name):
+            return self._work()
 
     def wake(self) -> None:
         """Start the next round as soon as it may start."""

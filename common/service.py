@@ -14,8 +14,9 @@ from cotyledon.types import WorkerId
 from oslo_config import cfg
 from oslo_log import log
 
-from portclaim.common import config
+from portclaim.common import config, log_context, tracing
 from portclaim.common.errors import PortclaimError
+from portclaim.common.metrics.process import Metrics, RunningCollector
 
 LOG = logging.getLogger(__name__)
 
@@ -37,8 +38,16 @@ class Service(Protocol):
 
 
 class _Worker(cotyledon.Service):
-    def __init__(self, worker_id: WorkerId, name: str, build: Callable[[], Service], again: _Again) -> None:
+    def __init__(
+        self,
+        worker_id: WorkerId,
+        name: str,
+        build: Callable[[], Service],
+        again: _Again,
+        observe: Callable[[], None],
+    ) -> None:
         super().__init__(worker_id)
+        observe()
         self._name = name
         self._service = build()
         self._again = again
@@ -64,6 +73,7 @@ class _Worker(cotyledon.Service):
 
     def terminate(self) -> None:
         self._service.stop()
+        tracing.end()
         LOG.info("%s stopped", self._name)
 
 
@@ -96,34 +106,47 @@ class _Again:
         LOG.error("the new configuration is refused, and the old one goes on: %s", reason)
 
 
-def main(
+def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service to service
     name: str,
     build: Callable[[cfg.ConfigOpts], Service],
     workers: Callable[[cfg.ConfigOpts], int] = lambda _conf: 1,
     flags: Sequence[cfg.Opt] = (),
     check: Callable[[cfg.ConfigOpts], None] = lambda _conf: None,
+    collectors: Callable[[cfg.ConfigOpts], Sequence[RunningCollector]] = lambda _conf: (),
 ) -> None:
     """Run the service ``name`` until SIGTERM. Ends the process with status 0, or 1 if it cannot start.
 
     On SIGHUP it reads ``[pci]`` again: the whole configuration is checked, and only then is the new section
     in force. All other options need a restart.
 
-    ``check`` looks at what the service depends on before any worker starts.
+    ``check`` looks at what the service depends on before any worker starts. ``collectors``: what its metrics
+    have besides what its workers count.
     """
     program = f"portclaim-{name.replace('_', '-')}"
+    log_context.set_defaults()
     try:
         conf = config.load(sys.argv[1:], program, flags)
         never_started = build(conf)  # refuses an invalid configuration once, before any worker starts
+        metrics = Metrics(conf, name)
+        tracing.check(conf)
         check(conf)
     except PortclaimError as error:
         sys.exit(f"{program}: {error}")
     log.setup(conf, "portclaim")
+    log_context.install()
     for explanation in config.explanations(conf):
         LOG.info("%s", explanation)
+
+    def observe() -> None:
+        """In a worker: what others see of it."""
+        metrics.count_here()
+        tracing.begin(conf, name)
+
     again = _Again(lambda: config.load(sys.argv[1:], program, flags), never_started)
     manager = cotyledon.ServiceManager(graceful_shutdown_timeout=60)
     manager.register_hooks(on_reload=again.note)
-    manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again))
+    manager.add(_Worker, workers(conf), args=(program, lambda: build(conf), again, observe))
     gc.collect()
     gc.freeze()  # workers share these objects with this process until one is written to
-    manager.run()
+    with metrics.exported(manager, program, lambda: collectors(again.latest or conf)):
+        manager.run()

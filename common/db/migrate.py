@@ -25,6 +25,7 @@ TABLES = "tables"
 REPEATABLE = (
     "room",
     "trees",
+    "traces",
     "network",
     "quotas",
     "claim",

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common.metrics.catalogue import STEPS_PARKED
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 
 LOG = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ _RETRY = sa.text("""
 """)
 
 _READ = sa.text("""
-    SELECT n.host, o.claim_id, o.step, o.action, c.instance_id,
+    SELECT n.host, o.claim_id, o.step, o.action, c.instance_id, o.traceparent,
            d.address, d.dev_type, p.vendor_id, p.product_id, pf.address AS parent_address,
            CASE WHEN o.action IN ('prepare', 'attach') THEN cd.network_settings END AS network_settings
       FROM outbox o
@@ -85,6 +86,7 @@ def take_due(
     due = connection.execute(_TAKE_DUE, facts).all()
     for row in due:
         if row.is_parked:
+            STEPS_PARKED.count()
             LOG.error("the step of claim %s is parked: it was sent %s times without an answer", *row[:2])
     return read(connection, [row.claim_id for row in due]) if due else []
 
@@ -109,5 +111,5 @@ def read(connection: sa.Connection, claim_ids: Sequence[UUID]) -> list[Addressed
         else:
             fields = {name: row[name] for name in ("claim_id", "step", "action", "instance_id")}
             step = Step.model_validate(fields | {"devices": [device]})
-            steps[row["claim_id"]] = AddressedStep(row["host"], step)
+            steps[row["claim_id"]] = AddressedStep(row["host"], step.traced(row["traceparent"]))
     return list(steps.values())

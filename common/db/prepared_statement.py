@@ -11,9 +11,11 @@ import psycopg2
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from portclaim.common import tracing
 from portclaim.common.db.transaction import READ_ONLY, persistently
 
 _TYPED = re.compile(r"(?<!:):([a-z_]+)::((?:double precision|[a-z]+)(?:\[\])?)")
+_IN_TRACES = "SELECT set_config('portclaim.traceparents', %(traceparents)s, true)"
 _ANY = re.compile(r"(?<!:):([a-z_]+)")
 
 
@@ -84,7 +86,13 @@ class PreparedStatement:
             if self.name not in known:
                 cursor.execute(self._prepare, {})
                 known.add(self.name)
-            cursor.execute(self._execute, facts)
+            if facts.get("traceparents") is None:
+                cursor.execute(self._execute, facts)
+            else:  # in the same round trip: the steps that it writes belong to traces
+                with tracing.span(
+                    self.name, "client", db_system_name="postgresql", db_operation_name=self.name
+                ):
+                    cursor.execute(f"{_IN_TRACES}; {self._execute}", facts)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
 

@@ -12,6 +12,8 @@ from sqlalchemy import event, exc
 
 from portclaim.common.db.deadline import Deadline
 from portclaim.common.errors import ServiceUnavailable
+from portclaim.common.metrics import sampling
+from portclaim.common.metrics.catalogue import DATABASE_ERRORS, DATABASE_RETRIES
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,6 +95,7 @@ def connect(
     )
     event.listen(engine, "handle_error", _leave_former_primary)
     Deadline(answer_within).watch(engine)
+    sampling.ENGINES.add(engine)
     return engine
 
 
@@ -127,17 +130,21 @@ def persistently(attempt: Callable[[], T]) -> T:
         except exc.DBAPIError as error:
             if not _is_transient(error):
                 raise
+            DATABASE_RETRIES.count()
             return _AGAIN(attempt)
     except exc.DBAPIError as error:
         if _state(error).startswith(_EXHAUSTED):
             reason = str(error.orig).partition("\n")[0]
+            DATABASE_ERRORS.count("exhausted")
             raise ServiceUnavailable(f"the database has run out of a resource: {reason}") from error
         if not _is_transient(error) and _state(error) != _STUCK:
             raise
+        DATABASE_ERRORS.count("stuck lock" if _state(error) == _STUCK else "unavailable")
         raise ServiceUnavailable(
             "the database does not answer or is overloaded: call again, which is safe"
         ) from error
     except exc.TimeoutError as error:
+        DATABASE_ERRORS.count("pool busy")
         raise ServiceUnavailable("all database connections are busy: call again, which is safe") from error
 
 
@@ -156,10 +163,15 @@ def _state(error: exc.DBAPIError) -> str:
     return getattr(error.orig, "pgcode", None) or ""
 
 
+def _told(state: tenacity.RetryCallState) -> None:
+    DATABASE_RETRIES.count()
+    tenacity.before_sleep_log(LOG, logging.INFO)(state)
+
+
 _AGAIN = tenacity.Retrying(
     retry=tenacity.retry_if_exception(_is_transient),
     stop=tenacity.stop_after_attempt(_ATTEMPTS),
     wait=tenacity.wait_random_exponential(multiplier=0.02, max=_LONGEST_PAUSE),
-    before_sleep=tenacity.before_sleep_log(LOG, logging.INFO),
+    before_sleep=_told,
     reraise=True,
 )

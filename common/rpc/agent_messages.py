@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from portclaim.common.rpc.fields import (
     Address,
@@ -174,6 +174,24 @@ class Step(Message):
     )
     instance_id: Uuid = Field(description="The instance of the claim.")
     devices: list[StepDevice] = Field(min_length=1, description="The devices of the claim.")
+    _trace: str | None = PrivateAttr(default=None)
+    _request_id: str | None = PrivateAttr(default=None)
+
+    @property
+    def trace(self) -> str | None:
+        """Its trace. It goes with the call, not as a field: so an agent of any release takes the step."""
+        return self._trace
+
+    @property
+    def request_id(self) -> str | None:
+        """The request that it comes from, for the log. It goes with the call too."""
+        return self._request_id
+
+    def traced(self, parent: str | None, request_id: str | None = None) -> Self:
+        """The same step, which now belongs to the trace of ``parent``, and to this request if it has none."""
+        self._trace = parent
+        self._request_id = self._request_id or request_id
+        return self
 
 
 class Steps(Message):

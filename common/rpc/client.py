@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar
+from uuid import UUID
 
 import oslo_messaging
 import tenacity
 from kombu.exceptions import OperationalError
 from oslo_config import cfg
 
+from portclaim.common import tracing
 from portclaim.common.errors import PortclaimError, ServiceFailed, ServiceUnavailable, UnsupportedVersion
+from portclaim.common.metrics.catalogue import RPC_REPEATED
 from portclaim.common.rpc import versions
+from portclaim.common.rpc.about import About
 from portclaim.common.rpc.fields import Message, Nothing
+from portclaim.common.rpc.measured import sent_now
 
 A = TypeVar("A", bound=Message)
 
@@ -60,6 +66,12 @@ class Client:
         """Return once the service has answered. Raises :class:`ServiceUnavailable`."""
         self._call("ping", Nothing(), Nothing)
 
+    def about(self) -> About:
+        """Which release a service has, and its clock. Raises :class:`ServiceUnavailable`,
+        :class:`UnsupportedVersion` if the service is older than this question.
+        """
+        return self._call("about", Nothing(), About, since="1.1")
+
     def can_send(self, version: str) -> bool:
         """Whether a pin allows calls of this version. Where it does not, do without what is new in it."""
         return bool(self._rpc.can_send_version(version))
@@ -84,12 +96,13 @@ class Client:
         again = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_PASSING),
             stop=tenacity.stop_after_attempt(self._attempts if queue is None else 1),
+            before_sleep=lambda _state: RPC_REPEATED.count(method),
             reraise=True,
         )
         rpc, fields = self._prepared(method, message, since, queue)
         try:
             self._reach_broker()
-            reply = again(rpc.call, {}, method, **fields)
+            reply = again(rpc.call, sent_now(), method, **fields)
         except oslo_messaging.MessageUndeliverable:
             return self._call(method, message, answer, since)
         except PortclaimError as error:
@@ -115,17 +128,22 @@ class Client:
             self._has_reached_broker = True
 
     def _cast(
-        self, method: str, message: Message, since: str = versions.FIRST, queue: str | None = None
+        self,
+        method: str,
+        message: Message,
+        since: str = versions.FIRST,
+        queue: str | None = None,
+        parents: Mapping[UUID, str | None] | None = None,
     ) -> None:
         """Send and do not wait. Raises :class:`ServiceUnavailable` when the broker does not take the message,
         :class:`UnsupportedVersion` when the pin is older than it.
 
         ``queue``: another queue than the service's topic. The broker does not take the message if no instance
-        of the service has declared it.
+        of the service has declared it. ``parents``: the traces of several claims.
         """
         rpc, fields = self._prepared(method, message, since, queue)
         try:
-            rpc.cast({}, method, **fields)
+            rpc.cast(tracing.with_parents(sent_now(), parents or {}), method, **fields)
         except (*_NOT_TAKEN, oslo_messaging.MessageUndeliverable) as error:
             raise ServiceUnavailable(
                 f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"

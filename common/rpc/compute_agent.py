@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from portclaim.common import log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.rpc.agent_messages import MOST_STEPS, Renewal, Renewed, Step, Steps
 from portclaim.common.rpc.client import Client
@@ -21,7 +22,8 @@ class ComputeAgentClient(Client):
 
     def send(self, step: Step) -> None:
         """Send a step. The agent answers to the conductor. A step that arrives twice is carried out once."""
-        self._cast(step.action, step, since=_SINCE.get(step.action, FIRST))
+        with tracing.continued(step.trace), log_context.about(request_id=step.request_id):
+            self._cast(step.action, step, since=_SINCE.get(step.action, FIRST))
 
     def send_all(self, steps: Sequence[Step]) -> None:
         """Send several steps of one host, in as few messages as its agent can read. As :meth:`send`."""
@@ -30,7 +32,8 @@ class ComputeAgentClient(Client):
             return
         for begin in range(0, len(steps), MOST_STEPS):
             several = Steps(steps=list(steps[begin : begin + MOST_STEPS]))
-            self._cast("take_steps", several, since="1.1")
+            parents = {step.claim_id: step.trace for step in several.steps}
+            self._cast("take_steps", several, since="1.1", parents=parents)
 
     def report(self) -> None:
         """Ask for a report that is answered. The conductor asks when a sign of life does not fit."""

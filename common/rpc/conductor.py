@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from uuid import UUID
 
 from portclaim.common.rpc.agent_messages import (
@@ -58,12 +58,13 @@ class ConductorClient(Client):
         """
         self._cast("step_done", result)
 
-    def cast_steps_done(self, results: StepResults) -> None:
+    def cast_steps_done(self, results: StepResults, parents: Mapping[UUID, str | None] | None = None) -> None:
         """:meth:`cast_step_done` for several steps, each of another claim.
 
-        Raises ``ServiceUnavailable``, and ``UnsupportedVersion`` if a pin allows only single answers.
+        ``parents``: the traces of the claims. Raises ``ServiceUnavailable``, and ``UnsupportedVersion`` if a
+        pin allows only single answers.
         """
-        self._cast("steps_done", results, since="1.1")
+        self._cast("steps_done", results, since="1.1", parents=parents)
 
     def can_take_several_answers(self) -> bool:
         """Whether a pin allows :meth:`cast_steps_done`."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
 import oslo_messaging
@@ -16,6 +18,7 @@ from oslo_messaging.rpc import ExplicitRPCAccessPolicy, RPCDispatcher
 from oslo_messaging.rpc.server import RPCServer
 from pydantic import ValidationError
 
+from portclaim.common import tracing
 from portclaim.common.errors import (
     InvalidMessage,
     InvalidRequest,
@@ -23,9 +26,12 @@ from portclaim.common.errors import (
     ServiceFailed,
     UnsupportedVersion,
 )
+from portclaim.common.metrics import sampling
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc import versions
+from portclaim.common.rpc.about import About
 from portclaim.common.rpc.fields import Message, Nothing
+from portclaim.common.rpc.measured import logged, measured
 
 LOG = logging.getLogger(__name__)
 
@@ -42,7 +48,11 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
 
     def decorate(handler: Handler[M]) -> Callable[..., dict[str, Any]]:
         @functools.wraps(handler)
-        def handle(self: object, _context: object, **fields: Any) -> dict[str, Any]:
+        def handle(self: object, context: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+            with tracing.received(context), logged(context, fields), measured(handler.__name__, context):
+                return answered(self, fields)
+
+        def answered(self: object, fields: dict[str, Any]) -> dict[str, Any]:
             try:
                 answer = handler(self, checked(message, handler.__name__, fields))
             except PciError as error:
@@ -64,13 +74,18 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
 
 
 class Endpoint:
-    """The root of a service's endpoint. It answers pings."""
+    """The root of a service's endpoint. It answers pings, and says what it is."""
 
     target: oslo_messaging.Target
 
     @exposed(Nothing)
     def ping(self, _nothing: Nothing) -> None:
         """Answer, to show that this service takes calls from the bus."""
+
+    @exposed(Nothing)
+    def about(self, _nothing: Nothing) -> About:
+        """Say which release this is, and what its clock says."""
+        return About(release=version("portclaim"), clock=time.time())
 
 
 def server(
@@ -81,7 +96,9 @@ def server(
     ``queue``: it serves another queue of the service instead, which does not wait for the one of its topic.
     """
     dispatcher = _Dispatcher(topic, endpoint)
-    return _Server(bus, oslo_messaging.Target(topic=queue or topic, server=name), dispatcher)
+    made = _Server(bus, oslo_messaging.Target(topic=queue or topic, server=name), dispatcher)
+    sampling.SERVERS.add(made)
+    return made
 
 
 class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
@@ -162,6 +179,7 @@ def finish(*servers: oslo_messaging.RPCServer | Stoppable) -> None:
 
 
 def _finish(server: Any) -> None:
+    sampling.SERVERS.discard(server)
     server.stop()
     listener = getattr(getattr(server, "listener", None), "_poll_style_listener", None)
     if isinstance(listener, AMQPListener):

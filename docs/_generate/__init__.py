@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-from . import command_line, configuration, http_api, plug_ins, python_api, rpc, sql_views  # noqa: E402 - they need ROOT
+from . import command_line, configuration, http_api, metrics, plug_ins, python_api, rpc, sql_views  # noqa: E402 - they need ROOT
 
 PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration.page,
@@ -21,6 +21,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/problems.md": http_api.problems_page,
     "reference/rpc.md": rpc.page,
     "reference/sql-views.md": sql_views.page,
+    "reference/metrics.md": metrics.page,
     "reference/plug-ins.md": plug_ins.page,
 }
 """The pages by their place below ``docs/``."""

@@ -19,7 +19,7 @@ from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint
 from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.scheduler import SchedulerClient
-from portclaim.services.compute_agent.agent import ComputeAgentEndpoint
+from portclaim.services.compute_agent.endpoint import ComputeAgentEndpoint
 from portclaim.services.conductor.service import ConductorEndpoint
 from portclaim.services.scheduler.endpoint import SchedulerEndpoint
 
@@ -43,7 +43,8 @@ those who read the bus, or who speak to it from another language.
   field or a value of the wrong type is refused with [`InvalidMessage`](#InvalidMessage), and nothing has
   changed.
 - Every method is idempotent: a caller that got no answer calls again with the same arguments.
-- Every service also has the method `ping`, without arguments and without an answer's fields.
+- Every service also has the method `ping`, without arguments and without an answer's fields, and since 1.1
+  `about`, which answers the `release` and the `clock` (seconds since 1970) of the service.
 - A list is answered page by page: if there are more rows than `limit`, the answer has `after`, for the next
   call with the same filter. Its text means nothing to the caller, and stays valid.
 - Besides its own errors, each method can raise [`InvalidMessage`](#InvalidMessage),

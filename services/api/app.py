@@ -25,6 +25,7 @@ from portclaim.services.api.access import Anyone, Doorkeeper
 from portclaim.services.api.backend import Backend
 from portclaim.services.api.health import Readiness
 from portclaim.services.api.limits import BodyLimits
+from portclaim.services.api.observed import Observed
 from portclaim.services.api.problems import Problem
 
 _ABOUT = """\
@@ -79,4 +80,5 @@ def create_app(backend: Backend | None) -> FastAPI:
         app.add_middleware(
             BodyLimits, max_body=backend.options.max_body, timeout=backend.options.request_timeout
         )
+        app.add_middleware(Observed)
     return app

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -60,7 +62,7 @@ class Backend:
             except RuntimeError:  # the loop has ended
                 self._free()
 
-        future = self._threads.submit(function, *args, **kwargs)
+        future = self._threads.submit(copy_context().run, partial(function, *args, **kwargs))
         future.add_done_callback(done)
         return await asyncio.wrap_future(future)
 

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oslo_config import cfg
 
-from portclaim.common.errors import InvalidConfiguration, InvalidMessage
+from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.metrics.catalogue import TAKES_STEPS
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.pci.device_spec import DeviceSpecs
 from portclaim.common.pci.errors import InvalidDeviceSpec
 from portclaim.common.pci.host import HostView
 from portclaim.common.periodic import Periodic
-from portclaim.common.rpc.agent_messages import Renewal, Renewed, Step, Steps
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
-from portclaim.common.rpc.fields import Nothing
-from portclaim.common.rpc.recovery_messages import UnknownClaim, UnknownClaims
+from portclaim.common.rpc.endpoint import finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.base import load_driver
+from portclaim.services.compute_agent.endpoint import ComputeAgentEndpoint
 from portclaim.services.compute_agent.guests import GuestWatch
 from portclaim.services.compute_agent.identity import Identity
 from portclaim.services.compute_agent.inventory import Inventory, take_inventory, with_network_settings
 from portclaim.services.compute_agent.last_reports import LastReports
 from portclaim.services.compute_agent.ledger import Ledger
 from portclaim.services.compute_agent.numa import read_numa_cells
+from portclaim.services.compute_agent.observed import measured, observed
 from portclaim.services.compute_agent.obstacles import obstacles
 from portclaim.services.compute_agent.repair import Repair
 from portclaim.services.compute_agent.reporter import Reporter
@@ -52,60 +51,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 LEDGER = "steps.sqlite"
-
-
-class ComputeAgentEndpoint(Endpoint):
-    """What services call on this host; see :class:`portclaim.common.rpc.compute_agent.ComputeAgentClient`."""
-
-    def __init__(
-        self,
-        queue: StepQueue,
-        report: Callable[[], None],
-        renew: Callable[[PciAddress], bool],
-        unknown: Callable[[], list[UnknownClaim]],
-    ) -> None:
-        self._queue = queue
-        self._report = report
-        self._renew = renew
-        self._unknown = unknown
-
-    @exposed(Step)
-    def prepare(self, step: Step) -> None:
-        self._put("prepare", step)
-
-    @exposed(Step)
-    def attach(self, step: Step) -> None:
-        self._put("attach", step)
-
-    @exposed(Step)
-    def unplug(self, step: Step) -> None:
-        self._put("unplug", step)
-
-    @exposed(Step)
-    def detach(self, step: Step) -> None:
-        self._put("detach", step)
-
-    @exposed(Steps)
-    def take_steps(self, several: Steps) -> None:
-        for step in several.steps:
-            self._queue.put(Job(step))
-
-    @exposed(Nothing)
-    def report(self, _nothing: Nothing) -> None:
-        self._report()
-
-    @exposed(Renewal)
-    def renew(self, which: Renewal) -> Renewed:
-        return Renewed(renewed=self._renew(PciAddress.parse(which.address)))
-
-    @exposed(Nothing)
-    def unknown_claims(self, _nothing: Nothing) -> UnknownClaims:
-        return UnknownClaims(claims=self._unknown())
-
-    def _put(self, action: str, step: Step) -> None:
-        if step.action != action:
-            raise InvalidMessage(f"{action}: the step says {step.action}", method=action)
-        self._queue.put(Job(step))
 
 
 class ComputeAgent:
@@ -276,11 +221,12 @@ class ComputeAgent:
         return renewed
 
     def _work(self, runner: StepRunner, job: Job) -> None:
-        ending = runner.run(job)
-        # Do not wait for the kernel's event: the inventory that is sent before the answer shows the change.
-        self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
-        if ending is not None:
-            self._reporter.answer(job.step, ending, is_awaited=not job.again)
+        with observed(job.step, self._conf.host):
+            ending = measured(job.step, lambda: runner.run(job))
+            # Do not wait for the kernel's event: the inventory sent before the answer shows the change.
+            self._cached_scanner.invalidate(PciAddress.parse(device.address) for device in job.step.devices)
+            if ending is not None:
+                self._reporter.answer(job.step, ending, is_awaited=not job.again)
 
     def _own(self, is_ours: bool) -> None:
         """Take steps, or stop taking them."""
@@ -288,10 +234,12 @@ class ComputeAgent:
             if not is_ours and self._server is not None:
                 finish(self._server)
                 self._server = None
+                TAKES_STEPS.set(0)
             elif is_ours and self._server is None and not self._stopping:
                 endpoint = ComputeAgentEndpoint(
                     self._queue, self._reporter.report, self._renew, self._repair.unknown_claims
                 )
                 self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
                 self._server.start(override_pool_size=self._conf.rpc.threads)
+                TAKES_STEPS.set(1)
                 self._ready.set()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
+from portclaim.common import tracing
 from portclaim.common.errors import ServiceUnavailable, UnsupportedVersion
 from portclaim.common.rpc.agent_messages import (
     MOST_STEPS,
@@ -71,18 +72,21 @@ class ConductorLink:
 
     def answer(self, step: Step, ending: Ending) -> None:
         """Answer a step, and return when the answer is recorded."""
-        self._conductor.step_done(self._result(step, ending))
+        with tracing.continued(step.trace):
+            self._conductor.step_done(self._result(step, ending))
 
     def cast_answers(self, ended: Sequence[tuple[Step, Ending]]) -> None:
         """Answer steps, each of another claim, that the conductor sends again until it has an answer."""
         if len(ended) == 1 or not self._conductor.can_take_several_answers():
             for step, ending in ended:
-                self._conductor.cast_step_done(self._result(step, ending))
+                with tracing.continued(step.trace):
+                    self._conductor.cast_step_done(self._result(step, ending))
             return
         for begin in range(0, len(ended), MOST_STEPS):
             answers: list[StepAnswer] = [_answer(*each) for each in ended[begin : begin + MOST_STEPS]]
             self._conductor.cast_steps_done(
-                StepResults(host=self.host, agent_id=self._agent_id, answers=answers)
+                StepResults(host=self.host, agent_id=self._agent_id, answers=answers),
+                {step.claim_id: step.trace for step, _ in ended},
             )
 
     def holdings(self, found: Collection[UUID]) -> Holdings:

@@ -11,6 +11,8 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common.metrics.catalogue import CLAIMS_EXPIRED
+
 LOG = logging.getLogger(__name__)
 
 _BATCH = 100
@@ -74,6 +76,7 @@ def expire(connection: sa.Connection, after: float | None) -> list[UUID]:
     if after is not None:
         facts = {"after": after, "limit": _BATCH, "why": f"not prepared within {after:g} s"}
         rows += connection.execute(_NOT_PREPARED, facts)
+    CLAIMS_EXPIRED.count(by=len(rows))
     for claim_id, why in rows:
         LOG.warning("claim %s expires: %s", claim_id, why)
     return [claim_id for claim_id, _ in rows]

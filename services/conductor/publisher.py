@@ -14,6 +14,7 @@ from oslo_config import cfg
 from portclaim.common.db.transaction import in_transaction
 from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.events import broker, schema
+from portclaim.common.metrics.catalogue import EVENTS_PUBLISHED
 from portclaim.services.conductor import event_log
 from portclaim.services.conductor.event_log import Recorded
 
@@ -52,6 +53,7 @@ class Publisher:
         if self._is_held_up:
             LOG.info("events are published again")
             self._is_held_up = False
+        EVENTS_PUBLISHED.count(by=published)
         return published >= _BATCH
 
     def publish_batches(self, limit: int = _BATCH) -> int:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from portclaim.common.db import outbox
 from portclaim.common.db.transaction import in_transaction
+from portclaim.common.metrics.catalogue import STEPS_RESENT
 from portclaim.common.rpc.agent_messages import Step
 
 LOG = logging.getLogger(__name__)
@@ -41,4 +42,5 @@ class Relay:
                 "sending again to %s: step %s, %s, of claim %s", host, step.step, step.action, step.claim_id
             )
             self._send(host, step)
+            STEPS_RESENT.count()
         return len(due)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from portclaim.common import log_context, tracing
 from portclaim.common.db import outbox
 from portclaim.common.db.listener import NotificationListener
 from portclaim.common.db.pruning import Pruning
 from portclaim.common.db.transaction import connect, in_transaction
 from portclaim.common.errors import InvalidConfiguration, PortclaimError
+from portclaim.common.metrics.catalogue import STEP_ANSWERS
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import (
     Holdings,
@@ -86,11 +88,20 @@ class ConductorEndpoint(Endpoint):
     def step_done(self, result: StepResult) -> None:
         with self._answering(result.host):
             self._answers.step_done(result)
+        STEP_ANSWERS.count(result.outcome)
+        LOG.info("host %s has answered step %s: %s", result.host, result.step, result.outcome)
 
     @exposed(StepResults)
     def steps_done(self, results: StepResults) -> None:
-        with self._answering(results.host):
+        with self._answering(results.host), ExitStack() as spans:
+            for answer in results.answers:
+                parent = tracing.of_claim(answer.claim_id)
+                spans.enter_context(tracing.span("record answer", parent=parent))
             refused = lifecycle.steps_done(self._engine, results, self._guest_within)
+        for answer in results.answers:
+            STEP_ANSWERS.count(answer.outcome)
+            with log_context.about(claim_id=answer.claim_id):
+                LOG.info("host %s has answered step %s: %s", results.host, answer.step, answer.outcome)
         for claim_id in refused:
             LOG.info(
                 "the answer of host %s for claim %s is not recorded: it is not for the last step of the "

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.errors import PortclaimError
+from portclaim.common.metrics.catalogue import SIGNS_OF_LIFE
 from portclaim.common.rpc.agent_messages import SignOfLife
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 
@@ -42,6 +43,7 @@ class SignsOfLife:
         """
         with self._lock:
             signs, self._noted = list(self._noted.values()), {}
+        SIGNS_OF_LIFE.count(by=len(signs))
         if signs:
             facts = {
                 "hosts": [sign.host for sign in signs],

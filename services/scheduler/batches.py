@@ -6,18 +6,20 @@ leaves is claimed one by one, in the order of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common import tracing
 from portclaim.common.errors import ClaimNotFound, InvalidRequest, PortclaimError
+from portclaim.common.metrics.catalogue import CLAIM_PHASES
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
-from portclaim.services.scheduler import batch_statements
+from portclaim.services.scheduler import batch_statements, claim_outcomes
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.fleet import Requirements
 from portclaim.services.scheduler.requirements import requirements_of
@@ -54,6 +56,7 @@ class ClaimBatches:
             for request in asked:  # if an id comes twice, it was made for the first request
                 together = made.pop(request.claim_id, None)
                 results += [together or self._claim_one(request, requirements)]
+        claim_outcomes.count(requests, results)
         return results
 
     def release(self, claim_ids: Sequence[UUID]) -> list[Result]:
@@ -87,9 +90,12 @@ class ClaimBatches:
             return _Asked(request, error)
 
     def claim_alike(
-        self, asked: Sequence[ClaimRequest], requirements: Requirements | PortclaimError
+        self,
+        asked: Sequence[ClaimRequest],
+        requirements: Requirements | PortclaimError,
+        parents: Mapping[str, str] | None = None,
     ) -> dict[UUID, Claim]:
-        """The claims that could be made together."""
+        """The claims that could be made together. ``parents``: the traces of their callers."""
         made: dict[UUID, Claim] = {}
         if isinstance(requirements, PortclaimError) or requirements.limits_hosts:
             return made
@@ -110,9 +116,13 @@ class ClaimBatches:
                 "pool_ids": list(pool_ids),
                 "count": requirements.device_count,
                 "number": len(left),
+                "traceparents": tracing.for_database(
+                    [facts["claim_id"] for facts in each_facts] if parents is None else [], parents
+                ),
                 "few": len(left) + FEW,
             }
-            rows = statement.rows(self._engine, facts)
+            with CLAIM_PHASES.timed("commit"):
+                rows = statement.rows(self._engine, facts)
             if not rows:
                 break
             for claim_id, claim in rows:

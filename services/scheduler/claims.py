@@ -13,6 +13,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from portclaim.common import tracing
 from portclaim.common.db.audit import Order
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.sqlstate import as_errors
@@ -24,6 +25,7 @@ from portclaim.common.errors import (
     MoveNotFound,
     ServiceUnavailable,
 )
+from portclaim.common.metrics.catalogue import CLAIM_PHASES
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, ExplainRequest, Explanation
 from portclaim.common.rpc.move_messages import Move, MoveRequest
@@ -62,7 +64,8 @@ class ClaimEngine:
     ) -> None:
         self._engine = engine
         self.packing = packing
-        self._fast_path = FastPath(packing, self._answer)
+        self._take = CLAIM_PHASES.timed("commit")(self._answer)
+        self._fast_path = FastPath(packing, self._take)
         self._room = Room(engine, packing, agent_down_after)
         self._refusals = Refusals(engine, agent_down_after)
         self.resend_after = resend_after
@@ -218,7 +221,7 @@ class ClaimEngine:
                 placement = None
             if placement is not None:
                 taken = {**facts, **placement._asdict(), "wait": wait}
-                if answer := self._answer(take, taken):
+                if answer := self._take(take, taken):
                     return answer
                 if not wait:
                     busy_ports.update(placement.port_ids)
@@ -248,16 +251,14 @@ class ClaimEngine:
         return self._pools if time.monotonic() < self._pools_until else self._read_pools()
 
     def _read_pools(self) -> Pools:
-        self._pools = pools = in_transaction(self._engine, fleet.read_pools)
+        self._pools = in_transaction(self._engine, fleet.read_pools)
         self._pools_until = time.monotonic() + _POOLS_FOR
-        return pools
+        return self._pools
 
     def _refusal(self, requirements: Requirements, facts: Mapping[str, Any]) -> ClaimRefused:
         why = self._behind_queue(self._refusals.explain(requirements, self._pools), facts)
-        return ClaimRefused(
-            why.nearest_miss or "no host can serve this claim now",
-            explanation=why.model_dump(mode="json"),
-        )
+        miss = why.nearest_miss or "no host can serve this claim now"
+        return ClaimRefused(miss, explanation=why.model_dump(mode="json"))
 
     def _behind_queue(self, why: Explanation, facts: Mapping[str, Any]) -> Explanation:
         """The same, unless claims with the same requests wait."""
@@ -267,7 +268,8 @@ class ClaimEngine:
         return why
 
     def _end(self, statement: PreparedStatement, claim_id: UUID, **facts: Any) -> Claim:
-        ended = self._answer(statement, {"claim_id": str(claim_id), **facts})
+        trace = {"traceparents": tracing.for_database([str(claim_id)])}
+        ended = self._answer(statement, {"claim_id": str(claim_id), **trace, **facts})
         if ended is None:
             raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
         return Claim.model_validate_json(ended, extra="ignore")
@@ -288,6 +290,7 @@ class ClaimEngine:
             "request": json.dumps({name: asked[name] for name in asked.keys() - {"claim_id", "wait"}}),
             "resend_after": self.resend_after,
             "agent_down_after": self._agent_down_after,
+            "traceparents": tracing.for_database([str(request.claim_id)]),
             **requirements.as_facts(),
         }
 

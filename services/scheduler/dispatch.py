@@ -9,9 +9,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
 
+from portclaim.common import log_context, tracing
 from portclaim.common.errors import PortclaimError
+from portclaim.common.metrics.catalogue import CLAIM_PHASES, STEPS_NOT_CAST
 from portclaim.common.rpc.agent_messages import Step, StepAction, StepDevice
 from portclaim.common.rpc.claim_messages import Claim
 
@@ -33,6 +38,15 @@ _STEP_FIELDS = set(StepDevice.model_fields)
 _GIVES_BACK = {"unplug", "detach"}  # without network settings: an agent of any release can do these
 
 
+class _Asked(NamedTuple):
+    """Claims whose steps are to be sent, since when, and in which trace."""
+
+    claims: Sequence[Claim]
+    at: float
+    trace: str | None
+    request_id: str
+
+
 class Dispatcher(threading.Thread):
     """Sends the steps of claims in a thread of its own, so that no caller waits for the broker to take them.
 
@@ -42,11 +56,11 @@ class Dispatcher(threading.Thread):
     def __init__(self, send: Send) -> None:
         super().__init__(name="dispatcher of steps", daemon=True)
         self._send = send
-        self._claims: queue.SimpleQueue[Sequence[Claim] | None] = queue.SimpleQueue()
+        self._claims: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
 
     def dispatch(self, claims: Sequence[Claim]) -> None:
         """Send the steps that the claims' statuses call for, soon."""
-        self._claims.put(claims)
+        self._claims.put(_Asked(claims, time.perf_counter(), tracing.current(), log_context.request_id()))
 
     def run(self) -> None:
         is_ending = False
@@ -55,12 +69,15 @@ class Dispatcher(threading.Thread):
             while not self._claims.empty():
                 asked.append(self._claims.get())
             is_ending = None in asked
+            several = [each for each in asked if each is not None]
             try:
-                dispatch_steps(
-                    [claim for claims in asked if claims is not None for claim in claims], self._send
-                )
+                claims = [claim for each in several for claim in each.claims]
+                origins = {claim.claim_id: each for each in several for claim in each.claims}
+                dispatch_steps(claims, self._send, origins)
             except Exception:
                 LOG.exception("steps were not sent and will be sent again")
+            for each in several:
+                CLAIM_PHASES.observe(time.perf_counter() - each.at, "cast")
 
     def end(self) -> None:
         """Send what is left, and return."""
@@ -69,17 +86,24 @@ class Dispatcher(threading.Thread):
             self.join()
 
 
-def dispatch_steps(claims: Iterable[Claim], send: Send) -> None:
-    """Send the steps that the claims' statuses call for. Those for one host are sent together."""
+def dispatch_steps(claims: Iterable[Claim], send: Send, origins: Mapping[UUID, _Asked] | None = None) -> None:
+    """Send the steps that the claims' statuses call for. Those for one host are sent together.
+
+    ``origins``: who asked for them.
+    """
     steps: dict[str, list[Step]] = {}
     for claim in claims:
         action = _STEP.get((claim.status, claim.attach))
         if action is not None and claim.host is not None:
-            steps.setdefault(claim.host, []).append(_step(claim, action))
+            step = _step(claim, action)
+            if origins is not None and (origin := origins.get(claim.claim_id)) is not None:
+                step.traced(origin.trace, origin.request_id)
+            steps.setdefault(claim.host, []).append(step)
     for host, of_host in steps.items():
         try:
             send(host, of_host)
         except PortclaimError as error:
+            STEPS_NOT_CAST.count(by=len(of_host))
             LOG.warning(
                 "steps for host %s were not sent and will be sent again, of claims %s: %s",
                 host,

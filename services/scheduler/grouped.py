@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from portclaim.common import tracing
 from portclaim.common.group_commit import GroupCommit
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+from portclaim.services.scheduler import claim_outcomes
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.fleet import Requirements
+
+LOG = logging.getLogger(__name__)
 
 _LARGEST = 32
 
@@ -18,6 +23,7 @@ _LARGEST = 32
 class _Asked(NamedTuple):
     request: ClaimRequest
     requirements: Requirements
+    trace: str | None = None
 
 
 class GroupedClaims:
@@ -31,20 +37,26 @@ class GroupedClaims:
 
     def claim(self, request: ClaimRequest, requirements: Requirements) -> Claim:
         """See :meth:`ClaimEngine.claim`. What cannot be made quickly is made by the calling thread alone."""
+        return claim_outcomes.counted(lambda: self._claimed(request, requirements))
+
+    def _claimed(self, request: ClaimRequest, requirements: Requirements) -> Claim:
         if requirements.limits_hosts:
             return self._claims.claim(request, requirements)
-        made = self._claim(_Asked(request, requirements))
+        made = self._claim(_Asked(request, requirements, tracing.current()))
         return made or self._claims.claim(request, requirements, not_at_once=True)
 
     def release(self, claim_id: UUID) -> Claim:
         """See :meth:`ClaimEngine.release`."""
-        return self._release(claim_id) or self._claims.release(claim_id)
+        released = self._release(claim_id) or self._claims.release(claim_id)
+        LOG.info("claim %s is %s on host %s", claim_id, released.status, released.host)
+        return released
 
     def _claim_group(self, asked: Sequence[_Asked]) -> list[Claim | None]:
         requirements = asked[0].requirements
         if len(asked) == 1:
             return [self._claims.claim_at_once(asked[0].request, requirements)]
-        made = self._batches.claim_alike([each.request for each in asked], requirements)
+        parents = {str(each.request.claim_id): each.trace for each in asked if each.trace is not None}
+        made = self._batches.claim_alike([each.request for each in asked], requirements, parents)
         # If an id comes twice, the claim was made for the first request.
         return [made.pop(each.request.claim_id, None) for each in asked]
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.db.transaction import in_transaction
 from portclaim.common.errors import InvalidRequest
+from portclaim.common.metrics.catalogue import WAITING_ENDED
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
@@ -70,6 +71,7 @@ class WaitingQueues:
         """
         for (claim_id,) in queue_statements.OVERDUE.rows(self.engine, {}):
             queue_statements.EXPIRE_WAITING.value(self.engine, {"claim_id": claim_id})
+            WAITING_ENDED.count("expired")
         heads = self._heads()
         if not heads:
             return False
@@ -106,6 +108,7 @@ class WaitingQueues:
             made = queue_statements.SERVE_WAITING.value(self.engine, {**facts, **placement._asdict()})
             if made is not None:
                 claim = Claim.model_validate_json(made, extra="ignore")
+                WAITING_ENDED.count("served")
                 LOG.info("waiting claim %s is served on host %s", claim.claim_id, claim.host)
                 dispatch_steps([claim], self.send)
                 return True

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from portclaim.common.db.prepared_statement import PreparedStatement
+from portclaim.common.metrics.catalogue import CLAIM_PHASES
 from portclaim.common.pci.filters import satisfies
 from portclaim.common.pci.request import GroupPolicy, NumaPolicy
 from portclaim.services.scheduler import fleet
@@ -42,11 +43,13 @@ class Room:
         self._on_named_hosts = free_on_hosts(packing, "on named hosts")
         self._on_close_hosts = free_on_close_hosts(packing)
 
+    @CLAIM_PHASES.timed("choose")
     def may_serve(self, requirements: Requirements, pools: Pools) -> bool:
         """A quick look at the counters. False: there was a moment at which no host could serve the claim."""
         may: bool = _MAY_BE_SERVED.value(self._engine, self.facts(requirements, pools))
         return may
 
+    @CLAIM_PHASES.timed("choose")
     def choose_near(
         self, requirements: Requirements, pools: Pools, busy_ports: Collection[int]
     ) -> Placement | None:
@@ -64,6 +67,7 @@ class Room:
             rows = self._on_named_hosts.rows(self._engine, facts)
         return fleet.choose(requirements, pools, [Free._make(row) for row in rows], busy_ports)
 
+    @CLAIM_PHASES.timed("choose")
     def choose(
         self,
         requirements: Requirements,

@@ -32,7 +32,7 @@ class Scheduler:
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         if not conf.database.connection:
             raise InvalidConfiguration("[database] connection is not set: the scheduler needs the database")
-        self._aliases = _aliases(conf)
+        self._aliases = aliases_of(conf)
         self._packing = packing.load(conf.scheduler.packing)
         self._conf = conf
         self._is_listening = False
@@ -81,7 +81,7 @@ class Scheduler:
 
     def reload(self, conf: cfg.ConfigOpts) -> None:
         """Take the aliases. Claims that wait for one that has changed say so."""
-        before, self._aliases = self._aliases, _aliases(conf)
+        before, self._aliases = self._aliases, aliases_of(conf)
         if self._is_listening:
             self._endpoint.take(self._aliases)
             self._waiting = replace(self._waiting, aliases=self._aliases)
@@ -108,7 +108,8 @@ class Scheduler:
         self._agents.at(host).send_all(steps)
 
 
-def _aliases(conf: cfg.ConfigOpts) -> Aliases:
+def aliases_of(conf: cfg.ConfigOpts) -> Aliases:
+    """The aliases of ``[pci]``. Raises :class:`InvalidConfiguration`."""
     try:
         return Aliases.parse(conf.pci.alias, by_class=conf.filter_scheduler.pci_in_placement)
     except PciError as error:

@@ -74,9 +74,9 @@ BEGIN
           FROM (SELECT parent_id, count(*) AS taken FROM taken GROUP BY parent_id) port
          WHERE pp.port_id = port.parent_id
     ), step AS (
-        INSERT INTO outbox (claim_id, step, action, sends, send_after)
+        INSERT INTO outbox (claim_id, step, action, sends, send_after, traceparent)
         SELECT id, 1, CASE attach WHEN 'auto' THEN 'attach' ELSE 'prepare' END, 1,
-               now() + make_interval(secs => _resend_after)
+               now() + make_interval(secs => _resend_after), trace_of(id)
           FROM made
     ), event AS (
         INSERT INTO claim_events (claim_id, to_status, cause) SELECT id, 'claimed', 'claim' FROM made

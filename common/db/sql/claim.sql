@@ -118,9 +118,9 @@ BEGIN
                                WHERE parent_id = pp.port_id AND pool_id = pp.pool_id)
          WHERE port_id = ANY(ARRAY(SELECT parent_id FROM taken))
     ), step AS (
-        INSERT INTO outbox (claim_id, step, action, sends, send_after)
+        INSERT INTO outbox (claim_id, step, action, sends, send_after, traceparent)
         VALUES (_claim_id, 1, CASE _attach WHEN 'auto' THEN 'attach' ELSE 'prepare' END, 1,
-                now() + make_interval(secs => _resend_after))
+                now() + make_interval(secs => _resend_after), trace_of(_claim_id))
     ), event AS (
         INSERT INTO claim_events (claim_id, from_status, to_status, cause)
         VALUES (_claim_id, _before, 'claimed', CASE WHEN _before IS NULL THEN 'claim' ELSE 'served' END)

@@ -39,8 +39,8 @@ BEGIN
     ), superseded AS (
         DELETE FROM outbox WHERE claim_id IN (SELECT id FROM begun)
     ), step AS (
-        INSERT INTO outbox (claim_id, step, action, sends, send_after)
-        SELECT id, step, 'detach', 1, now() + make_interval(secs => _resend_after) FROM begun
+        INSERT INTO outbox (claim_id, step, action, sends, send_after, traceparent)
+        SELECT id, step, 'detach', 1, now() + make_interval(secs => _resend_after), trace_of(id) FROM begun
     ), event AS (
         INSERT INTO claim_events (claim_id, from_status, to_status, cause)
         SELECT id, status, 'releasing', 'release' FROM begun

@@ -242,10 +242,12 @@ CREATE TABLE outbox (
     created_at timestamptz NOT NULL DEFAULT now(),
     sends      integer NOT NULL DEFAULT 0,
     send_after timestamptz NOT NULL DEFAULT now(),
+    traceparent text,
     PRIMARY KEY (claim_id, step)
 );
 CREATE INDEX outbox_due ON outbox (send_after);
 COMMENT ON TABLE outbox IS 'steps that no agent has answered yet; a conductor sends them again from send_after on';
+COMMENT ON COLUMN outbox.traceparent IS 'W3C trace context that the step belongs to; null: none';
 COMMENT ON COLUMN outbox.send_after IS 'when the step is sent again; infinity: the step is parked';
 
 -- History and events

@@ -155,6 +155,12 @@ COMMENT ON COLUMN refused_claims.alias IS 'what they asked for; empty: no alias,
 # The history of a device.
 _HISTORY = "CREATE INDEX device_events_by_device ON device_events (device_id, id);"
 
+# The trace that a step belongs to, for when it is sent again.
+_TRACES = """
+ALTER TABLE outbox ADD COLUMN traceparent text;
+COMMENT ON COLUMN outbox.traceparent IS 'W3C trace context that the step belongs to; null: none';
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -167,3 +173,4 @@ def upgrade() -> None:
     op.execute(_AUDIT)
     op.execute(_REFUSALS)
     op.execute(_HISTORY)
+    op.execute(_TRACES)

@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what is counted (catalogue), how (kinds), and where it is read (exporter)."""

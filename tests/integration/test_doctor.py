@@ -1,0 +1,163 @@
+"""``portclaim doctor`` says what is wrong with real servers, and what to do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from portclaim.cli.main import main
+from tests.support.fleet import ALIASES, Fleet
+from tests.support.services import Services, as_ini
+
+SYSTEM = {"scheduler": {"pci": {"alias": ALIASES}}, "conductor": {}}
+
+
+class Doctor:
+    """Calls the command with the configuration of a scheduler."""
+
+    def __init__(self, directory: Path, transport_url: str, database_url: str) -> None:
+        self.options: dict[str, dict[str, Any]] = {
+            "DEFAULT": {"transport_url": transport_url},
+            "database": {"connection": database_url},
+            "pci": {"alias": ALIASES},
+        }
+        self._file = directory / "doctor.conf"
+
+    def run(self, *arguments: str) -> tuple[int, str]:
+        self._file.write_text(as_ini(self.options))
+        result = CliRunner().invoke(main, ["--config-file", str(self._file), "doctor", *arguments])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.stdout
+
+    def findings(self) -> tuple[int, list[dict[str, str]]]:
+        """The exit status, and what is not ok."""
+        status, told = self.run("--output", "json")
+        return status, [each for each in json.loads(told) if each["verdict"] != "ok"]
+
+    def finding(self, verdict: str, check: str, text: str) -> dict[str, str]:
+        _, findings = self.findings()
+        [found] = [each for each in findings if each["check"] == check and text in each["found"]]
+        assert found["verdict"] == verdict
+        assert found["advice"]
+        return found
+
+
+@pytest.fixture
+def doctor(tmp_path: Path, rabbit_url: str, database_url: str) -> Doctor:
+    return Doctor(tmp_path, rabbit_url, database_url)
+
+
+@pytest.fixture
+def agent(service_process: Services, fleet: Fleet, tmp_path: Path) -> str:
+    """All services, and an agent of one simulated host. Its name."""
+    for service, options in SYSTEM.items():
+        service_process(service, options)
+    options = {
+        "DEFAULT": {"host": "node-1"},
+        "pci": {"device_spec": '{"vendor_id": "8086"}'},
+        "compute_agent": {"sysfs_root": tmp_path / "sys", "report_interval": 1},
+        "simulated": {"ports": 1, "vfs_per_port": 4},
+    }
+    service_process("compute_agent", options)
+    return "node-1"
+
+
+# The test's server is one that loses everything with the machine, and its only user is a superuser.
+OF_THE_TEST = {"settings", "roles"}
+
+
+@pytest.mark.usefixtures("agent")
+class TestSystemThatRuns:
+    def test_nothing_is_wrong_but_what_the_tests_server_is(self, doctor: Doctor) -> None:
+        _, findings = doctor.findings()
+        assert [each for each in findings if each["check"] not in OF_THE_TEST] == []
+
+    def test_every_check_says_what_it_saw(self, doctor: Doctor) -> None:
+        _, told = doctor.run("--output", "yaml")
+        checks = {each["check"] for each in yaml.safe_load(told)}
+        assert checks >= {
+            *("version", "configuration", "aliases", "bus", "scheduler", "conductor", "database"),
+            *("schema", "connections", "agents", "clocks", "steps", "events", "queues", "data"),
+        }
+        _, told = doctor.run()
+        assert "what to do" in told
+        assert "data" not in {
+            each["check"] for each in json.loads(doctor.run("--no-rules", "--output", "json")[1])
+        }
+
+    def test_fsync_off_is_trouble(self, doctor: Doctor, fleet: Fleet) -> None:
+        if fleet.sql("SHOW fsync") == [("off",)]:
+            assert "ALTER SYSTEM SET fsync" in doctor.finding("trouble", "settings", "fsync is off")["advice"]
+            assert doctor.findings()[0] == 2
+
+
+class TestTrouble:
+    def test_no_broker(self, doctor: Doctor) -> None:
+        doctor.options["DEFAULT"]["transport_url"] = "rabbit://guest:guest@127.0.0.1:1/"
+        assert "RabbitMQ" in doctor.finding("trouble", "bus", "no broker answers")["advice"]
+        assert doctor.findings()[0] == 2
+
+    def test_no_database(self, doctor: Doctor) -> None:
+        doctor.options["database"]["connection"] = "postgresql+psycopg2://nobody@127.0.0.1:1/none"
+        doctor.finding("trouble", "database", "Connection refused")
+
+    def test_an_invalid_configuration(self, doctor: Doctor) -> None:
+        doctor.options["rpc"] = {"timeout": "soon"}
+        assert doctor.findings()[0] == 2
+
+    def test_an_empty_database(self, doctor: Doctor, empty_database_url: str) -> None:
+        doctor.options["database"]["connection"] = empty_database_url
+        assert doctor.finding("trouble", "schema", "no schema")["advice"] == "portclaim db upgrade"
+
+    def test_no_services(self, doctor: Doctor) -> None:
+        for service in SYSTEM:
+            assert service in doctor.finding("trouble", service, "none takes calls")["advice"]
+
+    def test_silent_hosts(self, doctor: Doctor, fleet: Fleet) -> None:
+        for host in ("h1", "h2"):
+            fleet.host(host)
+        fleet.falls_silent("h1")
+        doctor.finding("warning", "agents", "1 of 2 hosts are silent: h1")
+        fleet.falls_silent("h2")
+        doctor.finding("trouble", "agents", "2 of 2 hosts are silent: h1, h2")
+
+    def test_steps_that_stand_still(self, doctor: Doctor, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=4)
+        claim = fleet.claim("nic-vf:1")
+        fleet.sql("UPDATE outbox SET send_after = 'infinity'")
+        found = doctor.finding("trouble", "steps", "no longer sent")
+        assert str(claim.claim_id) in found["found"]
+        assert "portclaim outbox retry" in found["advice"]
+        fleet.sql("UPDATE outbox SET send_after = now() - interval '2 min'")
+        doctor.finding("trouble", "steps", "should have been sent")
+        fleet.sql(
+            "UPDATE outbox SET created_at = now() - interval '2 min', send_after = now() + interval '9 s'"
+        )
+        doctor.finding("warning", "steps", "were not answered")
+
+    def test_a_mute_agent(self, doctor: Doctor, fleet: Fleet) -> None:
+        fleet.host("h1")
+        doctor.finding("warning", "agents", "report, but do not answer: h1")
+
+    def test_events_that_are_not_published(self, doctor: Doctor, fleet: Fleet) -> None:
+        fleet.host("h1")
+        fleet.sql("UPDATE device_events SET at = now() - interval '2 min'")
+        doctor.finding("warning", "events", "to be published")
+
+    def test_a_queue_that_nobody_serves(self, doctor: Doctor, fleet: Fleet) -> None:
+        fleet.host("h1", ports=1, vfs=4)
+        fleet.claim("nic-pf:1")
+        fleet.claim("nic-pf:1", wait=60)
+        fleet.sql("UPDATE waiting_claims SET deadline = now() - interval '2 min'")
+        doctor.finding("trouble", "queues", "past their deadline")
+
+
+def test_data_that_break_a_rule(doctor: Doctor, fleet: Fleet) -> None:
+    fleet.host("h1", ports=1, vfs=4)
+    fleet.sql("UPDATE pci_devices SET vfs = 7 WHERE parent_id IS NULL")
+    found = doctor.finding("trouble", "data", "a PF's number of VFs is wrong")
+    assert "drain" in found["advice"]
+    fleet.sql("UPDATE pci_devices SET vfs = 4 WHERE parent_id IS NULL")
