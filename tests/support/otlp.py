@@ -22,6 +22,8 @@ class Span:
     id: str
     parent: str
     attributes: dict[str, str] = field(compare=False, default_factory=dict)
+    begun: int = field(compare=False, default=0)  # nanoseconds
+    ended: int = field(compare=False, default=0)
 
 
 @dataclass
@@ -43,6 +45,25 @@ class Collector:
             found.insert(0, f"{at.service}: {at.name}")
             at = by_id.get(at.parent)
         return found
+
+    def as_text(self, trace_id: str) -> str:
+        """A trace as a tree: when each span began and how long it took, in milliseconds."""
+        spans = sorted(self.trace(trace_id), key=lambda span: span.begun)
+        ids = {span.id for span in spans}
+        lines: list[str] = []
+
+        def write(span: Span, depth: int) -> None:
+            at, took = (span.begun - spans[0].begun) / 1e6, (span.ended - span.begun) / 1e6
+            what = f"{'  ' * depth}{span.service}: {span.name}"
+            lines.append(f"{at:7.1f} {took:7.1f}  {what}")
+            for child in spans:
+                if child.parent == span.id:
+                    write(child, depth + 1)
+
+        for span in spans:
+            if span.parent not in ids:
+                write(span, 0)
+        return "\n".join([f"{'begun':>7} {'took':>7}", *lines])
 
 
 @contextmanager
@@ -83,4 +104,6 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Span]:
                     span.span_id.hex(),
                     span.parent_span_id.hex(),
                     {fact.key: fact.value.string_value for fact in span.attributes},
+                    span.start_time_unix_nano,
+                    span.end_time_unix_nano,
                 )
