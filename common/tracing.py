@@ -1,8 +1,8 @@
 """OpenTelemetry traces: one follows a claim from the request through the services to the agent's answer.
 
-oslo.messaging makes the spans of calls and carries the context with them. This module adds spans within a
-service, and what a step needs: steps of several claims travel in one message, and a step that is sent again
-comes from the outbox. Off, which is the default, nothing of OpenTelemetry's SDK is imported.
+FastAPI makes the spans of requests, and oslo.messaging those of calls, with which it carries the context.
+This module adds spans within a service, and what a step needs: steps of several claims travel in one message,
+and a step that is sent again comes from the outbox. Off, which is the default, nothing of OpenTelemetry's SDK is imported.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PARENTS = "traceparents"
 _HEADER = "traceparent"
 _CHANGES = ("claim", "release", "attach", "move", "complete_move", "revert_move")
 _ROOTS = (
-    *("PUT ", "POST ", "DELETE "),
+    *("PUT", "POST", "DELETE"),
     *(f"scheduler.{method}" for method in _CHANGES),
     *("claim receive", "claim_many receive", "release receive", "release_many receive", "move receive"),
 )
@@ -143,16 +143,6 @@ def continued(parent: TraceParent | None) -> Iterator[None]:
         yield
     finally:
         context.detach(token)
-
-
-def name_span(name: str, **attributes: str | int) -> None:
-    """Give the span that the thread is in another name: that of a route is known only after the request."""
-    if _tracer is not None:
-        from opentelemetry import trace
-
-        found = trace.get_current_span()
-        found.update_name(name)
-        found.set_attributes({_dotted(key): value for key, value in attributes.items()})
 
 
 def current() -> TraceParent | None:

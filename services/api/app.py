@@ -68,6 +68,7 @@ def create_app(backend: Backend | None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        telemetry={"metrics": False, "logs": False, "operation_spans": False},  # only a span of the request
         generate_unique_id_function=lambda route: route.name,
     )
     for part in (claims, moves, fleet, history, stream, quotas, keys, audit, health):

@@ -33,23 +33,9 @@ class Observed:
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 method = scope["method"] if scope["method"] in _METHODS else "other"
                 route = getattr(scope.get("route"), "path", "none")
-                tracing.name_span(
-                    f"{method} {route}", http_route=route, http_response_status__code=message["status"]
-                )
                 HTTP_SECONDS.observe(time.perf_counter() - begun, method, route)
                 HTTP_ANSWERS.count(method, route, str(message["status"]))
             await send(message)
 
-        with (
-            tracing.span(
-                f"{scope['method']} ", "server", parent=_caller(scope), http_request_method=scope["method"]
-            ),
-            log_context.about(request_id=request_id, trace_id=tracing.trace_id()),
-        ):
+        with log_context.about(request_id=request_id, trace_id=tracing.trace_id()):
             await self._app(scope, receive, sent)
-
-
-def _caller(scope: Scope) -> str | None:
-    """The trace that the caller is in."""
-    found = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
-    return found or None

@@ -1,38 +1,25 @@
-"""Log and count what becomes of claims."""
+"""Log and count what becomes of claims. The reasons of refusals are those of :mod:`refusal_counts`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from portclaim.common import log_context
-from portclaim.common.errors import (
-    ClaimConflict,
-    ClaimRefused,
-    InvalidRequest,
-    MoveConflict,
-    PortclaimError,
-    QuotaExceeded,
-)
+from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.catalogue import CLAIMS
+from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+from portclaim.services.scheduler.refusal_counts import reason_of
 
 LOG = logging.getLogger(__name__)
-
-_REASONS: dict[type[Exception], str] = {
-    QuotaExceeded: "quota",
-    ClaimConflict: "conflict",
-    MoveConflict: "conflict",
-    InvalidRequest: "invalid",
-}
 
 
 def counted(claim: Callable[[], Claim]) -> Claim:
     """What ``claim`` answers or raises, logged and counted."""
     try:
         made = claim()
-    except PortclaimError as error:
+    except (PortclaimError, PciError) as error:
         _count(error)
         raise
     _count(made)
@@ -46,20 +33,13 @@ def count(requests: Sequence[ClaimRequest], results: Sequence[Claim | PortclaimE
             _count(result)
 
 
-def _count(result: Claim | PortclaimError) -> None:
+def _count(result: Claim | PortclaimError | PciError) -> None:
     if isinstance(result, Claim):
         CLAIMS.count("waiting" if result.status == "waiting" else "claimed", "")
         LOG.info("claim %s is %s on host %s", result.claim_id, result.status, result.host)
-        return
-    reason = _REASONS.get(type(result), "")
-    if isinstance(result, ClaimRefused):
-        reason = _first_empty(result.kwargs.get("explanation") or {})
-    CLAIMS.count("refused" if reason else "error", reason)
-    LOG.info("claim refused: %s", result)
-
-
-def _first_empty(explanation: dict[str, Any]) -> str:
-    """The first filter that left no device."""
-    return next(
-        (str(each["filter"]) for each in explanation.get("filters", ()) if not each["devices"]), "together"
-    )
+    elif reason := reason_of(result):
+        CLAIMS.count("refused", reason)
+        LOG.info("claim refused: %s", result)
+    else:
+        CLAIMS.count("error", "")
+        LOG.info("claim not made: %s", result)

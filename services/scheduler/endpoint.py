@@ -50,6 +50,7 @@ from portclaim.common.rpc.recovery_messages import Recovery
 from portclaim.common.rpc.summary_messages import FleetSummary
 from portclaim.services.scheduler import (
     alias_counts,
+    claim_outcomes,
     history,
     lookups,
     maintenance,
@@ -103,7 +104,9 @@ class SchedulerEndpoint(Endpoint):
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
         with self.refusals.counted(request.extra_specs, self._aliases):
-            made = self._grouped.claim(request, requirements_of(request, self._aliases))
+            made = claim_outcomes.counted(
+                lambda: self._grouped.claim(request, requirements_of(request, self._aliases))
+            )
         self._dispatch([made])
         return made
 

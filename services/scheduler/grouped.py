@@ -10,7 +10,6 @@ from uuid import UUID
 from portclaim.common import tracing
 from portclaim.common.group_commit import GroupCommit
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
-from portclaim.services.scheduler import claim_outcomes
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.fleet import Requirements
@@ -37,9 +36,6 @@ class GroupedClaims:
 
     def claim(self, request: ClaimRequest, requirements: Requirements) -> Claim:
         """See :meth:`ClaimEngine.claim`. What cannot be made quickly is made by the calling thread alone."""
-        return claim_outcomes.counted(lambda: self._claimed(request, requirements))
-
-    def _claimed(self, request: ClaimRequest, requirements: Requirements) -> Claim:
         if requirements.limits_hosts:
             return self._claims.claim(request, requirements)
         made = self._claim(_Asked(request, requirements, tracing.current()))

@@ -77,8 +77,8 @@ class Site:
         return found()[-1]
 
     def path(self, span: Span) -> list[str]:
-        """From the request to this span, but for what FastAPI adds of its own."""
-        return [each for each in self.collector.path(span) if "fastapi" not in each]
+        """From the request to this span."""
+        return self.collector.path(span)
 
 
 @pytest.fixture
