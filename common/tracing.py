@@ -2,7 +2,8 @@
 
 FastAPI makes the spans of requests, and oslo.messaging those of calls, with which it carries the context.
 This module adds spans within a service, and what a step needs: steps of several claims travel in one message,
-and a step that is sent again comes from the outbox. Off, which is the default, nothing of OpenTelemetry's SDK is imported.
+and a step that is sent again comes from the outbox. Off, which is the default, nothing of OpenTelemetry's SDK
+is imported.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ CLAIMS = Counter(
     "Claims that callers asked for, by what they got. A call that is made again counts again.",
     {
         "outcome": "claimed, waiting (in a queue), refused, or error (the caller may call again)",
-        "reason": "why it was refused: the filter that left no device, or quota, conflict or invalid",
+        "reason": "why it was refused: the filter that left no device, or queue, quota, conflict or invalid",
     },
     services=_SCHEDULER,
 )
