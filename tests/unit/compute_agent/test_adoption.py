@@ -152,7 +152,6 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> Domain:
     daemon, domain = Libvirtd(), Domain(str(INSTANCE))
     monkeypatch.setattr(libvirt, "open", daemon.open, raising=False)
     monkeypatch.setattr(driver_module, "libvirt", libvirt)
-    monkeypatch.setattr(driver_module, "wait_until", at_once)
     domain.attachDeviceFlags(by_another_hand(ADDRESS), libvirt.VIR_DOMAIN_AFFECT_CONFIG)
     domain.attachDeviceFlags(by_another_hand(ADDRESS), libvirt.VIR_DOMAIN_AFFECT_LIVE)
     daemon.domains.append(domain)

@@ -1,5 +1,6 @@
 """What an agent tells the conductor of its inventory: all, what has changed, or that it lives."""
 
+from collections.abc import Mapping
 from uuid import UUID, uuid4
 
 import pytest
@@ -52,7 +53,7 @@ class Conductor:
     def cast_step_done(self, result: StepResult) -> None:
         self.answered.append([result.claim_id])
 
-    def cast_steps_done(self, results: StepResults) -> None:
+    def cast_steps_done(self, results: StepResults, _traces: Mapping[UUID, str | None]) -> None:
         self.answered.append([answer.claim_id for answer in results.answers])
 
     def show_life(self, sign: SignOfLife) -> None:
