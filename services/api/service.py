@@ -33,7 +33,9 @@ class Api:
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._bus = transport(conf)
         engine = connect(database_url(conf) or "", conf.api.threads + _SPARE_CONNECTIONS)
-        self._backend = Backend(SchedulerClient(self._bus, conf), engine, conf.api)
+        self._backend = Backend(
+            SchedulerClient(self._bus, conf), engine, conf.api, conf.conductor.agent_down_after
+        )
         self._server = Server(create_app(self._backend), self._backend, listener)
         self._server.start()
 

@@ -1,0 +1,8 @@
+import { h } from "./dom.js";
+
+export class TotalsView {
+  constructor(app) {
+    this.app = app;
+    this.element = h("div", { class: "sheet" }, h("h1", {}, "Totals"));
+  }
+}
