@@ -15,6 +15,7 @@ from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.api.events import EventFeed
 from portclaim.services.api.fleet_map import FleetMap
 from portclaim.services.api.problems import Busy
+from portclaim.services.api.totals import Totals
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Backend:
         self._running = 0
         self.feed = EventFeed(engine, options.max_listeners)
         self.map = FleetMap(engine, self.feed, agent_down_after, options.max_listeners)
+        self.totals = Totals(engine, self.feed, agent_down_after)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a blocking function in a thread. Raises :class:`Busy`, and what the function raises."""

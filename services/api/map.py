@@ -21,6 +21,7 @@ from portclaim.services.api.bodies import answer
 from portclaim.services.api.fleet_map import FleetMap
 from portclaim.services.api.problems import responses
 from portclaim.services.api.stream import KEEP_ALIVE
+from portclaim.services.api.totals import Samples
 
 router = APIRouter(prefix="/v1", tags=["map"])
 
@@ -83,6 +84,12 @@ async def held_ports(
     facts = {"instance_id": instance_id, "project": project, "limit": _MOST + 1}
     found = await caller.backend.query(lambda c: c.scalars(_HELD, facts).all())
     return answer(HeldPorts(ports=sorted(set(found[:_MOST])), more=len(found) > _MOST))
+
+
+@router.get("/totals", response_model=Samples, responses=responses())
+async def fleet_totals(caller: FleetReader) -> Response:
+    """Show the fleet's totals over the last hour, as far as the API process that answers has run."""
+    return answer(caller.backend.totals.samples())
 
 
 async def _stream(

@@ -121,4 +121,5 @@ class Server:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.call_soon(self._started.set)
+        self._backend.totals.start()
         await self._server.serve(sockets=[self._listener])

@@ -65,7 +65,8 @@ UPDATE pci_devices d
   FROM (SELECT id FROM port WHERE kind > 0.996) broken
  WHERE (d.id = broken.id OR d.parent_id = broken.id) AND d.status = 'available';
 
-INSERT INTO claim_events (claim_id, to_status, cause, at) SELECT id, 'claimed', 'claim', created_at FROM claims;
+INSERT INTO claim_events (claim_id, to_status, cause, at)
+SELECT id, 'claimed', 'claim', created_at FROM claims;
 INSERT INTO claim_events (claim_id, from_status, to_status, cause, at)
 SELECT id, 'claimed', 'allocated', 'attach done', created_at + interval '2 s'
   FROM claims WHERE status = 'allocated';
