@@ -20,7 +20,7 @@ export class Canvas {
       onscroll: () => this.draw(), onkeydown: (event) => this.#key(event),
       onclick: (event) => this.#click(event), onmousemove: (event) => this.#hover(event),
       onmouseleave: () => { this.tip.hidden = true; },
-    }, this.canvas, this.spacer);
+    }, h("div", { class: "map-sticky" }, this.canvas), this.spacer);
     this.whole = h("div", { class: "map-frame" }, this.element, this.tip, h("p", { id: "map-help", class: "visually-hidden" }, HELP));
     this.selected = { host: null, port: null };
     this.colours = readColours();
@@ -101,7 +101,7 @@ export class Canvas {
       context.globalAlpha = this.facts.fits(each.port, host) ? 1 : 0.15;
       if (layout.level === 0) paintPort(context, colours, each.port, host, each);
       else if (layout.level === 1) paintBar(context, colours, each.port, host, each, (port) => shorten(port.address));
-      else paintCells(context, colours, each.port, each);
+      else paintCells(context, colours, each.port, each, layout.vf);
       context.globalAlpha = 1;
       if (this.selected.port?.id === each.port.id) this.#frame(context, each, 2);
     }

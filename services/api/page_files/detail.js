@@ -3,6 +3,7 @@
 import { ask, part } from "./api.js";
 import { actionsFor } from "./actions.js";
 import { fill, h } from "./dom.js";
+import { devicesGrid } from "./grid.js";
 import { heldVfs, PORT_STATUSES, statusOf } from "./model.js";
 import { ago, moment, timeline } from "./timeline.js";
 
@@ -73,9 +74,7 @@ export class Detail {
       ask("devices", { query: { host: name, limit: 1000 } }),
     ]);
     const own = devices.filter((device) => device.port === address);
-    const holders = own.filter((device) => device.claim_id);
     const [first] = own;
-    const since = (device) => history.holdings.find((each) => each.address === device.address && each.held_until === null)?.held_from;
     return [
       this.#head("Port", address, [this.app.link(name, "host", name)]),
       this.#state(PORT_STATUSES[statusOf(port, host)], port, host),
@@ -86,15 +85,28 @@ export class Detail {
         ["Drained", port.notes.drained], ["Not usable", port.notes.unusable], ["Missing", port.notes.missing && "its host does not report it now"],
       ]),
       actionsFor.port(this.app, host, port),
+      port.vfs > 0 && !port.claim && devicesGrid(own.filter((device) => device.address !== address)),
       h("h3", {}, "Who holds it now"),
-      holders.length ? table(["Device", "Status", "Instance", "Claim", "Since"], holders.map((device) => [
-        mono(device.address), device.status, this.app.link(short(device.instance_id), "instance", device.instance_id),
-        this.app.link(short(device.claim_id), "claim", device.claim_id), since(device) ? ago(since(device)) : "",
-      ])) : h("p", { class: "hint" }, "Nobody."),
+      this.#holders(own, history.holdings),
       h("h3", {}, "Who held it"),
       timeline(this.app, history.holdings),
       changes(history.changes),
     ];
+  }
+
+  /** A row for each claim that holds something. */
+  #holders(devices, holdings) {
+    const claims = new Map();
+    for (const device of devices) {
+      if (device.claim_id) claims.set(device.claim_id, [...(claims.get(device.claim_id) ?? []), device]);
+    }
+    if (!claims.size) return h("p", { class: "hint" }, "Nobody.");
+    const since = (id) => holdings.find((each) => each.claim_id === id && each.held_until === null)?.held_from;
+    return table(["Instance", "Claim", "Devices", "Status", "Held for"], [...claims].map(([id, held]) => [
+      this.app.link(short(held[0].instance_id), "instance", held[0].instance_id), this.app.link(short(id), "claim", id),
+      held.length > 1 ? h("span", { title: held.map((device) => device.address).join(" ") }, `${held.length} VFs`) : mono(held[0].address),
+      held[0].status, since(id) ? h("time", { datetime: since(id), title: moment(since(id)) }, ago(since(id))) : "",
+    ]), "Who holds it now");
   }
 
   async #host({ name }) {

@@ -9,7 +9,8 @@ export const LEVELS = [
 
 const GAP = 8;
 const CELL = 11; // of a port
-const VF = 9; // a VF's cell with its gap
+const VF = 9; // a VF's cell with its gap, at least
+const LARGEST_VF = 14;
 const PER_LINE = 32; // VFs
 const LABEL = 96; // a port's address
 
@@ -22,12 +23,12 @@ const SIZES = [
   { width: () => 196, height: (host) => 26 + host.ports.length * 17 + 4, gap: GAP },
   {
     width: (_most, vfs) => LABEL + 12 + Math.min(PER_LINE, Math.max(8, vfs)) * VF + 8,
-    height: (host) => 28 + host.ports.reduce((sum, port) => sum + portHeight(port), 0) + 4,
+    height: (host, _most, vf) => 28 + host.ports.reduce((sum, port) => sum + portHeight(port, vf), 0) + 4,
     gap: GAP,
   },
 ];
 
-const portHeight = (port) => Math.max(1, Math.ceil(port.vfs / PER_LINE)) * VF + 9;
+const portHeight = (port, vf) => Math.max(1, Math.ceil(port.vfs / PER_LINE)) * vf + 9;
 
 /** Rows of tiles, so that only those on the screen are drawn. */
 export class Layout {
@@ -38,9 +39,13 @@ export class Layout {
     const vfs = level === 2 ? hosts.reduce((most, host) => host.ports.reduce((m, p) => Math.max(m, p.vfs), most), 1) : 1;
     this.tile = size.width(this.mostPorts, vfs);
     this.columns = Math.max(1, Math.floor((width + size.gap) / (this.tile + size.gap)));
+    this.vf = VF;
     if (level > 0) { // use the whole width
       const rest = width - this.columns * this.tile - (this.columns - 1) * size.gap;
-      if (level === 1) this.tile += Math.max(0, Math.floor(rest / this.columns));
+      const more = Math.max(0, Math.floor(rest / this.columns));
+      const columns = Math.min(PER_LINE, Math.max(8, vfs));
+      if (level === 2) this.vf = Math.min(LARGEST_VF, VF + Math.floor(more / columns));
+      this.tile += level === 1 ? more : columns * (this.vf - VF);
     }
     this.gap = size.gap;
     this.hosts = hosts;
@@ -49,7 +54,7 @@ export class Layout {
     let top = 0;
     for (let from = 0; from < hosts.length; from += this.columns) {
       const row = hosts.slice(from, from + this.columns);
-      const height = row.reduce((most, host) => Math.max(most, size.height(host, level ? 0 : this.mostPorts)), 0);
+      const height = row.reduce((most, host) => Math.max(most, size.height(host, level ? 0 : this.mostPorts, this.vf)), 0);
       row.forEach((host, column) => this.place.set(host.id, { row: this.rows.length, column }));
       this.rows.push({ top, height, hosts: row });
       top += height + this.gap;
@@ -78,7 +83,7 @@ export class Layout {
     }
     let top = 27;
     return host.ports.map((port) => {
-      const height = portHeight(port);
+      const height = portHeight(port, this.vf);
       const box = { port, x: 8, y: top, w: this.tile - 16, h: height - 7 };
       top += height;
       return box;
@@ -114,4 +119,4 @@ export class Layout {
 }
 
 /** The cells of a port's VFs, within the port's box at the largest level. */
-export const cells = { label: LABEL, size: VF, perLine: PER_LINE };
+export const cells = { label: LABEL, perLine: PER_LINE };

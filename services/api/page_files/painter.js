@@ -3,7 +3,7 @@
 import { cells } from "./layout.js";
 import { heldVfs, lettersOf, statusOf } from "./model.js";
 
-const COLOURS = ["surface", "line", "text", "muted", "free", "claimed", "held", "blocked", "reserved", "drained", "trouble", "on-held", "select"];
+const COLOURS = ["surface", "line", "text", "muted", "free", "claimed", "on-claimed", "held", "whole", "blocked", "reserved", "drained", "trouble", "on-held", "select"];
 const FONT = "system-ui, sans-serif";
 const MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace";
 
@@ -63,7 +63,7 @@ export function paintPort(context, colours, port, host, box) {
   if (status === "reserved") return paintStatus(context, colours, "r", x, y, w);
   const used = port.claim ? 1 : port.vfs ? heldVfs(port) / port.vfs : 0;
   const filled = used ? Math.max(2, Math.round(used * h)) : 0;
-  context.fillStyle = colours.held;
+  context.fillStyle = port.claim ? colours.whole : colours.held;
   context.fillRect(x, y + h - filled, w, filled);
   if (port.claim) {
     context.fillStyle = colours["on-held"];
@@ -90,20 +90,20 @@ export function paintBar(context, colours, port, host, box, short) {
   const status = statusOf(port, host);
   let said = port.vfs ? `${heldVfs(port)}/${port.vfs}` : port.claim ? "held" : "free";
   if (port.claim) {
-    context.fillStyle = colours.held;
+    context.fillStyle = port.letter === "c" ? colours.claimed : colours.whole;
     context.fillRect(x + label, y + 2, w, h - 4);
-    text(context, "PF", x + label + w / 2, y + h - 4, colours["on-held"], `600 9px ${FONT}`, "center");
+    text(context, "PF", x + label + w / 2, y + h - 4, colours[port.letter === "c" ? "on-claimed" : "on-held"], `600 9px ${FONT}`, "center");
     said = "whole";
   } else {
     let left = x + label;
-    for (const [letter, colour] of [["h", colours.held], ["c", colours.claimed], ["x", colours.trouble]]) {
+    for (const [letter, colour] of [["h", colours.held], ["c", colours.claimed]]) {
       const part = port.vfs ? Math.round(((port.counts[letter] ?? 0) / port.vfs) * w) : 0;
       context.fillStyle = colour;
       context.fillRect(left, y + 2, part, h - 4);
       left += part;
     }
     const rest = x + label + w - left;
-    if (status === "trouble") stroke(context, colours.trouble, [[left + 2, y + 3], [x + label + w - 2, y + h - 3]], 1.5);
+    if (status === "trouble") stripes(context, colours.trouble, left, y + 2, rest, h - 4);
     if (status === "drained" || status === "silent") stripes(context, colours.drained, left, y + 2, rest, h - 4);
     if (status === "reserved") {
       context.fillStyle = colours.reserved;
@@ -114,26 +114,26 @@ export function paintBar(context, colours, port, host, box, short) {
 }
 
 /** A port with a cell for each VF. */
-export function paintCells(context, colours, port, box) {
+export function paintCells(context, colours, port, box, size) {
   const { x, y, h } = box;
   text(context, port.address, x, y + 8, colours.muted, `11px ${MONO}`);
   const left = x + cells.label;
   const columns = Math.min(cells.perLine, Math.max(1, port.vfs));
   if (port.claim || !port.vfs) {
-    const w = port.vfs ? columns * cells.size - 1 : 8 * cells.size - 1;
+    const w = port.vfs ? columns * size - 1 : 8 * size - 1;
     const letter = port.letter;
     if (port.claim) {
-      context.fillStyle = letter === "c" ? colours.claimed : colours.held;
+      context.fillStyle = letter === "c" ? colours.claimed : colours.whole;
       context.fillRect(left, y, w, h - 1);
-      const ink = letter === "c" ? colours["on-claimed"] ?? colours.text : colours["on-held"];
+      const ink = colours[letter === "c" ? "on-claimed" : "on-held"];
       if (h >= 9) text(context, `PF ${letter === "c" ? "claimed" : "allocated"}`, left + 6, y + h / 2 + 3.5, ink, `600 10px ${FONT}`);
-    } else paintStatus(context, colours, letter, left, y, cells.size - 1);
+    } else paintStatus(context, colours, letter, left, y, size - 1);
     return;
   }
   const letters = lettersOf(port);
   for (let place = 0; place < letters.length; place += 1) {
     paintStatus(context, colours, letters[place],
-      left + (place % cells.perLine) * cells.size, y + Math.floor(place / cells.perLine) * cells.size, cells.size - 1);
+      left + (place % cells.perLine) * size, y + Math.floor(place / cells.perLine) * size, size - 1);
   }
 }
 

@@ -106,21 +106,21 @@ export class WhyView {
 /** An explanation as a funnel: how many hosts each filter leaves, and where it ends. */
 export function explanation(app, spec, why, about = null) {
   const most = Math.max(1, ...why.filters.map((each) => each.hosts));
-  const [first] = why.filters.filter((each) => each.hosts === 0);
+  const stops = why.filters.find((each) => each.hosts === 0);
+  const lines = [];
   let before = null;
-  const lines = why.filters.map((each) => {
-    const lost = before === null ? 0 : before - each.hosts;
-    before = each.hosts;
-    const [name, about_] = FILTERS[each.filter] ?? [each.filter, "pass"];
-    const bar = h("div", { class: "funnel-bar" });
-    bar.style.width = `${(each.hosts / most) * 100}%`;
-    return h("li", { class: each === first ? "stops" : each.hosts === 0 ? "empty" : null },
-      h("div", { class: "funnel-name" }, h("b", {}, name), h("small", {}, about_)),
-      h("div", { class: "funnel-track", "aria-hidden": "true" }, bar),
-      h("div", { class: "funnel-count" }, h("b", {}, number(each.hosts)), each.hosts === 1 ? " host" : " hosts",
-        h("small", {}, ` ${number(each.devices)} devices`)),
-      h("div", { class: "funnel-lost" }, lost > 0 ? `−${number(lost)}` : each === first ? "none left" : ""));
-  });
+  let idle = [];
+  for (const each of why.filters) {
+    const isPlain = before !== null && before.hosts === each.hosts && before.devices === each.devices && each.filter !== "together";
+    const isAfter = stops && why.filters.indexOf(each) > why.filters.indexOf(stops);
+    if (isPlain || isAfter) idle.push(nameOf(each));
+    else {
+      lines.push(...skipped(idle, false), line(each, before, most, each === stops));
+      idle = [];
+    }
+    before = each;
+  }
+  lines.push(...skipped(idle, Boolean(stops)));
   return [
     h("section", { class: "verdict" },
       about && h("p", {}, "Claim ", app.link(about.claim_id, "claim", about.claim_id), ` waits at position ${about.position}.`),
@@ -135,6 +135,25 @@ export function explanation(app, spec, why, about = null) {
         h("span", {}, miss.held_by.slice(0, 4).flatMap((id) => [app.link(short(id), "instance", id), " "]), miss.held_by.length > 4 ? `and ${miss.held_by.length - 4} more` : ""),
       ]))),
   ];
+}
+
+const nameOf = (each) => (FILTERS[each.filter] ?? [each.filter])[0];
+
+function line(each, before, most, stops) {
+  const lost = before === null ? 0 : before.hosts - each.hosts;
+  const bar = h("div", { class: "funnel-bar" });
+  bar.style.width = `${(each.hosts / most) * 100}%`;
+  return h("li", { class: stops ? "stops" : null },
+    h("div", { class: "funnel-name" }, h("b", {}, nameOf(each)), h("small", {}, (FILTERS[each.filter] ?? ["", ""])[1])),
+    h("div", { class: "funnel-track", "aria-hidden": "true" }, bar),
+    h("div", { class: "funnel-count" }, h("b", {}, number(each.hosts)), each.hosts === 1 ? " host" : " hosts",
+      h("small", {}, `${number(each.devices)} ${each.devices === 1 ? "device" : "devices"}`)),
+    h("div", { class: "funnel-lost" }, lost > 0 && `\u2212${number(lost)} ${lost === 1 ? "host" : "hosts"}`));
+}
+
+function skipped(names, isAfter) {
+  if (!names.length) return [];
+  return [h("li", { class: "skipped" }, isAfter ? `Not reached: ${names.join(", ")}` : `No host lost by: ${names.join(", ")}`)];
 }
 
 const number = (value) => value.toLocaleString("en");
