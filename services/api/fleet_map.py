@@ -46,6 +46,7 @@ class _Read(NamedTuple):
     """What a look has found. None: it has not looked at it."""
 
     hosts: dict[int, map_rows.HostRow] | None
+    counts: dict[str, int] | None
     ports: dict[int, map_rows.PortRow | None]
     is_everything: bool
     queues: bool
@@ -70,6 +71,7 @@ class FleetMap:
         self._ports: dict[int, map_rows.PortRow] = {}
         self._hosts: dict[int, map_rows.HostRow] = {}
         self._pools: dict[int, dict[str, Any]] = {}
+        self._counts: dict[str, int] = {}
         self._reserved: set[map_rows.Reserved] = set()
         self._changes: Changes | None = None
         self._hosts_due = self._refresh_due = 0.0
@@ -139,9 +141,10 @@ class FleetMap:
             self._changes = Changes(connection)
         changed = self._changes.look(connection)
         ids = set(changed.port_ids)
-        hosts = None
+        hosts = counts = None
         if now >= self._hosts_due or is_everything:
             hosts = map_rows.hosts(connection, self._agent_down_after)
+            counts = map_rows.counts(connection)
             reserved = map_rows.reserved(connection)
             ids |= {each.port_id for each in reserved ^ self._reserved}
             self._reserved = reserved
@@ -156,7 +159,7 @@ class FleetMap:
             hosts = map_rows.hosts(connection, self._agent_down_after)
         if is_everything:
             self._refresh_due = now + _REFRESH
-        return _Read(hosts, ports, is_everything, changed.queues, changed.more)
+        return _Read(hosts, counts, ports, is_everything, changed.queues, changed.more)
 
     # In the event loop.
 
@@ -175,7 +178,10 @@ class FleetMap:
         for port_id in gone_ports:
             del self._ports[port_id]
         self._ports |= {row[0]: row for row in ports}
-        if self._version and not (ports or hosts or gone_ports or gone_hosts or read.queues):
+        is_counted = read.counts is not None and read.counts != self._counts
+        if read.counts is not None:
+            self._counts = read.counts
+        if self._version and not (ports or hosts or gone_ports or gone_hosts or read.queues or is_counted):
             return
         self._version += 1
         self._whole = None
@@ -197,6 +203,7 @@ class FleetMap:
         facts = {
             "hosts": list(hosts),
             "ports": list(ports),
+            "counts": self._counts,
             "pools": list(self._pools.values()),
             **more,
         }

@@ -55,6 +55,16 @@ _RESERVED = sa.text("""
     SELECT DISTINCT coalesce(parent_id, id), reserved_for FROM pci_devices WHERE reserved_for IS NOT NULL
 """)
 
+_COUNTS = sa.text("""
+    SELECT (SELECT count(*) FROM (SELECT FROM claims WHERE status = 'waiting' LIMIT :most) read) AS waiting,
+           (SELECT count(*)
+              FROM (SELECT FROM outbox
+                     WHERE created_at < now() - make_interval(secs => :overdue) LIMIT :most) read) AS steps
+""")
+_MOST = 1000
+OVERDUE = 30.0
+"""Seconds after which an unanswered step is trouble."""
+
 PortRow = tuple[Any, ...]
 HostRow = tuple[int, str, str | None, bool]
 
@@ -95,6 +105,12 @@ def pools(connection: sa.Connection) -> dict[int, dict[str, Any]]:
 def reserved(connection: sa.Connection) -> set[Reserved]:
     """The ports that are reserved for waiting claims."""
     return {Reserved(port_id, str(claim_id)) for port_id, claim_id in connection.execute(_RESERVED)}
+
+
+def counts(connection: sa.Connection) -> dict[str, int]:
+    """How many claims wait, and how many steps are overdue. 1000: so many or more."""
+    found = connection.execute(_COUNTS, {"most": _MOST, "overdue": OVERDUE})
+    return dict(found.mappings().one())
 
 
 def _port(row: sa.Row[Any]) -> PortRow:

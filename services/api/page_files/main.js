@@ -65,6 +65,8 @@ class App {
     this.stop = follow("v1/map", (message) => {
       const isFirst = !this.fleet.version;
       this.fleet.take(message);
+      this.count("waiting", message.counts.waiting);
+      this.count("trouble", message.counts.steps + this.fleet.troubles().length);
       if (isFirst) this.route();
       if (!this.first) {
         this.first = performance.now();

@@ -21,6 +21,7 @@ export class Fleet {
   version = 0;
   #listeners = new Set();
   #ordered = null;
+  #troubled = null;
 
   /** Take a message of the API. */
   take(message) {
@@ -85,6 +86,22 @@ export class Fleet {
 
   hostOf(port) {
     return this.hosts.get(port.hostId);
+  }
+
+  /** Hosts and ports that stand still, with the reason of a port. It is made again when something has changed. */
+  troubles() {
+    if (this.#troubled?.version === this.version) return this.#troubled.found;
+    const found = [];
+    for (const host of this.ordered) {
+      if (host.silent && host.drained === null) found.push({ host, port: null, why: null });
+      for (const port of host.ports) {
+        const why = port.notes.unusable ?? (port.notes.missing && !port.claim ? "its host does not report it now" : null)
+          ?? (port.counts.x ? `${port.counts.x} of its VFs cannot be used` : null);
+        if (why) found.push({ host, port, why });
+      }
+    }
+    this.#troubled = { version: this.version, found };
+    return found;
   }
 
   /** Numbers of the whole fleet. Silent and drained hosts have nothing free. */

@@ -48,9 +48,8 @@ function chart(title, all) {
   const [from] = points[0];
   const [to, last] = points.at(-1);
   const values = points.map(([, value]) => value);
-  const top = nice(Math.max(...values, 1));
   const least = Math.min(...values);
-  const bottom = least > top * 0.6 ? Math.floor((least * 0.95) / (top / 20)) * (top / 20) : 0;
+  const [bottom, top] = range(least, Math.max(...values));
   const x = (time) => LEFT + ((time - from) / Math.max(1, to - from)) * (WIDTH - LEFT - 8);
   const y = (value) => 8 + (1 - (value - bottom) / (top - bottom)) * (HEIGHT - 28);
   const line = points.map(([time, value], place) => `${place ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`).join("");
@@ -67,7 +66,15 @@ function chart(title, all) {
       svg("text", { x: WIDTH - 8, y: HEIGHT - 4, class: "axis", "text-anchor": "end" }, moment(to))));
 }
 
+/** From where to where the axis goes: whole numbers, with a whole number between. From 0 unless that hides the changes. */
+function range(least, most) {
+  const from = least > most * 0.5 ? least : 0;
+  const half = nice(Math.max((most - from) / 2, most * 0.02, 1));
+  const bottom = Math.floor(from / half) * half;
+  return [bottom, Math.max(bottom + 2 * half, Math.ceil(most / half) * half)];
+}
+
 function nice(value) {
   const unit = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].map((each) => each * unit).find((each) => each >= value);
+  return [1, 2, 5, 10].map((each) => each * unit).find((each) => each >= value);
 }

@@ -31,7 +31,7 @@ export class TroubleView {
       ask("steps", { query: { older_than: OVERDUE, limit: MOST } }),
     ]);
     if (this.list.contains(document.activeElement) && document.activeElement.matches("button")) return; // it is being used
-    const devices = this.#devices();
+    const devices = this.app.fleet.troubles().filter((each) => each.port);
     fill(this.list,
       !silent.length && !steps.length && !devices.length && h("section", {}, h("p", {}, h("b", {}, "Nothing stands still."), " Every host reports, every step is answered, and every device came back.")),
       this.#section("Silent hosts", silent, "They get no claims. What they hold stays held.", (host) => this.#entry(
@@ -49,18 +49,6 @@ export class TroubleView {
       this.#section("Drained hosts", drained, "No trouble: somebody wanted it. They get no claims until they are undrained.", (host) => this.#entry(
         this.app.link(host.host, "host", host.host), `${host.drained_reason}; ${host.live_claims} live claims`,
         [["Take claims again", `portclaim host undrain ${quoted(host.host)}`]], actionsFor.host(this.app, host))));
-  }
-
-  #devices() {
-    const found = [];
-    for (const host of this.app.fleet.ordered) {
-      for (const port of host.ports) {
-        const why = port.notes.unusable ?? (port.notes.missing && !port.claim ? "its host does not report it now" : null)
-          ?? (port.counts.x ? `${port.counts.x} of its VFs cannot be used` : null);
-        if (why) found.push({ host, port, why });
-      }
-    }
-    return found;
   }
 
   #section(name, all, about, entry) {

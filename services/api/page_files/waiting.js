@@ -37,7 +37,6 @@ export class WaitingView {
       const key = JSON.stringify(claim.requests);
       queues.set(key, [...(queues.get(key) ?? []), claim]);
     }
-    this.app.count("waiting", 0);
     fill(this.list,
       !claims.length && h("section", {}, h("p", {}, "No claim waits.")),
       [...queues.values()].map((queue) => this.#queue(queue)),

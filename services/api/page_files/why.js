@@ -71,7 +71,7 @@ export class WhyView {
       h("label", {}, h("span", {}, "Alias"), h("select", { name: "alias" },
         alias && !known && h("option", { value: alias, selected: true }, alias),
         this.aliases.map((each) => h("option", { value: each.name, selected: each.name === alias }, each.name)))),
-      h("label", {}, h("span", {}, "Count"), h("input", { name: "count", type: "number", min: 1, max: 1000, value: count, required: true })),
+      h("label", {}, h("span", {}, "Count"), h("input", { name: "count", type: "number", min: 1, max: 256, value: count, required: true })),
       this.rows.children.length > 0 && h("button", { type: "button", class: "quiet", onclick: () => row.remove() }, "Remove"));
     this.rows.append(row);
   }
