@@ -16,7 +16,9 @@ from portclaim.services.api import (
     history,
     keys,
     links,
+    map,
     moves,
+    page,
     problems,
     quotas,
     stream,
@@ -71,7 +73,7 @@ def create_app(backend: Backend | None) -> FastAPI:
         telemetry={"metrics": False, "logs": False, "operation_spans": False},  # only a span of the request
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (claims, moves, fleet, history, stream, quotas, keys, audit, health):
+    for part in (claims, moves, fleet, map, history, stream, quotas, keys, audit, health, page):
         app.include_router(part.router)
     app.include_router(document)
     problems.install(app)

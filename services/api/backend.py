@@ -15,7 +15,9 @@ from oslo_config import cfg
 from portclaim.common.db import transaction
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.api.events import EventFeed
+from portclaim.services.api.fleet_map import FleetMap
 from portclaim.services.api.problems import Busy
+from portclaim.services.api.totals import Totals
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,10 +39,14 @@ def connect(url: str, pool_size: int, answer_within: float = transaction.ANSWER_
 class Backend:
     """Runs what blocks in threads. If too many requests wait for a thread, the next one is refused.
 
-    ``options``: the section ``[api]``. All but :meth:`close` must be called in the event loop.
+    ``options``: the section ``[api]``. ``agent_down_after``: as ``[conductor]`` has it.
+
+    All but :meth:`close` must be called in the event loop.
     """
 
-    def __init__(self, scheduler: SchedulerClient, engine: sa.Engine, options: Any) -> None:
+    def __init__(
+        self, scheduler: SchedulerClient, engine: sa.Engine, options: Any, agent_down_after: float = 60.0
+    ) -> None:
         self.scheduler = scheduler
         self.options = options
         self._engine = engine
@@ -48,6 +54,8 @@ class Backend:
         self._most = options.threads + options.max_waiting
         self._running = 0
         self.feed = EventFeed(engine, options.max_listeners)
+        self.map = FleetMap(engine, self.feed, agent_down_after, options.max_listeners)
+        self.totals = Totals(engine, self.feed, agent_down_after)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a blocking function in a thread. Raises :class:`Busy`, and what the function raises."""
@@ -69,6 +77,11 @@ class Backend:
     async def query(self, work: Callable[[sa.Connection], T]) -> T:
         """Run ``work`` in a transaction of the database, in a thread. Raises what :meth:`call` does."""
         return await self.call(transaction.in_transaction, self._engine, work)
+
+    def end(self) -> None:
+        """End all streams and waits, because the API stops. Call it in the event loop."""
+        self.feed.end()
+        self.map.end()
 
     def close(self) -> None:
         """Wait for the calls in hand, and close the connections to the database."""

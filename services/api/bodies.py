@@ -119,6 +119,14 @@ class TokenRows(Message):
     tokens: list[TokenRow]
 
 
+class Holder(Message):
+    """Who has a token, and what it is for."""
+
+    name: str
+    role: Role
+    project: str | None = Field(description="The only project whose claims it sees. Null: all.")
+
+
 class NewToken(Message):
     """A token that was made. Nobody can read it again."""
 

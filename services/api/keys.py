@@ -11,8 +11,16 @@ from starlette.responses import Response
 
 from portclaim.common.db import audit, tokens
 from portclaim.common.db.audit import Order
-from portclaim.services.api.access import Operator
-from portclaim.services.api.bodies import NewToken, ReasonInQuery, TokenBody, TokenRow, TokenRows, answer
+from portclaim.services.api.access import Anyone, Operator
+from portclaim.services.api.bodies import (
+    Holder,
+    NewToken,
+    ReasonInQuery,
+    TokenBody,
+    TokenRow,
+    TokenRows,
+    answer,
+)
 from portclaim.services.api.problems import responses
 
 router = APIRouter(prefix="/v1", tags=["tokens"])
@@ -30,6 +38,12 @@ async def create_token(body: TokenBody, caller: Operator) -> Response:
 
     token = await caller.backend.query(create)
     return answer(NewToken(name=body.name, token=token))
+
+
+@router.get("/token", response_model=Holder, responses=responses())
+async def show_token(caller: Anyone) -> Response:
+    """Say whose token this is."""
+    return answer(Holder(name=caller.name, role=caller.role, project=caller.project))
 
 
 @router.get("/tokens", response_model=TokenRows, responses=responses())

@@ -110,7 +110,7 @@ class Server:
     def stop(self) -> None:
         """Take no more requests, answer those in hand, and return."""
         if self._loop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._backend.feed.end)
+            self._loop.call_soon_threadsafe(self._backend.end)
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()
@@ -121,4 +121,5 @@ class Server:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.call_soon(self._started.set)
+        self._backend.totals.start()
         await self._server.serve(sockets=[self._listener])

@@ -35,7 +35,9 @@ class Api:
         engine = connect(
             database_url(conf) or "", conf.api.threads + _SPARE_CONNECTIONS, conf.database.answer_within
         )
-        self._backend = Backend(SchedulerClient(self._bus, conf), engine, conf.api)
+        self._backend = Backend(
+            SchedulerClient(self._bus, conf), engine, conf.api, conf.conductor.agent_down_after
+        )
         self._server = Server(create_app(self._backend), self._backend, listener)
         self._server.start()
 

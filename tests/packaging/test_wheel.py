@@ -37,7 +37,7 @@ def sources() -> set[str]:
     found = {"portclaim/__init__.py", "portclaim/py.typed"}
     for folder in ("cli", "common", "services"):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in {".py", ".sql", ".mako"}:
+            if path.suffix in {".py", ".sql", ".mako", ".html", ".css", ".js", ".svg"}:
                 found.add(f"portclaim/{path.relative_to(ROOT)}")
     return found
 

@@ -29,7 +29,9 @@ GRANT USAGE ON SCHEMA public TO portclaim_api;
 GRANT SELECT, INSERT, UPDATE ON api_tokens TO portclaim_api;
 GRANT SELECT, INSERT, UPDATE, DELETE ON project_quotas TO portclaim_api;
 GRANT SELECT, INSERT ON audit_events TO portclaim_api;
-GRANT SELECT ON claims, claim_events, claim_devices, claim_moves, pci_devices, pools, compute_nodes, pool_totals
+GRANT SELECT ON
+    claims, claim_events, claim_devices, claim_moves, device_events, outbox, pci_devices, pools, port_pools,
+    compute_nodes, pool_totals
     TO portclaim_api;
 
 -- PostgreSQL lets everybody execute a new function. Only the owner executes ours.
