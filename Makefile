@@ -12,7 +12,7 @@ PEERS_READY := $(PEERS)/ready
 DOCS_READY := .venv/docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run picture test test-hardware bench bench-short chaos up down lint types docs man format lock servers clean
+.PHONY: help setup demo run picture test test-hardware bench bench-short chaos chaos-ha up down lint types docs man format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -28,6 +28,7 @@ help:
 	@echo '  make bench-short      the same in under 6 minutes, with smaller fleets and one round'
 	@echo '  make chaos    break all that can break, a thousand times under load, and count what went wrong: an hour'
 	@echo '                  FAULTS=100 SEED=7 MINUTES=10   fewer, others, no longer than this'
+	@echo '  make chaos-ha         lose the primary of PostgreSQL, a node of RabbitMQ, and restore a backup: some minutes'
 	@echo '  make up       the real thing in containers: PostgreSQL, RabbitMQ, all services, three simulated hosts'
 	@echo '                  then: docker compose run --rm portclaim tree         make down   stop and forget it'
 	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
@@ -77,6 +78,11 @@ chaos: $(READY) servers
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --minutes $(MINUTES) \
 		--results bench/results/chaos.json
 	@PORTCLAIM_CHAOS=long $(BIN)/python -m pytest --timeout 3600 -rA tests/chaos/test_scheduler_kills.py
+
+# Servers that are lost while claims are made: PostgreSQL with a standby, a restore, a cluster of RabbitMQ.
+chaos-ha: $(READY) servers
+	@PORTCLAIM_CHAOS=long $(BIN)/python -m pytest --timeout 900 -rA tests/integration/test_database_failover.py \
+		tests/integration/test_restore.py tests/integration/test_broker_failover.py
 
 up: .env
 	docker compose up --build --detach

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from uuid import UUID, uuid4
 
 import pytest
 
 from portclaim.common.errors import ServiceUnavailable
-from portclaim.common.rpc.claim_messages import Claim
-from tests.support.concurrency import wait_until
+from tests.support.caller import Caller
 from tests.support.invariants import violations
 from tests.support.one_host import OneHost, one_host
 from tests.support.services import Services
@@ -25,6 +21,7 @@ LIMITS = {"database": {"answer_within": 3.0}, "rpc": {"timeout": 5.0}}
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     with TemporaryDirectory(prefix="portclaim-pair-") as directory:
+        Path(directory).chmod(0o755)  # root's server runs as another user
         pair = Pair(Path(directory))
         yield pair
         pair.stop()
@@ -38,41 +35,6 @@ def fleet(pair: Pair, rabbit_url: str, tmp_path: Path) -> Iterator[OneHost]:
         fleet.wait_for_report()
         yield fleet
         services.end()
-
-
-class Caller(threading.Thread):
-    """Claims a VF, releases it, and so on; it remembers every claim that it was told about."""
-
-    def __init__(self, fleet: OneHost) -> None:
-        super().__init__()
-        self._fleet = fleet
-        self._ending = threading.Event()
-        self.answered: list[UUID] = []
-
-    def run(self) -> None:
-        while not self._ending.is_set():
-            claim_id = uuid4()
-            claim = partial(self._fleet.claim, "vf:1", claim_id=claim_id, instance_id=uuid4())
-            self._persist(claim, claim_id)
-            self._persist(partial(self._fleet.scheduler.release, claim_id), claim_id)
-
-    def _persist(self, call: Callable[[], Claim], claim_id: UUID) -> None:
-        while not self._ending.is_set():
-            try:
-                call()
-            except ServiceUnavailable:  # called again, as a caller does
-                continue
-            self.answered.append(claim_id)
-            return
-
-    def wait_for_answers(self) -> None:
-        """Wait until two more claims were answered, so one was asked for after this call."""
-        before = len(self.answered)
-        wait_until(lambda: len(self.answered) >= before + 2, "claims are answered")
-
-    def end(self) -> None:
-        self._ending.set()
-        self.join()
 
 
 @pytest.fixture

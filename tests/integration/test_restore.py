@@ -100,7 +100,7 @@ class Restored:
 @pytest.fixture
 def host(rabbit_url: str, tmp_path: Path) -> Iterator[Restored]:
     with TemporaryDirectory(prefix="portclaim-restore-") as directory:
-        Path(directory).chmod(0o755)
+        Path(directory).chmod(0o755)  # root's server runs as another user
         server = Server(Path(directory))
         services = Services(tmp_path, rabbit_url, server.node.url())
         with one_host(services, tmp_path) as fleet:

@@ -36,11 +36,11 @@ def meanwhile(call: Callable[[], T]) -> Future[T]:
     return future
 
 
-def wait_until(happened: Callable[[], Any], what: str) -> None:
-    """Poll until something has happened. Fails after `LONG`."""
-    deadline = time.monotonic() + LONG
+def wait_until(happened: Callable[[], Any], what: str, patience: float = LONG) -> None:
+    """Poll until something has happened. Fails after `patience` seconds."""
+    deadline = time.monotonic() + patience
     while not happened():
-        assert time.monotonic() < deadline, f"after {LONG} s still not: {what}"
+        assert time.monotonic() < deadline, f"after {patience} s still not: {what}"
         time.sleep(0.01)
 
 

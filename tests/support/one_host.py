@@ -42,6 +42,7 @@ class OneHost:
         *,
         guests: str,
         name: str = HOST,
+        more: Options = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.pci: dict[str, object] = {"device_spec": json.dumps({"vendor_id": "8086"})}
@@ -52,6 +53,7 @@ class OneHost:
             "guests": guests,
         }
         self._guests = guests
+        self._more = more
         self.guests = SimulatedGuests(state / name)
         self.scheduler = scheduler
         self.agent = agent
@@ -76,6 +78,7 @@ class OneHost:
             "pci": self.pci,
             "compute_agent": {"sysfs_root": self.sysfs_root, "report_interval": 0.5},
             "simulated": self.simulated,
+            **self._more,
         }
 
     def beside(self, name: str) -> "OneHost":
@@ -147,16 +150,16 @@ def one_host(
 ) -> Iterator[OneHost]:
     """Start a conductor and a scheduler. ``guests``: the instances that the simulated hypervisor has.
 
-    ``more``: sections of their configuration.
+    ``more``: sections of the configuration of all services and of the client.
     """
     services("conductor", {"conductor": {"resend_after": 1.0, "agent_down_after": 2.0}, **more})
     services("scheduler", {"pci": {"alias": ALIASES}, **more})
     file = directory / "client.conf"
-    file.write_text(as_ini({"DEFAULT": {"transport_url": services.transport_url}}))
+    file.write_text(as_ini({"DEFAULT": {"transport_url": services.transport_url}, **more}))
     conf = config.load(["--config-file", str(file)], "test")
     bus = transport(conf)
     state = directory / "host"
     state.mkdir()
     agent = ComputeAgentClient(bus, conf, server=HOST)
-    yield OneHost(services, SchedulerClient(bus, conf), agent, state, guests=guests)
+    yield OneHost(services, SchedulerClient(bus, conf), agent, state, guests=guests, more=more)
     bus.cleanup()
