@@ -90,7 +90,6 @@ class Backend:
         self._threads.shutdown(cancel_futures=True)
         self.feed.close()
         self.device_feed.close()
-        self.device_feed.close()
         self._engine.dispose()
 
     def _free(self) -> None:
