@@ -16,6 +16,7 @@ from portclaim.common.db import transaction
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.api.events import DEVICES, EventFeed
 from portclaim.services.api.fleet_map import FleetMap
+from portclaim.services.api.keystone import KeystoneTokens
 from portclaim.services.api.problems import Busy
 from portclaim.services.api.totals import Totals
 
@@ -39,14 +40,21 @@ def connect(url: str, pool_size: int, answer_within: float = transaction.ANSWER_
 class Backend:
     """Runs what blocks in threads. If too many requests wait for a thread, the next one is refused.
 
-    ``options``: the section ``[api]``. ``agent_down_after``: as ``[conductor]`` has it.
+    ``options``: the section ``[api]``. ``agent_down_after``: as ``[conductor]`` has it. ``keystone``: None if
+    tokens are Portclaim's own.
 
     All but :meth:`close` must be called in the event loop.
     """
 
     def __init__(
-        self, scheduler: SchedulerClient, engine: sa.Engine, options: Any, agent_down_after: float = 60.0
+        self,
+        scheduler: SchedulerClient,
+        engine: sa.Engine,
+        options: Any,
+        agent_down_after: float = 60.0,
+        keystone: KeystoneTokens | None = None,
     ) -> None:
+        self.keystone = keystone
         self.scheduler = scheduler
         self.options = options
         self._engine = engine
