@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -74,6 +73,8 @@ def events(
 
     Next: portclaim show CLAIM_ID shows a claim that an event names.
     """
+    from portclaim.cli.event_streams import events_over_http
+    from portclaim.common.events import schema
     from portclaim.common.events.schema import EventFilter
     from portclaim.common.events.stream import EventStream
 
@@ -87,17 +88,14 @@ def events(
     if delete and name is None:
         raise click.UsageError("--delete needs --name")
     if session.http is not None:
-        if name is not None or "device" in kinds:
-            raise click.UsageError("over HTTP there are events of claims, without --name")
-        _follow(
-            session.http.events(
-                claim_id=[str(each) for each in claim_ids],
-                instance_id=[str(each) for each in instance_ids],
-                host=hosts,
-                status=statuses,
-            ),
-            output,
-        )
+        if name is not None:
+            raise click.UsageError("over HTTP there is no --name")
+        click.echo("following events; press Ctrl-C to stop", err=True)
+        try:
+            for text in events_over_http(session.http, wanted):
+                _show(schema.read(text), output)
+        except KeyboardInterrupt:
+            pass
         return
     with EventStream(session.conf, wanted, name) as stream:
         if delete:
@@ -110,17 +108,6 @@ def events(
                 _show(event, output)
         except KeyboardInterrupt:
             return
-
-
-def _follow(events: Iterator[str], output: str) -> None:
-    from portclaim.common.events import schema
-
-    click.echo("following events of claims; press Ctrl-C to stop", err=True)
-    try:
-        for event in events:
-            _show(schema.read(event), output)
-    except KeyboardInterrupt:
-        return
 
 
 def _show(event: Event, output: str) -> None:

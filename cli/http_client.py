@@ -180,16 +180,17 @@ class HttpScheduler:
         which = Retry(claim_ids=ids, host=host, reason=reason)
         return self._ask(Retried, "POST", "/v1/steps:retry", which.model_dump(mode="json")).steps
 
-    def events(self, **wanted: Any) -> Iterator[str]:
-        """Events of claims as JSON, as they happen. It connects again and misses nothing meanwhile.
+    def events(self, path: str = "/v1/events", **wanted: Any) -> Iterator[str]:
+        """Events as JSON, as they happen. It connects again and misses nothing meanwhile.
 
-        ``wanted`` are parameters of the query. Raises the API's errors when it connects first.
+        ``path``: which events; ``wanted`` are parameters of its query. Raises the API's errors when it
+        connects first.
         """
         last: dict[str, str] = {}
         while True:
             try:
                 connection, response = self._send(
-                    "GET", f"/v1/events?{urlencode(wanted, doseq=True)}", None, last
+                    "GET", f"{path}?{urlencode(wanted, doseq=True)}", None, last
                 )
                 with connection:
                     if response.status != 200:

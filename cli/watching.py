@@ -78,7 +78,10 @@ def _follow(session: Session, changed: threading.Event) -> None:
 
 def _events(session: Session) -> Any:
     if session.http is not None:
-        return session.http.events()
+        from portclaim.cli.event_streams import events_over_http
+        from portclaim.common.events.schema import EventFilter
+
+        return events_over_http(session.http, EventFilter())
     from portclaim.common.events.stream import EventStream
 
     return EventStream(session.conf)

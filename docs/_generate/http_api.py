@@ -108,6 +108,7 @@ def _parameter(parameter: dict[str, Any]) -> list[str]:
 
 
 def _message(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
+    schema = next((each for each in schema.get("anyOf", ()) if "$ref" in each), schema)  # or nothing
     name = str(schema.get("$ref", "")).rpartition("/")[2]
     if not name:
         return ""

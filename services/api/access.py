@@ -86,25 +86,38 @@ class Doorkeeper:
         self._backend = backend
         self._remembered: dict[str, _Remembered] = {}
 
-    async def caller(self, token: str | None) -> Caller:
-        """Raises :class:`Unauthorized`."""
+    async def caller(self, request: Request, given: str | None) -> Caller:
+        """Who sends the request, with the bearer token ``given``. Raises :class:`Unauthorized`.
+
+        With Keystone the token may be in X-Auth-Token too.
+        """
+        token = given or (request.headers.get("X-Auth-Token") if self._backend.keystone else None)
         if not token:
             raise Unauthorized("the request has no token: send the header Authorization: Bearer TOKEN")
         known = self._remembered.get(token)
         if known is None or known.until < time.monotonic():
-            holder = await self._backend.query(lambda c: tokens.holder(c, token))
-            if holder is None:
-                self._remembered.pop(token, None)
-                raise Unauthorized("the token is unknown, was revoked or has expired")
+            self._remembered.pop(token, None)
+            holder, lasts = await self._holder(request, token)
+            known = _Remembered(holder, time.monotonic() + REMEMBERED)
             if len(self._remembered) >= _MOST_REMEMBERED:
                 self._remembered.clear()
-            known = self._remembered[token] = _Remembered(holder, time.monotonic() + REMEMBERED)
-        return Caller(*known.holder, self._backend, lambda: self._is_valid(token))
+            if lasts:
+                self._remembered[token] = known
+        return Caller(*known.holder, self._backend, lambda: self._is_valid(request, given))
 
-    async def _is_valid(self, token: str) -> bool:
+    async def _holder(self, request: Request, token: str) -> tuple[Holder, bool]:
+        """Who has the token, and whether that holds for other requests too."""
+        if keystone := self._backend.keystone:
+            return await self._backend.call(keystone.holder, token, request.method, request.url.path)
+        holder = await self._backend.query(lambda c: tokens.holder(c, token))
+        if holder is None:
+            raise Unauthorized("the token is unknown, was revoked or has expired")
+        return holder, True
+
+    async def _is_valid(self, request: Request, given: str | None) -> bool:
         try:
-            await self.caller(token)
-        except Unauthorized:
+            await self.caller(request, given)
+        except (Unauthorized, Forbidden):
             return False
         except PortclaimError:  # nobody knows now
             return True
@@ -118,7 +131,7 @@ def _allow(
         request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> Caller:
         doorkeeper: Doorkeeper = request.app.state.doorkeeper
-        found = await doorkeeper.caller(None if given is None else given.credentials)
+        found = await doorkeeper.caller(request, None if given is None else given.credentials)
         if found.role not in roles:
             raise Forbidden(f"this needs a token with the role {' or '.join(sorted(roles))}")
         if whole_fleet and found.project is not None:

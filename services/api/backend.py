@@ -14,8 +14,9 @@ from oslo_config import cfg
 
 from portclaim.common.db import transaction
 from portclaim.common.rpc.scheduler import SchedulerClient
-from portclaim.services.api.events import EventFeed
+from portclaim.services.api.events import DEVICES, EventFeed
 from portclaim.services.api.fleet_map import FleetMap
+from portclaim.services.api.keystone import KeystoneTokens
 from portclaim.services.api.problems import Busy
 from portclaim.services.api.totals import Totals
 
@@ -39,14 +40,21 @@ def connect(url: str, pool_size: int, answer_within: float = transaction.ANSWER_
 class Backend:
     """Runs what blocks in threads. If too many requests wait for a thread, the next one is refused.
 
-    ``options``: the section ``[api]``. ``agent_down_after``: as ``[conductor]`` has it.
+    ``options``: the section ``[api]``. ``agent_down_after``: as ``[conductor]`` has it. ``keystone``: None if
+    tokens are Portclaim's own.
 
     All but :meth:`close` must be called in the event loop.
     """
 
     def __init__(
-        self, scheduler: SchedulerClient, engine: sa.Engine, options: Any, agent_down_after: float = 60.0
+        self,
+        scheduler: SchedulerClient,
+        engine: sa.Engine,
+        options: Any,
+        agent_down_after: float = 60.0,
+        keystone: KeystoneTokens | None = None,
     ) -> None:
+        self.keystone = keystone
         self.scheduler = scheduler
         self.options = options
         self._engine = engine
@@ -54,6 +62,7 @@ class Backend:
         self._most = options.threads + options.max_waiting
         self._running = 0
         self.feed = EventFeed(engine, options.max_listeners)
+        self.device_feed = EventFeed(engine, options.max_listeners, DEVICES)
         self.map = FleetMap(engine, self.feed, agent_down_after, options.max_listeners)
         self.totals = Totals(engine, self.feed, agent_down_after)
 
@@ -81,12 +90,14 @@ class Backend:
     def end(self) -> None:
         """End all streams and waits, because the API stops. Call it in the event loop."""
         self.feed.end()
+        self.device_feed.end()
         self.map.end()
 
     def close(self) -> None:
         """Wait for the calls in hand, and close the connections to the database."""
         self._threads.shutdown(cancel_futures=True)
         self.feed.close()
+        self.device_feed.close()
         self._engine.dispose()
 
     def _free(self) -> None:

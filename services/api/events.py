@@ -1,4 +1,4 @@
-"""Events of claims from the database, in their order and without a gap, and who waits for them.
+"""Events of claims and devices from the database, in their order and without a gap, and who waits for them.
 
 Ids are not committed in their order: a higher id may be visible before a lower one. A reader stops before an
 id that is missing until every transaction that may still commit it has ended.
@@ -30,24 +30,42 @@ PAUSE = 0.2  # seconds between two looks for new events while somebody waits for
 _AWAY = 2.0  # seconds until the next look when the database does not answer
 _BACK = 200  # ids before the newest one, among which a lower one may still be missing
 
-_READ = sa.text("""
+_A_LATER_TRANSACTION = sa.text("SELECT pg_current_xact_id()::text")
+
+
+_READ = """
     SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS oldest, e.*
       FROM (SELECT) AS always
-      LEFT JOIN LATERAL claim_events_after(:after, :limit) e ON true
-""")
-_A_LATER_TRANSACTION = sa.text("SELECT pg_current_xact_id()::text")
-_NEWEST = sa.text("""
-    WITH newest AS (SELECT coalesce(max(id), 0) AS id FROM claim_events),
-    recent AS (SELECT id FROM claim_events WHERE id > (SELECT id FROM newest) - :back)
+      LEFT JOIN LATERAL {kind}_events_after(:after, :limit) e ON true
+"""
+_NEWEST = """
+    WITH newest AS (SELECT coalesce(max(id), 0) AS id FROM {kind}_events),
+    recent AS (SELECT id FROM {kind}_events WHERE id > (SELECT id FROM newest) - :back)
     SELECT coalesce((SELECT min(id) FROM recent
                       WHERE id < newest.id AND NOT EXISTS (SELECT FROM recent r WHERE r.id = recent.id + 1)),
                     newest.id)
       FROM newest
-""")
+"""
+
+
+class Log(NamedTuple):
+    """Recorded events of a kind: how to read them after an id, and from which id on they are news."""
+
+    kind: str
+    read: sa.TextClause
+    newest: sa.TextClause
+
+    @classmethod
+    def of(cls, kind: str) -> Log:
+        return cls(kind, sa.text(_READ.format(kind=kind)), sa.text(_NEWEST.format(kind=kind)))
+
+
+CLAIMS = Log.of("claim")
+DEVICES = Log.of("device")
 
 
 class Recorded(NamedTuple):
-    """An event: its id, the project of its claim, and its JSON as consumers get it."""
+    """An event: its id, the project of its claim (a device has none), and its JSON as consumers get it."""
 
     id: int
     project: str | None
@@ -60,15 +78,16 @@ class Recorded(NamedTuple):
 class EventReader:
     """Reads the events after ``after``, a batch at a time. For one thread at a time."""
 
-    def __init__(self, engine: sa.Engine, after: int) -> None:
+    def __init__(self, engine: sa.Engine, after: int, log: Log = CLAIMS) -> None:
         self._engine = engine
+        self._log = log
         self._last = after
         self._gap: tuple[int, int] | None = None  # up to this id there are gaps until this transaction ends
 
     @staticmethod
-    def newest(engine: sa.Engine) -> int:
+    def newest(engine: sa.Engine, log: Log = CLAIMS) -> int:
         """An id to start after: the newest, or if lower ones may still be missing, the last before these."""
-        found: int = in_transaction(engine, lambda c: c.scalar(_NEWEST, {"back": _BACK}) or 0)
+        found: int = in_transaction(engine, lambda c: c.scalar(log.newest, {"back": _BACK}) or 0)
         return found
 
     def read(self) -> list[Recorded]:
@@ -79,7 +98,7 @@ class EventReader:
         return found
 
     def _read(self, connection: sa.Connection) -> tuple[list[Recorded], tuple[int, int] | None]:
-        rows = connection.execute(_READ, {"after": self._last, "limit": BATCH}).all()
+        rows = connection.execute(self._log.read, {"after": self._last, "limit": BATCH}).all()
         found = [Recorded(row.id, row.project, row.body) for row in rows if row.id is not None]
         gap, last = self._gap, self._last
         if gap is not None and int(rows[0].oldest) > gap[1]:  # what is missing up to here never comes
@@ -96,8 +115,9 @@ class EventReader:
 class EventFeed:
     """Looks for new events while somebody listens, and wakes those whom they concern. For one event loop."""
 
-    def __init__(self, engine: sa.Engine, max_listeners: int) -> None:
+    def __init__(self, engine: sa.Engine, max_listeners: int, log: Log = CLAIMS) -> None:
         self.engine = engine
+        self.log = log
         self.threads = ThreadPoolExecutor(2, thread_name_prefix="api-events")
         self._most = max_listeners
         self._listeners = 0
@@ -147,8 +167,10 @@ class EventFeed:
             while self._listeners and not self.ending.is_set():
                 try:
                     if reader is None:
-                        start = await loop.run_in_executor(self.threads, EventReader.newest, self.engine)
-                        reader = EventReader(self.engine, start)
+                        start = await loop.run_in_executor(
+                            self.threads, EventReader.newest, self.engine, self.log
+                        )
+                        reader = EventReader(self.engine, start, self.log)
                     self._started.set()
                     found = await loop.run_in_executor(self.threads, reader.read)
                 except (ServiceUnavailable, sa.exc.SQLAlchemyError) as error:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from portclaim.common.db import audit, tokens
 from portclaim.common.db.audit import Order
+from portclaim.common.errors import InvalidRequest
 from portclaim.services.api.access import Anyone, Operator
 from portclaim.services.api.bodies import (
     Holder,
@@ -29,6 +30,8 @@ router = APIRouter(prefix="/v1", tags=["tokens"])
 @router.post("/tokens", response_model=NewToken, responses=responses())
 async def create_token(body: TokenBody, caller: Operator) -> Response:
     """Make a token. Only this answer has it."""
+    if caller.backend.keystone is not None:
+        raise InvalidRequest("[api] auth = keystone: ask Keystone for tokens")
     valid_for = None if body.valid_for is None else timedelta(seconds=body.valid_for)
 
     def create(connection: sa.Connection) -> str:

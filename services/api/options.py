@@ -19,6 +19,21 @@ OPTIONS = [
         help="SQLAlchemy URL of the database, for a user with the role portclaim_api. Default: [database] "
         "connection. Either way the API takes the role portclaim_api, which cannot write claims.",
     ),
+    cfg.StrOpt(
+        "auth",
+        default="tokens",
+        choices=[
+            ("tokens", "Portclaim's own, of `portclaim token create`"),
+            ("keystone", "those of OpenStack Keystone, which [keystone_authtoken] names"),
+        ],
+        help="Whose tokens callers send.",
+    ),
+    cfg.DictOpt(
+        "keystone_roles",
+        default={"reader": "reader", "member": "claimer", "admin": "operator"},
+        help="With auth = keystone: which role of Portclaim (reader, claimer or operator) a role of Keystone "
+        "gives. A claimer claims for the project of its token, an operator for all projects.",
+    ),
     cfg.IntOpt(
         "threads",
         default=16,

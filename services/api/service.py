@@ -10,6 +10,7 @@ from portclaim.common.rpc.transport import transport
 from portclaim.services.api import options
 from portclaim.services.api.app import create_app
 from portclaim.services.api.backend import Backend, connect, database_url
+from portclaim.services.api.keystone import KeystoneTokens
 from portclaim.services.api.server import Server, listen
 
 _SPARE_CONNECTIONS = 3  # of the database: two for events, and one for what comes
@@ -22,6 +23,7 @@ class Api:
         conf.register_opts(options.OPTIONS, options.GROUP)
         if not database_url(conf):
             raise InvalidConfiguration("[api] connection is not set: the API needs the database")
+        self._keystone = KeystoneTokens(conf) if conf.api.auth == "keystone" else None
         self._conf = conf
         self._server: Server | None = None
         self.address = ""
@@ -36,7 +38,11 @@ class Api:
             database_url(conf) or "", conf.api.threads + _SPARE_CONNECTIONS, conf.database.answer_within
         )
         self._backend = Backend(
-            SchedulerClient(self._bus, conf), engine, conf.api, conf.conductor.agent_down_after
+            SchedulerClient(self._bus, conf),
+            engine,
+            conf.api,
+            conf.conductor.agent_down_after,
+            self._keystone,
         )
         self._server = Server(create_app(self._backend), self._backend, listener)
         self._server.start()

@@ -46,7 +46,7 @@ def docker_compose_project_name() -> Iterator[str]:
         "PORTCLAIM_IMAGE": "portclaim-test",
         "PORTCLAIM_DATABASE_PASSWORD": secrets.token_hex(16),
         "PORTCLAIM_BUS_PASSWORD": secrets.token_hex(16),
-        **dict.fromkeys(("PORTCLAIM_BUS_PORT", "PORTCLAIM_BUS_PAGE_PORT", "PORTCLAIM_DATABASE_PORT"), "0"),
+        **{f"PORTCLAIM_{name}_PORT": "0" for name in ("API", "BUS", "BUS_PAGE", "DATABASE")},
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():

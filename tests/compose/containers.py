@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import tenacity
 
+from portclaim.cli.http_client import HttpScheduler
 from portclaim.common import config
 from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.rpc.claim_messages import DeviceFilter
@@ -66,6 +68,13 @@ class Containers:
         """Ask the database itself, as psql prints it: rows as lines, columns separated by |."""
         psql = ("psql", "--username=portclaim", "--dbname=portclaim", "-AtXc", query)
         return self.compose("exec", "-T", "postgres", *psql).stdout.strip()
+
+    def http(self, role: str, *options: str) -> HttpScheduler:
+        """A client of the API on its published port, with a new token of this role."""
+        name = f"{role}-{secrets.token_hex(4)}"
+        create = ("portclaim", "token", "create", "--name", name, "--role", role, *options)
+        token = self.compose("exec", "-T", "api", *create).stdout.strip()
+        return HttpScheduler(f"http://127.0.0.1:{self._port_for('api', 9610)}", token)
 
     @contextmanager
     def scheduler(self, directory: Path) -> Iterator[SchedulerClient]:

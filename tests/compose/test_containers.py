@@ -7,9 +7,10 @@ from uuid import uuid4
 
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+from portclaim.common.rpc.operator_messages import HostFilter
 from tests.compose.containers import HOSTS, PORTS, VFS_PER_PORT, Containers, Fleet, until_true
 
-SERVICES = ("conductor", "scheduler", *HOSTS)
+SERVICES = ("api", "conductor", "scheduler", *HOSTS)
 
 
 def test_a_port_goes_out_whole_and_comes_back(containers: Containers, fleet: Fleet) -> None:
@@ -24,6 +25,16 @@ def test_a_port_goes_out_whole_and_comes_back(containers: Containers, fleet: Fle
     containers.answer("release", claim["claim_id"])
     fleet.wait_for_claim(claim["claim_id"], "released")
     assert set(fleet.statuses(HOSTS[0], port).values()) == {"available"}
+
+
+def test_a_port_goes_out_over_http(containers: Containers, fleet: Fleet) -> None:
+    web = containers.http("claimer", "--project", "web")
+    specs = {"pci_passthrough:alias": "nic-pf:1"}
+    claim = web.claim(ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs=specs))
+    assert web.wait(claim.claim_id, "allocated", seconds=60).status == "allocated"
+    assert {host.host for host in containers.http("operator").hosts(HostFilter()).hosts} == set(HOSTS)
+    web.release(claim.claim_id)
+    fleet.wait_for_claim(str(claim.claim_id), "released")
 
 
 def test_a_refusal_says_why_and_ends_with_status_1(containers: Containers, fleet: Fleet) -> None:

@@ -8,10 +8,13 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from portclaim.cli.event_streams import events_over_http
+from portclaim.cli.http_client import HttpScheduler
+from portclaim.common.events.schema import EventFilter
 from portclaim.services.api import access
 from portclaim.services.api.events import EventReader
 from tests.support.concurrency import meanwhile, wait_until
-from tests.support.fleet import Fleet
+from tests.support.fleet import Fleet, slice_of, vf
 from tests.support.http_api import HttpApi, http_api, problem
 
 
@@ -22,10 +25,16 @@ def api(fleet: Fleet, database_url: str) -> Iterator[HttpApi]:
         yield api
 
 
-def read(client: httpx.Client, count: int, headers: dict[str, str] | None = None, **query: Any) -> list[Any]:
+def read(
+    client: httpx.Client,
+    count: int,
+    headers: dict[str, str] | None = None,
+    path: str = "/v1/events",
+    **query: Any,
+) -> list[Any]:
     """The ids and the bodies of the next events."""
     found: list[Any] = []
-    with client.stream("GET", "/v1/events", params=query, headers=headers) as stream:
+    with client.stream("GET", path, params=query, headers=headers) as stream:
         assert stream.headers["Content-Type"].startswith("text/event-stream")
         number = 0
         for line in stream.iter_lines():
@@ -89,6 +98,49 @@ def test_a_token_of_a_project_gets_the_events_of_its_claims(api: HttpApi, fleet:
         )
         [(_, event)] = read(web, 1, after=0)
     assert event["claim_id"] == "0b0e4a4e-4e0c-4a52-9d6e-6f1e0b7f1c11"
+
+
+def test_changes_of_devices_have_a_stream_of_their_own(api: HttpApi, fleet: Fleet) -> None:
+    fleet.claim("nic-vf:1")
+    fleet.scheduler.drain("h1", "new fan")
+    fleet.hosts["h1"].lose(vf(0, 3))
+    fleet.hosts["h1"].report()
+    with api.client("reader") as client:
+        [(last, event)] = read(client, 1, path="/v1/device-events", after=0, status="removed")
+        assert (event["id"], event["kind"], event["host"]) == (f"device-{last}", "device", "h1")
+        assert [device["address"] for device in event["devices"]] == [vf(0, 3)]
+        fleet.hosts["h1"].add(slice_of(0, 3))
+        fleet.hosts["h1"].report()
+        later = read(client, 1, {"Last-Event-ID": str(last)}, path="/v1/device-events")
+    assert later[0][1]["from_status"] == "removed"
+    with api.client("claimer", "web") as web:
+        problem(web.get("/v1/device-events"), 403, "forbidden")
+
+
+def test_the_command_line_follows_both_kinds(api: HttpApi, fleet: Fleet) -> None:
+    http = HttpScheduler(api.url, api.token("operator"))
+    events = events_over_http(http, EventFilter())
+    claims_alone = events_over_http(HttpScheduler(api.url, api.token("claimer", "web")), EventFilter())
+    first = meanwhile(lambda: both_kinds(events))
+    of_web = meanwhile(lambda: next(claims_alone))
+
+    def happens_until_both_have_seen_it() -> bool:
+        fleet.leave(fleet.claim("nic-vf:1", project="web"))
+        fleet.hosts["h1"].lose(vf(1, 3))
+        fleet.hosts["h1"].report()
+        fleet.hosts["h1"].add(slice_of(1, 3))
+        fleet.hosts["h1"].report()
+        return first.done() and of_web.done()
+
+    wait_until(happens_until_both_have_seen_it, "both have seen events")
+    assert json.loads(of_web.result())["kind"] == "claim"
+
+
+def both_kinds(events: Iterator[str]) -> None:
+    """Read until there was one of each."""
+    seen: set[str] = set()
+    while seen != {"claim", "device"}:
+        seen.add(json.loads(next(events))["kind"])
 
 
 def test_an_event_that_is_committed_late_is_not_missed(fleet: Fleet) -> None:

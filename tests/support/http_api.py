@@ -17,6 +17,7 @@ from portclaim.common.db.tokens import Role
 from portclaim.services.api import options
 from portclaim.services.api.app import create_app
 from portclaim.services.api.backend import Backend, connect
+from portclaim.services.api.keystone import KeystoneTokens
 from portclaim.services.api.server import Server, listen
 from tests.support.fleet import Fleet
 
@@ -45,12 +46,14 @@ class HttpApi:
 
 
 @contextmanager
-def http_api(fleet: Fleet, database_url: str, **settings: Any) -> Iterator[HttpApi]:
+def http_api(
+    fleet: Fleet, database_url: str, keystone: KeystoneTokens | None = None, **settings: Any
+) -> Iterator[HttpApi]:
     """The API until the end of the block. ``settings`` are options of ``[api]``."""
     api = SimpleNamespace(**{option.dest: option.default for option in options.OPTIONS} | settings)
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    backend = Backend(fleet.scheduler, connect(database_url, 20), api)
+    backend = Backend(fleet.scheduler, connect(database_url, 20), api, keystone=keystone)
     server = Server(create_app(backend), backend, listener)
     server.start()
     try:

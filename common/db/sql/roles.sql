@@ -49,4 +49,6 @@ BEGIN
     END LOOP;
 END $$;
 
-GRANT EXECUTE ON FUNCTION claim_events_after, requested_aliases, set_quota, unset_quota, record_act_once TO portclaim_api;
+GRANT EXECUTE ON FUNCTION
+    claim_events_after, device_events_after, requested_aliases, set_quota, unset_quota, record_act_once
+    TO portclaim_api;
