@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-import sqlalchemy as sa
-from sqlalchemy.pool import QueuePool
-
 from portclaim.common.metrics import catalogue
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from sqlalchemy.pool import QueuePool
 
 ENGINES: WeakSet[sa.Engine] = WeakSet()
 """The engines of this process."""
@@ -31,12 +33,22 @@ def begin() -> None:
 
 
 def sample() -> None:
-    pools = [engine.pool for engine in list(ENGINES) if isinstance(engine.pool, QueuePool)]
+    pools = _pools()
     catalogue.POOL_SIZE.set(sum(pool.size() for pool in pools))
     catalogue.POOL_CONNECTIONS.set(sum(pool.checkedout() for pool in pools), "in use")
     catalogue.POOL_CONNECTIONS.set(sum(pool.checkedin() for pool in pools), "idle")
     servers = list(SERVERS)
     catalogue.BUS_CONNECTED.set(bool(servers) and all(map(_is_connected, servers)))
+
+
+def _pools() -> Sequence[QueuePool]:
+    engines = list(ENGINES)
+    if not engines:
+        return ()
+    # Only a service with a database has loaded it: it takes 13 MB.
+    from sqlalchemy.pool import QueuePool
+
+    return [engine.pool for engine in engines if isinstance(engine.pool, QueuePool)]
 
 
 def _sample_for_ever() -> None:

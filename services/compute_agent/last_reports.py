@@ -19,12 +19,19 @@ class LastReports:
         self._last: dict[str, DeviceReport] = {}
 
     def complete(self, inventory: Inventory, problems: Mapping[PciAddress, str]) -> Inventory:
-        """Add the devices with a problem that are not on the host, and whose PFs are."""
+        """Add the devices with a problem that are not on the host, and their PFs."""
         here = {device.address: device for device in inventory.devices}
         for address, reason in problems.items():
             gone = self._last.get(str(address))
-            if gone is not None and gone.address not in here and gone.parent_address in {None, *here}:
-                here[gone.address] = gone.model_copy(update={"unusable_reason": reason})
+            if gone is None or gone.address in here:
+                continue
+            parent = gone.parent_address
+            if parent is not None and parent not in here:
+                if parent not in self._last:
+                    continue
+                why = problems.get(PciAddress.parse(parent), f"{parent} was removed from its bus")
+                here[parent] = self._last[parent].model_copy(update={"unusable_reason": why})
+            here[gone.address] = gone.model_copy(update={"unusable_reason": reason})
         self._last = here
         if len(here) == len(inventory.devices):
             return inventory

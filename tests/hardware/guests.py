@@ -91,7 +91,11 @@ def alive(connection: Any) -> Any:
     """The connection, or another one if libvirtd was restarted since."""
     import libvirt  # noqa: PLC0415 - only where libvirt is
 
-    return connection if connection.isAlive() else libvirt.open("qemu:///system")
+    try:
+        connection.getLibVersion()
+    except libvirt.libvirtError:
+        return libvirt.open("qemu:///system")
+    return connection
 
 
 class Guest:

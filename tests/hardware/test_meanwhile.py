@@ -21,8 +21,10 @@ def test_the_pf_of_a_claimed_vf_is_removed_and_the_bus_is_scanned_again(
     claim = fleet.wait_for(fleet.claim("nic-vf"), "allocated")
     vf = claim.devices[0].address
     write(PORT, "remove", 1)
-    assert wait_until(lambda: shows(fleet, vf, f"its PF {PORT} was removed from its bus"), SOON)
-    (DEVICES.parent / "rescan").write_text("1")
+    try:
+        assert wait_until(lambda: shows(fleet, vf, f"its PF {PORT} was removed from its bus"), SOON)
+    finally:
+        (DEVICES.parent / "rescan").write_text("1")
     assert wait_until(lambda: driver_of(PORT) == "igb", PATIENCE)
     assert wait_until(lambda: shows(fleet, vf, f"its PF {PORT} has 0 VFs now"), SOON)
     since = time.monotonic()

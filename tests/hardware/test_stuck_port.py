@@ -65,6 +65,7 @@ def test_the_port_and_ports_with_vfs_are_stopped_with_the_reason_and_nothing_els
         whole = make_step("attach", OTHER_PORT)
         with pytest.raises(DriverError, match=f"the kernel is removing those of {PORT}, and waits for"):
             driver.prepare(whole, whole.devices[0])
+        driver.detach(whole, whole.devices[0])  # as the agent does when a step fails
         slice_of_other = make_step("attach", vf_of_other_port)
         driver.prepare(slice_of_other, slice_of_other.devices[0])
         assert driver_of(vf_of_other_port) == "vfio-pci"
@@ -72,7 +73,6 @@ def test_the_port_and_ports_with_vfs_are_stopped_with_the_reason_and_nothing_els
         assert driver_of(vf_of_other_port) == "igbvf"
     removal.wait(PATIENCE)
     assert (vfs_of(PORT), shown(driver, scanner)) == ([], {})
-    driver.detach(whole, whole.devices[0])  # as the agent does when a step fails
     again = make_step("attach", OTHER_PORT)
     driver.prepare(again, again.devices[0])
     driver.detach(again, again.devices[0])

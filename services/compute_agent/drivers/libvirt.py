@@ -19,7 +19,7 @@ from portclaim.services.compute_agent.drivers.arrivals import Arrivals
 from portclaim.services.compute_agent.drivers.base import Attachment, DriverError
 from portclaim.services.compute_agent.drivers.deadline import Deadline
 from portclaim.services.compute_agent.drivers.hostdev import Hostdev, find_hostdev, hostdevs
-from portclaim.services.compute_agent.drivers.libvirt_events import Departures, DomainEvents
+from portclaim.services.compute_agent.drivers.libvirt_events import Departures, DomainEvents, start_event_loop
 from portclaim.services.compute_agent.drivers.real_host import RealHostDriver
 from portclaim.services.compute_agent.handover_record import HandedOver
 
@@ -85,6 +85,7 @@ class LibvirtDriver(RealHostDriver):
 
         Raises DriverError without libvirtd.
         """
+        start_event_loop(libvirt)  # so that a connection notices that libvirtd was restarted
         libvirt.registerErrorHandler(_say_nothing, None)  # libvirt would also print each error that it raises
         self._libvirtd.ask(self._connection)
         super().start()

@@ -65,7 +65,7 @@ class DomainEvents(threading.Thread):
         self._left = left
         self._lost = threading.Event()
         self._ending = threading.Event()
-        _start_event_loop(libvirt)
+        start_event_loop(libvirt)
 
     def run(self) -> None:
         while not self._ending.is_set():
@@ -120,7 +120,7 @@ class DomainEvents(threading.Thread):
 
 
 @functools.cache
-def _start_event_loop(libvirt: Any) -> None:
+def start_event_loop(libvirt: Any) -> None:
     """Start libvirt's event loop, once for each process, before the first connection that uses it."""
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=_loop_for_ever, args=(libvirt,), name="libvirt loop", daemon=True).start()

@@ -41,9 +41,20 @@ def test_when_its_claim_has_ended_it_is_left_out(reports: LastReports) -> None:
     assert reports.complete(without(str(GONE)), {GONE: "again"}).devices == without(str(GONE)).devices
 
 
-def test_a_vf_whose_pf_is_gone_too_is_left_out(reports: LastReports) -> None:
+def test_a_vf_whose_pf_is_gone_too_is_reported_with_its_pf(reports: LastReports) -> None:
     inventory = without(pf(0), *(vf(0, number) for number in range(3)))
-    assert reports.complete(inventory, {GONE: "it is gone"}) is inventory
+    for _ in range(2):
+        completed = reports.complete(inventory, {GONE: "it is gone"})
+        assert {device.address: device.unusable_reason for device in completed.devices} == {
+            pf(0): f"{pf(0)} was removed from its bus",
+            str(GONE): "it is gone",
+        }
+    assert reports.complete(inventory, {}) is inventory
+
+
+def test_an_agent_that_was_started_again_knows_nothing_of_it() -> None:
+    inventory = without(pf(0), *(vf(0, number) for number in range(3)))
+    assert LastReports().complete(inventory, {GONE: "it is gone"}) is inventory
 
 
 def test_a_device_that_is_on_the_host_is_reported_as_it_is(reports: LastReports) -> None:
