@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -32,11 +32,13 @@ def results(site: Site) -> Iterator[dict[str, Any]]:
     """The rate, and what a cycle of claim, release and answer takes of the services' CPU, for each kind."""
     url = site.fleet(SIZE)
     samples: dict[str, list[Sample]] = {}
-    with _collector() as endpoint:
+    with _collector() as endpoint, ExitStack() as stack:
+        broker = bus.one_node(stack)  # the same for all: it takes longest to start
         for _ in range(site.options.rounds):
             for name, options in _kinds(endpoint).items():
-                start = partial(bus.services, url, more=options)
+                start = partial(bus.services, url, start_broker=lambda _stack: broker, more=options)
                 samples.setdefault(name, []).append(_cycles(site, url, name, start))
+        site.stop()
     site.forget(SIZE)
     plain = samples["neither"]
     for name, rounds in samples.items():

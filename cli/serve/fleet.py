@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from oslo_config import cfg
 
 from portclaim.common import config
+from portclaim.common.metrics.process import exported_by_this_process
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.common.service import Service
 from portclaim.services.api.service import Api
 from portclaim.services.compute_agent.agent import ComputeAgent
 from portclaim.services.conductor.service import Conductor
-from portclaim.services.scheduler.service import Scheduler
+from portclaim.services.scheduler.fleet_metrics import FleetMetrics
+from portclaim.services.scheduler.service import Scheduler, aliases_of
 
 CONFIG_FILE = "portclaim.conf"
 HOSTS = "hosts"
@@ -111,6 +114,12 @@ class Services:
             worker.start()
         self._at_once([agent.start for agent in self._agents])
         self.api.start()
+
+    def metrics(self) -> AbstractContextManager[str | None]:
+        """Answer Prometheus for all services, if ``[metrics] listen`` is set; the address."""
+        return exported_by_this_process(
+            self._conf, lambda: [FleetMetrics(self._conf, aliases_of(self._conf))]
+        )
 
     def stop(self) -> None:
         """Stop all, the API first, so that no request meets a service that has stopped."""

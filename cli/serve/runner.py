@@ -80,7 +80,10 @@ def _start(wanted: Wanted, stack: ExitStack, ended: SimpleQueue[str | None]) -> 
     services = Services(wanted.directory, url, wanted.bus, wanted.listen, wanted.port, wanted.config_files)
     services.add_hosts(wanted.simulate)
     stack.callback(services.stop)
+    metrics = stack.enter_context(services.metrics())
     services.start()
+    if metrics is not None:
+        click.echo(f"Prometheus is answered at {metrics}.")
     token = _first_token(url)
     if wanted.load:
         load = Load(services.client())

@@ -7,6 +7,7 @@ counted stays when the worker is killed, and no worker is interrupted by a scrap
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ from portclaim.common.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
+
+LOG = logging.getLogger(__name__)
 
 _NAME = "portclaim-metrics-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the directory in it has a name of its own
@@ -102,10 +105,9 @@ class Exporter:
         MultiProcessCollector(registry, str(directory))
         for collector in collectors:
             registry.register(collector)
-        self._server = ThreadingHTTPServer(
+        self._server = _Server(
             listener.getsockname()[:2], _handler(registry, self._forget_dead), bind_and_activate=False
         )
-        self._server.daemon_threads = True
         self._server.socket.close()
         self._server.socket = listener
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
@@ -120,8 +122,16 @@ class Exporter:
         """Forget the gauges of workers that have ended. What they counted stays."""
         for file in self._directory.glob("gauge_live*.db"):
             found = re.search(r"_(\d+)\.db$", file.name)
-            if found and not _is_sibling(int(found[1])):
+            if found and int(found[1]) != os.getpid() and not _is_sibling(int(found[1])):
                 file.unlink(missing_ok=True)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, _request: object, client_address: object) -> None:
+        """A client that has gone is nothing to tell an operator."""
+        LOG.debug("%s was not answered", client_address, exc_info=True)
 
 
 def _is_sibling(pid: int) -> bool:

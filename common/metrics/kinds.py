@@ -158,8 +158,8 @@ def is_on() -> bool:
     return _is_on
 
 
-def switch_on(directory: Path, service: str) -> None:
-    """Count what this service has from now on, in files of ``directory`` that its exporter reads.
+def switch_on(directory: Path, *services: str) -> None:
+    """Count what these services have from now on, in files of ``directory`` that the exporter reads.
 
     Call it in each worker, after it was forked. A worker that is killed loses nothing that it has counted.
     """
@@ -171,6 +171,6 @@ def switch_on(directory: Path, service: str) -> None:
     values.ValueClass = values.MultiProcessValue()
     registry = CollectorRegistry()
     for metric in METRICS:
-        if service in metric.services:
+        if set(services).intersection(metric.services):
             metric.begin(registry)
     _is_on = True

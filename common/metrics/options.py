@@ -9,7 +9,8 @@ from oslo_config import cfg
 from portclaim.common.errors import InvalidConfiguration
 
 GROUP = cfg.OptGroup("metrics", "Metrics for Prometheus: each service answers on a port of its own")
-_PORTS = {"scheduler": 9611, "conductor": 9612, "compute_agent": 9613, "api": 9614}
+PORTS = {"scheduler": 9611, "conductor": 9612, "compute_agent": 9613, "api": 9614}
+"""The default port of each service."""
 OPTIONS = [
     cfg.HostAddressOpt(
         "listen",
@@ -22,7 +23,7 @@ OPTIONS = [
             default=port,
             help=f"Port of the metrics of the service {service}. 0: any free port, which the log names.",
         )
-        for service, port in _PORTS.items()
+        for service, port in PORTS.items()
     ),
     cfg.FloatOpt(
         "fleet_interval",

@@ -64,15 +64,48 @@ class Metrics:
         if self._listener is None:
             yield
             return
-        host, port = self._listener.getsockname()[:2]
-        where = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
         self._directory = exporter.Directory()
         try:
-            ready = f"{program}: metrics at {where}"
+            ready = f"{program}: metrics at {_url(self._listener)}"
             manager.add(_ExporterProcess, args=(self._listener, self._directory, collectors, ready))
             yield
         finally:
             self._directory.remove()
+
+
+@contextmanager
+def exported_by_this_process(
+    conf: cfg.ConfigOpts, collectors: Callable[[], Sequence[RunningCollector]]
+) -> Iterator[str | None]:
+    """Count and answer for all services, which are threads of this process. Yields the address; None: there
+    are no metrics.
+    """
+    where = options.address(conf, "scheduler")
+    if where is None:
+        yield None
+        return
+    listener = exporter.listen(*where)
+    directory = exporter.Directory()
+    running = list(collectors())
+    kinds.switch_on(directory.path, *options.PORTS)
+    catalogue.WORKER.set(1)
+    sampling.begin()
+    answering = exporter.Exporter(listener, directory.path, running)
+    for each in running:
+        each.start()
+    answering.start()
+    try:
+        yield _url(listener)
+    finally:
+        answering.stop()
+        for each in running:
+            each.stop()
+        directory.remove()
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 class _ExporterProcess(cotyledon.Service):

@@ -62,6 +62,7 @@ class ClaimBatches:
     def release(self, claim_ids: Sequence[UUID]) -> list[Result]:
         """Each claim as :meth:`ClaimEngine.release` answers it, or :class:`ClaimNotFound`."""
         released = self.released(claim_ids, wait=True)
+        claim_outcomes.released(released.values())
         return [
             released.get(claim_id) or ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
             for claim_id in claim_ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from portclaim.common import log_context
 from portclaim.common.errors import PortclaimError
@@ -31,6 +31,13 @@ def count(requests: Sequence[ClaimRequest], results: Sequence[Claim | PortclaimE
     for request, result in zip(requests, results, strict=True):
         with log_context.about(claim_id=request.claim_id):
             _count(result)
+
+
+def released(claims: Iterable[Claim]) -> None:
+    """Log claims whose release has begun, or that had ended already."""
+    for claim in claims:
+        with log_context.about(claim_id=claim.claim_id):
+            LOG.info("claim %s is %s on host %s", claim.claim_id, claim.status, claim.host)
 
 
 def _count(result: Claim | PortclaimError | PciError) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -10,11 +9,10 @@ from uuid import UUID
 from portclaim.common import tracing
 from portclaim.common.group_commit import GroupCommit
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+from portclaim.services.scheduler import claim_outcomes
 from portclaim.services.scheduler.batches import ClaimBatches
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.fleet import Requirements
-
-LOG = logging.getLogger(__name__)
 
 _LARGEST = 32
 
@@ -44,7 +42,7 @@ class GroupedClaims:
     def release(self, claim_id: UUID) -> Claim:
         """See :meth:`ClaimEngine.release`."""
         released = self._release(claim_id) or self._claims.release(claim_id)
-        LOG.info("claim %s is %s on host %s", claim_id, released.status, released.host)
+        claim_outcomes.released([released])
         return released
 
     def _claim_group(self, asked: Sequence[_Asked]) -> list[Claim | None]:

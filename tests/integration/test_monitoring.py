@@ -163,6 +163,7 @@ class TestAlerts:
         self.raises(prometheus, "PortclaimBusDown")
         site.node = rabbitmq.start_node(site.directory / "broker/log", site.environment, run_owner())
         prometheus.wait_for()
+        assert prometheus.value("sum(portclaim_bus_reconnects_total)")
 
 
 def test_every_query_of_the_dashboard_answers(site: Site, prometheus: Prometheus) -> None:

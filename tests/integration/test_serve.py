@@ -11,19 +11,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 from uuid import uuid4
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from portclaim.cli.serve import _PORT
 from portclaim.cli.supervisor import supervise
 from portclaim.cli.tokens import ROLES
 from portclaim.common.db.tokens import Role
 from portclaim.services.api.options import OPTIONS
+from tests.support.concurrency import wait_until
 from tests.support.engines import run_owner
 from tests.support.http_api import asked
 
@@ -35,11 +37,11 @@ START = 90.0
 class Served:
     """A running ``portclaim serve``."""
 
-    def __init__(self, directory: Path, *words: str) -> None:
+    def __init__(self, directory: Path, *words: str, options: Sequence[str] = ()) -> None:
         self.directory = directory
         self.log = directory.with_name(f"log-{uuid4()}")
         self.process = supervise(
-            *(PROGRAM, "serve", "--data", directory, "--port", "0", *words),
+            *(PROGRAM, *options, "serve", "--data", directory, "--port", "0", *words),
             ready="Ctrl-C stops it",
             log=self.log,
             stop_signal=signal.SIGINT,
@@ -85,8 +87,8 @@ def serve(directory: Path) -> Iterator[Serve]:
     """Starts ``portclaim serve`` on one directory."""
     started: list[Served] = []
 
-    def start(*words: str) -> Served:
-        started.append(Served(directory, *words))
+    def start(*words: str, options: Sequence[str] = ()) -> Served:
+        started.append(Served(directory, *words, options=options))
         return started[-1]
 
     yield start
@@ -264,3 +266,31 @@ def test_the_command_line_speaks_http(serve: Serve) -> None:
 def test_the_command_line_knows_the_port_and_the_roles() -> None:
     assert get_args(Role) == ROLES
     assert {option.name: option.default for option in OPTIONS}["port"] == _PORT
+
+
+def test_prometheus_is_answered_for_all_services_together(serve: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "metrics.conf"
+    alias = '{"name": "nic-vf", "vendor_id": "8086", "product_id": "154c", "device_type": "type-VF"}'
+    file.write_text(
+        f"[metrics]\nlisten = 127.0.0.1\nscheduler_port = 0\nfleet_interval = 1\n[pci]\nalias = {alias}\n"
+    )
+    served = serve("--simulate", "1", options=("--config-file", str(file)))
+    found = re.search(r"Prometheus is answered at (\S+)\.", served.said)
+    assert found, served.said
+    with served.client() as client:
+        allocated(client)
+
+    def numbers() -> dict[str, float]:
+        text = httpx.get(found[1]).raise_for_status().text
+        families = text_string_to_metric_families(text)
+        return {sample.name: sample.value for family in families for sample in family.samples}
+
+    wanted = {
+        "portclaim_claims_total",
+        "portclaim_step_answers_total",
+        "portclaim_step_seconds_count",
+        "portclaim_http_requests_total",
+        "portclaim_fleet_devices",
+        "portclaim_workers",
+    }
+    wait_until(lambda: wanted <= numbers().keys(), "all services have counted")
