@@ -28,13 +28,16 @@ export class Detail {
     clearTimeout(this.timer);
   }
 
+  /** Whoever opens it with a key goes on in it. */
   takeFocus() {
-    requestAnimationFrame(() => this.element.focus());
+    this.wantsFocus = true;
   }
 
   show(parts, host, port) {
     const key = parts.join("/");
     this.element.hidden = !parts.length;
+    if (this.wantsFocus) this.element.focus();
+    this.wantsFocus = false;
     if (!parts.length) {
       this.subject = null;
       fill(this.body);

@@ -18,7 +18,7 @@ export class Filters {
       name, type: "text", autocomplete: "off", spellcheck: "false", ...facts,
       oninput: () => { clearTimeout(this.typed); this.typed = setTimeout(() => this.#take(), TYPED); },
     }));
-    this.element = h("form", { class: "filters", role: "group", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); this.#take(); } },
+    this.element = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); this.#take(); } },
       type("host", "Host"), select("alias", "Alias"), select("status", "Status"), select("numa", "NUMA node"),
       type("holder", "Instance or project"),
       this.clear = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => { this.element.reset(); this.#take(); } }, "Clear"));
