@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
@@ -49,6 +49,7 @@ class _Read(NamedTuple):
     counts: dict[str, int] | None
     ports: dict[int, map_rows.PortRow | None]
     is_everything: bool
+    claim_ids: set[UUID]
     queues: bool
     more: bool
 
@@ -159,7 +160,7 @@ class FleetMap:
             hosts = map_rows.hosts(connection, self._agent_down_after)
         if is_everything:
             self._refresh_due = now + _REFRESH
-        return _Read(hosts, counts, ports, is_everything, changed.queues, changed.more)
+        return _Read(hosts, counts, ports, is_everything, *changed[1:])
 
     # In the event loop.
 
@@ -181,12 +182,19 @@ class FleetMap:
         is_counted = read.counts is not None and read.counts != self._counts
         if read.counts is not None:
             self._counts = read.counts
-        if self._version and not (ports or hosts or gone_ports or gone_hosts or read.queues or is_counted):
+        if self._version and not (ports or hosts or gone_ports or gone_hosts or read.claim_ids or is_counted):
             return
         self._version += 1
         self._whole = None
         self._sent.append(
-            self._message(hosts, ports, gone_hosts=gone_hosts, gone_ports=gone_ports, queues=read.queues)
+            self._message(
+                hosts,
+                ports,
+                gone_hosts=gone_hosts,
+                gone_ports=gone_ports,
+                claims=[str(claim_id) for claim_id in read.claim_ids],
+                queues=read.queues,
+            )
         )
         for news in self._viewers:
             news.set()

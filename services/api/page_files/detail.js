@@ -53,7 +53,7 @@ export class Detail {
   changed(ports, message) {
     const subject = this.subject;
     if (!subject) return;
-    const concerns = subject.kind === "claim" || subject.kind === "instance"
+    const concerns = subject.kind === "instance" || (message.claims ?? []).includes(subject.name)
       || (subject.port ? ports.has(subject.port.id) : subject.host?.ports.some((port) => ports.has(port.id)))
       || message.hosts.some(([id]) => id === subject.host?.id);
     if (!concerns) return;
