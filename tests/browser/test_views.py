@@ -95,7 +95,10 @@ def test_the_totals_are_drawn_from_what_is_kept(
         page.waits_for(".charts section", "Whole ports free3")
         fleet.claim("nic-pf:1")
         page.waits_for(".charts section", "Whole ports free2")
-        assert page.page.locator(".charts section").count() == 5
+        fleet.sql("INSERT INTO refused_claims VALUES (date_trunc('minute', now()), 'available', 'nic-pf', 7)")
+        page.waits_for(".charts section", "Claims refused per minute7")
+        page.waits_for(".below table", "nic-pf")
+        assert page.page.locator(".charts section").count() == 6
 
 
 def test_a_token_that_is_wrong_or_of_a_project_is_explained(browser: Browser, api: HttpApi) -> None:

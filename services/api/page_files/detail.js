@@ -125,6 +125,7 @@ export class Detail {
         ["VFs", `${facts_.vfs_available} free, ${facts_.vfs_held} held`],
       ]),
       actionsFor.host(this.app, facts_),
+      this.app.aliases.length > 0 && h("p", {}, h("a", { href: this.app.href("why", `${this.app.aliases[0].name}:1`, name) }, "Why not here?")),
       h("h3", {}, "Ports"),
       table(["Port", "NUMA", "State", "VFs held"], (host?.ports ?? []).map((port) => [
         this.app.link(port.address, "port", name, port.address), port.numa ?? "", PORT_STATUSES[statusOf(port, host)], port.vfs ? `${heldVfs(port)} of ${port.vfs}` : "",

@@ -27,6 +27,7 @@ const main = document.getElementById("main");
 class App {
   fleet = new Fleet();
   me = null;
+  aliases = [];
   view = null;
   shown = null;
 
