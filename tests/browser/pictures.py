@@ -121,7 +121,8 @@ def main(folder: Path) -> None:
         for part in (history, queues, refused, overdue):
             part(fleet)
         fleet.sql(
-            "UPDATE compute_nodes SET last_seen = now() + interval '1 day' WHERE last_seen > now() - interval '5 min'"
+            "UPDATE compute_nodes SET last_seen = now() + interval '1 day'"
+            " WHERE last_seen > now() - interval '5 min'"
         )
         with chromium() as browser, http_api(fleet, url) as api:
             for picture in PICTURES:

@@ -94,7 +94,7 @@ def test_a_search_finds_an_instance_a_claim_a_host_and_an_address(
             page.waits_for(".detail h2", heading)
         page.page.fill("#search", "nonesuch")
         page.page.press("#search", "Enter")
-        page.page.wait_for_function("document.getElementById('said').textContent.includes('nonesuch')")
+        page.says("Nothing is called nonesuch")
 
 
 def test_the_map_is_used_with_the_keys_alone(browser: Browser, api: HttpApi) -> None:
@@ -106,9 +106,7 @@ def test_the_map_is_used_with_the_keys_alone(browser: Browser, api: HttpApi) -> 
             if page.page.evaluate("document.activeElement.className") == "map-scroll":
                 break
         keys.press("ArrowRight")
-        page.page.wait_for_function(
-            f"document.getElementById('said').textContent.startsWith('compute-1 port {pf(0)}')"
-        )
+        page.says(f"compute-1 port {pf(0)}")
         keys.press("ArrowRight")
         keys.press("Enter")
         page.waits_for(".detail h2", pf(1))
@@ -121,7 +119,7 @@ def test_the_map_is_used_with_the_keys_alone(browser: Browser, api: HttpApi) -> 
         keys.press("-")
         page.page.wait_for_selector(".zoom [aria-pressed=true] >> text=Ports")
         keys.press("End")
-        page.page.wait_for_function("document.getElementById('said').textContent.startsWith('compute-3')")
+        page.says("compute-3")
 
 
 def test_a_page_that_nobody_sees_reads_nothing_and_catches_up(
@@ -149,7 +147,7 @@ def test_names_that_look_like_markup_stay_text(browser: Browser, api: HttpApi, f
     with shown(browser, api, role="operator") as page:
         page.page.focus(".map-scroll")
         page.page.keyboard.press("ArrowRight")
-        page.page.wait_for_function("document.getElementById('said').textContent.startsWith('<b>host</b>')")
+        page.says("<b>host</b>")
         page.go("host", "compute-3")
         page.waits_for(".detail .facts", markup)
         page.go("port", "compute-1", pf(1))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
 
 from portclaim.common.db.tokens import Role
+from tests.support.concurrency import wait_until
 from tests.support.engines import skip_without
 from tests.support.http_api import HttpApi
 
@@ -65,6 +66,16 @@ class Shown:
         """Click where the map has drawn a port."""
         x, y = self.page.evaluate(_PLACE, [host, address])
         self.page.mouse.click(x, y)
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true. The page's policy does not let the browser itself wait for it."""
+        wait_until(lambda: self.page.evaluate(expression), expression)
+
+    def says(self, words: str) -> None:
+        """Wait until a screen reader is told something that begins so."""
+        wait_until(
+            lambda: self.page.evaluate("document.getElementById('said').textContent").startswith(words), words
+        )
 
     def text(self, selector: str) -> str:
         return self.page.inner_text(selector)
