@@ -12,17 +12,19 @@ PEERS_READY := $(PEERS)/ready
 DOCS_READY := .venv/docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run picture test test-hardware bench bench-short chaos chaos-ha up down lint types docs man format lock servers clean
+.PHONY: help setup demo run picture screenshots test test-page test-hardware bench bench-short chaos chaos-ha up down \
+	lint types docs man format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
 	@echo
 	@echo '  make demo     see it work: this machine and simulated hosts, in one process, in under a minute'
-	@echo '  make run      keep it: the database, all services, the HTTP API and three simulated hosts, until Ctrl-C'
+	@echo '  make run      keep it: the database, all services, the HTTP API, the page and three simulated hosts, until Ctrl-C'
 	@echo '                  LOAD=--load       with clients that claim and release     DATA=DIR   its data there'
 	@echo '  make test     run all tests, on a real PostgreSQL and a real RabbitMQ that the run starts itself'
 	@echo '                  TESTS=tests/unit       only these         WORKERS=4   in four processes'
 	@echo '                  The tests of the containers run where a Docker engine answers.'
+	@echo '  make test-page        the page in a real browser, and its measurement on a fleet of 256,000 VFs'
 	@echo '  make test-hardware    the agent on real SR-IOV devices, in the virtual machine that LAB names'
 	@echo '  make bench    claims beside OpenStack Placement, Nova, PostgreSQL and the bus alone: under 40 minutes'
 	@echo '  make bench-short      the same in under 6 minutes, with smaller fleets and one round'
@@ -38,6 +40,7 @@ help:
 	@echo '  make setup    only the set-up that all of the above begin with: .venv, from requirements-dev.txt'
 	@echo '  make lock     after a change of requirements*.in: choose versions anew, write them with their hashes'
 	@echo '  make picture  run the demo and draw docs/images/demo.svg'
+	@echo '  make screenshots      make the pictures of the page in docs/images'
 	@echo '  make clean    remove .venv and all that tools have left'
 	@echo
 	@echo 'Then: .venv/bin/portclaim --help, README.md, make docs.'
@@ -56,6 +59,15 @@ picture: $(READY)
 
 test: $(READY) servers
 	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --timeout 300 $(TESTS)
+
+# The tests of the page are in `make test` too. The measurement takes a minute and a quiet machine.
+test-page: $(READY) servers
+	@$(BIN)/python -m pytest --timeout 300 tests/browser
+	@$(BIN)/python -m tests.browser.measure
+
+# After a change of how the page looks.
+screenshots: $(READY) servers
+	@$(BIN)/python -m tests.browser.pictures docs/images
 
 # Exits with 77 where there is no lab. One of them at a time: it takes a core and some minutes.
 test-hardware: $(READY)

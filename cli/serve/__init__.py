@@ -46,9 +46,17 @@ def default_directory() -> Path:
     default="fake://",
     help="RabbitMQ, as rabbit://user:password@host:5672/vhost. Default: a bus within this process.",
 )
+@click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj
 def serve(
-    session: Session, directory: Path | None, simulate: int, load: bool, listen: str, port: int, bus: str
+    session: Session,
+    directory: Path | None,
+    simulate: int,
+    load: bool,
+    listen: str,
+    port: int,
+    bus: str,
+    opens: bool,
 ) -> None:
     """Run all of Portclaim on this machine, until Ctrl-C: database, services and HTTP API.
 
@@ -61,12 +69,21 @@ def serve(
     With --config-file (before serve), aliases and device_spec come from that file. If it has a device_spec
     and there is no simulated host, this machine's own devices are offered.
 
+    The page at the API's address shows the fleet. It asks for a token.
+
     Next: export PORTCLAIM_URL and PORTCLAIM_TOKEN as it prints them, then portclaim tree.
     """
     from portclaim.cli.serve.runner import Wanted, run
 
     wanted = Wanted(
-        (directory or default_directory()).absolute(), simulate, load, listen, port, bus, session.config_files
+        (directory or default_directory()).absolute(),
+        simulate,
+        load,
+        listen,
+        port,
+        bus,
+        session.config_files,
+        opens,
     )
     status = run(wanted)
     sys.stdout.flush()

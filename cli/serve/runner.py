@@ -24,6 +24,7 @@ from portclaim.cli.log_file import logging_to
 from portclaim.cli.serve.fleet import Services
 from portclaim.cli.serve.kept_postgresql import start_kept_postgresql
 from portclaim.cli.serve.load import Load
+from portclaim.cli.serve.page import open_page
 from portclaim.cli.supervisor import NotStarted, SupervisedProcess
 from portclaim.common.db import migrate, tokens
 from portclaim.common.errors import InvalidConfiguration, PortclaimError
@@ -45,6 +46,8 @@ class Wanted(NamedTuple):
     port: int
     bus: str
     config_files: tuple[str, ...]
+    opens: bool
+    """Whether the page is opened in a browser."""
 
 
 def run(wanted: Wanted) -> int:
@@ -90,6 +93,8 @@ def _start(wanted: Wanted, stack: ExitStack, ended: SimpleQueue[str | None]) -> 
         load.start()
         stack.callback(load.stop)
     _tell(wanted, services, token)
+    if wanted.opens:
+        open_page(services.api.address, url, wanted.directory)
 
 
 def _tell(wanted: Wanted, services: Services, token: str | None) -> None:
@@ -97,12 +102,15 @@ def _tell(wanted: Wanted, services: Services, token: str | None) -> None:
     click.echo(f"The API is at {services.api.address}, the data are in {wanted.directory}.")
     click.echo(f"Hosts: {hosts}.")
     if token is None:
+        click.echo(f"The page: {services.api.address}/ asks for a token.")
         click.echo(
             "The first start has shown the operator's token. To make another one:\n"
             f"  {_program()} --config-file {services.config_file} token create --role operator --name NAME"
         )
     else:
-        click.echo("The operator's token is shown only now. In another terminal:")
+        click.echo("The operator's token is shown only now. The page:")
+        click.echo(f"  {services.api.address}/#token={token}")
+        click.echo("In another terminal:")
         click.echo(f"  export PORTCLAIM_URL={services.api.address} PORTCLAIM_TOKEN={token}")
         click.echo(f"  {_program()} tree")
     click.echo("Ctrl-C stops it.")

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 
@@ -27,8 +27,10 @@ from portclaim.services.api.problems import Busy
 LOG = logging.getLogger(__name__)
 
 PAUSE = 0.1  # seconds between two looks for changes while somebody looks at the map
+PAUSE_FOR_EACH = 0.0004  # seconds for each viewer, if that is longer: to write to so many takes time
 HOSTS_PAUSE = 1.0  # seconds between two looks at the hosts and at what is reserved
 _AWAY = 2.0  # seconds until the next look when the database does not answer
+_LONG = 30.0  # seconds without a look after which all is read again, rather than so many changes
 _REFRESH = 300.0  # seconds until everything is read again
 _MANY = 4000  # from so many changed ports on, all are read
 _KEPT = 600  # messages that a viewer may be behind
@@ -49,6 +51,7 @@ class _Read(NamedTuple):
     counts: dict[str, int] | None
     ports: dict[int, map_rows.PortRow | None]
     is_everything: bool
+    claim_ids: set[UUID]
     queues: bool
     more: bool
 
@@ -74,7 +77,7 @@ class FleetMap:
         self._counts: dict[str, int] = {}
         self._reserved: set[map_rows.Reserved] = set()
         self._changes: Changes | None = None
-        self._hosts_due = self._refresh_due = 0.0
+        self._hosts_due = self._refresh_due = self._looked = 0.0
 
     @asynccontextmanager
     async def viewing(self) -> AsyncIterator[asyncio.Event]:
@@ -107,6 +110,9 @@ class FleetMap:
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
+        self._loaded.clear()
+        if time.monotonic() > self._looked + _LONG:
+            self._changes = None
         try:
             while self._viewers and not self._feed.ending.is_set():
                 try:
@@ -119,7 +125,7 @@ class FleetMap:
                 self._take(found)
                 self._loaded.set()
                 if not found.more:
-                    await self._pause(PAUSE)
+                    await self._pause(max(PAUSE, len(self._viewers) * PAUSE_FOR_EACH))
         finally:
             self._task = None
             if self._viewers and not self._feed.ending.is_set():  # one came while the last one left
@@ -159,7 +165,8 @@ class FleetMap:
             hosts = map_rows.hosts(connection, self._agent_down_after)
         if is_everything:
             self._refresh_due = now + _REFRESH
-        return _Read(hosts, counts, ports, is_everything, changed.queues, changed.more)
+        self._looked = now
+        return _Read(hosts, counts, ports, is_everything, *changed[1:])
 
     # In the event loop.
 
@@ -181,12 +188,19 @@ class FleetMap:
         is_counted = read.counts is not None and read.counts != self._counts
         if read.counts is not None:
             self._counts = read.counts
-        if self._version and not (ports or hosts or gone_ports or gone_hosts or read.queues or is_counted):
+        if self._version and not (ports or hosts or gone_ports or gone_hosts or read.claim_ids or is_counted):
             return
         self._version += 1
         self._whole = None
         self._sent.append(
-            self._message(hosts, ports, gone_hosts=gone_hosts, gone_ports=gone_ports, queues=read.queues)
+            self._message(
+                hosts,
+                ports,
+                gone_hosts=gone_hosts,
+                gone_ports=gone_ports,
+                claims=[str(claim_id) for claim_id in read.claim_ids],
+                queues=read.queues,
+            )
         )
         for news in self._viewers:
             news.set()

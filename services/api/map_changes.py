@@ -52,6 +52,7 @@ class Changed(NamedTuple):
     """What has changed."""
 
     port_ids: set[int]
+    claim_ids: set[UUID]
     queues: bool
     """Whether a claim has begun or ceased to wait."""
     more: bool
@@ -97,8 +98,10 @@ class Changes:
         devices = [row for row in rows if row.kind == "device"]
         for cursor, found in ((self._claims, claims), (self._devices, devices)):
             cursor.take([row.id for row in found], int(rows[0].oldest), int(rows[0].next))
+        claim_ids = {row.claim_id for row in claims}
         return Changed(
-            self._ports(connection, {row.claim_id for row in claims}, {row.device_id for row in devices}),
+            self._ports(connection, claim_ids, {row.device_id for row in devices}),
+            claim_ids,
             queues=any(row.waited for row in claims),
             more=max(len(claims), len(devices)) >= BATCH,
         )

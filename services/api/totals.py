@@ -51,9 +51,6 @@ class Sample(Message):
     free_vfs: int = Field(description="VFs that are free.")
     held_vfs: int = Field(description="VFs that claims hold.")
     waiting: int = Field(description="Claims that wait in queues. 10000: so many or more.")
-    refused: float | None = Field(
-        default=None, description="Claims refused per minute since the last sample. Null: nobody counts."
-    )
 
 
 class Samples(Message):

@@ -277,7 +277,7 @@ def test_the_totals_are_kept_from_the_start(api: HttpApi, fleet: Fleet) -> None:
         [sample] = client.get("/v1/totals").json()["samples"]
     assert {**sample, "at": ""} == {
         **{"at": "", "free_pfs": 2, "held_pfs": 0, "free_vfs": 8, "held_vfs": 0},
-        **{"waiting": 0, "refused": None},
+        **{"waiting": 0},
     }
 
 

@@ -12,12 +12,23 @@ from typing import Any, Literal
 from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
 
 from portclaim.common.db.tokens import Role
+from tests.support.concurrency import wait_until
 from tests.support.engines import skip_without
 from tests.support.http_api import HttpApi
 
-PATIENCE = 30_000.0  # milliseconds after which what is expected counts as missing
+PATIENCE = 20_000.0  # milliseconds after which what is expected counts as missing
 DESK: ViewportSize = {"width": 1440, "height": 900}
 PHONE: ViewportSize = {"width": 400, "height": 800}
+_PLACE = """async ([name, address]) => {
+    const { app } = await import('./page/main.js');
+    const { canvas } = app.view;
+    const host = app.fleet.host(name);
+    const box = canvas.layout.box(host.id);
+    const port = canvas.layout.ports(host).find(each => each.port.address === address);
+    const at = canvas.element.getBoundingClientRect();
+    const top = at.y - canvas.element.scrollTop;
+    return [at.x + box.x + port.x + port.w / 2, top + box.y + port.y + port.h / 2];
+}"""
 
 
 @contextmanager
@@ -49,6 +60,21 @@ class Shown:
         """Follow an address within the page."""
         self.page.evaluate(
             "parts => { location.hash = '#/' + parts.map(encodeURIComponent).join('/'); }", parts
+        )
+
+    def click_port(self, host: str, address: str) -> None:
+        """Click where the map has drawn a port."""
+        x, y = self.page.evaluate(_PLACE, [host, address])
+        self.page.mouse.click(x, y)
+
+    def until(self, expression: str) -> None:
+        """Wait until an expression is true. The page's policy does not let the browser itself wait for it."""
+        wait_until(lambda: self.page.evaluate(expression), expression)
+
+    def says(self, words: str) -> None:
+        """Wait until a screen reader is told something that begins so."""
+        wait_until(
+            lambda: self.page.evaluate("document.getElementById('said').textContent").startswith(words), words
         )
 
     def text(self, selector: str) -> str:
@@ -86,5 +112,8 @@ def shown(
 
 
 def _note(seen: Shown, message: ConsoleMessage) -> None:
-    if message.type in {"error", "warning"}:
+    is_answer = message.text.startswith(
+        "Failed to load resource"
+    )  # a problem of the API, which the page shows
+    if message.type in {"error", "warning"} and not is_answer:
         seen.complaints.append(f"{message.type}: {message.text}")

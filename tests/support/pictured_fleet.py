@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from portclaim.services.conductor.host_counter import count_hosts
 from tests.support.straight_fleet import Size, build
 
-# Of the ports, some are held whole, some have VFs held by claims of up to 8 VFs, a third is free. Some hosts
-# are drained, some are silent, and some ports cannot be used.
+# Racks fill one after the other: of their ports, some are held whole, some have VFs held by claims of up to 8
+# VFs. Some hosts are drained, some are silent, and some ports cannot be used.
 _USE = """
 SELECT setseed(0.42);
 
@@ -19,8 +19,11 @@ UPDATE compute_nodes
        last_seen = CASE WHEN id %% 400 = 60 THEN now() - interval '11 minutes' ELSE last_seen END;
 
 CREATE TEMPORARY TABLE port ON COMMIT DROP AS
-SELECT id, compute_node_id, random() AS kind, random() AS share, random() AS age
-  FROM pci_devices WHERE dev_type = 'type-PF' ORDER BY id;
+SELECT id, compute_node_id, kind, random() AS share, random() AS age
+  FROM (SELECT id, compute_node_id,
+               CASE WHEN random() < 1.1 - 0.95 * compute_node_id / max(compute_node_id) OVER ()
+                    THEN random() * 0.68 ELSE 0.68 + random() * 0.32 END AS kind
+          FROM pci_devices WHERE dev_type = 'type-PF' ORDER BY id) each;
 
 CREATE TEMPORARY TABLE taken ON COMMIT DROP AS
 SELECT port.id AS device_id, port.compute_node_id, gen_random_uuid() AS claim_id, port.id AS port_id,
@@ -35,7 +38,7 @@ SELECT vf.id, vf.compute_node_id, c.claim_id, vf.parent_id, false, c.status, c.a
           FROM port CROSS JOIN generate_series(0, %(vfs)s / 8) part
          WHERE kind BETWEEN 0.17 AND 0.68) c
     ON c.id = vf.parent_id AND c.part = place / 8
- WHERE place < (CASE WHEN c.kind < 0.27 THEN 1 ELSE 0.1 + c.share * 0.85 END) * %(vfs)s;
+ WHERE place < (CASE WHEN c.kind < 0.5 THEN 1 ELSE 0.1 + c.share * 0.85 END) * %(vfs)s;
 
 INSERT INTO claims
     (id, instance_id, compute_node_id, status, first_device_id, created_at, updated_at, request)
@@ -62,7 +65,7 @@ UPDATE pci_devices pf SET status = CASE WHEN held.allocated THEN 'unavailable' E
 UPDATE pci_devices d
    SET status = 'unavailable',
        unusable_reason = 'its VFs did not come back: found 12, wanted %(vfs)s'
-  FROM (SELECT id FROM port WHERE kind > 0.996) broken
+  FROM (SELECT id FROM port WHERE kind > 0.994) broken
  WHERE (d.id = broken.id OR d.parent_id = broken.id) AND d.status = 'available';
 
 INSERT INTO claim_events (claim_id, to_status, cause, at)

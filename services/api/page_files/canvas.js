@@ -175,8 +175,8 @@ export class Canvas {
   #neighbour(along, down) {
     const { hosts, columns } = this.layout;
     const flat = (place, port) => ({ host: hosts[place], port: hosts[place].ports[port] ?? null });
-    if (along === -Infinity || !this.selected.host || !this.layout.place.has(this.selected.host.id)) return flat(0, 0);
     if (along === Infinity) return flat(hosts.length - 1, hosts.at(-1).ports.length - 1);
+    if (along === -Infinity || !this.selected.host || !this.layout.place.has(this.selected.host.id)) return flat(0, 0);
     const at = this.layout.place.get(this.selected.host.id);
     const place = at.row * columns + at.column;
     const port = Math.max(0, this.selected.host.ports.findIndex((each) => each.id === this.selected.port?.id));

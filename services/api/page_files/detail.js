@@ -28,13 +28,16 @@ export class Detail {
     clearTimeout(this.timer);
   }
 
+  /** Whoever opens it with a key goes on in it. */
   takeFocus() {
-    requestAnimationFrame(() => this.element.focus());
+    this.wantsFocus = true;
   }
 
   show(parts, host, port) {
     const key = parts.join("/");
     this.element.hidden = !parts.length;
+    if (this.wantsFocus) this.element.focus();
+    this.wantsFocus = false;
     if (!parts.length) {
       this.subject = null;
       fill(this.body);
@@ -50,7 +53,7 @@ export class Detail {
   changed(ports, message) {
     const subject = this.subject;
     if (!subject) return;
-    const concerns = subject.kind === "claim" || subject.kind === "instance"
+    const concerns = subject.kind === "instance" || (message.claims ?? []).includes(subject.name)
       || (subject.port ? ports.has(subject.port.id) : subject.host?.ports.some((port) => ports.has(port.id)))
       || message.hosts.some(([id]) => id === subject.host?.id);
     if (!concerns) return;
@@ -122,6 +125,7 @@ export class Detail {
         ["VFs", `${facts_.vfs_available} free, ${facts_.vfs_held} held`],
       ]),
       actionsFor.host(this.app, facts_),
+      this.app.aliases.length > 0 && h("p", {}, h("a", { href: this.app.href("why", `${this.app.aliases[0].name}:1`, name) }, "Why not here?")),
       h("h3", {}, "Ports"),
       table(["Port", "NUMA", "State", "VFs held"], (host?.ports ?? []).map((port) => [
         this.app.link(port.address, "port", name, port.address), port.numa ?? "", PORT_STATUSES[statusOf(port, host)], port.vfs ? `${heldVfs(port)} of ${port.vfs}` : "",

@@ -11,14 +11,13 @@ export class Filters {
   constructor(app, changed) {
     this.app = app;
     this.changed = changed;
-    this.aliases = [];
     this.held = null; // ids of the ports that an instance or a project has; null: all
     const select = (name, label) => h("label", {}, h("span", {}, label), h("select", { name, onchange: () => this.#take() }, h("option", { value: "" }, "any")));
     const type = (name, label, facts = {}) => h("label", {}, h("span", {}, label), h("input", {
       name, type: "text", autocomplete: "off", spellcheck: "false", ...facts,
       oninput: () => { clearTimeout(this.typed); this.typed = setTimeout(() => this.#take(), TYPED); },
     }));
-    this.element = h("form", { class: "filters", role: "group", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); this.#take(); } },
+    this.element = h("form", { class: "filters", "aria-label": "Filters", onsubmit: (event) => { event.preventDefault(); this.#take(); } },
       type("host", "Host"), select("alias", "Alias"), select("status", "Status"), select("numa", "NUMA node"),
       type("holder", "Instance or project"),
       this.clear = h("button", { type: "button", class: "quiet", hidden: true, onclick: () => { this.element.reset(); this.#take(); } }, "Clear"));
@@ -36,10 +35,9 @@ export class Filters {
     const numas = new Set();
     for (const port of this.app.fleet.ports.values()) if (port.numa !== null) numas.add(port.numa);
     this.#options("numa", [...numas].sort((a, b) => a - b).map((numa) => [String(numa), String(numa)]));
-    if (!this.aliases.length) {
-      this.aliases = (await ask("aliases")).aliases;
-      this.#options("alias", this.aliases.map((alias) => [alias.name, alias.name]));
-    }
+    const { aliases } = await ask("aliases");
+    this.app.aliases = aliases;
+    this.#options("alias", aliases.map((alias) => [alias.name, alias.name]));
   }
 
   /** The hosts that have a port that fits. */
@@ -79,7 +77,7 @@ export class Filters {
     const isNew = holder !== (this.wanted.holder ?? "");
     this.wanted = { ...values, holder, host: values.host.trim() };
     this.clear.hidden = !this.isOn;
-    const alias = this.aliases.find((each) => each.name === values.alias);
+    const alias = this.app.aliases.find((each) => each.name === values.alias);
     this.pools = alias ? this.#poolsOf(alias) : null;
     if (!holder) this.held = null;
     else if (isNew) await this.#readHeld();

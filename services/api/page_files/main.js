@@ -27,6 +27,7 @@ const main = document.getElementById("main");
 class App {
   fleet = new Fleet();
   me = null;
+  aliases = [];
   view = null;
   shown = null;
 
@@ -49,6 +50,7 @@ class App {
   async start() {
     takeToken();
     if (!token.get()) return this.askForToken();
+    this.stop = follow("v1/map", (message) => this.take(message), (state, why) => this.tell(state, why));
     try {
       this.me = await ask("token");
     } catch (error) {
@@ -62,22 +64,31 @@ class App {
     this.showBar();
     window.onhashchange = () => this.route();
     this.route();
-    this.stop = follow("v1/map", (message) => {
-      const isFirst = !this.fleet.version;
-      this.fleet.take(message);
-      this.count("waiting", message.counts.waiting);
-      this.count("trouble", message.counts.steps + this.fleet.troubles().length);
-      if (isFirst) this.route();
-      if (!this.first) {
-        this.first = performance.now();
-        requestAnimationFrame(() => performance.mark("portclaim-map"));
-      }
-    }, (state, why) => this.tell(state, why));
+    this.tell(this.now);
+    if (this.fleet.version) this.shownFirst();
     return undefined;
+  }
+
+  /** Take a message of the map. The first one may come before it is known who looks. */
+  take(message) {
+    const isFirst = !this.fleet.version;
+    this.fleet.take(message);
+    this.counts = { waiting: message.counts.waiting, trouble: message.counts.steps + this.fleet.troubles().length };
+    if (!this.tabs) return;
+    for (const [path, number] of Object.entries(this.counts)) this.count(path, number);
+    if (isFirst) this.shownFirst();
+  }
+
+  shownFirst() {
+    for (const [path, number] of Object.entries(this.counts)) this.count(path, number);
+    this.route();
+    requestAnimationFrame(() => performance.mark("portclaim-map"));
   }
 
   askForToken(why) {
     this.stop?.();
+    this.tabs = null;
+    this.fleet = new Fleet();
     fill(bar, h("span", { class: "name" }, "Portclaim"));
     const field = h("input", { id: "token", type: "password", autocomplete: "off", spellcheck: "false", required: true });
     const form = h("form", { class: "sign-in", onsubmit: (event) => {
@@ -125,6 +136,8 @@ class App {
       this.askForToken(why);
       return;
     }
+    this.now = state;
+    if (!this.tabs || !state) return;
     const words = { live: "live", away: "no connection: trying again" }[state];
     if (this.state.textContent !== words) this.state.textContent = words;
     this.state.className = `state ${state}`;

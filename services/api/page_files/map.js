@@ -94,9 +94,9 @@ export class MapView {
   }
 
   #open(host, port, byKey) {
+    if (byKey) this.detail.takeFocus();
     if (port) this.app.go("port", host.name, port.address);
     else this.app.go("host", host.name);
-    if (byKey) this.detail.takeFocus();
   }
 
   #showLevels() {

@@ -60,7 +60,6 @@ export function paintPort(context, colours, port, host, box) {
   const { x, y, w, h } = box;
   const status = statusOf(port, host);
   if (status === "trouble") return paintStatus(context, colours, "x", x, y, w);
-  if (status === "reserved") return paintStatus(context, colours, "r", x, y, w);
   const used = port.claim ? 1 : port.vfs ? heldVfs(port) / port.vfs : 0;
   const filled = used ? Math.max(2, Math.round(used * h)) : 0;
   context.fillStyle = port.claim ? colours.whole : colours.held;
@@ -69,7 +68,8 @@ export function paintPort(context, colours, port, host, box) {
     context.fillStyle = colours["on-held"];
     context.fillRect(x + w / 2 - 2, y + h / 2 - 2, 4, 4);
   }
-  if (status === "drained" || status === "silent") stripes(context, colours.drained, x, y, w, h - filled);
+  if (status === "reserved") paintStatus(context, colours, "r", x, y, w);
+  else if (status === "drained" || status === "silent") stripes(context, colours.drained, x, y, w, h - filled);
   else if (!port.claim) {
     context.strokeStyle = used ? colours.held : colours.free;
     context.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1);

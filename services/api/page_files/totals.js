@@ -1,8 +1,10 @@
 // Totals over time, as far as this API process has kept them.
 
 import { ask } from "./api.js";
+import { table } from "./detail.js";
 import { fill, h, svg } from "./dom.js";
 import { moment, span } from "./timeline.js";
+import { filterName } from "./why.js";
 
 const CHARTS = [
   ["free_pfs", "Whole ports free"],
@@ -10,7 +12,6 @@ const CHARTS = [
   ["held_vfs", "VFs held"],
   ["free_vfs", "VFs free"],
   ["waiting", "Claims waiting"],
-  ["refused", "Claims refused per minute"],
 ];
 const WIDTH = 520;
 const HEIGHT = 130;
@@ -20,8 +21,9 @@ export class TotalsView {
   constructor(app) {
     this.app = app;
     this.list = h("div", { class: "charts" }, h("p", { class: "hint" }, "Reading …"));
+    this.refused = h("div", { class: "below" });
     this.since = h("p", { class: "hint" });
-    this.element = h("div", { class: "sheet" }, h("h1", {}, "Totals over time"), this.since, this.list);
+    this.element = h("div", { class: "sheet" }, h("h1", {}, "Totals over time"), this.since, this.list, this.refused);
     this.#read();
   }
 
@@ -31,20 +33,31 @@ export class TotalsView {
   }
 
   async #read() {
-    const kept = await ask("totals");
+    const [kept, summary] = await Promise.all([ask("totals"), ask("summary")]);
     if (this.over) return;
     this.since.textContent = `The API process that answers keeps a number every ${kept.interval} s, for ${span(kept.interval * kept.most)} at most and not after its end.`
-      + " For longer, have Prometheus keep them.";
-    const charts = CHARTS.filter(([name]) => kept.samples.some((sample) => sample[name] !== null));
+      + " Refusals are kept in the database. For longer, have Prometheus keep them.";
     fill(this.list, kept.samples.length < 2
       ? h("p", {}, "The first numbers come in a few seconds.")
-      : charts.map(([name, title]) => chart(title, kept.samples.map((sample) => [Date.parse(sample.at), sample[name]]))));
+      : CHARTS.map(([name, title]) => chart(title, kept.samples.map((sample) => [Date.parse(sample.at), sample[name]]))),
+    chart("Claims refused per minute", byMinute(summary.refused_by_minute)));
+    fill(this.refused, summary.refused.length > 0 && h("section", {}, h("h2", {}, "Refused in the last hour"),
+      table(["Asked for", "Filter that left nothing", "Claims", "Now"], summary.refused.map((kind) => [
+        h("span", { class: "mono" }, kind.alias ?? "several aliases, or none"), filterName(kind.reason), kind.refused.toLocaleString("en"),
+        kind.alias ? h("a", { href: this.app.href("why", `${kind.alias}:1`), "aria-label": `Ask for ${kind.alias}` }, "Why not?") : "",
+      ]), "Refused in the last hour")));
     this.timer = setTimeout(() => this.#read(), kept.interval * 500);
   }
 }
 
-function chart(title, all) {
-  const points = all.filter(([, value]) => value !== null);
+/** Each minute of the last hour, those without refusals too. */
+function byMinute(rows) {
+  const found = new Map(rows.map((row) => [Date.parse(row.minute), Object.values(row.refused).reduce((sum, each) => sum + each, 0)]));
+  const now = Math.floor(Date.now() / 60_000) * 60_000;
+  return Array.from({ length: 60 }, (_, place) => now - (59 - place) * 60_000).map((minute) => [minute, found.get(minute) ?? 0]);
+}
+
+function chart(title, points) {
   const [from] = points[0];
   const [to, last] = points.at(-1);
   const values = points.map(([, value]) => value);

@@ -49,7 +49,7 @@ export class WaitingView {
     const reserved = queue.reduce((sum, claim) => sum + claim.reserved_ports.length, 0);
     return h("section", {},
       h("h2", {}, h("span", { class: "mono" }, head.alias ?? "requests without an alias"), h("small", {}, ` ${queue.length} waiting, ${reserved} ports reserved`)),
-      table(["", "Claim", "Instance", "Waits for", "Expires in", "Reserved for it", ""], queue.slice(0, 50).map((claim) => [
+      table(["Position", "Claim", "Instance", "Has waited", "Expires in", "Reserved for it", "Explanation"], queue.slice(0, 50).map((claim) => [
         String(claim.position), this.app.link(short(claim.claim_id), "claim", claim.claim_id),
         this.app.link(short(claim.instance_id), "instance", claim.instance_id),
         span(claim.waited), span(claim.expires_in),

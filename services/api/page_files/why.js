@@ -13,7 +13,7 @@ const FILTERS = {
   avoid_hosts: ["Excluded hosts", "are not excluded"],
   enabled: ["Not drained", "take claims"],
   alive: ["Agent reports", "have an agent that reports"],
-  unreserved: ["Not reserved", "have it without a reservation for a claim that waits"],
+  unreserved: ["Not reserved", "have it, and not reserved for a waiting claim"],
   available: ["Free now", "have it free"],
   together: ["All at once", "can serve the whole request"],
 };
@@ -43,11 +43,12 @@ export class WhyView {
     this.#add();
   }
 
-  /** `why/nic-vf:2,nic-pf:1` asks at once; `why/CLAIM` asks for what a waiting claim asks for. */
-  async show([, what]) {
+  /** `why/nic-vf:2,nic-pf:1` asks at once, `why/nic-vf:2/HOST,HOST` on these hosts; `why/CLAIM` as a waiting claim. */
+  async show([, what, hosts = ""]) {
     await this.ready;
-    if (!what || what === this.asked) return;
-    this.asked = what;
+    if (!what || `${what}/${hosts}` === this.asked) return;
+    this.asked = `${what}/${hosts}`;
+    this.form.elements.hosts.value = hosts.replaceAll(",", ", ");
     let spec = what;
     let about = null;
     if (!what.includes(":")) {
@@ -78,25 +79,29 @@ export class WhyView {
 
   #go() {
     const spec = [...this.rows.children].map((row) => `${row.querySelector("select").value}:${row.querySelector("input").value}`).join(",");
-    this.asked = spec;
-    this.app.go("why", spec);
+    const hosts = this.#list("hosts").join(",");
+    this.asked = `${spec}/${hosts}`;
+    this.app.go("why", spec, ...(hosts ? [hosts] : []));
     this.#ask(null);
+  }
+
+  #list(name) {
+    return this.form.elements[name].value.split(/[\s,]+/).filter(Boolean);
   }
 
   async #ask(about) {
     const data = new FormData(this.form);
-    const list = (name) => data.get(name).split(/[\s,]+/).filter(Boolean);
     const counts = data.getAll("count");
     const spec = data.getAll("alias").map((alias, place) => `${alias}:${counts[place]}`).join(",");
-    const hosts = list("hosts");
-    const cells = list("numa").map(Number);
+    const hosts = this.#list("hosts");
+    const cells = this.#list("numa").map(Number);
     try {
       const why = await ask("explain", { body: {
         extra_specs: { "pci_passthrough:alias": spec }, hosts: hosts.length ? hosts : null, numa_cells: cells,
       } });
       const words = [`portclaim explain`, ...data.getAll("alias").map((alias, place) => `--alias ${quoted(`${alias}:${counts[place]}`)}`),
         ...hosts.map((host) => `--host ${quoted(host)}`)].join(" ");
-      fill(this.answer, explanation(this.app, spec, why, about), h("section", {}, h("h2", {}, "The same on the command line"), command(words)));
+      fill(this.answer, explanation(this.app, spec, why, about, hosts.length), h("section", {}, h("h2", {}, "The same on the command line"), command(words)));
     } catch (error) {
       fill(this.answer, h("p", { class: "wrong", role: "alert" }, error.message));
     }
@@ -104,7 +109,7 @@ export class WhyView {
 }
 
 /** An explanation as a funnel: how many hosts each filter leaves, and where it ends. */
-export function explanation(app, spec, why, about = null) {
+export function explanation(app, spec, why, about = null, hosts = 0) {
   const most = Math.max(1, ...why.filters.map((each) => each.hosts));
   const stops = why.filters.find((each) => each.hosts === 0);
   const lines = [];
@@ -124,7 +129,7 @@ export function explanation(app, spec, why, about = null) {
   return [
     h("section", { class: "verdict" },
       about && h("p", {}, "Claim ", app.link(about.claim_id, "claim", about.claim_id), ` waits at position ${about.position}.`),
-      h("h2", {}, h("span", { class: "mono" }, spec), why.served ? " would be served now" : " would be refused now"),
+      h("h2", {}, h("span", { class: "mono" }, spec), hosts === 1 ? " on this host" : hosts > 1 ? ` on these ${hosts} hosts` : "", why.served ? " would be served now" : " would be refused now"),
       why.nearest_miss && h("p", {}, `${why.nearest_miss[0].toUpperCase()}${why.nearest_miss.slice(1)}.`),
       h("ol", { class: "funnel" }, lines)),
     why.misses.length > 0 && h("section", {},
@@ -136,6 +141,9 @@ export function explanation(app, spec, why, about = null) {
       ]))),
   ];
 }
+
+/** The name of a filter, or of another reason of a refusal. */
+export const filterName = (name) => (FILTERS[name] ?? [name])[0];
 
 const nameOf = (each) => (FILTERS[each.filter] ?? [each.filter])[0];
 
