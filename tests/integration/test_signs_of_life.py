@@ -13,7 +13,7 @@ from portclaim.common import config
 from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.events import broker
 from portclaim.common.rpc.agent_messages import SignOfLife
-from portclaim.common.rpc.collector import Collector, collector
+from portclaim.common.rpc.collector import Collector, Reader, collector
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import SIGNS_OF_LIFE
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
@@ -198,7 +198,7 @@ class TestOverTheBus:
     ) -> None:
         noted: list[SignOfLife] = []
         conf = config.load(["--config-file", str(bus.config_file)], "test")
-        start(collector(transport(conf), conf, SIGNS_OF_LIFE, SignOfLife, noted.append))
+        start(collector(transport(conf), conf, SIGNS_OF_LIFE, Reader(SignOfLife, noted.append)))
         good = sign_of(fleet.host("h1"))
         bus.conductor._cast("show_life", good.model_copy(update={"host": "no host"}), queue=SIGNS_OF_LIFE)
         bus.conductor._cast("anything", Nothing(), queue=SIGNS_OF_LIFE)
@@ -216,7 +216,7 @@ class TestOverTheBus:
     ) -> None:
         noted: list[SignOfLife] = []
         conf = config.load(["--config-file", str(bus.config_file)], "test")
-        collecting = collector(transport(conf), conf, SIGNS_OF_LIFE, SignOfLife, noted.append)
+        collecting = collector(transport(conf), conf, SIGNS_OF_LIFE, Reader(SignOfLife, noted.append))
         start(collecting)
         collecting._connection._connection.transport.sock.shutdown(socket.SHUT_RDWR)
         bus.conductor.show_life(sign_of(fleet.host("h1")))

@@ -1,0 +1,308 @@
+"""Somebody has all that a compute node has: its user at the broker and its key. Other hosts do not notice.
+
+Raw AMQP: what no client of ours would send.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import amqp
+import kombu
+import pytest
+from click.testing import CliRunner
+
+from portclaim.cli.broker import URL
+from portclaim.cli.main import main
+from portclaim.common import config
+from portclaim.common.rpc.claim_messages import ClaimRequest
+from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.transport import EXCHANGE, transport
+from portclaim.common.trust.keys import PrivateKey, write
+from portclaim.common.trust.signature import CONTEXT
+from tests.support import rabbitmq
+from tests.support.concurrency import wait_until
+from tests.support.fleet import Fleet
+from tests.support.one_host import ALIASES, OneHost
+from tests.support.raw_agent import RawAgent, envelope, key_of, signer_of
+from tests.support.services import ServiceProcess, Services, as_ini
+
+HONEST, EVIL = "node-1", "node-2"
+
+
+class Site:
+    """Two enrolled hosts, and services with users of their own. The agent of one host has stopped."""
+
+    def __init__(self, services: Services, directory: Path) -> None:
+        self.services = services
+        self._operator = directory / "operator.conf"
+        self._operator.write_text(
+            as_ini(
+                {
+                    "DEFAULT": {"transport_url": services.transport_url},
+                    "database": {"connection": services.database_url},
+                }
+            )
+        )
+        key = directory / "services.pem"
+        write(key, PrivateKey.make())
+        trust = {"services_key_file": key, "host_rate": 50, "operators_on_scheduler_topic": False}
+        self.conductor = services(
+            "conductor",
+            {"DEFAULT": self.granted("conductor"), "conductor": {"resend_after": 1.0}, "trust": trust},
+        )
+        self.scheduler = services(
+            "scheduler",
+            {"DEFAULT": self.granted("scheduler"), "pci": {"alias": ALIASES}, "trust": trust},
+        )
+        file = directory / "client.conf"
+        file.write_text(as_ini({"DEFAULT": self.granted("claimer")}))
+        conf = config.load(["--config-file", str(file)], "test")
+        self.bus = transport(conf, makes_exchange=False)
+        agent = ComputeAgentClient(self.bus, conf, server=HONEST)
+        scheduler = SchedulerClient(self.bus, conf)
+        self.hosts = {}
+        for name in (HONEST, EVIL):
+            state = directory / f"state-{name}"
+            state.mkdir()
+            self.hosts[name] = OneHost(services, scheduler, agent, state, guests="any", name=name)
+        self.url_of_evil = str(self.granted(EVIL)["transport_url"])
+        self.agent = self._start_agent(HONEST, str(self.granted(HONEST)["transport_url"]))
+        self._start_agent(EVIL, self.url_of_evil).stop()
+
+    def portclaim(self, *words: str) -> str:
+        done = CliRunner().invoke(main, ["--config-file", str(self._operator), *words])
+        assert done.exit_code == 0, done.output
+        return done.output.strip()
+
+    def granted(self, name: str) -> dict[str, object]:
+        return {"transport_url": self.portclaim("broker", "grant", name)}
+
+    def _start_agent(self, name: str, url: str) -> ServiceProcess:
+        host = self.hosts[name]
+        token = host.state / "token"
+        token.write_text(self.portclaim("host", "enroll", name))
+        wanted = host.options()
+        wanted["DEFAULT"]["transport_url"] = url
+        wanted["compute_agent"]["enrolment_token_file"] = token
+        return self.services("compute_agent", wanted)
+
+    def key_of_evil(self) -> PrivateKey:
+        return key_of(self.hosts[EVIL].state / EVIL)
+
+    def claims_go_on(self) -> None:
+        honest = self.hosts[HONEST]
+        request = ClaimRequest(
+            claim_id=uuid4(),
+            instance_id=uuid4(),
+            hosts=[HONEST],
+            extra_specs={"pci_passthrough:alias": "vf:1"},
+        )
+        claim = honest.scheduler.claim(request).claim_id
+        honest.wait_for(claim, "allocated")
+        honest.scheduler.release(claim)
+        honest.wait_for(claim, "released")
+
+    def has_refused(self, reason: str) -> None:
+        wait_until(lambda: f"({reason})" in self.conductor.log, f"a message is refused: {reason}")
+
+
+@pytest.fixture
+def site(service_process: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    broker = rabbitmq.shared_broker()
+    login = f"{rabbitmq.USER}:{rabbitmq.PASSWORD}"
+    monkeypatch.setenv(URL, f"http://{login}@127.0.0.1:{broker.management}")
+    site = Site(service_process, tmp_path)
+    yield site
+    site.bus.cleanup()
+    for name in ("conductor", "scheduler", "claimer", HONEST, EVIL):
+        site.portclaim("broker", "revoke", name)
+
+
+@pytest.fixture
+def evil(site: Site) -> Iterator[RawAgent]:
+    agent = RawAgent(site.url_of_evil, signer_of(EVIL, site.key_of_evil()))
+    yield agent
+    agent.close()
+
+
+def report_of(host: str, **more: Any) -> dict[str, Any]:
+    return {"host": host, "agent_id": str(uuid4()), "digest": uuid4().hex, "devices": [], **more}
+
+
+def facts_of(fleet: Fleet, host: str) -> list[Any]:
+    """All that a host has, but not when it was seen."""
+    return fleet.sql(
+        "SELECT n.agent_id, n.inventory_digest, n.disabled_reason, d.address, d.status, d.claim_id, d.offered"
+        "  FROM compute_nodes n JOIN pci_devices d ON d.compute_node_id = n.id"
+        " WHERE n.host = :host ORDER BY d.address",
+        host=host,
+    )
+
+
+def test_it_can_neither_speak_for_another_host_nor_repeat_what_was_said(
+    site: Site, evil: RawAgent, fleet: Fleet
+) -> None:
+    before = facts_of(fleet, HONEST)
+    claim = site.hosts[HONEST].claim("vf:1", hosts=[HONEST])
+    site.hosts[HONEST].wait_for(claim.claim_id, "allocated")
+
+    evil.cast("report_inventory", report_of(HONEST))
+    site.has_refused("foreign-host")
+    evil.send("conductor", envelope("report_inventory", report_of(HONEST)))
+    site.has_refused("unsigned")
+    answer = {
+        "host": HONEST,
+        "agent_id": str(uuid4()),
+        "claim_id": str(claim.claim_id),
+        "step": 1,
+        "outcome": "failed",
+        "reason": "forged",
+    }
+    evil.cast("step_done", answer)
+
+    stolen = signer_of(HONEST, site.key_of_evil())  # its own key under another name
+    body = report_of(HONEST)
+    evil.send(
+        "conductor", envelope("report_inventory", body, stolen.sign("conductor", "report_inventory", body))
+    )
+    site.has_refused("unknown-key")
+
+    own = report_of(EVIL)
+    signed = evil.signer.sign("conductor", "report_inventory", own)
+    evil.send("conductor", envelope("report_inventory", own | {"devices": None}, signed))
+    site.has_refused("altered")
+    for other in ("step_done", "holdings"):
+        evil.send("conductor", envelope(other, own, signed))
+    old = {CONTEXT: signed[CONTEXT] | {"number": signed[CONTEXT]["number"] - 10**12}}
+    evil.send("conductor", envelope("report_inventory", own, old))
+    site.has_refused("stale")
+    life = {"host": EVIL, "agent_id": str(uuid4()), "digest": "any"}
+    sent = evil.cast("show_life", life, topic="conductor_life", to="conductor")
+    evil.send("conductor_life", sent)
+    site.has_refused("replayed")
+    evil.send("conductor", envelope("report_inventory", own, {CONTEXT: {"signer": 7}}))
+    site.has_refused("malformed-signature")
+
+    assert site.hosts[HONEST].scheduler.show(claim.claim_id).status == "allocated"
+    site.hosts[HONEST].scheduler.release(claim.claim_id)
+    site.hosts[HONEST].wait_for(claim.claim_id, "released")
+    assert facts_of(fleet, HONEST) == before
+    assert "Traceback" not in site.conductor.log
+
+
+def test_the_broker_refuses_whatever_is_not_its_own(site: Site, evil: RawAgent, rabbit_url: str) -> None:
+    claim = {"claim_id": str(uuid4()), "who": "me", "reason": "why not"}
+    body = envelope("release", claim)
+    for topic, exchange in (
+        ("scheduler", EXCHANGE),
+        ("scheduler_operators", EXCHANGE),
+        (f"compute_agent.{HONEST}", EXCHANGE),
+        (f"compute_agent.{HONEST}", ""),
+        ("conductor", ""),
+        ("claim.allocated", "portclaim.events"),
+    ):
+        raw = RawAgent(site.url_of_evil)
+        with pytest.raises(amqp.exceptions.AccessRefused):
+            raw.send(topic, body, exchange=exchange)
+        raw.close()
+
+    def refuse(act: Any) -> None:
+        with (
+            kombu.Connection(site.url_of_evil.replace("rabbit", "amqp", 1)) as connection,
+            pytest.raises(amqp.exceptions.AccessRefused),
+        ):
+            act(connection.channel())
+
+    queues = ("conductor", "conductor_reports", "conductor_life", "scheduler", f"compute_agent.{HONEST}")
+    for queue in queues:
+        refuse(lambda channel, queue=queue: channel.basic_get(queue))
+        refuse(lambda channel, queue=queue: channel.queue_delete(queue))
+        refuse(lambda channel, queue=queue: channel.queue_purge(queue))
+    for exchange in (EXCHANGE, "portclaim.events", "mine"):
+        refuse(lambda channel, exchange=exchange: channel.exchange_delete(exchange))
+        refuse(lambda channel, exchange=exchange: channel.exchange_declare(exchange, "topic"))
+    own = f"compute_agent.{EVIL}"
+    for key in ("conductor", "#", f"compute_agent.{HONEST}", "compute_agent.*"):
+
+        def bind(channel: Any, key: str = key) -> None:
+            channel.queue_declare(own, auto_delete=False)
+            channel.queue_bind(own, EXCHANGE, key)
+
+        refuse(bind)
+    refuse(lambda channel: channel.queue_declare("reply_host-node-1/00"))
+    refuse(lambda channel: channel.queue_declare(own + ".more"))
+    site.claims_go_on()
+
+
+POISON = [
+    b"",
+    b"\0",
+    b"\xff\xfe",
+    b"null",
+    b"[]",
+    b'"text"',
+    b"{",
+    b"{}",
+    b"[" * 100_000,
+    b'{"oslo.version": "2.0"}',
+    b'{"oslo.version": "9.0", "oslo.message": "{}"}',
+    b'{"oslo.version": "2.0", "oslo.message": 7}',
+    b'{"oslo.version": "2.0", "oslo.message": "' + b"[" * 100_000 + b'"}',
+    b'{"oslo.version": "2.0", "oslo.message": "' + b"1" * 100_000 + b'"}',
+]
+CALLS: list[dict[str, Any]] = [
+    {"method": None},
+    {"method": 7},
+    {"method": "__init__"},
+    {"method": "no_such_method", "_timeout": 1, "_msg_id": "a", "_reply_q": "reply_none"},
+    {"method": "ping", "args": []},
+    {"method": "ping", "args": {"self": 1}},
+    {"method": "ping", "args": {"_context": 1}},
+    {"method": "ping", "version": {}},
+    {"method": "ping", "version": "1.99999999"},
+    {"method": "ping", "namespace": "other"},
+    {"method": "ping", "_msg_id": {}, "_reply_q": []},
+    {"method": "ping", "_msg_id": "a", "_reply_q": "compute_agent.node-1"},
+    {"method": "ping", "_unique_id": {}},
+    {"method": "ping", "_context_self": 1},
+    {"method": "enrol", "args": {"host": "a\0b", "public_key": "0" * 64, "proof": "0" * 64}},
+    {"method": "enrol", "args": {"host": HONEST, "public_key": "0" * 64, "proof": "0" * 64}},
+    {"method": "services_keys", "args": {"nonce": 7}},
+]
+
+
+def test_poison_leaves_a_line_and_no_traceback(site: Site, evil: RawAgent) -> None:
+    for topic in ("conductor", "conductor_reports", "conductor_life"):
+        for body in POISON:
+            evil.send(topic, body)
+        for call in CALLS:
+            text = json.dumps({"_unique_id": uuid4().hex, **call})
+            evil.send(topic, json.dumps({"oslo.version": "2.0", "oslo.message": text}).encode())
+        evil.send(topic, envelope("ping", {}), headers={"compression": "application/x-bz2"})
+        big = report_of(EVIL, devices=[{}] * 1_000_000)
+        evil.cast("report_inventory", big, topic=topic, to="conductor")
+    site.claims_go_on()
+    site.has_refused("bad-envelope")
+    lines = site.conductor.log.splitlines()
+    assert "Traceback" not in site.conductor.log
+    assert sum("bad-envelope" in line for line in lines) <= 3  # one for each queue
+
+
+def test_a_flood_leaves_room_for_others(site: Site, evil: RawAgent) -> None:
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        for _ in range(20):
+            body = report_of(EVIL, devices=None)
+            context = evil.signer.sign("conductor", "report_inventory", body)
+            asks = {"_msg_id": uuid4().hex, "_reply_q": f"reply_host-node-2/{uuid4().hex}"}
+            evil.send("conductor", envelope("report_inventory", body, context, **asks))
+            evil.cast("show_life", {"host": EVIL, "agent_id": "?"}, topic="conductor_life", to="conductor")
+            evil.send("conductor", envelope("ping", {}, **asks))
+        site.claims_go_on()
+    site.has_refused("too-many")
+    assert "Traceback" not in site.conductor.log
