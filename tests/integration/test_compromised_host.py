@@ -239,6 +239,24 @@ def test_the_broker_refuses_whatever_is_not_its_own(site: Site, evil: RawAgent, 
     site.claims_go_on()
 
 
+def test_a_claimer_cannot_do_what_only_operators_may(site: Site, fleet: Fleet) -> None:
+    before = facts_of(fleet, HONEST)
+    body = {"host": HONEST, "reason": "why not"}
+    claimer = RawAgent(str(site.granted("claimer")["transport_url"]))
+    with pytest.raises(amqp.exceptions.AccessRefused):
+        claimer.send("scheduler_operators", envelope("drain", body))
+    claimer.close()
+    claimer = RawAgent(str(site.granted("claimer")["transport_url"]))
+    claimer.send("scheduler", envelope("drain", body))
+    wait_until(lambda: "(not-allowed): drain" in site.scheduler.log, "the drain is refused")
+    claimer.close()
+    operator = RawAgent(str(site.granted("operator")["transport_url"]))
+    operator.send("scheduler_operators", envelope("drain", body))
+    wait_until(lambda: facts_of(fleet, HONEST) != before, "an operator drains the host")
+    operator.close()
+    site.portclaim("broker", "revoke", "operator")
+
+
 POISON = [
     b"",
     b"\0",
