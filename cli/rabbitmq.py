@@ -7,6 +7,7 @@ import json
 import ssl
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -62,8 +63,9 @@ class Management:
         if self._call("DELETE", f"users/{quote(user, safe='')}", missing=True) is _MISSING:
             raise InvalidRequest(f"RabbitMQ has no user {user}: `portclaim broker list` shows them")
         for connection in self._call("GET", "connections"):
-            if connection.get("user") == user:
-                self._call("DELETE", f"connections/{quote(connection['name'], safe='')}", missing=True)
+            if connection.get("user") == user:  # RabbitMQ may be closing it already, and then answers 500
+                with suppress(ServiceUnavailable):
+                    self._call("DELETE", f"connections/{quote(connection['name'], safe='')}", missing=True)
 
     def permissions(self) -> list[dict[str, Any]]:
         """The users of the virtual host with ``configure``, ``write`` and ``read``."""

@@ -17,7 +17,7 @@ from oslo_log import log
 from portclaim.common import config, log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.process import Metrics, RunningCollector
-from portclaim.common.trust.warnings import warnings
+from portclaim.common.rpc.insecure import warnings
 
 LOG = logging.getLogger(__name__)
 

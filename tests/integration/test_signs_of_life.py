@@ -19,6 +19,7 @@ from portclaim.common.rpc.conductor import SIGNS_OF_LIFE
 from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.transport import transport
+from portclaim.common.trust.refusals import REFUSALS
 from portclaim.services.conductor.signs_of_life import SignsOfLife
 from tests.support.bus import Bus
 from tests.support.concurrency import wait_until
@@ -199,6 +200,7 @@ class TestOverTheBus:
         noted: list[SignOfLife] = []
         conf = config.load(["--config-file", str(bus.config_file)], "test")
         start(collector(transport(conf), conf, SIGNS_OF_LIFE, Reader(SignOfLife, noted.append)))
+        before = REFUSALS.counts().get((SIGNS_OF_LIFE, "bad-envelope"), 0)
         good = sign_of(fleet.host("h1"))
         bus.conductor._cast("show_life", good.model_copy(update={"host": "no host"}), queue=SIGNS_OF_LIFE)
         bus.conductor._cast("anything", Nothing(), queue=SIGNS_OF_LIFE)
@@ -209,7 +211,8 @@ class TestOverTheBus:
         wait_until(lambda: noted, "a sign is noted")
         assert noted == [good]
         assert "refused a message for show_life" in caplog.text
-        assert caplog.text.count("has ignored a message that is no call of a method") == 3
+        assert caplog.text.count("bad-envelope") == 1
+        assert REFUSALS.counts()[SIGNS_OF_LIFE, "bad-envelope"] == before + 3
 
     def test_signs_are_noted_again_after_the_connection_was_lost(
         self, fleet: Fleet, bus: Bus, start: Callable[[RPCServer | Collector], None]

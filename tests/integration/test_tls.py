@@ -1,4 +1,4 @@
-"""TLS to RabbitMQ with client certificates: calls, signs of life and events go through; others get nothing."""
+"""TLS to RabbitMQ with client certificates: calls, signs of life and events; others get nothing."""
 
 import threading
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from portclaim.common.rpc.agent_messages import SignOfLife
 from portclaim.common.rpc.collector import Reader, collector
 from portclaim.common.rpc.conductor import SIGNS_OF_LIFE, ConductorClient
 from portclaim.common.rpc.endpoint import Endpoint, finish, server
+from portclaim.common.rpc.insecure import warnings
 from portclaim.common.rpc.transport import transport
-from portclaim.common.trust.warnings import warnings
 from tests.support import rabbitmq
 from tests.support.certificates import Authority
 from tests.support.engines import run_owner, skip_without

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from portclaim.cli import broker
 from portclaim.common.rpc import envelope
 from portclaim.common.rpc.envelope import BadEnvelope
+from portclaim.common.rpc.insecure import warnings
 from portclaim.common.trust.broker_rights import Role, rights_of, user_of
-from portclaim.common.trust.warnings import warnings
 from tests.support.configured import configured
 
 
