@@ -4,6 +4,7 @@ Raw AMQP: what no client of ours would send.
 """
 
 import json
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,139 +14,37 @@ from uuid import uuid4
 import amqp
 import kombu
 import pytest
-from click.testing import CliRunner
 
 from portclaim.cli.broker import URL
-from portclaim.cli.main import main
-from portclaim.common import config
-from portclaim.common.rpc.claim_messages import ClaimRequest
-from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.scheduler import SchedulerClient
-from portclaim.common.rpc.transport import EXCHANGE, transport
-from portclaim.common.trust.keys import PrivateKey, write
+from portclaim.common.rpc.transport import EXCHANGE
 from portclaim.common.trust.signature import CONTEXT
 from tests.support import rabbitmq
 from tests.support.concurrency import wait_until
 from tests.support.fleet import Fleet
-from tests.support.one_host import ALIASES, OneHost
-from tests.support.raw_agent import RawAgent, envelope, key_of, signer_of
-from tests.support.services import ServiceProcess, Services, as_ini
-
-HONEST, EVIL = "node-1", "node-2"
-
-
-class Site:
-    """Two enrolled hosts, and services with users of their own. The agent of one host has stopped."""
-
-    def __init__(self, services: Services, directory: Path) -> None:
-        self.services = services
-        self._operator = directory / "operator.conf"
-        self._operator.write_text(
-            as_ini(
-                {
-                    "DEFAULT": {"transport_url": services.transport_url},
-                    "database": {"connection": services.database_url},
-                }
-            )
-        )
-        key = directory / "services.pem"
-        write(key, PrivateKey.make())
-        trust = {"services_key_file": key, "host_rate": 50, "operators_on_scheduler_topic": False}
-        self.conductor = services(
-            "conductor",
-            {"DEFAULT": self.granted("conductor"), "conductor": {"resend_after": 1.0}, "trust": trust},
-        )
-        self.scheduler = services(
-            "scheduler",
-            {"DEFAULT": self.granted("scheduler"), "pci": {"alias": ALIASES}, "trust": trust},
-        )
-        file = directory / "client.conf"
-        file.write_text(as_ini({"DEFAULT": self.granted("claimer")}))
-        conf = config.load(["--config-file", str(file)], "test")
-        self.bus = transport(conf, makes_exchange=False)
-        agent = ComputeAgentClient(self.bus, conf, server=HONEST)
-        scheduler = SchedulerClient(self.bus, conf)
-        self.hosts = {}
-        for name in (HONEST, EVIL):
-            state = directory / f"state-{name}"
-            state.mkdir()
-            self.hosts[name] = OneHost(services, scheduler, agent, state, guests="any", name=name)
-        self.url_of_evil = str(self.granted(EVIL)["transport_url"])
-        self.agent = self._start_agent(HONEST, str(self.granted(HONEST)["transport_url"]))
-        self._start_agent(EVIL, self.url_of_evil).stop()
-
-    def portclaim(self, *words: str) -> str:
-        done = CliRunner().invoke(main, ["--config-file", str(self._operator), *words])
-        assert done.exit_code == 0, done.output
-        return done.output.strip()
-
-    def granted(self, name: str) -> dict[str, object]:
-        return {"transport_url": self.portclaim("broker", "grant", name)}
-
-    def _start_agent(self, name: str, url: str) -> ServiceProcess:
-        host = self.hosts[name]
-        token = host.state / "token"
-        token.write_text(self.portclaim("host", "enroll", name))
-        wanted = host.options()
-        wanted["DEFAULT"]["transport_url"] = url
-        wanted["compute_agent"]["enrolment_token_file"] = token
-        return self.services("compute_agent", wanted)
-
-    def key_of_evil(self) -> PrivateKey:
-        return key_of(self.hosts[EVIL].state / EVIL)
-
-    def claims_go_on(self) -> None:
-        honest = self.hosts[HONEST]
-        request = ClaimRequest(
-            claim_id=uuid4(),
-            instance_id=uuid4(),
-            hosts=[HONEST],
-            extra_specs={"pci_passthrough:alias": "vf:1"},
-        )
-        claim = honest.scheduler.claim(request).claim_id
-        honest.wait_for(claim, "allocated")
-        honest.scheduler.release(claim)
-        honest.wait_for(claim, "released")
-
-    def has_refused(self, reason: str) -> None:
-        wait_until(lambda: f"({reason})" in self.conductor.log, f"a message is refused: {reason}")
+from tests.support.raw_agent import RawAgent, envelope, signer_of
+from tests.support.secured_site import EVIL, HONEST, SecuredSite, facts_of, report_of
+from tests.support.services import Services
 
 
 @pytest.fixture
-def site(service_process: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def site(service_process: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecuredSite]:
     broker = rabbitmq.shared_broker()
     login = f"{rabbitmq.USER}:{rabbitmq.PASSWORD}"
     monkeypatch.setenv(URL, f"http://{login}@127.0.0.1:{broker.management}")
-    site = Site(service_process, tmp_path)
+    site = SecuredSite(service_process, tmp_path)
     yield site
-    site.bus.cleanup()
-    for name in ("conductor", "scheduler", "claimer", HONEST, EVIL):
-        site.portclaim("broker", "revoke", name)
+    site.end()
 
 
 @pytest.fixture
-def evil(site: Site) -> Iterator[RawAgent]:
+def evil(site: SecuredSite) -> Iterator[RawAgent]:
     agent = RawAgent(site.url_of_evil, signer_of(EVIL, site.key_of_evil()))
     yield agent
     agent.close()
 
 
-def report_of(host: str, **more: Any) -> dict[str, Any]:
-    return {"host": host, "agent_id": str(uuid4()), "digest": uuid4().hex, "devices": [], **more}
-
-
-def facts_of(fleet: Fleet, host: str) -> list[Any]:
-    """All that a host has, but not when it was seen."""
-    return fleet.sql(
-        "SELECT n.agent_id, n.inventory_digest, n.disabled_reason, d.address, d.status, d.claim_id, d.offered"
-        "  FROM compute_nodes n JOIN pci_devices d ON d.compute_node_id = n.id"
-        " WHERE n.host = :host ORDER BY d.address",
-        host=host,
-    )
-
-
 def test_it_can_neither_speak_for_another_host_nor_repeat_what_was_said(
-    site: Site, evil: RawAgent, fleet: Fleet
+    site: SecuredSite, evil: RawAgent, fleet: Fleet
 ) -> None:
     before = facts_of(fleet, HONEST)
     claim = site.hosts[HONEST].claim("vf:1", hosts=[HONEST])
@@ -195,7 +94,9 @@ def test_it_can_neither_speak_for_another_host_nor_repeat_what_was_said(
     assert "Traceback" not in site.conductor.log
 
 
-def test_the_broker_refuses_whatever_is_not_its_own(site: Site, evil: RawAgent, rabbit_url: str) -> None:
+def test_the_broker_refuses_whatever_is_not_its_own(
+    site: SecuredSite, evil: RawAgent, rabbit_url: str
+) -> None:
     claim = {"claim_id": str(uuid4()), "who": "me", "reason": "why not"}
     body = envelope("release", claim)
     for topic, exchange in (
@@ -239,7 +140,7 @@ def test_the_broker_refuses_whatever_is_not_its_own(site: Site, evil: RawAgent, 
     site.claims_go_on()
 
 
-def test_a_claimer_cannot_do_what_only_operators_may(site: Site, fleet: Fleet) -> None:
+def test_a_claimer_cannot_do_what_only_operators_may(site: SecuredSite, fleet: Fleet) -> None:
     before = facts_of(fleet, HONEST)
     body = {"host": HONEST, "reason": "why not"}
     claimer = RawAgent(str(site.granted("claimer")["transport_url"]))
@@ -294,7 +195,7 @@ CALLS: list[dict[str, Any]] = [
 ]
 
 
-def test_poison_leaves_a_line_and_no_traceback(site: Site, evil: RawAgent) -> None:
+def test_poison_leaves_a_line_and_no_traceback(site: SecuredSite, evil: RawAgent) -> None:
     for topic in ("conductor", "conductor_reports", "conductor_life"):
         for body in POISON:
             evil.send(topic, body)
@@ -311,7 +212,34 @@ def test_poison_leaves_a_line_and_no_traceback(site: Site, evil: RawAgent) -> No
     assert sum("bad-envelope" in line for line in lines) <= 3  # one for each queue
 
 
-def test_a_flood_leaves_room_for_others(site: Site, evil: RawAgent) -> None:
+def test_what_is_made_at_random_changes_nothing(site: SecuredSite, evil: RawAgent, fleet: Fleet) -> None:
+    """Good messages of a host, with bytes and values changed. The seed makes them the same in every run."""
+    before = facts_of(fleet, HONEST)
+    chance = random.Random(19)
+    answers = {"host": EVIL, "agent_id": str(uuid4()), "answers": []}
+    good = [
+        ("report_inventory", report_of(EVIL, devices=[{"address": "0000:01:00.0"}])),
+        ("steps_done", answers),
+        ("holdings", {"host": EVIL, "agent_id": str(uuid4()), "found": [str(uuid4())]}),
+        ("enrol", {"host": HONEST, "public_key": "0" * 64, "proof": "0" * 64}),
+        ("show_life", {"host": EVIL, "agent_id": str(uuid4()), "digest": "d"}),
+    ]
+    odd: list[Any] = [None, True, -1, 2**70, 1e308, "", "\0", "\ud800", [], {}, [[[]]], "x" * 10_000]
+    for number in range(1500):
+        method, body = chance.choice(good)
+        body = dict(body)
+        body[chance.choice([*body, "more"])] = chance.choice(odd)
+        topic = ("conductor", "conductor_reports", "conductor_life")[number % 3]
+        message = bytearray(envelope(method, body, evil.signer.sign("conductor", method, body)))
+        for _ in range(chance.choice([0, 0, 1, 5])):
+            message[chance.randrange(len(message))] = chance.randrange(256)
+        evil.send(topic, bytes(message))
+    site.claims_go_on()
+    assert facts_of(fleet, HONEST) == before
+    assert "Traceback" not in site.conductor.log
+
+
+def test_a_flood_leaves_room_for_others(site: SecuredSite, evil: RawAgent) -> None:
     until = time.monotonic() + 5
     while time.monotonic() < until:
         for _ in range(20):

@@ -167,8 +167,13 @@ class TestOverTheBus:
         host = fleet.host("h1", vfs=2)
         fleet.falls_silent("h1")
         service_process("conductor")
-        bus.conductor.show_life(sign_of(host))
-        wait_until(lambda: silent_hosts(fleet) == [], "the conductor has recorded it")
+
+        def is_recorded() -> bool:
+            """A sign is left out while the conductor counts the host. An agent shows life again."""
+            bus.conductor.show_life(sign_of(host))
+            return silent_hosts(fleet) == []
+
+        wait_until(is_recorded, "the conductor has recorded it")
 
     def test_the_agent_is_asked_for_a_report(
         self,
