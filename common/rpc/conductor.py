@@ -28,6 +28,9 @@ SIGNS_OF_LIFE = "conductor_life"
 UNSIGNED = ("ping", "about", "enrol", "services_keys")
 """Methods that need no signature: they tell nothing, or prove their sender themselves."""
 
+UNSIGNED_WORK = ("enrol", "services_keys")
+"""Those of them that cost the conductor something."""
+
 CALLS = ("report_inventory", "holdings", "rotate_key")
 """Methods whose answer an agent awaits before it makes the next call."""
 

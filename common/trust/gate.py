@@ -19,6 +19,7 @@ from portclaim.common.trust.signature import SERVICES, Signature
 _MICROSECONDS = 1_000_000
 # An agent calls from one thread. A second call is one that it has given up and made again.
 _CALLS_AT_ONCE = 2
+_ALL_TOGETHER = " "  # no host has this name
 
 
 class Gate(Protocol):
@@ -93,8 +94,9 @@ class Policy(NamedTuple):
 
     ``require``, ``max_age`` and ``rate`` are options of ``[trust]``. ``threads`` of a worker handle messages:
     one host never has all of them. ``open_to_all``: methods that need no signature, because they tell nothing
-    or prove their sender themselves. ``calls``: methods whose answer an agent awaits, so that it makes one
-    call at a time.
+    or prove their sender themselves. ``work``: those of them that cost a look into the database or a
+    signature; all senders together have the rate of one host for them. ``calls``: methods whose answer an
+    agent awaits, so that it makes one call at a time.
     """
 
     require: str
@@ -103,6 +105,7 @@ class Policy(NamedTuple):
     threads: int
     open_to_all: Collection[str]
     calls: Collection[str]
+    work: Collection[str] = ()
 
 
 class HostGate:
@@ -122,6 +125,8 @@ class HostGate:
         """In the block, the message is handled. Raises :class:`NotAuthorized`."""
         refuse = _Refusal(self._refusals, self._topic, method)
         if self._policy.require == "off" or method in self._policy.open_to_all:
+            if method in self._policy.work and not self._rates.may_send(_ALL_TOGETHER):
+                raise refuse("too-many", "unknown senders", "wait a minute: too many ask for this at once")
             yield
             return
         host = body.get("host")

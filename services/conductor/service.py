@@ -35,6 +35,7 @@ from portclaim.common.rpc.conductor import (
     FULL_REPORTS,
     SIGNS_OF_LIFE,
     UNSIGNED,
+    UNSIGNED_WORK,
     ConductorClient,
 )
 from portclaim.common.rpc.endpoint import Endpoint, Entrance, exposed, finish, server
@@ -188,6 +189,7 @@ class Conductor:
                 conf.rpc.threads,
                 UNSIGNED,
                 CALLS,
+                UNSIGNED_WORK,
             ),
         )
         topic = ConductorClient.topic

@@ -94,9 +94,7 @@ def test_it_can_neither_speak_for_another_host_nor_repeat_what_was_said(
     assert "Traceback" not in site.conductor.log
 
 
-def test_the_broker_refuses_whatever_is_not_its_own(
-    site: SecuredSite, evil: RawAgent, rabbit_url: str
-) -> None:
+def test_the_broker_refuses_whatever_is_not_its_own(site: SecuredSite) -> None:
     claim = {"claim_id": str(uuid4()), "who": "me", "reason": "why not"}
     body = envelope("release", claim)
     for topic, exchange in (

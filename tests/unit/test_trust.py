@@ -134,6 +134,14 @@ class TestHostGate:
             enter(gate, signed(), "report", BODY)
         assert reason(lambda: enter(gate, signed(), "report", BODY)) == "too-many"
 
+    def test_what_costs_something_without_a_signature_has_a_rate(self) -> None:
+        policy = Policy("enrolled", 120, 1, 8, ("ping", "enrol"), (), ("enrol",))
+        gate = HostGate("conductor", Keys(), policy, Refusals())
+        for _ in range(10):
+            enter(gate, {}, "enrol", BODY)
+        assert reason(lambda: enter(gate, {}, "enrol", BODY)) == "too-many"
+        enter(gate, {}, "ping", {})
+
     def test_a_host_never_has_all_threads(self) -> None:
         gate, _ = gate_of(threads=4)
         with gate.admitted(signed(), "report", BODY), gate.admitted(signed(), "report", BODY):
