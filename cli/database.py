@@ -10,6 +10,9 @@ from portclaim.cli.options import age
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
 
+# A test compares these with those of the module, which imports SQLAlchemy.
+ROLES = ("conductor", "scheduler", "api", "operator", "metrics")
+
 
 @click.group()
 def db() -> None:
@@ -37,6 +40,34 @@ def upgrade(session: Session) -> None:
     click.echo(
         f"the schema was {before or 'empty'}, and is {after}" if before != after else f"the schema is {after}"
     )
+
+
+@command(group=db)
+@click.argument("role", required=False, type=click.Choice(ROLES))
+@click.argument("user", required=False)
+@click.pass_obj
+def grant(session: Session, role: str | None, user: str | None) -> None:
+    """Make a role for each service with the least that it needs. With ROLE and USER, give USER that role.
+
+    Example: portclaim --config-file owner.conf db grant conductor conductor_1
+
+    Needs [database] connection with the role that owns the schema and may create roles (CREATEROLE), or a
+    superuser. No service needs that. The roles are portclaim_conductor, portclaim_scheduler, portclaim_api,
+    portclaim_operator and portclaim_metrics. They cannot log in: make users with CREATE USER. `db upgrade`
+    gives the roles what a new release needs.
+
+    Next: use such a user in [database] connection of each service.
+    """
+    if (role is None) != (user is None):
+        raise click.UsageError("name a ROLE and a USER, or none of the two")
+    from portclaim.common.db import grants
+
+    if role is not None and user is not None:
+        grants.give(_url(session), role, user)
+        click.echo(f"{user} has the role portclaim_{role}")
+    else:
+        made = grants.make_roles(_url(session))
+        click.echo(f"made: {', '.join(made)}" if made else "all roles are there, and have what they need")
 
 
 @command(group=db)

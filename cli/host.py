@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from portclaim.cli import documents, maintenance, recovery
+from portclaim.cli import documents, maintenance, recovery, trust
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
@@ -31,7 +31,7 @@ _COLUMNS = ("address", "type", "ids", "numa", "driver", "group", "netdev", "VFs"
 
 @click.group()
 def host() -> None:
-    """List, drain and remove hosts, renew used devices, recover claims; scan this machine."""
+    """List, drain, remove and enrol hosts, renew used devices, recover claims; scan this machine."""
 
 
 for each in (
@@ -42,6 +42,9 @@ for each in (
     maintenance.renew,
     recovery.unknown_claims,
     recovery.recover,
+    trust.enroll,
+    trust.revoke,
+    trust.keys_,
 ):
     host.add_command(each)
 

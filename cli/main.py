@@ -9,6 +9,11 @@ from portclaim.cli.session import Session
 
 COMMANDS = {
     "alias": Lazy("portclaim.cli.aliases", "alias", "See which devices the aliases of [pci] alias get."),
+    "broker": Lazy(
+        "portclaim.cli.broker",
+        "broker",
+        "Give each host and each service a user of RabbitMQ with no more rights than it needs.",
+    ),
     "candidates": Lazy(
         "portclaim.cli.candidates",
         "candidates",
@@ -55,7 +60,7 @@ COMMANDS = {
     "host": Lazy(
         "portclaim.cli.host",
         "host",
-        "List, drain and remove hosts, renew used devices, recover claims; scan this machine.",
+        "List, drain, remove and enrol hosts, renew used devices, recover claims; scan this machine.",
     ),
     "import": Lazy(
         "portclaim.cli.import_nova", "import_", "Take over what Nova has given out, without stopping a guest."
@@ -82,6 +87,7 @@ COMMANDS = {
         "top",
         "Show how the fleet is, live: hosts, free devices, claims per second, and what stands still.",
     ),
+    "trust": Lazy("portclaim.cli.trust", "trust", "Make the key with which the services sign steps."),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),
     "wait": Lazy("portclaim.cli.wait", "wait", "Wait until a claim is prepared or allocated, or has ended."),
     "waiting": Lazy(

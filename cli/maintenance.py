@@ -146,6 +146,7 @@ COLUMNS = (
     "VFs free",
     "VFs held",
     "claims",
+    "key",
     "state",
     "drained ports",
 )
@@ -160,9 +161,15 @@ def cells(host: HostSummary) -> Row:
         str(host.vfs_available),
         str(host.vfs_held),
         str(host.live_claims),
+        _key(host),
         _state(host),
         ", ".join(f"{address} ({reason})" for address, reason in host.drained_ports.items()),
     )
+
+
+def _key(shown: HostSummary) -> str:
+    """The age of the host's key; a host that is not enrolled has none."""
+    return "none" if shown.key_age is None else f"{shown.key_age / 86_400:.0f} d"
 
 
 def _state(shown: HostSummary) -> Text:

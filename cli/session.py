@@ -58,10 +58,13 @@ class Session:
                 "[DEFAULT] transport_url"
             )
         from portclaim.common.rpc.transport import transport
+        from portclaim.common.trust.services_key import ServicesKey
 
         # kombu logs every attempt to connect. That would hide the one line that says what to do.
         logging.getLogger("oslo.messaging").setLevel(logging.CRITICAL)
-        return kind(transport(self.conf), self.conf, server)
+        bus = transport(self.conf, makes_exchange=False)
+        # Agents take orders of an operator who has the services' key.
+        return kind(bus, self.conf, server, ServicesKey(self.conf).signer())
 
     @property
     def scheduler(self) -> SchedulerClient | HttpScheduler:

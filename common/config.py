@@ -15,6 +15,7 @@ from oslo_log import log
 from portclaim.common.db.options import DATABASE, DATABASE_OPTIONS
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.nova_options import EXPLAINED, OLD_NAMES, refusals
+from portclaim.common.trust import options as trust
 
 
 def _old_names(option: str) -> list[cfg.DeprecatedOpt]:
@@ -145,6 +146,7 @@ SCHEDULER_OPTIONS = [
 
 COMPUTE_AGENT = cfg.OptGroup("compute_agent", "The compute agent: one for each compute node")
 COMPUTE_AGENT_OPTIONS = [
+    *trust.AGENT_OPTIONS,
     cfg.StrOpt(
         "driver",
         default="simulated",
@@ -211,10 +213,10 @@ OPTIONS: list[tuple[cfg.OptGroup | None, Sequence[cfg.Opt]]] = [
     (CONDUCTOR, CONDUCTOR_OPTIONS),
     (SCHEDULER, SCHEDULER_OPTIONS),
     (COMPUTE_AGENT, COMPUTE_AGENT_OPTIONS),
+    (trust.GROUP, trust.OPTIONS),
     (PCI, PCI_OPTIONS),
     (FILTER_SCHEDULER, FILTER_SCHEDULER_OPTIONS),
 ]
-
 
 _FILE_ONLY = (PCI, FILTER_SCHEDULER, UPGRADE_LEVELS)
 """Groups without flags."""
@@ -283,7 +285,5 @@ def _refuse_other_databases(conf: cfg.ConfigOpts) -> None:
     """Refuse a URL that is not PostgreSQL's. The message omits the URL, which may have a password."""
     url = conf.database.connection
     if url and not url.startswith(("postgresql://", "postgresql+psycopg2://")):
-        raise InvalidConfiguration(
-            "[database] connection is not the URL of a PostgreSQL database; "
-            "write postgresql+psycopg2://user:password@host/name"
-        )
+        say = "[database] connection is not the URL of a PostgreSQL database; write"
+        raise InvalidConfiguration(f"{say} postgresql+psycopg2://user:password@host/name")

@@ -109,6 +109,13 @@ class StaleStep(PortclaimError):
     """An agent answered a step that a later step has replaced. The answer changed nothing."""
 
 
+class NotAuthorized(PortclaimError):
+    """The sender of a message may not send it, or has not signed it well. The message changed nothing.
+
+    ``kwargs``: the ``reason``, for example ``unknown-key``.
+    """
+
+
 class UnsupportedVersion(PortclaimError):
     """A service, or the pin in ``[upgrade_levels]``, is older than the call. The call changed nothing.
 

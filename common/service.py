@@ -17,6 +17,7 @@ from oslo_log import log
 from portclaim.common import config, log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.process import Metrics, RunningCollector
+from portclaim.common.rpc.insecure import warnings
 
 LOG = logging.getLogger(__name__)
 
@@ -136,6 +137,8 @@ def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service 
     log_context.install()
     for explanation in config.explanations(conf):
         LOG.info("%s", explanation)
+    for warning in warnings(conf, name):
+        LOG.warning("%s", warning)
 
     def observe() -> None:
         """In a worker: what others see of it."""

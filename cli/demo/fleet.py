@@ -15,6 +15,7 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from portclaim.cli import enrolling
 from portclaim.cli.demo.polling import DemoFailed
 from portclaim.common import config
 from portclaim.common.rpc.scheduler import SchedulerClient
@@ -53,6 +54,7 @@ timeout = 2
 [compute_agent]
 driver = simulated
 sysfs_root = {sysfs_root}
+enrolment_token_file = {token_file}
 
 [simulated]
 ports = {ports}
@@ -94,8 +96,10 @@ class Fleet:
 
     def __init__(self, directory: Path, database_url: str) -> None:
         self._directory = directory
+        self._database_url = database_url
         (directory / "empty").mkdir()
-        self._conf = self._configure("services", _SERVICES.format(database_url=database_url))
+        trust = enrolling.OPTIONS.format(services_key=enrolling.services_key(directory))
+        self._conf = self._configure("services", _SERVICES.format(database_url=database_url) + trust)
         self.workers: list[Service] = [
             *(Conductor(self._conf) for _ in range(2)),
             *(Scheduler(self._conf) for _ in range(2)),
@@ -144,7 +148,9 @@ class Fleet:
         )
 
     def _agent(self, host: str, **values: object) -> ComputeAgent:
-        text = _AGENT.format(host=host, state_path=self._directory / "state", **values)
+        state = self._directory / "state"
+        token = enrolling.token_file(self._database_url, state, host)
+        text = _AGENT.format(host=host, state_path=state, token_file=token, **values)
         return ComputeAgent(self._configure(host, text))
 
     def _configure(self, name: str, text: str) -> cfg.ConfigOpts:

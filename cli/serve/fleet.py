@@ -10,6 +10,7 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from portclaim.cli import enrolling
 from portclaim.common import config
 from portclaim.common.metrics.process import exported_by_this_process
 from portclaim.common.rpc.scheduler import SchedulerClient
@@ -58,6 +59,7 @@ timeout = 2
 [compute_agent]
 driver = simulated
 sysfs_root = {sysfs_root}
+enrolment_token_file = {token_file}
 
 [simulated]
 ports = 4
@@ -88,9 +90,11 @@ class Services:
         self._bus = bus
         self._files = config_files
         (directory / "empty").mkdir(exist_ok=True)
+        self._state = directory / "state"
+        self._database_url = database_url
         text = _SERVICES.format(
-            bus=bus, state_path=directory / "state", database_url=database_url, listen=listen, port=port
-        )
+            bus=bus, state_path=self._state, database_url=database_url, listen=listen, port=port
+        ) + enrolling.OPTIONS.format(services_key=enrolling.services_key(directory))
         self.config_file = directory / CONFIG_FILE
         self._conf = self._configure(CONFIG_FILE, text + ("" if config_files else _ALIASES), config_files)
         self.api = Api(self._configure(CONFIG_FILE, None, config_files))
@@ -105,8 +109,12 @@ class Services:
         self.hosts = sorted(wanted, key=lambda name: int(re.sub(r"\D", "", name) or 0))
         self._agents = [self._simulated(host) for host in self.hosts]
         if not self._agents and self._conf.pci.device_spec:
-            self._agents = [ComputeAgent(self._configure(CONFIG_FILE, None, self._files))]
             self.hosts = [self._conf.host]
+            token = enrolling.token_file(self._database_url, self._state, self._conf.host)
+            file = self._directory / "agent.conf"
+            file.write_text(f"[compute_agent]\nenrolment_token_file = {token}\n")
+            conf = self._configure(CONFIG_FILE, None, (str(file), *self._files))
+            self._agents = [ComputeAgent(conf)]
 
     def start(self) -> None:
         """Start all; return when the API takes requests and every host is known."""
@@ -136,7 +144,11 @@ class Services:
         place = self._directory / HOSTS / host
         place.mkdir(parents=True, exist_ok=True)
         text = _AGENT.format(
-            host=host, state_path=self._directory / "state", bus=self._bus, sysfs_root=place / "sysfs"
+            host=host,
+            state_path=self._state,
+            bus=self._bus,
+            sysfs_root=place / "sysfs",
+            token_file=enrolling.token_file(self._database_url, self._state, host),
         )
         return ComputeAgent(self._configure(f"{HOSTS}/{host}/agent.conf", text, ()))
 

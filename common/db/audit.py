@@ -25,6 +25,8 @@ Action = Literal[
     "revoke-token",
     "set-quota",
     "unset-quota",
+    "enrol-host",
+    "revoke-host",
 ]
 
 _RECORD = sa.text("""

@@ -32,6 +32,7 @@ REPEATABLE = (
     "release",
     "batches",
     "answers",
+    "keys",
     "inventory",
     "waiting",
     "audit",
@@ -44,6 +45,7 @@ REPEATABLE = (
     "api",
     "views",
     "roles",
+    "service_roles",
 )
 """The files of ``sql/`` that may be loaded again, in the order in which they need each other."""
 
@@ -71,7 +73,8 @@ def upgrade(url: str) -> tuple[str | None, str]:
 
     Safe to start from several places at once, and to run again: the second run waits for the first, then
     loads the same functions and views again. Services may run meanwhile. The connecting role must own the
-    schema and be allowed to create roles (``portclaim_operator``).
+    schema. If it may also create roles, it makes ``portclaim_operator`` and ``portclaim_api``; ``portclaim db
+    grant`` makes all roles.
 
     Raises :class:`InvalidConfiguration` if a newer version has upgraded the database, and
     :class:`ServiceUnavailable` with PostgreSQL's own words. Either way the database is unchanged.
@@ -89,6 +92,12 @@ def upgrade(url: str) -> tuple[str | None, str]:
         raise ServiceUnavailable(f"the database could not be upgraded: {str(error.orig).strip()}") from error
     assert after is not None  # noqa: S101 - for the type checker
     return before, after
+
+
+def grant_again(connection: sa.Connection) -> None:
+    """Give the roles that there are now what they may do. The connecting role must own the schema."""
+    for name in ("roles", "service_roles"):
+        _load(connection, name)
 
 
 def _upgrade_at_once(connection: sa.Connection) -> tuple[str | None, str | None]:

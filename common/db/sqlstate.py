@@ -17,6 +17,7 @@ from portclaim.common.errors import (
     HostOwnedByAnotherAgent,
     InvalidRequest,
     MoveConflict,
+    NotAuthorized,
     PortclaimError,
     QuotaExceeded,
     StaleStep,
@@ -30,19 +31,21 @@ _ERRORS: dict[str, type[PortclaimError]] = {
     "PC405": UnknownHost,
     "PC409": ClaimConflict,
     "PC410": StaleStep,
+    "PC411": NotAuthorized,
     "PC412": HostIsAlive,
     "PC423": HostInUse,
     "PC424": MoveConflict,
     "PC429": ClaimRefused,
     "PC430": QuotaExceeded,
 }
+_WITH_FACTS = {QuotaExceeded, NotAuthorized}
 
 
 @contextmanager
 def as_errors(**facts: object) -> Iterator[None]:
     """Raise the error that a function's SQLSTATE stands for, with PostgreSQL's message and these facts.
 
-    A quota's error has the facts of its detail too, which is JSON.
+    Some have facts of their own in the detail, which is JSON.
     """
     try:
         yield
@@ -52,5 +55,5 @@ def as_errors(**facts: object) -> Iterator[None]:
             raise
         diagnosis = getattr(error.orig, "diag", None)
         message = getattr(diagnosis, "message_primary", None) or str(error.orig)
-        more = json.loads(diagnosis.message_detail) if diagnosis and kind is QuotaExceeded else {}
+        more = json.loads(diagnosis.message_detail) if diagnosis and kind in _WITH_FACTS else {}
         raise kind(message, **{name: str(value) for name, value in facts.items()}, **more) from None

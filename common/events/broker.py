@@ -15,6 +15,10 @@ from oslo_messaging._drivers.impl_rabbit import rabbit_opts
 from portclaim.common.errors import InvalidConfiguration
 
 EXCHANGE = kombu.Exchange("portclaim.events", type="topic", durable=True, delivery_mode="persistent")
+MADE_BEFORE = kombu.Exchange(
+    "portclaim.events", type="topic", durable=True, delivery_mode="persistent", no_declare=True
+)
+"""The same for consumers, who need not have the right to make it."""
 
 CONNECT_TIMEOUT = 5.0  # seconds, for each host of the broker
 _SECTION = "oslo_messaging_rabbit"
@@ -52,6 +56,11 @@ def queue_type(conf: cfg.ConfigOpts) -> str:
     return (
         "quorum" if _rabbit(conf, oslo_messaging.TransportURL.parse(conf)).rabbit_quorum_queue else "classic"
     )
+
+
+def is_encrypted(conf: cfg.ConfigOpts) -> bool:
+    """Whether connections to RabbitMQ use TLS."""
+    return bool(_rabbit(conf, oslo_messaging.TransportURL.parse(conf)).ssl)
 
 
 def topic_queue(conf: cfg.ConfigOpts, topic: str, lifetime: float) -> kombu.Queue:

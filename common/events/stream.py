@@ -136,12 +136,22 @@ class EventStream:
         """Connect and consume, unless it does already."""
         if self._consumer is None:
             broker.reach(self._connection)
-            channel = self._connection.channel()
+            channel = self._channel_with_exchange()
             channel.basic_qos(0, _PREFETCH, False)
             consumer = kombu.Consumer(channel, [self._queue], on_message=self._came.append)
             consumer.consume()
             self._consumer = consumer
             self._has_been_connected = True
+
+    def _channel_with_exchange(self) -> Any:
+        """A channel. If no conductor has made the exchange yet, it is made here, which needs more rights."""
+        channel = self._connection.channel()
+        try:
+            broker.EXCHANGE(channel).declare(passive=True)
+        except self._connection.channel_errors:
+            channel = self._connection.channel()
+            broker.EXCHANGE(channel).declare()
+        return channel
 
     def _acknowledge(self) -> None:
         """Acknowledge the event that was returned last."""
@@ -187,7 +197,7 @@ class EventStream:
         return self._wanted.bindings()
 
     def _queue_of(self, conf: cfg.ConfigOpts, name: str | None) -> kombu.Queue:
-        bindings = [kombu.binding(broker.EXCHANGE, routing_key=key) for key in self._binding_keys()]
+        bindings = [kombu.binding(broker.MADE_BEFORE, routing_key=key) for key in self._binding_keys()]
         if name is None:
             return kombu.Queue(bindings=bindings, exclusive=True, durable=False)
         if not _NAME.fullmatch(name):

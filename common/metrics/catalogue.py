@@ -118,6 +118,15 @@ RPC_REPEATED = Counter(
     _METHOD,
     services=_ALL,
 )
+MESSAGES_REFUSED = Counter(
+    "messages_refused_total",
+    "Messages from the bus that were refused because of their sender or their form.",
+    {
+        "queue": "conductor, scheduler, compute_agent, reply, ...",
+        "reason": "unsigned, unknown-key, foreign-host, replayed, ...: see the page about who is trusted",
+    },
+    services=_ON_BUS,
+)
 BUS_CONNECTED = Gauge(
     "bus_connected",
     "1: the workers take calls from the broker. 0: one of them has no connection.",

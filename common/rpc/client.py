@@ -19,6 +19,7 @@ from portclaim.common.rpc import versions
 from portclaim.common.rpc.about import About
 from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.measured import sent_now
+from portclaim.common.trust.signature import Signer, Unsigned
 
 A = TypeVar("A", bound=Message)
 
@@ -34,13 +35,17 @@ class Client:
 
     ``[rpc] timeout`` says how long a call waits for one answer, and ``[rpc] attempts`` how often it is made.
     A repeated call is safe because every method of Portclaim is idempotent. ``[upgrade_levels]`` can pin the
-    version that the client speaks, see :mod:`portclaim.common.rpc.versions`.
+    version that the client speaks, see :mod:`portclaim.common.rpc.versions`. ``signer`` signs what is sent.
     """
 
     topic: ClassVar[str]
 
     def __init__(
-        self, bus: oslo_messaging.RPCTransport, conf: cfg.ConfigOpts, server: str | None = None
+        self,
+        bus: oslo_messaging.RPCTransport,
+        conf: cfg.ConfigOpts,
+        server: str | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._pin: str | None = conf.upgrade_levels.get(self.topic)
         self._rpc = oslo_messaging.get_rpc_client(
@@ -54,12 +59,15 @@ class Client:
         self._patience = conf.rpc.timeout * conf.rpc.attempts
         self._has_reached_broker = False
         self._whom = _service(self.topic, server)
+        self._signer = signer or Unsigned()
+        self._to = _address(self.topic, server)
 
     def at(self, server: str) -> Self:
         """The same client, for the server of this name only."""
         other = copy.copy(self)
         other._rpc = self._rpc.prepare(server=server)
         other._whom = _service(self.topic, server)
+        other._to = _address(self.topic, server)
         return other
 
     def ping(self) -> None:
@@ -102,7 +110,8 @@ class Client:
         rpc, fields = self._prepared(method, message, since, queue)
         try:
             self._reach_broker()
-            reply = again(rpc.call, sent_now(), method, **fields)
+            # Each attempt is a message of its own, with a signature of its own.
+            reply = again(lambda: rpc.call(self._context(method, fields), method, **fields))
         except oslo_messaging.MessageUndeliverable:
             return self._call(method, message, answer, since)
         except PortclaimError as error:
@@ -143,11 +152,15 @@ class Client:
         """
         rpc, fields = self._prepared(method, message, since, queue)
         try:
-            rpc.cast(tracing.with_parents(sent_now(), parents or {}), method, **fields)
+            rpc.cast(tracing.with_parents(self._context(method, fields), parents or {}), method, **fields)
         except (*_NOT_TAKEN, oslo_messaging.MessageUndeliverable) as error:
             raise ServiceUnavailable(
                 f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"
             ) from error
+
+    def _context(self, method: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """What goes with a message, besides its fields: when it is sent, and its signature."""
+        return {**sent_now(), **self._signer.sign(self._to, method, fields)}
 
     def _prepared(
         self, method: str, message: Message, since: str, queue: str | None
@@ -173,6 +186,11 @@ class Client:
 
 def _service(topic: str, server: str | None) -> str:
     return f"service {topic}" if server is None else f"service {topic} on host {server}"
+
+
+def _address(topic: str, server: str | None) -> str:
+    """Whom a message is for, in its signature."""
+    return topic if server is None else f"{topic}.{server}"
 
 
 def _local(error: PortclaimError) -> PortclaimError:

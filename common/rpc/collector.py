@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Generic, Protocol
 
 import kombu
 import oslo_messaging
 from oslo_config import cfg
-from oslo_messaging._drivers.common import RPCException, deserialize_msg
 from oslo_messaging.rpc.server import RPCServer
 
-from portclaim.common.errors import InvalidMessage
+from portclaim.common.errors import PortclaimError
 from portclaim.common.events import broker
+from portclaim.common.rpc import envelope
 from portclaim.common.rpc.endpoint import M, Stoppable, checked
+from portclaim.common.trust.gate import Gate, OpenGate
+from portclaim.common.trust.refusals import REFUSALS
 
 LOG = logging.getLogger(__name__)
 
 _PULSE = 1.0  # seconds, at most, between two checks of the connection and of `stop()`
 _PAUSE = 1.0  # seconds from a lost connection to the next attempt
 _LIFETIME = 60.0  # seconds of a message without a collector. Then its sender has sent another one
+_CONTEXT = "_context_"
 
 
 class Collector(Stoppable, Protocol):
@@ -38,49 +40,60 @@ class Collector(Stoppable, Protocol):
         """Return when the queue exists."""
 
 
+class Reader(Generic[M]):
+    """Notes messages of a type, if the gate admits them. What is wrong with the others is in the log.
+
+    Without a gate, it notes all that no compute agent has signed.
+    """
+
+    def __init__(self, message: type[M], note: Callable[[M], None], gate: Gate | None = None) -> None:
+        self._message = message
+        self._note = note
+        self._gate = gate or OpenGate("collector")
+
+    def read(self, context: Mapping[str, Any], method: str, fields: dict[str, Any]) -> None:
+        with suppress(PortclaimError), self._gate.admitted(context, method, fields):
+            self._note(checked(self._message, method, fields))
+
+
 def collector(
-    bus: oslo_messaging.RPCTransport,
-    conf: cfg.ConfigOpts,
-    queue: str,
-    message: type[M],
-    note: Callable[[M], None],
+    bus: oslo_messaging.RPCTransport, conf: cfg.ConfigOpts, queue: str, reader: Reader[Any]
 ) -> Collector:
-    """What collects the messages of this type, on the message bus of ``[DEFAULT] transport_url``."""
+    """What collects the messages of a queue, on the message bus of ``[DEFAULT] transport_url``."""
     if oslo_messaging.TransportURL.parse(conf).transport == "rabbit":
-        return _RabbitCollector(conf, queue, message, note)
-    return _Server(bus, oslo_messaging.Target(topic=queue, server=conf.host), message, note)
+        return _RabbitCollector(conf, queue, reader)
+    return _Server(bus, oslo_messaging.Target(topic=queue, server=conf.host), reader)
 
 
-class _Server(RPCServer, Generic[M]):  # type: ignore[misc]  # oslo.messaging has no types
+class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
     """For any message bus of oslo.messaging."""
 
     def __init__(
-        self,
-        bus: oslo_messaging.RPCTransport,
-        target: oslo_messaging.Target,
-        message: type[M],
-        note: Callable[[M], None],
+        self, bus: oslo_messaging.RPCTransport, target: oslo_messaging.Target, reader: Reader[Any]
     ) -> None:
         super().__init__(bus, target, None)
-        self._message = message
-        self._note = note
+        self._reader = reader
 
     def _on_incoming(self, incoming: list[Any]) -> None:
         for each in incoming:
-            with suppress(InvalidMessage):  # it is in the log
-                self._note(checked(self._message, each.message["method"], each.message.get("args", {})))
+            self._reader.read(each.ctxt, each.message["method"], each.message.get("args", {}))
 
 
-class _RabbitCollector(threading.Thread, Generic[M]):
+class _Consumer(kombu.Consumer):  # type: ignore[misc]  # kombu has no types
+    def _receive_callback(self, message: Any) -> None:
+        envelope.without_compression(message)
+        super()._receive_callback(message)
+
+
+class _RabbitCollector(threading.Thread):
     """For RabbitMQ, past oslo.messaging: its reading of a message takes three times as long as kombu's.
 
     Messages are not acknowledged: what a process has not noted yet is lost with it.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, queue: str, message: type[M], note: Callable[[M], None]) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, queue: str, reader: Reader[Any]) -> None:
         super().__init__(name=f"collector of {queue}", daemon=True)
-        self._message = message
-        self._note = note
+        self._reader = reader
         self._connection = broker.connection(conf, heartbeat=True)
         self._faults = broker.faults(self._connection)
         self._queue = broker.topic_queue(conf, queue, _LIFETIME)
@@ -110,7 +123,7 @@ class _RabbitCollector(threading.Thread, Generic[M]):
 
     def _consume(self) -> None:
         broker.reach(self._connection)
-        with kombu.Consumer(self._connection.channel(), [self._queue], no_ack=True, on_message=self._came):
+        with _Consumer(self._connection.channel(), [self._queue], no_ack=True, on_message=self._came):
             self._is_consuming.set()
             while not self._ending.is_set():
                 try:
@@ -120,10 +133,10 @@ class _RabbitCollector(threading.Thread, Generic[M]):
 
     def _came(self, message: kombu.Message) -> None:
         try:
-            sent = deserialize_msg(json.loads(message.body))
-            method, fields = sent["method"], sent.get("args", {})
-        except (ValueError, TypeError, KeyError, AttributeError, RPCException) as error:
-            LOG.warning("%s has ignored a message that is no call of a method: %r", self.name, error)
+            sent = envelope.read(message.body)
+            envelope.check_call(sent)
+        except envelope.BadEnvelope as error:
+            REFUSALS.note(self._queue.name, "bad-envelope", "an unknown sender", str(error))
             return
-        with suppress(InvalidMessage):  # it is in the log
-            self._note(checked(self._message, method, fields))
+        context = {name.removeprefix(_CONTEXT): sent[name] for name in sent if name.startswith(_CONTEXT)}
+        self._reader.read(context, sent["method"], sent.get("args", {}))

@@ -15,6 +15,10 @@ from portclaim.common.rpc.versions import FIRST
 _SINCE = {"prepare": "1.1", "unplug": "1.1"}
 
 
+UNSIGNED = ("ping", "about", "unknown_claims")
+"""Methods that need no signature: they change nothing."""
+
+
 class ComputeAgentClient(Client):
     """Sends messages to the agent of a host; :meth:`at` names the host."""
 

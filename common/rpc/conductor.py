@@ -16,12 +16,23 @@ from portclaim.common.rpc.agent_messages import (
 )
 from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
+from portclaim.common.rpc.trust_messages import Enrolled, Enrolment, KeysRequest, Rotation, ServicesKeys
 
 FULL_REPORTS = "conductor_reports"
 """The queue of full inventory reports. Answers to steps do not wait behind those of a thousand hosts."""
 
 SIGNS_OF_LIFE = "conductor_life"
 """The queue of signs of life. They are read past the dispatcher, see :class:`~.collector.Collector`."""
+
+
+UNSIGNED = ("ping", "about", "enrol", "services_keys")
+"""Methods that need no signature: they tell nothing, or prove their sender themselves."""
+
+UNSIGNED_WORK = ("enrol", "services_keys")
+"""Those of them that cost the conductor something."""
+
+CALLS = ("report_inventory", "holdings", "rotate_key")
+"""Methods whose answer an agent awaits before it makes the next call."""
 
 
 class ConductorClient(Client):
@@ -77,3 +88,15 @@ class ConductorClient(Client):
         """
         request = HoldingsRequest(host=host, agent_id=agent_id, found=list(found))
         return self._call("holdings", request, Holdings)
+
+    def enrol(self, wanted: Enrolment) -> Enrolled:
+        """Register a host's first key. Raises ``NotAuthorized``, and ``InvalidRequest``."""
+        return self._call("enrol", wanted, Enrolled, since="1.1")
+
+    def rotate_key(self, wanted: Rotation) -> None:
+        """Register a host's next key. Raises ``NotAuthorized``, and ``InvalidRequest``."""
+        self._call("rotate_key", wanted, Nothing, since="1.1")
+
+    def services_keys(self, nonce: str) -> ServicesKeys:
+        """The public keys of the services."""
+        return self._call("services_keys", KeysRequest(nonce=nonce), ServicesKeys, since="1.1")

@@ -30,7 +30,7 @@ class Connection(SchedulerClient):
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._conf = conf
-        self._bus: oslo_messaging.RPCTransport = transport(conf)
+        self._bus: oslo_messaging.RPCTransport = transport(conf, makes_exchange=False)
         super().__init__(self._bus, conf)
 
     def events(self, wanted: EventFilter | None = None, name: str | None = None) -> EventStream:

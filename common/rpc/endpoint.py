@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import oslo_messaging
 from oslo_messaging._drivers.amqpdriver import AMQPListener
@@ -30,8 +30,12 @@ from portclaim.common.metrics import sampling
 from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.about import About
+from portclaim.common.rpc.bounded_connection import listen
 from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.measured import logged, measured
+from portclaim.common.rpc.replies import Replies
+from portclaim.common.trust.gate import Gate, OpenGate
+from portclaim.common.trust.refusals import REFUSALS
 
 LOG = logging.getLogger(__name__)
 
@@ -88,15 +92,30 @@ class Endpoint:
         return About(release=version("portclaim"), clock=time.time())
 
 
-def server(
-    bus: oslo_messaging.RPCTransport, topic: str, name: str, endpoint: Endpoint, queue: str | None = None
-) -> oslo_messaging.RPCServer:
-    """A server for ``topic``, not started yet. ``Client(..., server=name)`` reaches it by its name.
+class Entrance(NamedTuple):
+    """How calls come to a server.
 
-    ``queue``: it serves another queue of the service instead, which does not wait for the one of its topic.
+    ``queue``: another queue of the service than that of its topic, which does not wait for that one. ``gate``
+    decides who may call what. None: whoever can write to the queue, but no compute agent. ``is_shared``: the
+    server also takes calls that do not name a server.
     """
-    dispatcher = _Dispatcher(topic, endpoint)
-    made = _Server(bus, oslo_messaging.Target(topic=queue or topic, server=name), dispatcher)
+
+    queue: str | None = None
+    gate: Gate | None = None
+    is_shared: bool = True
+
+
+def server(
+    bus: oslo_messaging.RPCTransport,
+    topic: str,
+    name: str,
+    endpoint: Endpoint,
+    entrance: Entrance = Entrance(),  # noqa: B008 - it cannot change
+) -> oslo_messaging.RPCServer:
+    """A server for ``topic``, not started yet. ``Client(..., server=name)`` reaches it by its name."""
+    dispatcher = _Dispatcher(topic, endpoint, entrance.gate or OpenGate(topic))
+    target = oslo_messaging.Target(topic=entrance.queue or topic, server=name)
+    made = _Server(bus, target, dispatcher, entrance.is_shared)
     sampling.SERVERS.add(made)
     return made
 
@@ -108,9 +127,22 @@ class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
     A thousand agents that report at once would fill it, and would keep other workers idle.
     """
 
+    def __init__(
+        self,
+        bus: oslo_messaging.RPCTransport,
+        target: oslo_messaging.Target,
+        dispatcher: _Dispatcher,
+        is_shared: bool,
+    ) -> None:
+        super().__init__(bus, target, dispatcher)
+        self._is_shared = is_shared
+
     def _create_listener(self) -> Any:
-        self._free_threads = threading.BoundedSemaphore(self._work_executor._max_workers)
-        return super()._create_listener()
+        threads = self._work_executor._max_workers
+        self._free_threads = threading.BoundedSemaphore(threads)
+        self.dispatcher.replies.serve(threads)
+        made = listen(self.transport, self._target.topic, self._target.server, is_shared=self._is_shared)
+        return made or super()._create_listener()
 
     def _on_incoming(self, incoming: list[Any]) -> None:
         self._free_threads.acquire()
@@ -124,18 +156,33 @@ class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
 
 
 class _Dispatcher(RPCDispatcher):  # type: ignore[misc]  # oslo.messaging has no types
-    """Answers a call that is newer than the service with an error that says what to do."""
+    """Refuses what the gate does not admit.
 
-    def __init__(self, topic: str, endpoint: Endpoint) -> None:
+    Answers a call that is newer than the service with an error that says what to do.
+    """
+
+    def __init__(self, topic: str, endpoint: Endpoint, gate: Gate) -> None:
         self._topic = topic
+        self._gate = gate
+        self.replies = Replies()
         self._spoken = versions.spoken(topic)
         endpoint.target = oslo_messaging.Target(version=self._spoken)
         super().__init__([endpoint], None, ExplicitRPCAccessPolicy)
 
-    @oslo_messaging.expected_exceptions(UnsupportedVersion)  # type: ignore[untyped-decorator]
+    @oslo_messaging.expected_exceptions(PortclaimError)  # type: ignore[untyped-decorator]
     def dispatch(self, incoming: Any) -> Any:
+        called = incoming.message
+        self.replies.bound(incoming)
         try:
-            return super().dispatch(incoming)
+            with self._gate.admitted(incoming.ctxt, called["method"], called.get("args", {})):
+                return super().dispatch(incoming)
+        except oslo_messaging.NoSuchMethod:
+            method = str(called["method"])
+            if REFUSALS.may_log("no method"):
+                LOG.warning("refused a message: this %s has no method %s", self._topic, _printable(method))
+            raise InvalidMessage(
+                f"the service {self._topic} has no method {method}", method=method, faults=[]
+            ) from None
         except oslo_messaging.UnsupportedVersion as error:
             refusal = UnsupportedVersion(
                 f"this {self._topic} speaks version {self._spoken} of its interface, but the call of "
@@ -200,6 +247,7 @@ def checked(message: type[M], method: str, fields: dict[str, Any]) -> M:
             {"field": ".".join(map(_printable, fault["loc"])) or method, "fault": fault["msg"]}
             for fault in error.errors(include_url=False, include_context=False, include_input=False)
         ]
-        LOG.warning("refused a message for %s: %s", method, faults)
+        if REFUSALS.may_log(method):
+            LOG.warning("refused a message for %s: %s", method, faults)
         summary = "; ".join(f"{fault['field']}: {fault['fault']}" for fault in faults[:5])
         raise InvalidMessage(f"{method}: {summary}", method=method, faults=faults) from None

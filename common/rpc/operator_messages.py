@@ -156,6 +156,9 @@ class HostSummary(Message):
     vfs_available: int = Field(description="Number of VFs that can be claimed.")
     vfs_held: int = Field(description="Number of VFs that claims hold.")
     live_claims: int = Field(description="Number of claims that hold devices.")
+    key_age: float | None = Field(
+        default=None, description="Seconds since the host's key was registered. Null: it has no valid key."
+    )
 
 
 class Hosts(Message):

@@ -19,7 +19,6 @@ from portclaim.common.rpc.claim_messages import (
     ExplainRequest,
     Explanation,
 )
-from portclaim.common.rpc.client import Client
 from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.history_messages import History, HistoryFilter
 from portclaim.common.rpc.move_messages import EndOfMove, Move, MoveRequest
@@ -40,11 +39,12 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.operators import OperatorCalls
 from portclaim.common.rpc.recovery_messages import Recovery
 from portclaim.common.rpc.summary_messages import FleetSummary
 
 
-class SchedulerClient(Client):
+class SchedulerClient(OperatorCalls):
     """Calls the scheduler. Any of its workers answers. Threads may share a client.
 
     Every method may raise :class:`~portclaim.ServiceUnavailable`, :class:`~portclaim.ServiceFailed`,
@@ -116,7 +116,8 @@ class SchedulerClient(Client):
         Raises :class:`~portclaim.ClaimNotFound`, :class:`~portclaim.HostIsAlive`, and
         :class:`~portclaim.InvalidRequest` for a claim that waits. After an error nothing has changed.
         """
-        return self._call("force_release", ForcedRelease(claim_id=claim_id, who=who, reason=reason), Claim)
+        wanted = ForcedRelease(claim_id=claim_id, who=who, reason=reason)
+        return self._call_as_operator("force_release", wanted, Claim)
 
     def recover(self, wanted: Recovery) -> Claim:
         """Make a claim anew that an agent has devices for and that the database does not know.
@@ -126,7 +127,7 @@ class SchedulerClient(Client):
         ``allocated``. The same call again changes nothing. Raises :class:`~portclaim.UnknownHost`, and
         :class:`~portclaim.ClaimConflict` if the claim is known, or another claim has one of its devices.
         """
-        return self._call("recover", wanted, Claim, since="1.1")
+        return self._call_as_operator("recover", wanted, Claim, since="1.1")
 
     def move(self, request: MoveRequest) -> Move:
         """Claim devices on another host for the same instance (the target of the move).
@@ -226,14 +227,15 @@ class SchedulerClient(Client):
         :class:`~portclaim.UnknownHost`, and :class:`~portclaim.InvalidRequest` if it has no such port.
         """
         wanted = Drain(host=host, address=address, reason=reason, who=self._said(who))
-        return self._call("drain", wanted, LiveClaims).live_claims
+        return self._call_as_operator("drain", wanted, LiveClaims).live_claims
 
     def undrain(
         self, host: str, address: str | None = None, *, who: str | None = None, reason: str | None = None
     ) -> int:
         """Allow new claims again. Answers and raises what :meth:`drain` does."""
         said = {"who": self._said(who), "undrain_reason": self._said(reason)}
-        return self._call("drain", Drain(host=host, address=address, **said), LiveClaims).live_claims
+        wanted = Drain(host=host, address=address, **said)
+        return self._call_as_operator("drain", wanted, LiveClaims).live_claims
 
     def renew_device(
         self, host: str, address: str, *, who: str | None = None, reason: str | None = None
@@ -244,7 +246,7 @@ class SchedulerClient(Client):
         silent, and :class:`~portclaim.InvalidRequest` while a claim has the device.
         """
         wanted = Renewal(host=host, address=address, who=who, reason=reason)
-        return self._call("renew_device", wanted, Renewed, since="1.1").renewed
+        return self._call_as_operator("renew_device", wanted, Renewed, since="1.1").renewed
 
     def remove_host(self, host: str, who: str, reason: str, *, force: bool = False) -> int:
         """Remove a silent host: its devices are removed. If it comes back, it is drained.
@@ -254,7 +256,7 @@ class SchedulerClient(Client):
         :class:`~portclaim.HostInUse`. After an error nothing has changed.
         """
         wanted = Removal(host=host, who=who, reason=reason, force=force)
-        return self._call("remove_host", wanted, LiveClaims).live_claims
+        return self._call_as_operator("remove_host", wanted, LiveClaims).live_claims
 
     def awaited_steps(self, wanted: StepFilter) -> AwaitedSteps:
         """List the steps that agents have not answered, page by page: see :func:`~portclaim.pages`."""
@@ -286,11 +288,7 @@ class SchedulerClient(Client):
         """
         ids = None if claim_ids is None else list(claim_ids)
         wanted = Retry(claim_ids=ids, host=host, who=self._said(who), reason=self._said(reason))
-        return self._call("retry", wanted, Retried).steps
+        return self._call_as_operator("retry", wanted, Retried).steps
 
     def _end_of_move(self, claim_id: UUID, who: str | None, reason: str | None) -> EndOfMove:
         return EndOfMove(claim_id=claim_id, who=self._said(who), reason=self._said(reason))
-
-    def _said(self, text: str | None) -> str | None:
-        """For the audit. A scheduler of an older version keeps none."""
-        return text if self.can_send("1.1") else None

@@ -12,6 +12,7 @@ from oslo_messaging._metrics.client import oslo_messaging_metrics
 from oslo_messaging._tracing.client import oslo_messaging_tracing
 
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.rpc import bounded_connection
 
 EXCHANGE = "portclaim"
 
@@ -20,8 +21,11 @@ _PREFETCH = 8  # messages that the broker sends ahead: as many as a worker handl
 _INVALID = (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure, ValueError)
 
 
-def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
+def transport(conf: cfg.ConfigOpts, *, makes_exchange: bool = True) -> oslo_messaging.RPCTransport:
     """The transport of ``[DEFAULT] transport_url``. The clients and servers of a process share it.
+
+    With ``makes_exchange``, it makes the exchange of the calls if there is none. Whoever may make an exchange
+    at the broker may also delete it. So only conductors and schedulers make it.
 
     It connects when it is first used. Raises :class:`InvalidConfiguration` for an invalid URL.
     """
@@ -43,10 +47,12 @@ def transport(conf: cfg.ConfigOpts) -> oslo_messaging.RPCTransport:
     # lost its connection for a moment. The calls of a caller that has really gone are soon used up.
     amqpdriver.ObsoleteReplyQueuesCache.TTL = 1
     try:
-        return oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["portclaim.common.errors"])
+        bus = oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["portclaim.common.errors"])
     except _INVALID as error:
         # The message omits the URL, because it has a password.
         raise InvalidConfiguration(
             f"[DEFAULT] transport_url is not the URL of a message bus: {error}. Write "
             "rabbit://user:password@host:5672/virtual_host"
         ) from error
+    bounded_connection.use(bus, makes_exchange=makes_exchange)
+    return bus

@@ -33,7 +33,7 @@ class Api:
         listener = listen(conf.api.listen, conf.api.port)
         host, port = listener.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._bus = transport(conf)
+        self._bus = transport(conf, makes_exchange=False)
         engine = connect(
             database_url(conf) or "", conf.api.threads + _SPARE_CONNECTIONS, conf.database.answer_within
         )

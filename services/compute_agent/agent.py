@@ -19,7 +19,7 @@ from portclaim.common.pci.host import HostView
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
-from portclaim.common.rpc.endpoint import finish, server
+from portclaim.common.rpc.endpoint import Entrance, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink
@@ -40,6 +40,7 @@ from portclaim.services.compute_agent.state_room import no_room
 from portclaim.services.compute_agent.step_queue import Job, StepQueue
 from portclaim.services.compute_agent.steps import StepRunner
 from portclaim.services.compute_agent.sysfs import KERNELS_OWN, PCI_DEVICES, SysfsTree
+from portclaim.services.compute_agent.trust import HostTrust
 from portclaim.services.compute_agent.uevents import Uevents, Watcher
 from portclaim.services.compute_agent.used_once import UsedOnce
 from portclaim.services.compute_agent.vdpa import vdpa_problems
@@ -96,7 +97,8 @@ class ComputeAgent:
             opened.callback(self._driver.stop)
             ledger = Ledger(self._identity.path / LEDGER)
             opened.callback(ledger.close)
-            self._bus = transport(conf)
+            self._bus = transport(conf, makes_exchange=False)
+            self._trust = HostTrust(conf, self._identity.path, self._wake)
             opened.callback(self._bus.cleanup)
             self._queue = StepQueue(lambda job: self._work(runner, job), conf.rpc.threads)
             guests = GuestWatch(self._queue.put)
@@ -106,7 +108,9 @@ class ComputeAgent:
             runner.providing = self._vfs_by_demand.providing
             self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
             self._reporter = Reporter(
-                ConductorLink(ConductorClient(self._bus, conf), conf.host, agent_id),
+                ConductorLink(
+                    ConductorClient(self._bus, conf, signer=self._trust), conf.host, agent_id, self._trust
+                ),
                 self._repair,
                 self._take_inventory,
                 self._own,
@@ -215,6 +219,9 @@ class ComputeAgent:
             self._reporter.wake()
         return False
 
+    def _wake(self) -> None:
+        self._reporter.wake()
+
     def _renew(self, address: PciAddress) -> bool:
         renewed = self._used_once.renew(address)
         self._reporter.wake()
@@ -239,7 +246,9 @@ class ComputeAgent:
                 endpoint = ComputeAgentEndpoint(
                     self._queue, self._reporter.report, self._renew, self._repair.unknown_claims
                 )
-                self._server = server(self._bus, ComputeAgentClient.topic, self._conf.host, endpoint)
+                topic = ComputeAgentClient.topic
+                entrance = Entrance(gate=self._trust.gate(topic), is_shared=False)
+                self._server = server(self._bus, topic, self._conf.host, endpoint, entrance)
                 self._server.start(override_pool_size=self._conf.rpc.threads)
                 TAKES_STEPS.set(1)
                 self._ready.set()

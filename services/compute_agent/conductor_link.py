@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from uuid import UUID
 
 from portclaim.common import tracing
-from portclaim.common.errors import ServiceUnavailable, UnsupportedVersion
+from portclaim.common.errors import NotAuthorized, ServiceUnavailable, UnsupportedVersion
 from portclaim.common.rpc.agent_messages import (
     MOST_STEPS,
     Holdings,
@@ -23,6 +24,7 @@ from portclaim.common.rpc.agent_messages import (
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.services.compute_agent.inventory import Inventory
 from portclaim.services.compute_agent.ledger import Ending
+from portclaim.services.compute_agent.trust import HostTrust
 
 SURE_FOR = 600.0
 """For so many seconds after an answer of the conductor, an agent is sure that it is still the host's.
@@ -40,10 +42,13 @@ class ConductorLink:
     inventory, and reports it in full if not.
     """
 
-    def __init__(self, conductor: ConductorClient, host: str, agent_id: UUID) -> None:
+    def __init__(
+        self, conductor: ConductorClient, host: str, agent_id: UUID, trust: HostTrust | None = None
+    ) -> None:
         self.host = host
         self._agent_id = agent_id
         self._conductor = conductor
+        self._trust = trust
         self._accepted: Inventory | None = None
         self._sure_until = -math.inf
 
@@ -53,6 +58,7 @@ class ConductorLink:
         In full: the conductor has accepted it when this returns. The messages say no more than the conductor
         does not know. Raises :class:`InventoryTooLarge`.
         """
+        self._make_ready()
         if not in_full:
             return not self._has_shown_life(inventory) and self._is_refused(self._report(inventory))
         inventory.check_size()
@@ -91,10 +97,25 @@ class ConductorLink:
 
     def holdings(self, found: Collection[UUID]) -> Holdings:
         """The live claims of this host, and which of those ``found`` on it have ended."""
+        self._make_ready()
         self.doubt()
-        answer = self._conductor.holdings(self.host, self._agent_id, found)
+        with self._heeding():
+            answer = self._conductor.holdings(self.host, self._agent_id, found)
         self._be_sure()
         return answer
+
+    def _make_ready(self) -> None:
+        if self._trust is not None:
+            self._trust.ready(self._conductor)
+
+    @contextmanager
+    def _heeding(self) -> Iterator[None]:
+        try:
+            yield
+        except NotAuthorized as error:
+            if self._trust is not None:
+                self._trust.heed(error)
+            raise
 
     def _result(self, step: Step, ending: Ending) -> StepResult:
         return StepResult(host=self.host, agent_id=self._agent_id, **_answer(step, ending).model_dump())
@@ -144,7 +165,8 @@ class ConductorLink:
     def _is_refused(self, report: InventoryReport) -> bool:
         """Send a report. Does the conductor want all devices instead?"""
         self.doubt()
-        wants_all = self._conductor.report_inventory(report).resend
+        with self._heeding():
+            wants_all = self._conductor.report_inventory(report).resend
         if wants_all:
             self._accepted = None
         else:

@@ -64,6 +64,8 @@ _HOLDINGS = sa.text("""
      ORDER BY c.created_at, c.id
 """)
 
+_CHECK_NUMBER = sa.text("SELECT check_number(:host, :number)")
+
 _ENDED = sa.text("SELECT id FROM claims WHERE id = ANY(:found) AND NOT live ORDER BY id")
 
 
@@ -108,13 +110,16 @@ def steps_done(engine: sa.Engine, results: StepResults, guest_within: float) -> 
         return [UUID(claim_id) for (claim_id,) in _ANSWERS.rows(engine, facts)]
 
 
-def holdings(connection: sa.Connection, request: HoldingsRequest) -> Holdings:
+def holdings(connection: sa.Connection, request: HoldingsRequest, number: int | None = None) -> Holdings:
     """The live claims of a host, and which of the claims that its agent found have ended.
 
-    Raises ``UnknownHost``, ``HostOwnedByAnotherAgent``.
+    ``number`` is that of the request's signature, if it has one. Raises ``UnknownHost``,
+    ``HostOwnedByAnotherAgent``, and ``NotAuthorized`` if a later message of the host was recorded before.
     """
     asked = {"host": request.host, "agent_id": request.agent_id, "suffix": WITH_SETTINGS}
     with as_errors(host=request.host):
+        if number is not None:
+            connection.execute(_CHECK_NUMBER, {"host": request.host, "number": number})
         # The live claims first: a claim that ends in between is then in both answers rather than in neither.
         rows = connection.execute(_HOLDINGS, asked).mappings().all()
     ended = connection.execute(_ENDED, {"found": request.found}).scalars().all()

@@ -28,13 +28,26 @@ from portclaim.common.rpc.agent_messages import (
     StepResult,
     StepResults,
 )
-from portclaim.common.rpc.collector import collector
+from portclaim.common.rpc.collector import Reader, collector
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.conductor import FULL_REPORTS, SIGNS_OF_LIFE, ConductorClient
-from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.conductor import (
+    CALLS,
+    FULL_REPORTS,
+    SIGNS_OF_LIFE,
+    UNSIGNED,
+    UNSIGNED_WORK,
+    ConductorClient,
+)
+from portclaim.common.rpc.endpoint import Endpoint, Entrance, exposed, finish, server
 from portclaim.common.rpc.transport import transport
+from portclaim.common.rpc.trust_messages import Enrolled, Enrolment, KeysRequest, Rotation, ServicesKeys
+from portclaim.common.trust.caller import caller
+from portclaim.common.trust.gate import HostGate, Policy
+from portclaim.common.trust.services_key import ServicesKey
 from portclaim.services.conductor import expiry, host_counter, inventory, lifecycle
+from portclaim.services.conductor.enrolment import Registrar
 from portclaim.services.conductor.grouped_answers import GroupedAnswers
+from portclaim.services.conductor.host_key_ring import HostKeyRing
 from portclaim.services.conductor.publisher import Exchange, Publisher
 from portclaim.services.conductor.relay import Relay
 from portclaim.services.conductor.signs_of_life import SignsOfLife
@@ -75,10 +88,11 @@ class ConductorEndpoint(Endpoint):
         self._answers = GroupedAnswers(engine, guest_within)
         self._on_answer = on_answer
         self._note_sign = note_sign
+        self.registrar = Registrar(engine, None)
 
     @exposed(InventoryReport)
     def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
-        return inventory.apply(self._engine, report, self._agent_down_after)
+        return inventory.apply(self._engine, report, self._agent_down_after, caller().number)
 
     @exposed(SignOfLife)
     def show_life(self, sign: SignOfLife) -> None:
@@ -112,7 +126,20 @@ class ConductorEndpoint(Endpoint):
 
     @exposed(HoldingsRequest)
     def holdings(self, request: HoldingsRequest) -> Holdings:
-        return in_transaction(self._engine, lambda c: lifecycle.holdings(c, request))
+        number = caller().number
+        return in_transaction(self._engine, lambda c: lifecycle.holdings(c, request, number))
+
+    @exposed(Enrolment)
+    def enrol(self, wanted: Enrolment) -> Enrolled:
+        return self.registrar.enrol(wanted)
+
+    @exposed(Rotation)
+    def rotate_key(self, wanted: Rotation) -> None:
+        self.registrar.rotate(wanted)
+
+    @exposed(KeysRequest)
+    def services_keys(self, request: KeysRequest) -> ServicesKeys:
+        return self.registrar.services_keys(request)
 
     @contextmanager
     def _answering(self, host: str) -> Iterator[None]:
@@ -131,15 +158,16 @@ class Conductor:
         if not conf.database.connection:
             raise InvalidConfiguration("[database] connection is not set: the conductor needs the database")
         self._conf = conf
+        self._services_key = ServicesKey(conf)
         self._is_listening = False
 
     def start(self) -> None:
         conf = self._conf
         self._bus = transport(conf)
-        self._agents = ComputeAgentClient(self._bus, conf)
-        # One connection for each message in hand, and one for each periodic task.
+        self._agents = ComputeAgentClient(self._bus, conf, signer=self._services_key.signer())
+        # One connection for each message in hand, and one for each periodic task and for the host keys.
         self._engine = connect(
-            conf.database.connection, conf.rpc.threads + _FULL_REPORTS + 7, conf.database.answer_within
+            conf.database.connection, conf.rpc.threads + _FULL_REPORTS + 8, conf.database.answer_within
         )
         options = conf.conductor
         self._signs = SignsOfLife(self._engine, self._agents)
@@ -150,9 +178,25 @@ class Conductor:
             self._wake_publisher,
             self._signs.note,
         )
-        self._server = server(self._bus, ConductorClient.topic, conf.host, endpoint)
-        self._reports = server(self._bus, ConductorClient.topic, conf.host, endpoint, FULL_REPORTS)
-        self._life = collector(self._bus, conf, SIGNS_OF_LIFE, SignOfLife, self._signs.note)
+        endpoint.registrar = Registrar(self._engine, self._services_key)
+        gate = HostGate(
+            ConductorClient.topic,
+            HostKeyRing(self._engine),
+            Policy(
+                conf.trust.require,
+                conf.trust.max_age,
+                conf.trust.host_rate,
+                conf.rpc.threads,
+                UNSIGNED,
+                CALLS,
+                UNSIGNED_WORK,
+            ),
+        )
+        topic = ConductorClient.topic
+        self._server = server(self._bus, topic, conf.host, endpoint, Entrance(gate=gate))
+        self._reports = server(self._bus, topic, conf.host, endpoint, Entrance(FULL_REPORTS, gate))
+        signs = Reader(SignOfLife, self._signs.note, gate)
+        self._life = collector(self._bus, conf, SIGNS_OF_LIFE, signs)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
         relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)

@@ -12,12 +12,16 @@ from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.catalogue import SIGNS_OF_LIFE
 from portclaim.common.rpc.agent_messages import SignOfLife
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.trust.caller import caller
 
 LOG = logging.getLogger(__name__)
 
 _RECORD = PreparedStatement(
     "record_signs_of_life",
-    "SELECT record_signs_of_life(:hosts::text[], :agent_ids::text[]::uuid[], :digests::text[])",
+    """
+    SELECT record_signs_of_life(:hosts::text[], :agent_ids::text[]::uuid[], :digests::text[],
+                                :numbers::bigint[])
+    """,
 )
 
 
@@ -31,11 +35,11 @@ class SignsOfLife:
         self._engine = engine
         self._agents = agents
         self._lock = threading.Lock()
-        self._noted: dict[str, SignOfLife] = {}
+        self._noted: dict[str, tuple[SignOfLife, int | None]] = {}
 
     def note(self, sign: SignOfLife) -> None:
         with self._lock:
-            self._noted[sign.host] = sign
+            self._noted[sign.host] = sign, caller().number
 
     def record(self) -> bool:
         """Record what has been noted. Agents whose sign does not fit what the database has are asked for a
@@ -46,9 +50,10 @@ class SignsOfLife:
         SIGNS_OF_LIFE.count(by=len(signs))
         if signs:
             facts = {
-                "hosts": [sign.host for sign in signs],
-                "agent_ids": [str(sign.agent_id) for sign in signs],
-                "digests": [sign.digest for sign in signs],
+                "hosts": [sign.host for sign, _ in signs],
+                "agent_ids": [str(sign.agent_id) for sign, _ in signs],
+                "digests": [sign.digest for sign, _ in signs],
+                "numbers": [number for _, number in signs],
             }
             for host in _RECORD.value(self._engine, facts):
                 self._ask_for_report(host)

@@ -74,7 +74,9 @@ HOSTS = sa.text("""
     SELECT host, cast(extract(epoch FROM agent_silent_for) AS double precision) AS agent_silent_for,
            agent_silent_for > make_interval(secs => :agent_down_after) AS is_silent,
            drained_reason, drained_ports, devices, available,
-           pfs_available, pfs_held, vfs_available, vfs_held, live_claims
+           pfs_available, pfs_held, vfs_available, vfs_held, live_claims,
+           (SELECT cast(extract(epoch FROM now() - max(k.created_at)) AS double precision) FROM host_keys k
+             WHERE k.host = hosts.host AND k.revoked_at IS NULL AND k.valid_until IS NULL) AS key_age
       FROM hosts
      WHERE (cast(:host AS text) IS NULL OR host = :host)
        AND (cast(:hosts AS text[]) IS NULL OR host = ANY(:hosts))

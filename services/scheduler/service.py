@@ -16,14 +16,15 @@ from portclaim.common.pci.errors import PciError
 from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.agent_messages import Step
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.endpoint import finish, server
-from portclaim.common.rpc.scheduler import SchedulerClient
+from portclaim.common.rpc.endpoint import finish
 from portclaim.common.rpc.transport import transport
+from portclaim.common.trust.services_key import ServicesKey
 from portclaim.services.scheduler import changed_aliases, packing, queues, refusal_counts
 from portclaim.services.scheduler.claims import ClaimEngine
 from portclaim.services.scheduler.dispatch import Dispatcher
 from portclaim.services.scheduler.endpoint import Agents, SchedulerEndpoint
 from portclaim.services.scheduler.queues import WaitingQueues
+from portclaim.services.scheduler.servers import start_servers
 
 
 class Scheduler:
@@ -35,14 +36,15 @@ class Scheduler:
         self._aliases = aliases_of(conf)
         self._packing = packing.load(conf.scheduler.packing)
         self._conf = conf
+        self._services_key = ServicesKey(conf)
         self._is_listening = False
 
     def start(self) -> None:
         conf = self._conf
         self._bus = transport(conf)
-        self._agents = ComputeAgentClient(self._bus, conf)
-        # One connection for each message in hand, and one for each periodic task.
-        self._engine = connect(conf.database.connection, conf.rpc.threads + 2, conf.database.answer_within)
+        self._agents = ComputeAgentClient(self._bus, conf, signer=self._services_key.signer())
+        # One connection for each message in hand, those of operators too, and one for each periodic task.
+        self._engine = connect(conf.database.connection, conf.rpc.threads + 4, conf.database.answer_within)
         claims = ClaimEngine(
             self._engine,
             self._packing,
@@ -71,9 +73,8 @@ class Scheduler:
         )
         self._queues = Periodic("waiting queues", self._serve_queues, conf.scheduler.serve_interval)
         self._listener = NotificationListener(self._engine, queues.CHANNEL, self._queues.wake)
-        self._server = server(self._bus, SchedulerClient.topic, self._conf.host, self._endpoint)
         self._dispatcher.start()
-        self._server.start(override_pool_size=self._conf.rpc.threads)
+        self._servers = start_servers(self._bus, conf, self._endpoint)
         self._is_listening = True
         self._queues.start()
         self._recorder.start()
@@ -91,7 +92,7 @@ class Scheduler:
     def stop(self) -> None:
         if not self._is_listening:  # it still waits for the broker
             return
-        finish(self._server)
+        finish(*self._servers)
         self._listener.end()
         self._queues.end()
         self._recorder.end()

@@ -51,7 +51,8 @@ class Services:
     """Starts services that share a bus and, where they may have one, a database.
 
     ``tree``: the root of the tree whose code they run. By default it is this one. ``installed``: the folder
-    with the console scripts of an installed Portclaim, to run these instead.
+    with the console scripts of an installed Portclaim, to run these instead. ``database_urls``: the URLs of
+    services that have one of their own.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Services:
         self.installed = installed
         self.transport_url = transport_url
         self.database_url = database_url
+        self.database_urls: dict[str, str] = {}
         self.processes: list[ServiceProcess] = []
 
     def __call__(
@@ -86,7 +88,7 @@ class Services:
             "DEFAULT": {"transport_url": self.transport_url, "state_path": state}
         }
         if service != "compute_agent":
-            sections["database"] = {"connection": self.database_url}
+            sections["database"] = {"connection": self.database_urls.get(service, self.database_url)}
         for section, values in (options or {}).items():
             sections[section] = {**sections.get(section, {}), **values}
         file = self.directory / f"{name}.conf"

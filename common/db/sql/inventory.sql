@@ -82,21 +82,29 @@ END $$;
 COMMENT ON FUNCTION report_inventory IS
     'apply an agent''s report, or note its sign of life; true: it is not applied, and a full report is wanted';
 
--- A host that is locked is left out: its agent is reporting, or shows life again soon.
-CREATE OR REPLACE FUNCTION record_signs_of_life(_hosts text[], _agent_ids uuid[], _digests text[])
-RETURNS text[] LANGUAGE plpgsql AS $$
+-- A host that is locked is left out: its agent is reporting, or shows life again soon. A signed sign of life that is
+-- older than the last report or sign of its host changes nothing: somebody may have sent it again.
+CREATE OR REPLACE FUNCTION record_signs_of_life(
+    _hosts text[], _agent_ids uuid[], _digests text[], _numbers bigint[]
+) RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     _fitting bigint[];
+    _fitting_numbers bigint[];
     _others text[];
 BEGIN
-    SELECT array_agg(n.id), array_agg(sign.host) FILTER (WHERE n.id IS NULL) INTO _fitting, _others
-      FROM unnest(_hosts, _agent_ids, _digests) AS sign (host, agent_id, digest)
+    SELECT array_agg(n.id) FILTER (WHERE n.id IS NOT NULL), array_agg(sign.number) FILTER (WHERE n.id IS NOT NULL),
+           array_agg(sign.host) FILTER (WHERE n.id IS NULL)
+      INTO _fitting, _fitting_numbers, _others
+      FROM unnest(_hosts, _agent_ids, _digests, _numbers) AS sign (host, agent_id, digest, number)
       LEFT JOIN LATERAL (SELECT id FROM compute_nodes
                           WHERE host = sign.host AND agent_id = sign.agent_id AND inventory_digest = sign.digest
                          OFFSET 0) n ON true;
-    UPDATE compute_nodes SET last_seen = now()
-     WHERE id = ANY(ARRAY(SELECT id FROM compute_nodes WHERE id = ANY(_fitting) ORDER BY id
-                             FOR NO KEY UPDATE SKIP LOCKED));
+    UPDATE compute_nodes n SET last_seen = now(), last_number = coalesce(sign.number, n.last_number)
+      FROM unnest(_fitting, _fitting_numbers) AS sign (id, number)
+     WHERE n.id = sign.id
+       AND n.id = ANY(ARRAY(SELECT id FROM compute_nodes WHERE id = ANY(_fitting) ORDER BY id
+                               FOR NO KEY UPDATE SKIP LOCKED))
+       AND (sign.number IS NULL OR n.last_number IS NULL OR n.last_number < sign.number);
     RETURN coalesce(_others, '{}');
 END $$;
 COMMENT ON FUNCTION record_signs_of_life IS

@@ -16,7 +16,8 @@ CREATE TABLE compute_nodes (
     first_seen       timestamptz NOT NULL DEFAULT now(),
     inventoried_at   timestamptz,
     last_seen        timestamptz NOT NULL DEFAULT now(),
-    imported_at      timestamptz
+    imported_at      timestamptz,
+    last_number      bigint
 );
 COMMENT ON TABLE compute_nodes IS 'the hosts whose agents have reported an inventory';
 COMMENT ON COLUMN compute_nodes.agent_id IS 'the agent that reports for this host';
@@ -24,6 +25,8 @@ COMMENT ON COLUMN compute_nodes.inventory_digest IS 'digest of the last full rep
 COMMENT ON COLUMN compute_nodes.disabled_reason IS 'why an operator drained the host; null: it takes claims';
 COMMENT ON COLUMN compute_nodes.imported_at IS
     'when the host was taken over from Nova; null: it was not, or it was removed since';
+COMMENT ON COLUMN compute_nodes.last_number IS
+    'number of the last signed report or sign of life: earlier ones are refused; null: none was signed';
 COMMENT ON COLUMN compute_nodes.counted IS 'host_pools has its devices; see room.sql';
 CREATE INDEX compute_nodes_uncounted ON compute_nodes (id) WHERE NOT counted;
 
@@ -375,6 +378,33 @@ CREATE TABLE refused_claims (
 );
 COMMENT ON TABLE refused_claims IS 'how many claims were refused in each minute, by reason';
 COMMENT ON COLUMN refused_claims.alias IS 'what they asked for; empty: no alias, or several';
+
+-- Who may speak for a host
+
+CREATE TABLE host_keys (
+    host        text NOT NULL CHECK (host <> ''),
+    key_id      text NOT NULL,
+    public_key  bytea NOT NULL CHECK (length(public_key) = 32),
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    valid_until timestamptz,
+    revoked_at  timestamptz,
+    changed_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (host, key_id)
+);
+CREATE INDEX host_keys_by_change ON host_keys (changed_at);
+COMMENT ON TABLE host_keys IS 'public keys of hosts, also those that were replaced or revoked';
+COMMENT ON COLUMN host_keys.valid_until IS 'when a key ends that another one has replaced; null: it does not';
+
+CREATE TABLE host_enrolments (
+    host       text PRIMARY KEY CHECK (host <> ''),
+    sha256     bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    key_id     text
+);
+COMMENT ON TABLE host_enrolments IS 'tokens with which agents have their first key registered';
+COMMENT ON COLUMN host_enrolments.sha256 IS 'the token itself is kept nowhere';
+COMMENT ON COLUMN host_enrolments.key_id IS 'the key that it was used for; null: it was not used';
 
 -- Moves
 

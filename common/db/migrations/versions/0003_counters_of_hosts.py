@@ -161,6 +161,38 @@ ALTER TABLE outbox ADD COLUMN traceparent text;
 COMMENT ON COLUMN outbox.traceparent IS 'W3C trace context that the step belongs to; null: none';
 """
 
+# Keys of hosts.
+_TRUST = """
+ALTER TABLE compute_nodes ADD COLUMN last_number bigint;
+COMMENT ON COLUMN compute_nodes.last_number IS
+    'number of the last signed report or sign of life: earlier ones are refused; null: none was signed';
+
+CREATE TABLE host_keys (
+    host        text NOT NULL CHECK (host <> ''),
+    key_id      text NOT NULL,
+    public_key  bytea NOT NULL CHECK (length(public_key) = 32),
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    valid_until timestamptz,
+    revoked_at  timestamptz,
+    changed_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (host, key_id)
+);
+CREATE INDEX host_keys_by_change ON host_keys (changed_at);
+COMMENT ON TABLE host_keys IS 'public keys of hosts, also those that were replaced or revoked';
+COMMENT ON COLUMN host_keys.valid_until IS 'when a key ends that another one has replaced; null: it does not';
+
+CREATE TABLE host_enrolments (
+    host       text PRIMARY KEY CHECK (host <> ''),
+    sha256     bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    expires_at timestamptz NOT NULL,
+    key_id     text
+);
+COMMENT ON TABLE host_enrolments IS 'tokens with which agents have their first key registered';
+COMMENT ON COLUMN host_enrolments.sha256 IS 'the token itself is kept nowhere';
+COMMENT ON COLUMN host_enrolments.key_id IS 'the key that it was used for; null: it was not used';
+"""
+
 
 def upgrade() -> None:
     op.execute(_STATEMENTS)
@@ -174,3 +206,4 @@ def upgrade() -> None:
     op.execute(_REFUSALS)
     op.execute(_HISTORY)
     op.execute(_TRACES)
+    op.execute(_TRUST)
