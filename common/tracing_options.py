@@ -17,10 +17,11 @@ OPTIONS = [
     ),
     cfg.FloatOpt(
         "sample",
-        default=1.0,
+        default=0.1,
         min=0.0,
         max=1.0,
-        help="Share of claims that have a trace. A caller's own trace decides for itself.",
+        help="Share of claims that have a trace. Each trace costs its claim something; those of all claims "
+        "are for a test system. A caller's own trace decides for itself.",
     ),
 ]
 
