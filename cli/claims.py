@@ -123,8 +123,7 @@ def claim(
         attach=attach,
         guest_within=guest_within,
     )
-    scheduler = session.scheduler
-    made = wait_for(scheduler, scheduler.claim(request))
+    made = wait_for(session, session.scheduler.claim(request))
     documents.show(output, made, render.claim)
     if made.host is None:
         why = made.reason or "it was released while it waited"

@@ -167,8 +167,11 @@ def page_of_table(
     if not out.is_terminal:
         out.width = max(out.width, sum(widths) + 2 * len(widths))
     table = Table(box=None, show_header=with_header, header_style="bold", pad_edge=False)
-    for column, width in zip(columns, widths, strict=True):
-        table.add_column(column, no_wrap=True, min_width=None if out.is_terminal else width)
+    for place, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        if not out.is_terminal:
+            table.add_column(column, no_wrap=True, min_width=width)
+        else:  # nothing is cut off; the first column is what other commands ask for, so it is in one piece
+            table.add_column(column, overflow="fold", no_wrap=place == 0 and width <= out.width // 2)
     for row in texts:
         table.add_row(*row)
     out.print(table)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from portclaim.common.rpc.operator_messages import WaitingClaim
     from portclaim.common.rpc.scheduler import SchedulerClient
 
-_PAUSE = 1.0  # seconds between two calls
+_LONGEST_REQUEST = 10.0  # seconds; then the position is shown anew
 
 _INTERRUPTED = """
 Claim {claim} still waits in its queue.
@@ -47,10 +47,11 @@ def waiting(session: Session, host: str | None, instance_id: uuid.UUID | None, o
     show(options, session.scheduler.waiting, wanted, "claims", table(_COLUMNS, _cells))
 
 
-def wait_for(scheduler: SchedulerClient | HttpScheduler, claim: Claim) -> Claim:
+def wait_for(session: Session, claim: Claim) -> Claim:
     """The claim when it no longer waits. Until then, its position is shown on standard error.
 
-    Ctrl-C ends the program, not the claim.
+    Events of the claim wake the program, over HTTP the answer to a request that waits for them. Ctrl-C ends
+    the program, not the claim.
     """
     if claim.status != "waiting":
         return claim
@@ -61,14 +62,35 @@ def wait_for(scheduler: SchedulerClient | HttpScheduler, claim: Claim) -> Claim:
     try:
         with progress() as tell:
             if not Console(stderr=True).is_terminal:
-                click.echo(_where(scheduler, claim), err=True)
-            while claim.status == "waiting":
-                tell(_where(scheduler, claim))
-                time.sleep(_PAUSE)
-                claim = scheduler.show(claim.claim_id)
+                click.echo(_where(session.scheduler, claim), err=True)
+            if session.http is not None:
+                return _served_over_http(session.http, claim, tell)
+            return _served(session, claim, tell)
     except KeyboardInterrupt:
         click.echo(_INTERRUPTED.format(claim=claim.claim_id), err=True)
         sys.exit(130)
+
+
+def _served(session: Session, claim: Claim, tell: Callable[[str], None]) -> Claim:
+    from portclaim.common.errors import ClaimEnded
+    from portclaim.common.events.wait import wait
+
+    scheduler = session.scheduler
+
+    def look() -> Claim:
+        tell(_where(scheduler, claim))
+        return scheduler.show(claim.claim_id)
+
+    try:
+        return wait(session.conf, claim.claim_id, look, "claimed", timeout=None)
+    except ClaimEnded:
+        return scheduler.show(claim.claim_id)
+
+
+def _served_over_http(scheduler: HttpScheduler, claim: Claim, tell: Callable[[str], None]) -> Claim:
+    while claim.status == "waiting":
+        tell(_where(scheduler, claim))
+        claim = scheduler.wait(claim.claim_id, "claimed", _LONGEST_REQUEST)
     return claim
 
 
