@@ -35,10 +35,18 @@ _HELD = sa.text("""
       JOIN pci_devices d ON d.claim_id = c.id
      LIMIT :limit
 """)
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "const": "map"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events. The first one has `whole`: it is the whole map.",
-        "content": {"text/event-stream": {"schema": {"type": "object"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 
@@ -47,6 +55,9 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 async def fleet_map(
     caller: FleetReader,
     last_event_id: Annotated[str | None, Header(max_length=100, description="The last `id`.")] = None,
+    until: Annotated[
+        float | None, Query(gt=0, le=86400, description="Seconds until the stream ends. None: no limit.")
+    ] = None,
 ) -> StreamingResponse:
     """Follow the fleet's hosts and ports: all of them, then each change. This is what the page shows.
 
@@ -58,7 +69,7 @@ async def fleet_map(
 
     async def stream() -> AsyncIterator[bytes]:
         try:
-            async for part in _stream(caller, fleet, news, _version(fleet, last_event_id)):
+            async for part in _stream(caller, fleet, news, _version(fleet, last_event_id), until):
                 yield part
         finally:
             await viewing.__aexit__(None, None, None)
@@ -93,12 +104,13 @@ async def fleet_totals(caller: FleetReader) -> Response:
 
 
 async def _stream(
-    caller: Caller, fleet: FleetMap, news: asyncio.Event, version: int | None
+    caller: Caller, fleet: FleetMap, news: asyncio.Event, version: int | None, until: float | None
 ) -> AsyncIterator[bytes]:
     feed, loop = caller.backend.feed, asyncio.get_running_loop()
+    deadline = float("inf") if until is None else loop.time() + until
     sent = loop.time()
     yield f"retry: {_RECONNECT}\n\n".encode()
-    while not feed.ending.is_set() and await caller.is_valid():
+    while not feed.ending.is_set() and loop.time() < deadline and await caller.is_valid():
         news.clear()
         messages = fleet.messages(version)
         if messages:
@@ -106,7 +118,7 @@ async def _stream(
             yield b"".join(message.part for message in messages)
             sent = loop.time()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), access.REMEMBERED)
+            await asyncio.wait_for(news.wait(), min(access.REMEMBERED, max(deadline - loop.time(), 0)))
         if loop.time() >= sent + KEEP_ALIVE:
             yield b": still here\n\n"
             sent = loop.time()
