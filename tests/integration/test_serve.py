@@ -212,6 +212,24 @@ def test_the_end_of_the_database_ends_it_with_a_reason(serve: Serve) -> None:
     assert "PostgreSQL has ended by itself" in served.log.read_text()
 
 
+def test_the_page_is_opened_with_a_token_that_no_argument_shows(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" >{opened}.new && mv {opened}.new {opened}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    served = serve("--open")
+    assert f"{served.url}/#token={served.token}" in served.said
+    wait_until(opened.exists, "the browser is started")
+    file = Path(opened.read_text().strip().removeprefix("file://"))
+    assert file.stat().st_mode & 0o777 == 0o600
+    [token] = re.findall(rf"url={served.url}/#token=(\S+)\"", file.read_text())
+    with served.client(token) as client:
+        assert client.get("/v1/token").json()["role"] == "operator"
+        assert "Portclaim" in client.get("/").text
+
+
 def test_load_claims_and_releases(serve: Serve) -> None:
     served = serve("--simulate", "1", "--load")
     with served.client() as client, client.stream("GET", "/v1/events", params={"after": 0}) as stream:
