@@ -64,7 +64,7 @@ class Backend:
         self.feed = EventFeed(engine, options.max_listeners)
         self.device_feed = EventFeed(engine, options.max_listeners, DEVICES)
         self.map = FleetMap(engine, self.feed, agent_down_after, options.max_listeners)
-        self.totals = Totals(engine, self.feed, agent_down_after)
+        self.totals = Totals(engine, self.feed, self.map.threads, agent_down_after)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a blocking function in a thread. Raises :class:`Busy`, and what the function raises."""
@@ -97,6 +97,7 @@ class Backend:
         """Wait for the calls in hand, and close the connections to the database."""
         self._threads.shutdown(cancel_futures=True)
         self.feed.close()
+        self.map.close()
         self.device_feed.close()
         self._engine.dispose()
 

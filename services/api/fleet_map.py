@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -61,6 +62,7 @@ class FleetMap:
 
     def __init__(self, engine: sa.Engine, feed: EventFeed, agent_down_after: float, most: int) -> None:
         self.epoch = uuid4().hex[:12]
+        self.threads = ThreadPoolExecutor(1, thread_name_prefix="api-map")
         self._engine = engine
         self._feed = feed
         self._agent_down_after = agent_down_after
@@ -108,6 +110,10 @@ class FleetMap:
         for news in self._viewers:
             news.set()
 
+    def close(self) -> None:
+        """End the thread."""
+        self.threads.shutdown()
+
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         self._loaded.clear()
@@ -116,7 +122,7 @@ class FleetMap:
         try:
             while self._viewers and not self._feed.ending.is_set():
                 try:
-                    found = await loop.run_in_executor(self._feed.threads, self._look)
+                    found = await loop.run_in_executor(self.threads, self._look)
                 except (ServiceUnavailable, sa.exc.SQLAlchemyError) as error:
                     LOG.warning("the map is not kept up for now: %s", error)
                     self._refresh_due = 0.0

@@ -13,7 +13,7 @@ from portclaim.services.api.backend import Backend, connect, database_url
 from portclaim.services.api.keystone import KeystoneTokens
 from portclaim.services.api.server import Server, listen
 
-_SPARE_CONNECTIONS = 3  # of the database: two for events, and one for what comes
+_SPARE_CONNECTIONS = 4  # of the database: two for events, one for the map, and one for what comes
 
 
 class Api:

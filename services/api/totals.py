@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import sqlalchemy as sa
@@ -64,9 +65,12 @@ class Samples(Message):
 class Totals:
     """Takes a sample every ``INTERVAL`` seconds until the API stops. For one event loop."""
 
-    def __init__(self, engine: sa.Engine, feed: EventFeed, agent_down_after: float) -> None:
+    def __init__(
+        self, engine: sa.Engine, feed: EventFeed, threads: ThreadPoolExecutor, agent_down_after: float
+    ) -> None:
         self._engine = engine
         self._feed = feed
+        self._threads = threads
         self._facts = {"agent_down_after": agent_down_after}
         self._samples: deque[Sample] = deque(maxlen=MOST)
         self._task: asyncio.Task[None] | None = None
@@ -83,7 +87,7 @@ class Totals:
         loop = asyncio.get_running_loop()
         while not self._feed.ending.is_set():
             try:
-                self._samples.append(await loop.run_in_executor(self._feed.threads, self._take))
+                self._samples.append(await loop.run_in_executor(self._threads, self._take))
             except (ServiceUnavailable, sa.exc.SQLAlchemyError, RuntimeError) as error:
                 LOG.warning("the totals have a gap: %s", error)
             with suppress(TimeoutError):

@@ -137,6 +137,18 @@ def test_a_page_that_nobody_sees_reads_nothing_and_catches_up(
         page.waits_for(".figures", "9 of 12")
 
 
+def test_an_address_of_what_is_not_there_says_so(browser: Browser, api: HttpApi) -> None:
+    with shown(browser, api) as page:
+        page.go("host", "nonesuch")
+        page.waits_for(".detail", "There is no host nonesuch.")
+        page.go("port", "compute-1", "0000:00:00.0")
+        page.waits_for(".detail", "Host compute-1 has no port 0000:00:00.0.")
+        page.go("claim", str(uuid4()))
+        page.waits_for(".detail", "there is no claim")
+        page.page.evaluate("location.hash = '#/host/%E0%A4%A'")
+        page.page.wait_for_selector(".detail", state="hidden")
+
+
 def test_names_that_look_like_markup_stay_text(browser: Browser, api: HttpApi, fleet: Fleet) -> None:
     markup = "<img src=x onerror=alert(1)>"
     fleet.hosts["compute-1"].change(vf(1, 0), unusable_reason=markup)

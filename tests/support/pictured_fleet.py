@@ -13,8 +13,7 @@ _USE = """
 SELECT setseed(0.42);
 
 UPDATE compute_nodes
-   SET host = format('r%%s-n%%s', lpad(((id - 1) / 25 + 1)::text, 2, '0'),
-                     lpad(((id - 1) %% 25 + 1)::text, 2, '0')),
+   SET host = 'r' || to_char((id - 1) / 25 + 1, 'FM9900') || '-n' || to_char((id - 1) %% 25 + 1, 'FM00'),
        disabled_reason = CASE WHEN id %% 130 = 17 THEN 'firmware update' END,
        last_seen = CASE WHEN id %% 400 = 60 THEN now() - interval '11 minutes' ELSE last_seen END;
 

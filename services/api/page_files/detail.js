@@ -44,7 +44,13 @@ export class Detail {
       return;
     }
     if (this.subject?.key === key) return;
-    this.subject = { key, kind: parts[0], name: parts[1], host, port };
+    const [kind, name, address] = parts;
+    if ((kind === "host" && !host) || (kind === "port" && !port)) {
+      this.subject = null;
+      fill(this.body, h("p", { class: "wrong", role: "alert" }, host ? `Host ${name} has no port ${address}.` : `There is no host ${name}.`));
+      return;
+    }
+    this.subject = { key, kind, name, host, port };
     fill(this.body, h("p", { class: "hint" }, "Reading …"));
     this.#read(this.subject);
   }

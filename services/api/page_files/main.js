@@ -151,7 +151,7 @@ class App {
   }
 
   route() {
-    const parts = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+    const parts = partsOf(location.hash);
     const path = !parts.length || ON_THE_MAP.has(parts[0]) ? "map" : parts[0];
     const wanted = VIEWS.find((view) => view.path === path) ?? VIEWS[0];
     if (this.shown !== wanted) {
@@ -166,6 +166,15 @@ class App {
       else tab.removeAttribute("aria-current");
     });
     this.view.show?.(parts);
+  }
+}
+
+/** The parts of an address within the page. One that cannot be read is the map's. */
+function partsOf(hash) {
+  try {
+    return hash.replace(/^#\/?/, "").split("/").filter(Boolean).map(decodeURIComponent);
+  } catch {
+    return [];
   }
 }
 
