@@ -115,7 +115,7 @@ def _print_tree(pages: Iterable[Sequence[Device]]) -> None:
 @click.option("--host", help="The service on this host (its [DEFAULT] host). Default: any.")
 @click.pass_obj
 def ping(session: Session, service: str, host: str | None) -> None:
-    """Ask a service over the bus whether it answers.
+    """Ask a service over the bus whether it answers; with --url, ask the API whether a scheduler does.
 
     Example: portclaim ping scheduler
 
@@ -123,6 +123,10 @@ def ping(session: Session, service: str, host: str | None) -> None:
     """
     if service == "compute_agent" and host is None:
         raise click.UsageError("compute_agent needs --host: there is one on each compute node")
+    if session.http is not None and service == "scheduler" and host is None:
+        session.http.ping()
+        click.echo("the API is ready: a scheduler and the database answer")
+        return
     client = getattr(import_module(f"portclaim.common.rpc.{service}"), CLIENTS[service])
     session.client(client, host).ping()
     click.echo(f"{service} answers")
