@@ -32,8 +32,12 @@ _host = click.option("--host", shell_complete=HOST, help="Only this host.")
 
 @command()
 @_host
-@click.option("--type", "dev_type", type=click.Choice(DEVICE_TYPES))
-@click.option("--status", type=click.Choice([status.value for status in DeviceStatus]))
+@click.option("--type", "dev_type", type=click.Choice(DEVICE_TYPES), help="Only devices of this type.")
+@click.option(
+    "--status",
+    type=click.Choice([status.value for status in DeviceStatus]),
+    help="Only devices with this effective status. Default: all but removed ones.",
+)
 @click.option("--claim", "claim_id", type=click.UUID, help="Only devices that this claim holds.")
 @click.option("--vendor-id", metavar="HEX", help="Only devices with this vendor id.")
 @click.option("--product-id", metavar="HEX", help="Only devices with this product id.")
@@ -79,7 +83,7 @@ def tree(session: Session, host: str | None, options: ListOptions) -> None:
 
     Example: portclaim tree --host compute-7
 
-    Next: portclaim explain says whether a claim would be served.
+    Next: portclaim describe host HOST shows who held what, and what to do next.
     """
     from portclaim.common.rpc.claim_messages import DeviceFilter
 
