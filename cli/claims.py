@@ -209,8 +209,8 @@ def show(session: Session, claim_id: uuid.UUID, xml: bool, unmanaged: bool, outp
     With --xml, put the output into <devices> of the domain's definition. The alias of each device names the
     claim: do not change it. <rom> and <boot> are up to you. Start the domain when the claim is prepared.
 
-    Next: if the claim stays claimed or releasing, portclaim outbox list names the step that its agent has not
-    answered.
+    Next: portclaim describe claim CLAIM_ID shows its history, the step that its agent has not answered, and
+    what to do next.
     """
     from portclaim.cli import documents, render
 
@@ -263,7 +263,8 @@ def explain(
 
     Example: portclaim explain --alias nic-pf:1
 
-    The table shows how many hosts and devices each filter leaves.
+    The table shows how many hosts and devices each filter leaves. The first one that leaves none is the
+    reason by which portclaim top counts refusals.
 
     Next: portclaim claim with the same options, or with --wait to wait in a queue.
     """

@@ -32,8 +32,12 @@ _host = click.option("--host", shell_complete=HOST, help="Only this host.")
 
 @command()
 @_host
-@click.option("--type", "dev_type", type=click.Choice(DEVICE_TYPES))
-@click.option("--status", type=click.Choice([status.value for status in DeviceStatus]))
+@click.option("--type", "dev_type", type=click.Choice(DEVICE_TYPES), help="Only devices of this type.")
+@click.option(
+    "--status",
+    type=click.Choice([status.value for status in DeviceStatus]),
+    help="Only devices with this effective status. Default: all but removed ones.",
+)
 @click.option("--claim", "claim_id", type=click.UUID, help="Only devices that this claim holds.")
 @click.option("--vendor-id", metavar="HEX", help="Only devices with this vendor id.")
 @click.option("--product-id", metavar="HEX", help="Only devices with this product id.")
@@ -79,7 +83,7 @@ def tree(session: Session, host: str | None, options: ListOptions) -> None:
 
     Example: portclaim tree --host compute-7
 
-    Next: portclaim explain says whether a claim would be served.
+    Next: portclaim describe host HOST shows who held what, and what to do next.
     """
     from portclaim.common.rpc.claim_messages import DeviceFilter
 
@@ -115,7 +119,7 @@ def _print_tree(pages: Iterable[Sequence[Device]]) -> None:
 @click.option("--host", help="The service on this host (its [DEFAULT] host). Default: any.")
 @click.pass_obj
 def ping(session: Session, service: str, host: str | None) -> None:
-    """Ask a service over the bus whether it answers.
+    """Ask a service over the bus whether it answers; with --url, ask the API whether a scheduler does.
 
     Example: portclaim ping scheduler
 
@@ -123,6 +127,10 @@ def ping(session: Session, service: str, host: str | None) -> None:
     """
     if service == "compute_agent" and host is None:
         raise click.UsageError("compute_agent needs --host: there is one on each compute node")
+    if session.http is not None and service == "scheduler" and host is None:
+        session.http.ping()
+        click.echo("the API is ready: a scheduler and the database answer")
+        return
     client = getattr(import_module(f"portclaim.common.rpc.{service}"), CLIENTS[service])
     session.client(client, host).ping()
     click.echo(f"{service} answers")

@@ -71,6 +71,9 @@ class HttpScheduler:
         self._timeout, self._attempts = _TIMEOUT, _ATTEMPTS
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
 
+    def ping(self) -> None:
+        self.json("GET", "/readyz")
+
     def hurry(self, timeout: float) -> None:
         """From now on wait for an answer only so many seconds, and ask once."""
         self._timeout, self._attempts = timeout, 1
@@ -288,7 +291,9 @@ def _error(status: int, said: bytes) -> PortclaimError:
         name = str(problem["type"]).rpartition(":")[2].title().replace("-", "")
         detail = str(problem["detail"])
     except (ValueError, KeyError, TypeError):
-        return errors.ServiceFailed(f"the API answered with status {status} and no problem")
+        return errors.ServiceFailed(
+            f"the API answered with status {status}: {said.decode(errors='replace')[:500]!r}"
+        )
     kind = getattr(errors, name, InvalidRequest if status < 500 else errors.ServiceUnavailable)
     facts = {key: value for key, value in problem.items() if key not in {"type", "title", "status", "detail"}}
     made: PortclaimError = kind(detail, **facts)

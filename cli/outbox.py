@@ -50,7 +50,7 @@ def list_(
 
 
 @command(group=outbox)
-@click.argument("claim_ids", nargs=-1, type=click.UUID)
+@click.argument("claim_ids", nargs=-1, type=click.UUID, metavar="[CLAIM_ID]...")
 @click.option("--parked", is_flag=True, help="All parked steps, instead of those of named claims.")
 @_host
 @reason_option
@@ -67,6 +67,8 @@ def retry(
     """Send the steps of these claims now, as if they had never been sent.
 
     Example: portclaim outbox retry --parked --host compute-7
+
+    A claim's last failure may say what to mend first: portclaim outbox list shows it.
 
     Next: portclaim outbox list, until the steps are gone.
     """

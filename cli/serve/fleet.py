@@ -12,12 +12,14 @@ from oslo_config import cfg
 
 from portclaim.cli import enrolling
 from portclaim.common import config
+from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.metrics.process import exported_by_this_process
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.common.service import Service
 from portclaim.services.api.service import Api
 from portclaim.services.compute_agent.agent import ComputeAgent
+from portclaim.services.compute_agent.simulation import MARKER
 from portclaim.services.conductor.service import Conductor
 from portclaim.services.scheduler.fleet_metrics import FleetMetrics
 from portclaim.services.scheduler.service import Scheduler, aliases_of
@@ -109,12 +111,22 @@ class Services:
         self.hosts = sorted(wanted, key=lambda name: int(re.sub(r"\D", "", name) or 0))
         self._agents = [self._simulated(host) for host in self.hosts]
         if not self._agents and self._conf.pci.device_spec:
+            self._check_driver()
             self.hosts = [self._conf.host]
             token = enrolling.token_file(self._database_url, self._state, self._conf.host)
             file = self._directory / "agent.conf"
             file.write_text(f"[compute_agent]\nenrolment_token_file = {token}\n")
             conf = self._configure(CONFIG_FILE, None, (str(file), *self._files))
             self._agents = [ComputeAgent(conf)]
+
+    def _check_driver(self) -> None:
+        """Raise :class:`InvalidConfiguration` if the driver would not touch this machine's devices."""
+        options = self._conf.compute_agent
+        if options.driver == "simulated" and not (Path(options.sysfs_root) / MARKER).exists():
+            raise InvalidConfiguration(
+                "[pci] device_spec offers this machine's devices, but [compute_agent] driver = simulated "
+                "does not touch real ones: set driver to libvirt or vfio, or use --simulate"
+            )
 
     def start(self) -> None:
         """Start all; return when the API takes requests and every host is known."""

@@ -5,6 +5,7 @@ Their commands run, or at least parse. Their programs run. Both print what the p
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -19,8 +20,11 @@ import pytest
 from docs._generate import PAGES as MADE_FROM_THE_CODE
 from portclaim.cli.main import main
 from portclaim.common import config
+from portclaim.common.db import tokens
 from portclaim.services.conductor.service import Conductor
 from portclaim.services.scheduler.service import Scheduler
+from tests.support.fleet import Fleet
+from tests.support.rabbitmq import free_ports
 from tests.support.readme import PAGES, ROOT, Example, blocks, examples, missing, pages, programs
 from tests.support.services import Services
 
@@ -104,8 +108,10 @@ def test_links_have_a_target(page: Path) -> None:
     ] == []
 
 
-@pytest.fixture
-def portclaim(service_process: Services, rabbit_url: str, tmp_path: Path) -> Run:
+@pytest.fixture(params=["rpc", "http"])
+def portclaim(
+    service_process: Services, rabbit_url: str, tmp_path: Path, fleet: Fleet, request: pytest.FixtureRequest
+) -> Run:
     """The command line, on real services with one simulated host, which has what the containers' have."""
     aliases_and_devices = ("--config-file", str(ROOT / "deploy/portclaim.conf"))
     host = {"DEFAULT": {"host": "compute-node-1"}, "compute_agent": {"sysfs_root": tmp_path / "sys"}}
@@ -115,10 +121,19 @@ def portclaim(service_process: Services, rabbit_url: str, tmp_path: Path) -> Run
     file = tmp_path / "caller.conf"
     file.write_text(f"[DEFAULT]\ntransport_url = {rabbit_url}\n")
     program = [str(Path(sys.executable).with_name("portclaim")), "--config-file", str(file)]
+    environment = dict(os.environ)
+    if request.param == "http":
+        [port] = free_ports(1)
+        service_process("api", {"api": {"port": port}})
+        with fleet.engine.begin() as connection:
+            token = tokens.create(connection, "ann", "operator", None)
+        environment |= {"PORTCLAIM_URL": f"http://127.0.0.1:{port}", "PORTCLAIM_TOKEN": token}
 
     def run(example: Example) -> subprocess.CompletedProcess[str]:
         words = shlex.split(example.command)[1:]
-        return subprocess.run([*program, *words], capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            [*program, *words], env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
 
     return run
 
@@ -135,6 +150,7 @@ def test_the_shown_commands_print_the_shown_output(portclaim: Run) -> None:
         assert missing(example.lines, run.stdout) is None, f"{example.command} printed:\n{run.stdout}"
 
 
+@pytest.mark.parametrize("portclaim", ["rpc"], indirect=True)
 def test_the_shown_programs_print_the_shown_output(portclaim: Run, tmp_path: Path) -> None:
     every = programs()
     assert "scheduler.claim(" in every[0].command

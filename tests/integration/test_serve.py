@@ -312,3 +312,12 @@ def test_prometheus_is_answered_for_all_services_together(serve: Serve, tmp_path
         "portclaim_workers",
     }
     wait_until(lambda: wanted <= numbers().keys(), "all services have counted")
+
+
+def test_the_simulated_driver_is_refused_for_this_machines_devices(directory: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.conf"
+    file.write_text('[pci]\ndevice_spec = {"vendor_id": "ffff"}\n')
+    command = [PROGRAM, "--config-file", file, "serve", "--data", directory, "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "set driver to libvirt or vfio" in done.stderr
