@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from portclaim.cli.embedded import start_postgresql
 from portclaim.cli.supervisor import SupervisedProcess
-from portclaim.common.db import migrate
+from portclaim.common.db import grants, migrate
 from tests.support.engines import shared
 
 TEMPLATE = "template_portclaim"
@@ -43,7 +43,10 @@ def _start(owner: int) -> tuple[Sequence[SupervisedProcess], dict[str, Any]]:
     server, url = start_postgresql(owner)
     with _engine(url).connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {TEMPLATE}"))
-    migrate.upgrade(sa.make_url(url).set(database=TEMPLATE).render_as_string(hide_password=False))
+    template = sa.make_url(url).set(database=TEMPLATE).render_as_string(hide_password=False)
+    migrate.upgrade(template)
+    # Roles belong to the server. With them from the start, the order of tests does not change the grants.
+    grants.make_roles(template)
     return [server], {"url": url}
 
 
