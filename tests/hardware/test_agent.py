@@ -18,7 +18,8 @@ from portclaim.common.rpc.agent_messages import (
     StepResult,
 )
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
-from portclaim.common.rpc.endpoint import Endpoint, exposed, server
+from portclaim.common.rpc.conductor import FULL_REPORTS, ConductorClient
+from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.agent import ComputeAgent
 from tests.hardware.conftest import PORT, driver_of, vfs_of
@@ -41,7 +42,8 @@ class Conductor(Endpoint):
     def report_inventory(self, report: InventoryReport) -> InventoryAnswer:
         with self.heard:
             if report.devices is not None:
-                self.devices = {device.address for device in report.devices}
+                kept = set() if report.base_digest is None else self.devices - set(report.removed)
+                self.devices = kept | {device.address for device in report.devices}
             self.heard.notify_all()
             return InventoryAnswer(resend=report.devices is None and not self.devices)
 
@@ -78,11 +80,12 @@ def conf(tmp_path: Path) -> cfg.ConfigOpts:
 def conductor(conf: cfg.ConfigOpts) -> Iterator[Conductor]:
     conductor = Conductor()
     bus = transport(conf)
-    listening = server(bus, "conductor", "lab", conductor)
-    listening.start()
+    queues = (None, FULL_REPORTS)
+    listening = [server(bus, ConductorClient.topic, "lab", conductor, queue) for queue in queues]
+    for each in listening:
+        each.start()
     yield conductor
-    listening.stop()
-    listening.wait()
+    finish(*listening)
     bus.cleanup()
 
 
