@@ -68,8 +68,8 @@ def events(
 
     Options may be repeated. An event is shown if it matches one value of each option. Without --name, events
     are missed while the command does not run. With --name they wait in the broker until a later run prints
-    them, or until --delete drops them. With --url there is no --name, and an interruption misses nothing while
-    the command runs. After an interruption a line may be printed again, with the same id.
+    them, or until --delete drops them. With --url there is no --name, and an interruption misses nothing
+    while the command runs. After an interruption a line may be printed again, with the same id.
     With --output json each line is a JSON document.
 
     Next: portclaim show CLAIM_ID shows a claim that an event names.
