@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 from oslo_log import log
 
-from portclaim.common.db.options import DATABASE, DATABASE_OPTIONS
+from portclaim.common.database_options import DATABASE, DATABASE_OPTIONS
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.nova_options import EXPLAINED, OLD_NAMES, refusals
 from portclaim.common.trust import options as trust
