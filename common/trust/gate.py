@@ -19,6 +19,7 @@ from portclaim.common.trust.signature import SERVICES, Signature
 _MICROSECONDS = 1_000_000
 # An agent calls from one thread. A second call is one that it has given up and made again.
 _CALLS_AT_ONCE = 2
+_TOO_MANY = "the host sends more than [trust] host_rate allows"
 _ALL_TOGETHER = " "  # no host has this name
 
 
@@ -143,7 +144,7 @@ class HostGate:
         self._check(signed, host, body, refuse)
         assert signed.host is not None  # noqa: S101 - _check has seen to it
         if not self._rates.may_send(signed.host):
-            raise refuse("too-many", signed.signer, "the host sends more than [trust] host_rate allows")
+            raise refuse("too-many", signed.signer, _TOO_MANY)
         kind = (signed.host, method in self._policy.calls)
         if not self._rates.begin(kind, _CALLS_AT_ONCE if kind[1] else self._at_once):
             raise refuse("too-many", signed.signer, "the host's last messages are still being handled")
@@ -158,6 +159,10 @@ class HostGate:
             raise refuse("not-allowed", signed.signer, "only compute agents call the conductor")
         if signed.host != host:
             raise refuse("foreign-host", signed.signer, "a host speaks for itself only")
+        # Only messages that were verified use up the rate: nobody can use up that of another host. And what
+        # is over it need not be verified.
+        if self._rates.is_used_up(signed.host):
+            raise refuse("too-many", signed.signer, _TOO_MANY)
         key = self._keys.find(signed.host, signed.key_id)
         if key is None:
             raise refuse(

@@ -27,6 +27,13 @@ class HostRates:
             self._left[host] = (max(left - 1, 0.0), now)
             return left >= 1
 
+    def is_used_up(self, host: str) -> bool:
+        """Whether the bucket is empty. Looking takes nothing out."""
+        now = time.monotonic()
+        with self._lock:
+            left, since = self._left.get(host, (self._rate * _BURST, now))
+            return left + (now - since) * self._rate < 1
+
     def begin(self, kind: Hashable, at_once: int) -> bool:
         """Begin to handle a message of this kind. False: too many of it are in hand."""
         with self._lock:
