@@ -19,7 +19,7 @@ from portclaim.common.rpc.agent_messages import (
 )
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import FULL_REPORTS, ConductorClient
-from portclaim.common.rpc.endpoint import Endpoint, exposed, finish, server
+from portclaim.common.rpc.endpoint import Endpoint, Entrance, exposed, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.agent import ComputeAgent
 from tests.hardware.conftest import PORT, driver_of, vfs_of
@@ -81,7 +81,7 @@ def conductor(conf: cfg.ConfigOpts) -> Iterator[Conductor]:
     conductor = Conductor()
     bus = transport(conf)
     queues = (None, FULL_REPORTS)
-    listening = [server(bus, ConductorClient.topic, "lab", conductor, queue) for queue in queues]
+    listening = [server(bus, ConductorClient.topic, "lab", conductor, Entrance(queue)) for queue in queues]
     for each in listening:
         each.start()
     yield conductor
