@@ -49,7 +49,7 @@ def upgrade(session: Session) -> None:
 def grant(session: Session, role: str | None, user: str | None) -> None:
     """Make a role for each service with the least that it needs. With ROLE and USER, give USER that role.
 
-    Example: portclaim --config-file owner.conf db grant conductor conductor_1
+    Example: portclaim db grant conductor conductor_1
 
     Needs [database] connection with the role that owns the schema and may create roles (CREATEROLE), or a
     superuser. No service needs that. The roles are portclaim_conductor, portclaim_scheduler, portclaim_api,

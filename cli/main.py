@@ -67,7 +67,11 @@ COMMANDS = {
     ),
     "move": Lazy("portclaim.cli.moves", "move", "Move the devices of an instance to another host."),
     "outbox": Lazy("portclaim.cli.outbox", "outbox", "List and retry steps that agents have not answered."),
-    "ping": Lazy("portclaim.cli.devices", "ping", "Ask a service over the bus whether it answers."),
+    "ping": Lazy(
+        "portclaim.cli.devices",
+        "ping",
+        "Ask a service over the bus whether it answers; with --url, ask the API whether a scheduler does.",
+    ),
     "release": Lazy("portclaim.cli.claims", "release", "Release a claim: its agent detaches the devices."),
     "serve": Lazy(
         "portclaim.cli.serve",
@@ -85,7 +89,8 @@ COMMANDS = {
     "top": Lazy(
         "portclaim.cli.top",
         "top",
-        "Show how the fleet is, live: hosts, free devices, claims per second, and what stands still.",
+        "Show how the fleet is, live: hosts, free devices, claims per second, what stands still, and why claims are "
+        "refused.",
     ),
     "trust": Lazy("portclaim.cli.trust", "trust", "Make the key with which the services sign steps."),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),

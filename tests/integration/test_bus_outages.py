@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from oslo_messaging.rpc.server import RPCServer
@@ -66,7 +67,7 @@ def test_a_caller_gets_answers_as_soon_as_it_is_connected_again(
     client, _ = bus
     queues = [queue["name"] for queue in broker.manage("GET", f"queues/{virtual_host}")]
     [for_answers] = [name for name in queues if name.startswith("reply_")]
-    broker.manage("DELETE", f"queues/{virtual_host}/{for_answers}")
+    broker.manage("DELETE", f"queues/{virtual_host}/{quote(for_answers, safe='')}")
     assert not does_answer(client)
     wait_until(lambda: does_answer(client), "the server answers")
 

@@ -227,8 +227,8 @@ class TestWithServices:
         first, second = done_in_json(portclaim("host", "list", "--output", "json"))
         assert (first["drained_ports"], second["drained_reason"]) == ({pf(1): "flapping"}, "new fan")
         lines = [" ".join(line.split()) for line in done(portclaim("host", "list")).splitlines()]
-        assert lines[1].endswith(f"1 0 2 0 0 up {pf(1)} (flapping)")
-        assert lines[2].endswith("0 0 0 0 0 up, drained: new fan")
+        assert lines[1].endswith(f"1 0 2 0 0 none up {pf(1)} (flapping)")
+        assert lines[2].endswith("0 0 0 0 0 none up, drained: new fan")
         fleet.falls_silent("h2")
         assert "silent, drained: new fan" in done(portclaim("host", "list", "--host", "h2"))
 
