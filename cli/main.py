@@ -89,8 +89,7 @@ COMMANDS = {
     "top": Lazy(
         "portclaim.cli.top",
         "top",
-        "Show how the fleet is, live: hosts, free devices, claims per second, what stands still, and why claims are "
-        "refused.",
+        "Show how the fleet is, live: what is free and held, what stands still, why claims are refused.",
     ),
     "trust": Lazy("portclaim.cli.trust", "trust", "Make the key with which the services sign steps."),
     "tree": Lazy("portclaim.cli.devices", "tree", "Show the ports of each host as a tree of PFs and VFs."),

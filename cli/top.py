@@ -37,8 +37,7 @@ _MANY = 10_000  # from here on the service does not count further
 @output_option
 @click.pass_obj
 def top(session: Session, interval: float, once: bool, output: str) -> None:
-    """Show how the fleet is, live: hosts, free devices, claims per second, what stands still, and why claims
-    are refused.
+    """Show how the fleet is, live: what is free and held, what stands still, why claims are refused.
 
     Example: portclaim top
 
