@@ -83,6 +83,7 @@ class FleetMetrics:
     def _connection(self) -> Iterator[sa.Connection]:
         """A connection that holds no transaction open. Its end gives up the lock."""
         with self._engine.connect() as connection:
+            connection.detach()  # it is kept for hours: no overdue transaction
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.execute(sa.text("SET statement_timeout = '5s'"))
             try:

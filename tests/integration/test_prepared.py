@@ -127,6 +127,14 @@ def test_a_transaction_that_takes_too_long_is_done_again_on_another_connection(d
     engine.dispose()
 
 
+def test_a_connection_that_was_detached_may_be_kept(database_url: str) -> None:
+    engine = connect(database_url, pool_size=1, answer_within=0.5)
+    with engine.connect() as kept:
+        kept.detach()
+        kept.execute(sa.text("SELECT pg_sleep(1.5)"))
+    engine.dispose()
+
+
 def test_a_statement_that_always_ends_its_session_raises_service_unavailable(engine: sa.Engine) -> None:
     with pytest.raises(ServiceUnavailable):
         ENDING.value(engine, {})
