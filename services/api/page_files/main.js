@@ -50,10 +50,19 @@ class App {
   async start() {
     takeToken();
     if (!token.get()) return this.askForToken();
-    this.stop = follow("v1/map", (message) => this.take(message), (state, why) => this.tell(state, why));
+    // Stream and question may both be refused. The question says why, so the form is shown once and keeps what is typed.
+    const attempt = (this.attempt ?? 0) + 1;
+    this.attempt = attempt;
+    this.me = null;
+    const isCurrent = () => this.attempt === attempt;
+    this.stop = follow("v1/map", (message) => isCurrent() && this.take(message),
+      (state, why) => isCurrent() && this.tell(state, why));
     try {
-      this.me = await ask("token");
+      const me = await ask("token");
+      if (!isCurrent()) return undefined;
+      this.me = me;
     } catch (error) {
+      if (!isCurrent()) return undefined;
       if (error.status === 401) token.forget();
       return this.askForToken(error.message);
     }
@@ -87,6 +96,7 @@ class App {
 
   askForToken(why) {
     this.stop?.();
+    this.attempt = (this.attempt ?? 0) + 1;
     this.tabs = null;
     this.fleet = new Fleet();
     fill(bar, h("span", { class: "name" }, "Portclaim"));
@@ -132,6 +142,7 @@ class App {
 
   tell(state, why) {
     if (state === "denied") {
+      if (!this.me) return;
       token.forget();
       this.askForToken(why);
       return;
