@@ -42,7 +42,8 @@ class FleetMetrics:
     """A collector of prometheus_client. It reads in a thread, so that no scrape waits for the database."""
 
     def __init__(self, conf: cfg.ConfigOpts, aliases: Aliases) -> None:
-        self._engine = connect(conf.database.connection, pool_size=1)
+        # Its connection is kept for hours, which is no overdue transaction. The server limits each statement.
+        self._engine = connect(conf.database.connection, 1, answer_within=threading.TIMEOUT_MAX)
         self._aliases = aliases
         self._agent_down_after: float = conf.conductor.agent_down_after
         self._interval: float = conf.metrics.fleet_interval
@@ -83,7 +84,6 @@ class FleetMetrics:
     def _connection(self) -> Iterator[sa.Connection]:
         """A connection that holds no transaction open. Its end gives up the lock."""
         with self._engine.connect() as connection:
-            connection.detach()  # it is kept for hours: no overdue transaction
             connection.execution_options(isolation_level="AUTOCOMMIT")
             connection.execute(sa.text("SET statement_timeout = '5s'"))
             try:
