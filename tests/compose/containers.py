@@ -16,7 +16,7 @@ import tenacity
 from portclaim.cli.http_client import HttpScheduler
 from portclaim.common import config
 from portclaim.common.errors import ServiceUnavailable
-from portclaim.common.rpc.claim_messages import DeviceFilter
+from portclaim.common.rpc.claim_messages import Claim, ClaimRequest, DeviceFilter
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 
@@ -24,11 +24,10 @@ HOSTS = ("compute-node-1", "compute-node-2", "compute-node-3")
 PORTS, VFS_PER_PORT = 2, 8  # of each simulated host
 DEVICES = len(HOSTS) * (PORTS * (1 + VFS_PER_PORT) + 1)
 
-until_true = tenacity.retry(
-    retry=tenacity.retry_if_result(lambda so: not so) | tenacity.retry_if_exception_type(ServiceUnavailable),
-    wait=tenacity.wait_fixed(0.1),
-    stop=tenacity.stop_after_delay(240),
-)
+_unanswered = tenacity.retry_if_exception_type(ServiceUnavailable)
+_patience = {"wait": tenacity.wait_fixed(0.1), "stop": tenacity.stop_after_delay(240)}
+until_true = tenacity.retry(retry=tenacity.retry_if_result(lambda so: not so) | _unanswered, **_patience)
+until_answered = tenacity.retry(retry=_unanswered, reraise=True, **_patience)
 
 
 class Containers:
@@ -99,6 +98,16 @@ class Fleet:
         """The effective status of a port's PF and of its VFs, by address."""
         found = self.scheduler.devices(DeviceFilter(host=host)).devices
         return {device.address: device.effective_status for device in found if device.port == port}
+
+    @until_answered
+    def claim(self, request: ClaimRequest) -> Claim:
+        """Claim as a caller must who got no answer: again, with the same id."""
+        return self.scheduler.claim(request)
+
+    @until_answered
+    def release(self, claim_id: UUID) -> None:
+        """Release, again if nobody answers."""
+        self.scheduler.release(claim_id)
 
     @until_true
     def wait_until_all_is_free(self) -> bool:

@@ -62,7 +62,7 @@ def test_a_scheduler_is_killed_while_clients_fight_for_the_last_ports(
             specs = {"pci_passthrough:alias": alias}
             alias_spec = ClaimRequest(claim_id=uuid4(), instance_id=uuid4(), extra_specs=specs)
             try:
-                claims.append(fleet.scheduler.claim(alias_spec))
+                claims.append(fleet.claim(alias_spec))
             except ClaimRefused:
                 return claims
             if len(claims) == 2 and not killed.is_set():
@@ -86,7 +86,7 @@ def test_a_scheduler_is_killed_while_clients_fight_for_the_last_ports(
 
     containers.compose("up", "--detach", "--no-recreate")
     for claim in claims:
-        fleet.scheduler.release(claim.claim_id)
+        fleet.release(claim.claim_id)
     fleet.wait_until_all_is_free()
 
 
