@@ -21,7 +21,7 @@ PAGES: dict[str, Mapping[str, Callable[[Results], str]]] = {
 }
 PARTS = (
     *("rpc", "many", "http", "refusals", "placement", "in_process", "bus", "cluster", "nova", "growth"),
-    *("soak", "inventory", "events", "observability", "packing", "matching"),
+    *("soak", "inventory", "events", "observability", "postgresql", "packing", "matching"),
 )
 _BLOCK = re.compile(r"(<!-- bench: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

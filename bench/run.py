@@ -35,6 +35,7 @@ ONCE = {
     "inventory": "bench.parts.inventory:results",
     "events": "bench.parts.events:results",
     "observability": "bench.parts.observability:results",
+    "postgresql": "bench.parts.postgresql:results",
     "nova": "bench.parts.nova:results",
     "growth": "bench.parts.growth:results",
     "soak": "bench.parts.soak:results",
@@ -57,6 +58,7 @@ class Book:
             "run": {
                 **site.options._asdict(),
                 "sizes": [str(size) for size in site.options.sizes],
+                "postgresql": len(site.options.postgresql),
                 "load_before": machine.load(),
                 "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             },
@@ -103,6 +105,12 @@ def _arguments() -> tuple[Options, list[str], Path]:
     parser.add_argument("--clients", type=_names, help="how many, like 1,8,32")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="for each contestant in each round")
+    parser.add_argument(
+        "--postgresql",
+        type=Path,
+        nargs="+",
+        help="folders of other releases' programs, for the part postgresql",
+    )
     parser.add_argument("--soak-seconds", type=float, help="how long the part soak takes")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     arguments = parser.parse_args()
@@ -115,6 +123,7 @@ def _arguments() -> tuple[Options, list[str], Path]:
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "soak_seconds": arguments.soak_seconds,
+        "postgresql": arguments.postgresql,
     }
     options = options._replace(**{name: value for name, value in asked.items() if value})
     return options, arguments.parts, arguments.results

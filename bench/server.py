@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -59,9 +60,9 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def durable_postgresql() -> Iterator[Server]:
-    """Such a server until the end of the ``with`` block."""
-    process, url = start_postgresql(settings=DURABLE)
+def durable_postgresql(programs: Path | None = None) -> Iterator[Server]:
+    """Such a server until the end of the ``with`` block. ``programs``: the folder of another release's."""
+    process, url = start_postgresql(programs=programs, settings=DURABLE)
     try:
         yield Server(url, process.pid)
     finally:

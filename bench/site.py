@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
@@ -25,7 +26,8 @@ _WARM_UP = 1.5  # seconds
 class Options(NamedTuple):
     """``rounds`` of ``seconds`` each for every contestant; ``sizes`` of fleets and numbers of ``clients``.
 
-    ``short``: the parts that have a long and a short form run in the short one.
+    ``short``: the parts that have a long and a short form run in the short one. ``postgresql``: the folders
+    of other releases' programs.
     """
 
     sizes: Sequence[Size]
@@ -34,6 +36,7 @@ class Options(NamedTuple):
     seconds: float
     soak_seconds: float
     short: bool
+    postgresql: Sequence[Path] = ()
 
     @property
     def reference_clients(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench import inventory_tables, observability_tables
+from bench import inventory_tables, observability_tables, postgresql_tables
 from bench.goals import goals, placement_for
 from bench.parts_of_server import SERVER_PARTS
 from bench.results_of import NOT_MEASURED, Results, Row, devices, number, table
@@ -261,6 +261,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "signs-of-life": inventory_tables.signs_of_life,
     "events": inventory_tables.events,
     "observability": observability_tables.observability,
+    "releases": postgresql_tables.releases,
     "nova": nova,
     "bus": bus,
     "in-process": in_process,
