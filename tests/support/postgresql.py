@@ -1,6 +1,11 @@
-"""One private PostgreSQL per run, migrated once; each test gets its own copy of the migrated database."""
+"""One private PostgreSQL per run, migrated once; each test gets its own copy of the migrated database.
 
+`PORTCLAIM_POSTGRESQL=DIR` takes the programs of another release from this folder.
+"""
+
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -40,7 +45,8 @@ def _url(database: str) -> str:
 
 
 def _start(owner: int) -> tuple[Sequence[SupervisedProcess], dict[str, Any]]:
-    server, url = start_postgresql(owner)
+    programs = os.environ.get("PORTCLAIM_POSTGRESQL")
+    server, url = start_postgresql(owner, Path(programs) if programs else None)
     with _engine(url).connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {TEMPLATE}"))
     template = sa.make_url(url).set(database=TEMPLATE).render_as_string(hide_password=False)
