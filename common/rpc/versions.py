@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from portclaim.common.rpc.fields import Message
 
@@ -54,24 +54,32 @@ def to_send(message: Message) -> tuple[dict[str, Any], str]:
 
 
 def newest(*versions: str) -> str:
-    return max(versions, key=lambda version: [int(part) for part in version.split(".")])
+    return max(versions, key=_number)
+
+
+@functools.cache
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def _newer_fields(message: Message) -> tuple[dict[str, Any], str]:
     """The marked fields that have their default, in pydantic's form for ``exclude``; what the others need."""
     unused: dict[str, Any] = {}
     needed = FIRST
-    for name, field in type(message).model_fields.items():
-        if name not in message.__dict__:
+    for field in _watched(type(message)):
+        if field.name not in message.__dict__:
             continue  # the message was not checked here; the other side will
-        value = getattr(message, name)
-        marks = [mark for mark in field.metadata if isinstance(mark, Since)]
-        needed = newest(needed, *(mark.version for mark in marks if value in mark.values))
-        since = next((mark.version for mark in marks if not mark.values), FIRST)
-        if since != FIRST and value == field.get_default(call_default_factory=True):
-            unused[name] = True
+        value = message.__dict__[field.name]
+        for mark in field.values:
+            if value in mark.values:
+                needed = newest(needed, mark.version)
+        if field.since != FIRST:
+            if value == field.default:
+                unused[field.name] = True
+                continue
+            needed = newest(needed, field.since)
+        if not field.has_messages:
             continue
-        needed = newest(needed, since)
         inner: dict[Any, Any] = {}
         several = isinstance(value, list)
         for place, part in enumerate(value if several else [value]):
@@ -81,8 +89,33 @@ def _newer_fields(message: Message) -> tuple[dict[str, Any], str]:
                 if within:
                     inner[place] = within
         if inner:
-            unused[name] = inner if several else inner[0]
+            unused[field.name] = inner if several else inner[0]
     return unused, needed
+
+
+class _Watched(NamedTuple):
+    """A field that came ``since`` a version, or ``values`` of which did, or whose messages can have such."""
+
+    name: str
+    since: str
+    default: Any
+    values: tuple[Since, ...]
+    has_messages: bool
+
+
+@functools.cache
+def _watched(kind: type[Message]) -> tuple[_Watched, ...]:
+    """The fields to look at in each message of this kind. Most fields of most messages are not among them."""
+    found = []
+    for name, field in kind.model_fields.items():
+        marks = [mark for mark in field.metadata if isinstance(mark, Since)]
+        has_messages = any(_has_newer_fields(inner) for inner in _messages_in(field.annotation))
+        if marks or has_messages:
+            since = next((mark.version for mark in marks if not mark.values), FIRST)
+            values = tuple(mark for mark in marks if mark.values)
+            default = field.get_default(call_default_factory=True)
+            found.append(_Watched(name, since, default, values, has_messages))
+    return tuple(found)
 
 
 @functools.cache
