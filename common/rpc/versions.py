@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import typing
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,8 +50,14 @@ def spoken(topic: str) -> str:
 
 def to_send(message: Message) -> tuple[dict[str, Any], str]:
     """The fields of a request as they are sent, and the oldest version that knows all of them."""
-    unused, needed = _newer_fields(message) if _has_newer_fields(type(message)) else ({}, FIRST)
+    unused, needed = _newer_fields(message)
     return message.model_dump(mode="json", exclude=unused or None), needed
+
+
+def as_json(message: Message, without: Set[str] = frozenset()) -> str:
+    """The same fields as JSON, ``without`` some of them."""
+    unused, _ = _newer_fields(message)
+    return message.model_dump_json(exclude={**unused, **dict.fromkeys(without, True)})
 
 
 def newest(*versions: str) -> str:

@@ -283,11 +283,11 @@ class ClaimEngine:
 
     def facts(self, request: ClaimRequest, requirements: Requirements) -> dict[str, Any]:
         """What the statements need to know of the claim."""
-        asked, _ = versions.to_send(request)  # without newer fields at their default: old releases wrote none
         return {
             "claim_id": str(request.claim_id),
             "instance_id": str(request.instance_id),
-            "request": json.dumps({name: asked[name] for name in asked.keys() - {"claim_id", "wait"}}),
+            # Without newer fields at their default: older releases wrote none.
+            "request": versions.as_json(request, without={"claim_id", "wait"}),
             "resend_after": self.resend_after,
             "agent_down_after": self._agent_down_after,
             "traceparents": tracing.for_database([str(request.claim_id)]),

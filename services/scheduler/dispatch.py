@@ -119,5 +119,9 @@ def _step(claim: Claim, action: StepAction) -> Step:
         step=claim.step,
         action=action,
         instance_id=claim.instance_id,
-        devices=[StepDevice(**device.model_dump(include=fields)) for device in claim.devices],
+        # The fields were checked as the claim's.
+        devices=[
+            StepDevice.model_construct(**{name: getattr(device, name) for name in fields})
+            for device in claim.devices
+        ],
     )
