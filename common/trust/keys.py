@@ -1,4 +1,7 @@
-"""Ed25519 keys: how they are made, kept in files, and named."""
+"""Ed25519 keys: how they are made, kept in files, and named.
+
+The library that signs is loaded with the first key. It is 8 MB, and most agents have no key.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import hashlib
 import os
 import re
 from pathlib import Path
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING
 
 from portclaim.common.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _BLOCK = re.compile(rb"-----BEGIN PRIVATE KEY-----.*?-----END PRIVATE KEY-----", re.DOTALL)
 _OTHERS = 0o007  # a group may read a key: that is how containers get theirs
@@ -27,6 +30,8 @@ class PrivateKey:
 
     @classmethod
     def make(cls) -> PrivateKey:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
         return cls(Ed25519PrivateKey.generate())
 
     def sign(self, message: bytes) -> bytes:
@@ -35,6 +40,8 @@ class PrivateKey:
 
     def pem(self) -> bytes:
         """The key as PKCS #8 in PEM, as ``openssl genpkey -algorithm ed25519`` writes it."""
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+
         return self._key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -46,11 +53,15 @@ class PublicKey:
     """The public half of a key. Raises ValueError if it is not 32 bytes."""
 
     def __init__(self, public: bytes) -> None:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415
+
         self._key = Ed25519PublicKey.from_public_bytes(public)
         self.bytes = public
         self.id = key_id(public)
 
     def has_signed(self, signature: bytes, message: bytes) -> bool:
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
+
         try:
             self._key.verify(signature, message)
         except InvalidSignature:
@@ -108,6 +119,10 @@ def write_privately(file: Path, content: bytes) -> None:
 
 
 def _loaded(block: bytes, file: Path) -> PrivateKey:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+
     try:
         key = serialization.load_pem_private_key(block, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

@@ -67,6 +67,15 @@ class Site:
         self.host.wait_for(claim, "released")
 
 
+def has_loaded(service: ServiceProcess, library: str) -> bool:
+    """Does one of the service's processes have compiled code of this library in its memory?"""
+    assert service.workers
+    return any(
+        f"/{library}/" in Path(f"/proc/{pid}/maps").read_text()
+        for pid in (service.process.pid, *service.workers)
+    )
+
+
 @pytest.fixture
 def services_key(tmp_path: Path) -> Path:
     file = tmp_path / "services.pem"
@@ -83,12 +92,14 @@ def site(service_process: Services, tmp_path: Path, services_key: Path) -> Itera
 def test_a_host_works_before_it_is_enrolled_and_afterwards(site: Site) -> None:
     agent = site.start_agent()
     site.has_a_claim_attached()
+    assert not has_loaded(agent, "cryptography")  # it is 8 MB on each host
     agent.stop()
 
     token = site.enroll()
     agent = site.start_agent()
     site.has_a_claim_attached()
     assert "is enrolled" in agent.log
+    assert has_loaded(agent, "cryptography")
     assert site.keys() == ["valid"]
     directory = site.host.state / HOST
     assert stat.S_IMODE((directory / "key.pem").stat().st_mode) == 0o600

@@ -79,7 +79,7 @@ class TestCost:
 
     def test_an_agent_loads_nothing_large_that_it_does_not_use(self) -> None:
         """It runs on every compute node. These would be half of its memory."""
-        large = {"dns", "eventlet", "prometheus_client", "pyroute2", "sqlalchemy"}
+        large = {"cryptography", "dns", "eventlet", "prometheus_client", "pyroute2", "sqlalchemy"}
         loaded = loaded_by("import portclaim.services.compute_agent.__main__")
         assert not large & {name.partition(".")[0] for name in loaded}
         assert "opentelemetry.sdk" not in loaded
