@@ -125,7 +125,7 @@ class SimulatedTree:
         return sorted(PciAddress.parse(link.readlink().name) for link in links)
 
     def set_num_vfs(self, pf: PciAddress, count: int) -> None:
-        """Write ``sriov_numvfs``.
+        """Write ``sriov_numvfs``. The next write finishes one that was killed half way.
 
         Raises OSErrors as the kernel does: EBUSY if the port has VFs and ``count`` is not 0, ERANGE above
         ``sriov_totalvfs``, ENOENT without a driver that makes VFs.
@@ -133,15 +133,18 @@ class SimulatedTree:
         place = self._place(pf)
         attributes = SysfsTree(self.root / place)
         current, total = self.num_vfs(pf), attributes.number("sriov_totalvfs") or 0
-        if count == current:
+        offset, stride = attributes.number("sriov_offset") or 0, attributes.number("sriov_stride") or 0
+        possible = vf_addresses(pf, offset, stride, total)
+        there = [vf for vf in possible if (self.root / PCI_DEVICES / str(vf)).is_symlink()]
+        is_whole = current == len(there) == len(self.vfs(pf))  # for the kernel it always is
+        if count == current and is_whole:
             return
         if count > total:
             raise OSError(errno.ERANGE, f"{pf} has at most {total} VFs")
         if attributes.link("driver") in {None, VFIO}:
             raise OSError(errno.ENOENT, f"{pf} has no driver that could make VFs")
-        if count and current:
+        if count and current and is_whole:
             raise OSError(errno.EBUSY, f"{pf} has {current} VFs: set 0 first")
-        offset, stride = attributes.number("sriov_offset") or 0, attributes.number("sriov_stride") or 0
         model = Model(
             (attributes.text("vendor") or "").removeprefix("0x"),
             attributes.text("sriov_vf_device") or "",
@@ -149,8 +152,8 @@ class SimulatedTree:
             PORT_VF.driver,
         )
         node = attributes.number("numa_node") or 0
-        for n, vf in enumerate(vf_addresses(pf, offset, stride, max(count, current))):
-            if count:
+        for n, vf in enumerate(possible):
+            if n < count:
                 self._plug(place.parent / str(vf), vf, model, node, {})
                 self._link(place / f"virtfn{n}", place.parent / str(vf))
                 self._link(place.parent / str(vf) / "physfn", place)

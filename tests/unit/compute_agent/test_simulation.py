@@ -1,7 +1,10 @@
 """A simulated host behaves as the kernel does."""
 
 import errno
+import itertools
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,36 @@ class TestNumberOfVfs:
         with pytest.raises(OSError, match="no driver") as refused:
             host.set_num_vfs(PF, 4)
         assert refused.value.errno == errno.ENOENT
+
+
+class Killed(BaseException):
+    """The process is killed here."""
+
+
+@pytest.mark.parametrize("doing", ["_plug", "_link", "_write", "unplug"])
+@pytest.mark.parametrize(("before", "wanted"), [(4, 0), (0, 4)])
+@pytest.mark.parametrize("then", [0, 4])
+def test_a_write_that_was_killed_at_any_moment_is_finished_by_the_next(  # noqa: PLR0917 - parameters
+    host: SimulatedTree, monkeypatch: pytest.MonkeyPatch, doing: str, before: int, wanted: int, then: int
+) -> None:
+    do = getattr(SimulatedTree, doing)
+    for survives in itertools.count():
+        for count in (0, before):
+            host.set_num_vfs(PF, count)
+        left = itertools.count(survives, -1)
+
+        def dying(*args: object, left: Iterator[int] = left, **more: object) -> object:
+            if next(left) > 0:
+                return do(*args, **more)
+            raise Killed
+
+        with monkeypatch.context() as killed, suppress(Killed):
+            killed.setattr(SimulatedTree, doing, dying)
+            host.set_num_vfs(PF, wanted)
+        host.set_num_vfs(PF, then)
+        assert (vfs_of(host, PF), host.num_vfs(PF), len(host.vfs(PF))) == (then, then, then)
+        if next(left) >= 0:  # it lived to the end
+            break
 
 
 def test_unbinding_a_pf_removes_its_vfs_and_its_interface(host: SimulatedTree) -> None:
