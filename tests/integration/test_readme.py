@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from portclaim.common import config
 from portclaim.common.db import tokens
 from portclaim.services.conductor.service import Conductor
 from portclaim.services.scheduler.service import Scheduler
+from tests.support.engines import MISSING
 from tests.support.fleet import Fleet
 from tests.support.rabbitmq import free_ports
 from tests.support.readme import PAGES, ROOT, Example, blocks, examples, missing, pages, programs
@@ -198,3 +200,21 @@ def test_every_systemd_unit_starts_an_existing_program(unit: Path) -> None:
     assert program in {unit.stem, "portclaim"}  # a service, or a command that runs once
     assert Path(sys.executable).with_name(program).is_file()
     assert unit.stem in "".join(blocks("sh"))
+
+
+def test_systemd_understands_every_line_of_the_units(tmp_path: Path) -> None:
+    """Together, as on one machine: what it does not know, it would ignore."""
+    verify = shutil.which("systemd-analyze")
+    if verify is None:
+        pytest.skip(f"{MISSING}systemd-analyze")
+    units = [tmp_path / unit.name for unit in (ROOT / "deploy/systemd").iterdir()]
+    for unit in units:
+        text = (ROOT / "deploy/systemd" / unit.name).read_text()
+        unit.write_text(text.replace("/opt/portclaim/bin", str(Path(sys.executable).parent)))
+    done = subprocess.run(
+        [verify, "verify", "--man=no", "--recursive-errors=no", *units],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

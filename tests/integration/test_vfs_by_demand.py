@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from portclaim.common import config
+from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.claim_messages import DeviceFilter
+from portclaim.services.compute_agent.agent import ComputeAgent
+from portclaim.services.compute_agent.drivers.simulated_ports import SimulatedPorts
 from tests.support.concurrency import wait_until
-from tests.support.one_host import PF, VFS, OneHost, one_host
-from tests.support.services import ServiceProcess, Services
+from tests.support.one_host import PATIENCE, PF, VFS, OneHost, one_host
+from tests.support.services import ServiceProcess, Services, as_ini
 
 BY_DEMAND = {"vendor_id": "8086", "num_vfs": "0-4"}
 FIXED = {"vendor_id": "8086", "num_vfs": 4}
@@ -95,6 +100,43 @@ def test_idle_vfs_are_removed_and_never_under_a_claim(lab: Lab) -> None:
     lab.fleet.wait_for_report()
     assert lab.fleet.statuses() == FREE
     lab.allocated("vf:4")
+
+
+def test_while_idle_vfs_are_removed_reports_and_claims_of_other_devices_go_on(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may take long: here it answers only when the test allows it."""
+    removing, may_end = threading.Event(), threading.Event()
+    write = SimulatedPorts.set_num_vfs
+
+    def slow(ports: SimulatedPorts, port: PciAddress, count: int) -> None:
+        if count == 0:
+            removing.set()
+            assert may_end.wait(PATIENCE)
+        write(ports, port, count)
+
+    monkeypatch.setattr(SimulatedPorts, "set_num_vfs", slow)
+    lab.fleet.simulated |= {"accelerators": 1}
+    lab.fleet.pci = {"device_spec": [json.dumps(entry) for entry in (BY_DEMAND, {"vendor_id": "10de"})]}
+    options = lab.fleet.options()
+    options["compute_agent"]["idle_vfs_removed_after"] = 0
+    file = tmp_path / "agent.conf"
+    file.write_text(as_ini(options))
+    agent = ComputeAgent(config.load(["--config-file", str(file)], "test"))
+    agent.start()
+    try:
+        lab.release(lab.allocated("vf:1")[0])
+        assert removing.wait(PATIENCE)
+        for _ in range(2):
+            lab.fleet.wait_for_report()
+        lab.release(lab.allocated("gpu:1")[0])
+        assert lab.vfs() == set(VFS)
+        may_end.set()
+        wait_until(lambda: lab.vfs() == set(), "the idle VFs are removed")
+        lab.fleet.wait_for_report()
+    finally:
+        may_end.set()
+        agent.stop()
 
 
 def test_an_agent_that_is_killed_goes_on(lab: Lab) -> None:
