@@ -11,7 +11,7 @@ import pytest
 
 from portclaim.services.compute_agent.uevents import wait_until
 
-PATIENCE = 400.0
+PATIENCE = 400.0  # seconds, for all tests here: an emulator on a busy machine has a tenth of a core
 START_PAUSED = 1  # VIR_DOMAIN_START_PAUSED
 DOMAIN = """
 <domain type='kvm'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>192</memory><vcpu>1</vcpu>

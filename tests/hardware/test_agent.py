@@ -23,10 +23,10 @@ from portclaim.common.rpc.endpoint import Endpoint, Entrance, exposed, finish, s
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.agent import ComputeAgent
 from tests.hardware.conftest import PORT, driver_of, vfs_of
+from tests.hardware.guests import PATIENCE
 from tests.support.services import as_ini
 
 MakeStep = Callable[..., Step]
-PATIENCE = 120.0
 
 
 class Conductor(Endpoint):

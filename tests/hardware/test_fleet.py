@@ -19,12 +19,10 @@ from portclaim.services.compute_agent.conductor_link import ConductorLink
 from portclaim.services.compute_agent.drivers.libvirt import libvirt
 from portclaim.services.compute_agent.inventory import Inventory
 from tests.hardware.conftest import DEVICES, NUM_VFS, OTHER_PORT, PORT, driver_of, vfs_of
-from tests.hardware.guests import Guest
+from tests.hardware.guests import PATIENCE, Guest
 from tests.support.bus import Bus
 from tests.support.engines import skip_without
 from tests.support.services import as_ini
-
-PATIENCE = 120.0
 
 
 class Fleet:

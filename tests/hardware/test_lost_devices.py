@@ -14,12 +14,12 @@ from portclaim.services.compute_agent.agent import ComputeAgent
 from portclaim.services.compute_agent.drivers.libvirt import libvirt
 from portclaim.services.compute_agent.uevents import wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, PORT, driver_of, run, vfs_of, write
-from tests.hardware.guests import Guest
-from tests.hardware.test_fleet import PATIENCE, Fleet, agent, conf, fleet, host
+from tests.hardware.guests import PATIENCE, Guest
+from tests.hardware.test_fleet import Fleet, agent, conf, fleet, host
 
 __all__ = ["agent", "conf", "fleet", "host"]  # fixtures
 
-SOON = 120.0  # seconds in an emulator on a busy machine; neither reports nor repairs come by the clock then
+SOON = PATIENCE  # neither reports nor repairs come by the clock then
 needs_libvirt = pytest.mark.skipif(libvirt is None, reason="no libvirt")
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from portclaim.services.compute_agent.uevents import wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, OTHER_PORT, PORT, driver_of, run, vfs_of, write
-from tests.hardware.test_fleet import PATIENCE, Fleet, agent, conf, fleet, host
+from tests.hardware.guests import PATIENCE
+from tests.hardware.test_fleet import Fleet, agent, conf, fleet, host
 from tests.hardware.test_lost_devices import SOON, shows, told
 
 __all__ = ["agent", "conf", "fleet", "host", "told"]  # fixtures

@@ -32,8 +32,6 @@ libvirt = pytest.importorskip("libvirt")
 __all__ = ["conf_of_fleet", "fleet", "host", "told"]  # fixtures
 pytestmark = pytest.mark.parametrize("conf_of_fleet", ["libvirt"], indirect=True)
 
-SOON = 60.0  # seconds in an emulator
-
 
 @pytest.fixture
 def conf(conf_of_fleet: cfg.ConfigOpts, tmp_path: Path) -> cfg.ConfigOpts:

@@ -14,10 +14,10 @@ from portclaim.services.compute_agent.drivers.vfio import VfioDriver
 from portclaim.services.compute_agent.scanner import Scanner
 from portclaim.services.compute_agent.uevents import wait_until
 from tests.hardware.conftest import DEVICES, NVME, OTHER_PORT, PORT, VF, driver_of, run, vfs_of, write
+from tests.hardware.guests import PATIENCE
 from tests.hardware.vfio_user import open_device
 
 MakeStep = Callable[..., Step]
-PATIENCE = 60.0
 
 
 @pytest.fixture

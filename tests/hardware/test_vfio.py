@@ -20,11 +20,11 @@ from portclaim.services.compute_agent.sysfs import SysfsTree
 from portclaim.services.compute_agent.uevents import Uevents, Watcher, wait_until
 from tests.hardware.conftest import DEVICES, NUM_VFS, NVME, OTHER_PORT, PORT, VF, driver_of, run, vfs_of
 from tests.hardware.deaths import dies_at
+from tests.hardware.guests import PATIENCE
 from tests.hardware.unprivileged import WITHOUT_CAPABILITIES
 from tests.hardware.vfio_user import open_device
 
 MakeStep = Callable[..., Step]
-PATIENCE = 60.0
 
 
 @pytest.fixture
