@@ -13,7 +13,8 @@ from rich.console import Console
 
 from tests.chaos import privacy, report
 from tests.chaos.campaign import Campaign
-from tests.chaos.faults import CutNetwork, deal
+from tests.chaos.deck import deal
+from tests.chaos.network_faults import CutNetwork
 from tests.chaos.site import Site
 
 
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="no new fault after so long (60)")
     parser.add_argument("--clients", type=int, default=4, help="who claim and release all the time (4)")
     parser.add_argument("--hosts", type=int, default=5, help="with an agent each (5)")
+    parser.add_argument("--only", help="faults whose names contain this")
     parser.add_argument("--cut", type=float, default=CutNetwork.seconds, help="seconds of a cut (30)")
     parser.add_argument("--results", type=Path, help="JSON file to write; the table goes beside it")
     wanted = parser.parse_args()
@@ -37,7 +39,7 @@ def main() -> int:
     console.print(f"begins: {wanted.faults} faults, seed {wanted.seed}", highlight=False)
     site = Site(wanted.hosts)
     console.print(f"logs in {site.directory}", highlight=False)
-    campaign = Campaign(site, deal(wanted.faults, random), random, wanted.clients, wanted.cut)
+    campaign = Campaign(site, deal(wanted.faults, random, wanted.only), random, wanted.clients, wanted.cut)
     with console.status("the first claims ...") as status:
 
         def tell(news: str) -> None:
@@ -51,7 +53,7 @@ def main() -> int:
     load = campaign.load
     title = f"{campaign.injected} faults, seed {wanted.seed}, in {seconds / 60:.0f} min, {load.calls} calls"
     console.print(report.table(campaign, title))
-    console.print(report.moves(load), highlight=False)
+    console.print(report.work(load), highlight=False)
     wrong = list(dict.fromkeys([*campaign.wrong, *load.wrong, *ended_badly]))
     for each in wrong:
         console.print(f"WRONG: {each}", style="red", markup=False, highlight=False)

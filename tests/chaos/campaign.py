@@ -3,18 +3,25 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from random import Random
 from statistics import median
 
 from tests.chaos.clients import Client, Goal, Load
 from tests.chaos.cycles import KINDS
-from tests.chaos.faults import SHARES, CutNetwork, Fault, KillAgent, RestartRabbitMQ
-from tests.chaos.site import Site
+from tests.chaos.deck import SHARES
+from tests.chaos.faults import Fault, KillAgent
+from tests.chaos.network_faults import CutNetwork
+from tests.chaos.operators import Operator
+from tests.chaos.server_faults import BlockPublishers, EmptyRabbitMQ, ForgetName, RestartRabbitMQ
+from tests.chaos.site import APIS, Site
 from tests.chaos.verdict import Verdict
 
 PATIENCE = 60.0  # seconds until recovery counts as failed
 _AT_ONCE = 4  # brief faults
 _CUTS_AT_ONCE = 3
+# Not while a network is cut. The agents there would find a new broker only after the cut.
+_ALONE = {CutNetwork, RestartRabbitMQ, EmptyRabbitMQ, BlockPublishers, ForgetName}
 
 
 @dataclass
@@ -67,10 +74,12 @@ class Campaign:
         self._cut_seconds = cut_seconds
         self.load = Load(site.guests, site.cut)
         scheduler = site.client()
+        ways = cycle([scheduler, *(site.http_client(api) for api in APIS)])  # by RPC and by HTTP
         self._clients = [
-            Client(f"client {n}", scheduler, self.load, site.hosts, f"{random.random()}")
+            Client(f"client {n}", next(ways), self.load, site.hosts, f"{random.random()}")
             for n in range(clients)
         ]
+        self._operator = Operator(site, self.load, Random(random.random()))
         self.rows = {kind: Row(kind.name, skipped=kind.why_not(site)) for kind in SHARES if kind in deck}
         self._deck = [kind for kind in deck if self.rows[kind].skipped is None]
         self._standing: list[Injected] = []
@@ -94,11 +103,13 @@ class Campaign:
         self._verdict = Verdict(self._site)
         for client in self._clients:
             client.start()
+        self._operator.start()
         self.load.goals.append(Goal(time.monotonic(), self._site.hosts))
         self._recover()
         while self._deck and time.monotonic() < deadline and self.broken is None:
             self._next()
         self._heal_standing()
+        self._operator.end(at_once=self.broken is not None)
         for client in self._clients:
             client.end(at_once=self.broken is not None)
 
@@ -107,8 +118,8 @@ class Campaign:
             self._heal_standing()
             return
         kind = self._deck.pop()
-        if self._standing and kind in {CutNetwork, RestartRabbitMQ}:
-            if {*self._deck} <= {CutNetwork, RestartRabbitMQ}:  # there is nothing else to do meanwhile
+        if self._standing and kind in _ALONE:
+            if {*self._deck} <= _ALONE:  # there is nothing else to do meanwhile
                 self._heal_standing()
             else:
                 self._deck.insert(0, kind)
@@ -201,6 +212,7 @@ class Campaign:
         self._recover()
         recovered = time.monotonic()
         wrong = self._judge() + self.load.wrong[min(each.wrong_before for each in faults) :]
+        wrong += [what for each in faults for what in each.fault.wrong]
         judged = time.monotonic()
         if self.broken is not None:
             wrong.append(self.broken)
@@ -225,17 +237,23 @@ class Campaign:
             load.goals = []
 
     def _judge(self) -> list[str]:
-        """Pause all clients and check everything."""
+        """Pause all clients and the operator, and check everything."""
         load = self.load
         with load.change:
             load.is_held = True
-            if not load.progress.wait_for(lambda: all(client.is_idle for client in self._clients), PATIENCE):
+            workers = [self._operator, *self._clients]
+            if not load.progress.wait_for(lambda: all(worker.is_idle for worker in workers), PATIENCE):
                 self.broken = self.broken or f"in {PATIENCE} s not all claims came to their end"
             over, load.over = load.over, []
             moved, load.moved = load.moved, []
             aside = [cycle for client in self._clients for cycle in client.aside]
         try:
-            return [] if self.broken else self._verdict.check(over, aside, moved)
+            if self.broken:
+                return []
+            return [
+                *self._operator.check(over),
+                *self._verdict.check(over, aside, moved),
+            ]
         finally:
             with load.change:
                 load.is_held = False

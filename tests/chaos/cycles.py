@@ -7,11 +7,12 @@ from uuid import UUID
 
 from portclaim.common.errors import ClaimNotFound
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
-from portclaim.common.rpc.scheduler import SchedulerClient
+from tests.chaos.calls import Calls
 from tests.chaos.guests import Guests
 
 KINDS = ("pf", "vf")
-_ORDER = ("claimed", "prepared", "allocated", "releasing", "released")
+BRIEFLY = 2  # seconds that an impatient claim waits
+_ORDER = ("waiting", "claimed", "prepared", "allocated", "releasing", "released")
 
 
 @dataclass
@@ -21,7 +22,9 @@ class Cycle:
     ``phase``: ``guest`` or ``claim`` at first; the guest may come before the claim or after it.
     ``waits_for_attach``: the client releases the claim only after the guest has the devices. ``moves``: how
     often the claim is still to be moved. ``live_moves``: how many live moves of it have begun. ``devices``:
-    the devices in the answers to the client. ``wrong``: the faults in these answers.
+    the devices in the answers to the client; none while the claim waits. ``wrong``: the faults in these
+    answers. ``looks``: how often the client looks at a claim that waits before it gives up; None: it does
+    not. ``first_called``: when the claim was first asked for. ``answered``: when an answer first had devices.
     """
 
     kind: str
@@ -40,10 +43,18 @@ class Cycle:
     devices: frozenset[str] | None = None
     statuses: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    looks: int | None = None
+    first_called: float | None = None
+    answered: float | None = None
 
     @property
     def claim_id(self) -> UUID:
         return self.request.claim_id
+
+    @property
+    def may_expire(self) -> bool:
+        """May it wait so briefly that its time is over before it is served?"""
+        return self.request.wait is not None and self.request.wait <= BRIEFLY
 
     @property
     def needs(self) -> set[str]:
@@ -58,7 +69,7 @@ class Cycle:
         """What to set aside while the host cannot be reached."""
         return [self]
 
-    def advance(self, scheduler: SchedulerClient, guests: Guests) -> bool:
+    def advance(self, scheduler: Calls, guests: Guests) -> bool:
         """Make one call; return whether the cycle has advanced. The last phase is ``over``.
 
         In the phase ``move`` the caller moves the claim, or sets the phase ``release``.
@@ -66,12 +77,18 @@ class Cycle:
         match self.phase:
             case "guest":
                 self.define(guests)
-                self.phase = "claim" if self.devices is None else "attach"
+                self.phase = "attach" if self.devices else "claim"
             case "claim":
-                self.note(scheduler.claim(self.request))
-                self.phase = "attach" if self.has_guest else "guest"
-                if not self.waits_for_attach:
+                self.begin()
+                self._follow(self.note(scheduler.claim(self.request)), guests)
+            case "wait":
+                if self.looks == 0:
                     self.phase = "release"
+                    return True
+                now = self.note(scheduler.show(self.claim_id))
+                self.looks = None if self.looks is None else self.looks - 1
+                self._follow(now, guests)
+                return now != "waiting"
             case "attach":
                 now = self.note(scheduler.show(self.claim_id))
                 if now == "prepared" and self.request.attach == "on-call":
@@ -84,10 +101,29 @@ class Cycle:
             case "end":
                 if self.note(scheduler.show(self.claim_id)) == "releasing":
                     return False
-                if self.has_guest:
-                    guests.undefine(self.host, self.request.instance_id)
-                self.phase = "over"
+                self._end(guests)
         return True
+
+    def _follow(self, now: str, guests: Guests) -> None:
+        """The claim has this status before the client waits for the attach."""
+        if now == "waiting":
+            self.phase = "wait"
+        elif now == "expired":
+            self._end(guests)
+        elif self.waits_for_attach:
+            self.phase = "attach" if self.has_guest else "guest"
+        else:
+            self.phase = "release"
+
+    def _end(self, guests: Guests) -> None:
+        if self.has_guest:
+            guests.undefine(self.host, self.request.instance_id)
+        self.phase = "over"
+
+    def begin(self) -> None:
+        """The claim is asked for, for the first time or again."""
+        if self.first_called is None:
+            self.first_called = time.monotonic()
 
     def define(self, guests: Guests, *, arriving: bool = False) -> None:
         """The guest comes to the host."""
@@ -97,8 +133,10 @@ class Cycle:
     def note(self, claim: Claim) -> str:
         """Compare an answer with those before it; return the status in it."""
         devices = frozenset(f"{claim.host} {device.address}" for device in claim.devices)
-        if self.devices is not None and devices != self.devices:
+        if self.devices and devices != self.devices:
             self.wrong.append(f"claim {claim.claim_id} has {set(devices)} but had {set(self.devices)} before")
+        if devices and not self.devices:
+            self.answered = time.monotonic()
         self.devices = devices
         before = self.statuses[-1] if self.statuses else None
         if claim.status != before:
@@ -111,12 +149,14 @@ class Cycle:
         """May a claim have this status now? A client does not see every status."""
         if status == "failed":
             return self.may_fail and before in {"claimed", "prepared"}
-        if status not in _ORDER or before == "failed":
+        if status == "expired":
+            return self.may_expire and before in {None, "waiting"}
+        if status not in _ORDER or before in {"failed", "expired"}:
             return False
         is_unplugged = self.live_moves > 0 and (before, status) == ("allocated", "prepared")
         return before is None or is_unplugged or _ORDER.index(before) < _ORDER.index(status)
 
-    def _release(self, scheduler: SchedulerClient) -> None:
+    def _release(self, scheduler: Calls) -> None:
         self.release_began = min(self.release_began, time.monotonic())
         try:
             self.note(scheduler.release(self.claim_id))

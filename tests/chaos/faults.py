@@ -6,7 +6,7 @@ from collections.abc import Collection
 from random import Random
 from typing import ClassVar
 
-from tests.chaos import privacy
+from tests.chaos import memory
 from tests.chaos.site import TIMEOUT, Site
 from tests.chaos.supervisor import Supervised
 
@@ -27,6 +27,7 @@ class Fault(ABC):
         self.random = random
         self.hosts = sorted(hosts)
         self.target = "all"
+        self.wrong: list[str] = []  # what it has seen itself
 
     @classmethod
     def why_not(cls, _site: Site) -> str | None:
@@ -72,6 +73,31 @@ class KillConductor(_Kill):
     kind = "conductor"
 
 
+class KillApi(_Kill):
+    name = "SIGKILL of an API"
+    kind = "api"
+
+
+class RunOutOfMemory(Fault):
+    """The parent process starts a new worker."""
+
+    name = "worker killed by the kernel: out of memory"
+    is_brief = True
+
+    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
+        super().__init__(site, random, hosts)
+        self.victim = self._one_of(random.choice(["scheduler", "conductor"]))
+        self.target = self.victim.name
+
+    @classmethod
+    def why_not(cls, _site: Site) -> str | None:
+        return memory.why_not()
+
+    def inject(self) -> None:
+        worker = self.random.choice(sorted(self.victim.workers()))
+        memory.run_out(worker)
+
+
 class KillAgent(Fault):
     name = "SIGKILL of an agent"
     is_brief = True
@@ -101,62 +127,6 @@ class StopScheduler(Fault):
         self.victim.send(signal.SIGCONT)
 
 
-class RestartRabbitMQ(Fault):
-    """A clean stop and a crash in turn."""
-
-    name = "RabbitMQ restarted"
-
-    def inject(self) -> None:
-        self.site.rabbitmq.restart(self.random.choice([signal.SIGTERM, signal.SIGKILL]))
-
-
-class CloseConnections(Fault):
-    name = "connections of RabbitMQ closed"
-    is_brief = True
-
-    def inject(self) -> None:
-        self.site.rabbitmq.close_connections()
-
-
-class RestartPostgreSQL(Fault):
-    name = "PostgreSQL restarted"
-
-    def inject(self) -> None:
-        self.site.postgresql.restart()
-
-
-class TerminateBackends(Fault):
-    name = "backends of PostgreSQL terminated"
-    is_brief = True
-
-    def inject(self) -> None:
-        self.site.postgresql.terminate_backends()
-
-
-class CutNetwork(Fault):
-    """Lasts while other faults happen elsewhere."""
-
-    name = "network of an agent cut"
-    seconds = 30.0
-
-    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
-        super().__init__(site, random, hosts)
-        self.target = self.random.choice(self.hosts)
-        self.hosts = [self.target]
-
-    @classmethod
-    def why_not(cls, site: Site) -> str | None:
-        return None if site.network else f"there are no network namespaces: {privacy.why_not()}"
-
-    def inject(self) -> None:
-        assert self.site.network is not None
-        self.site.network.cut(self.target)
-
-    def heal(self) -> None:
-        assert self.site.network is not None
-        self.site.network.heal(self.target)
-
-
 class SetClock(Fault):
     name = "clock of a service off by an hour"
     seconds = 2.0
@@ -182,42 +152,19 @@ class SetClock(Fault):
         self.site.clocks.set(self.target, 0)
 
 
-class FillDisk(Fault):
-    name = "disk of PostgreSQL full"
+class SecondAgent(Fault):
+    """An agent with the name of another one, and with a state of its own, as on a machine that was cloned."""
+
+    name = "second agent with the same name"
     seconds = 3.0
 
-    @classmethod
-    def why_not(cls, _site: Site) -> str | None:
-        return None if privacy.has_mounts() else f"no disk can be mounted: {privacy.why_not()}"
+    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
+        super().__init__(site, random, hosts)
+        self.target = self._one_of("compute_agent", hosts).name
+        self.hosts = [self.target]
 
     def inject(self) -> None:
-        self.site.postgresql.fill_disk()
+        self.second = self.site.start_second_agent(self.target)
 
     def heal(self) -> None:
-        self.site.postgresql.free_disk()
-
-
-# How often each fault happens among a thousand. Brief faults happen more often than long ones.
-SHARES: dict[type[Fault], int] = {
-    KillScheduler: 160,
-    KillConductor: 160,
-    KillAgent: 210,
-    StopScheduler: 40,
-    RestartRabbitMQ: 26,
-    CloseConnections: 110,
-    RestartPostgreSQL: 45,
-    TerminateBackends: 120,
-    CutNetwork: 45,
-    SetClock: 54,
-    FillDisk: 30,
-}
-
-
-def deal(count: int, random: Random) -> list[type[Fault]]:
-    """``count`` faults by their shares, to be popped from the end: one of each kind, then random ones."""
-    total = sum(SHARES.values())
-    more = [kind for kind, share in SHARES.items() for _ in range(round(count * share / total) - 1)]
-    first = list(SHARES)
-    random.shuffle(more)
-    random.shuffle(first)
-    return more + first
+        self.wrong += self.second.end()

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from portclaim.common.errors import ClaimRefused
 from portclaim.common.rpc.move_messages import Move, MoveRequest
-from portclaim.common.rpc.scheduler import SchedulerClient
+from tests.chaos.calls import Calls
 from tests.chaos.cycles import Cycle
 from tests.chaos.guests import Guests
 
@@ -136,7 +136,7 @@ class Moving:
             self._release_both("after a network cut")
         return [self.target, self.source] if self._is_target_first else [self.source, self.target]
 
-    def advance(self, scheduler: SchedulerClient, guests: Guests) -> bool:
+    def advance(self, scheduler: Calls, guests: Guests) -> bool:
         """Do one step; return whether the move has advanced."""
         self._is_ending = self._is_ending or self.phase in {"complete", "run", "leave", "revert"}
         is_done = self._do(self.phase, scheduler, guests)
@@ -144,7 +144,7 @@ class Moving:
             del self.steps[0]
         return is_done
 
-    def _do(self, step: str, scheduler: SchedulerClient, guests: Guests) -> bool:
+    def _do(self, step: str, scheduler: Calls, guests: Guests) -> bool:
         match step:
             case "move":
                 try:
@@ -187,7 +187,7 @@ class Moving:
             self._release_both("after a wrong answer")
         return move
 
-    def _await_end(self, status: str, scheduler: SchedulerClient) -> bool:
+    def _await_end(self, status: str, scheduler: Calls) -> bool:
         move = self._note(scheduler.move(self.request))
         if self.is_over:
             return True
@@ -204,7 +204,7 @@ class Moving:
             self._end("attach", "end")
         return True
 
-    def _give_up(self, scheduler: SchedulerClient) -> None:
+    def _give_up(self, scheduler: Calls) -> None:
         """An earlier call without an answer may be served later, but not after the source is released."""
         self.source.note(scheduler.release(self.source.claim_id))
         self.target.may_be_missing = True

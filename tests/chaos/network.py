@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos.slow_cable import SlowCable
+
 ADDRESS = "10.77.0.1"  # ours, on the switch
 _NAMESPACES = Path("/run/netns")  # where ip(8) stores namespaces
 _CLONE_NEWNET = 0x40000000  # setns(2)
@@ -15,6 +17,7 @@ class Network:
     """Makes the cables. A cut cable drops everything in both directions, without an error."""
 
     def __init__(self, hosts: Sequence[str]) -> None:
+        self._slow: dict[str, SlowCable] = {}
         self._cables = {host: f"cable-{number}" for number, host in enumerate(hosts, start=1)}
         _NAMESPACES.mkdir(exist_ok=True)
         _run("mount", "-t", "tmpfs", "none", str(_NAMESPACES))
@@ -47,6 +50,26 @@ class Network:
     def heal(self, host: str) -> None:
         """Let the traffic through again."""
         _ip(f"link set {self._cables[host]} up")
+
+    def slow_down(self, host: str, delay: float, loss: float, seed: float) -> None:
+        """Delay each packet to and from the host by so many seconds, and lose this part of them."""
+        cable = self._cables[host]
+        near, far, slow = f"{cable}-near", f"{cable}-far", f"{cable}-slow"
+        self._slow[host] = SlowCable(near, far, delay, loss, seed)
+        _ip(f"link add {slow} type bridge forward_delay 0")
+        _ip(f"link set {near} master {slow} up")
+        _ip(f"link set {slow} up")
+        _ip(f"link set {far} master switch up")
+        _ip(f"link set {cable} master {slow}")
+
+    def speed_up(self, host: str) -> tuple[int, int]:
+        """End that; answer how many packets came, and how many were lost."""
+        cable = self._cables[host]
+        _ip(f"link set {cable} master switch")
+        slow = self._slow.pop(host)
+        slow.end()
+        _ip(f"link delete {cable}-slow")
+        return slow.carried, slow.lost
 
 
 def _ip(arguments: str) -> None:

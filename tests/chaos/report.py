@@ -53,10 +53,11 @@ def table(campaign: Campaign, title: str) -> Table:
     return shown
 
 
-def moves(load: Load) -> str:
-    """How many moves ended in which way."""
+def work(load: Load) -> str:
+    """How many moves ended in which way, and what else was done."""
     ended = ", ".join(f"{count} {how}" for how, count in sorted(load.moves.items()))
-    return f"{load.moves.total()} moves: {ended or 'none'}"
+    done = ", ".join(f"{count} {what}" for what, count in sorted(load.done.items()))
+    return f"{load.moves.total()} moves: {ended or 'none'}\nbeside: {done}"
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -78,6 +79,7 @@ def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: floa
         "refused": load.refused,
         "longest_call_s": round(load.longest, 1),
         "moves": dict(sorted(load.moves.items())),
+        "done": dict(sorted(load.done.items())),
         "faults": [row.as_facts() for row in campaign.rows.values()],
     }
     file.write_text(json.dumps(facts, indent=2) + "\n")

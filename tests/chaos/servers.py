@@ -5,6 +5,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,26 @@ from portclaim.cli.embedded import INITDB_OPTIONS, install_programs
 from portclaim.cli.supervisor import SupervisedProcess, supervise
 from portclaim.common.db import migrate
 from tests.chaos import network, privacy
-from tests.support.rabbitmq import PASSWORD, USER, prepare_node, start_node, start_port_mapper
+from tests.support.concurrency import wait_until
+from tests.support.rabbitmq import PASSWORD, USER, find_server, prepare_node, start_node, start_port_mapper
 
 # Unlike the server of the other tests, this one must be durable.
 _SETTINGS = ["--listen_addresses=", "--max_connections=200", "--fsync=on", "--synchronous_commit=on"]
 _ROOM = 4 << 30  # bytes that the disk of the tablespace has
 _DATABASE = "portclaim"
+_ALARMS = {
+    "memory": ("set_vm_memory_high_watermark", "absolute", "1MB"),
+    "disk": ("set_disk_free_limit", "1000000GB"),
+}
+_NO_ALARMS = (  # as in tests/support/rabbitmq.py
+    ("set_vm_memory_high_watermark", "absolute", "1GB"),
+    ("set_disk_free_limit", "50MB"),
+)
+
+
+def address() -> str:
+    """Where all services reach the servers of a site."""
+    return network.ADDRESS if privacy.has_network() else "127.0.0.1"
 
 
 class PostgreSQL:
@@ -110,9 +125,9 @@ class PostgreSQL:
 
 
 class RabbitMQ:
-    """Also listens on the network of the hosts, if there is one."""
+    """Also listens on the network of the hosts, if there is one. ``host``: its name in the URL, if any."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, host: str | None = None) -> None:
         directory.mkdir()
         self._directory = directory
         more = ""
@@ -122,8 +137,7 @@ class RabbitMQ:
         start_port_mapper(directory, self._environment, os.getpid())
         self._starts = 0
         self._node = self._start()
-        address = network.ADDRESS if privacy.has_network() else "127.0.0.1"
-        self.url = f"rabbit://{USER}:{PASSWORD}@{address}:{self._broker.amqp}/"
+        self.url = f"rabbit://{USER}:{PASSWORD}@{host or address()}:{self._broker.amqp}/"
 
     def restart(self, how: signal.Signals) -> None:
         """End it with this signal and start it. Returns when it accepts connections."""
@@ -136,8 +150,39 @@ class RabbitMQ:
         for name in self._broker.connections():
             self._broker.close_connection(name)
 
+    def replace(self) -> None:
+        """Kill it, and start an empty one in its place. Returns when it accepts connections."""
+        os.kill(self._node.pid, signal.SIGKILL)
+        self._node.wait()
+        shutil.rmtree(self._environment["RABBITMQ_MNESIA_BASE"])
+        self._node = self._start()
+
+    def raise_alarm(self, of: str) -> None:
+        """``memory`` or ``disk``: take no messages. Returns when it has the alarm."""
+        self._control(*_ALARMS[of])
+        wait_until(self._has_alarm, f"RabbitMQ has an alarm of its {of}")
+
+    def clear_alarms(self) -> None:
+        """Take messages again. Returns when it has no alarm."""
+        for setting in _NO_ALARMS:
+            self._control(*setting)
+        wait_until(lambda: not self._has_alarm(), "RabbitMQ has no alarm")
+
     def stop(self) -> None:
         self._node.stop()
+
+    def _has_alarm(self) -> bool:
+        try:
+            self._broker.manage("GET", "health/checks/local-alarms")
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            return True
+        return False
+
+    def _control(self, *command: str) -> None:
+        run = [Path(find_server() or "").with_name("rabbitmqctl"), *command]
+        subprocess.run(run, check=True, env=self._environment, capture_output=True, timeout=60)
 
     def _start(self) -> SupervisedProcess:
         self._starts += 1

@@ -54,6 +54,11 @@ class Supervised:
         """Send a signal to all of its processes."""
         os.killpg(self._kept.pid, number)
 
+    def workers(self) -> set[int]:
+        """The process ids of its workers."""
+        children = Path(f"/proc/{self._kept.pid}/task").glob("*/children")
+        return {int(pid) for thread in children for pid in thread.read_text().split()}
+
     def stop(self) -> None:
         """Stop it as an operator does; it has to end cleanly."""
         self._is_wanted = False

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from portclaim.cli.supervisor import supervise
-from tests.chaos.faults import SHARES
+from tests.chaos.deck import SHARES
 from tests.support.engines import run_owner, skip_without
 from tests.support.rabbitmq import find_server
 

@@ -28,12 +28,12 @@ _NOT_FREE = f"""
      WHERE n.host = ANY(:hosts) GROUP BY n.id HAVING count(d.id) <> {PORTS * (1 + VFS)}
 """
 _CLAIMS = """
-    SELECT c.id, c.status, array_agg(n.host || ' ' || d.address),
+    SELECT c.id, c.status, array_remove(array_agg(n.host || ' ' || d.address), NULL),
            EXISTS (SELECT FROM claim_events e WHERE e.claim_id = c.id AND e.to_status = 'allocated')
       FROM claims c
-      JOIN claim_devices cd ON cd.claim_id = c.id
-      JOIN pci_devices d ON d.id = cd.device_id
-      JOIN compute_nodes n ON n.id = d.compute_node_id
+      LEFT JOIN claim_devices cd ON cd.claim_id = c.id
+      LEFT JOIN pci_devices d ON d.id = cd.device_id
+      LEFT JOIN compute_nodes n ON n.id = d.compute_node_id
      WHERE c.id = ANY(:ids)
      GROUP BY c.id
 """
@@ -166,6 +166,8 @@ class Verdict:
         for cycle in ready:
             status, devices, was_attached = claims.get(cycle.claim_id, ("lost", [], False))
             ends = {"released", "failed"} if cycle.may_fail else {"released"}
+            if cycle.statuses[-1] == "expired":
+                ends = {"expired"}
             if status not in ends or frozenset(devices) != cycle.devices:
                 wrong.append(
                     f"claim {cycle.claim_id} is {status} with {devices}, and not released with "
