@@ -1,7 +1,7 @@
 """Concurrent claims and releases are answered as if they had happened one after the other."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, permutations
 from random import Random
 
@@ -19,6 +19,7 @@ from tests.support.holds import Device, Event, Freed, Holding, Holds, Refused, S
 from tests.support.invariants import violations
 from tests.support.linearizability import Operation, Undecided, legal_order
 from tests.support.model_host import ALIASES, Free
+from tests.support.solver import has_legal_order
 
 THREADS = 32
 CLAIMS = short_or_long(10, 100)  # of each thread
@@ -40,6 +41,15 @@ def ports(number: int, vfs: int) -> list[Free]:
     ]
 
 
+def parents(fleet: Mapping[str, Sequence[Free]]) -> dict[Device, Device | None]:
+    """All devices, each with the PF of a VF."""
+    return {
+        (host, device.address): (host, device.parent) if device.parent else None
+        for host, devices in fleet.items()
+        for device in devices
+    }
+
+
 class TestThreads:
     @pytest.mark.parametrize("seed", SEEDS)
     def test_the_answers_to_all_threads_have_a_legal_order(self, fleet: Fleet, seed: int) -> None:
@@ -52,7 +62,9 @@ class TestThreads:
         history = [event for events in histories for event in events]
         with fleet.engine.connect() as connection:
             assert violations(connection) == []
-        assert Holds({name: ports(PORTS, VFS) for name in hosts}).legal_order(history)
+        fleet_devices = {name: ports(PORTS, VFS) for name in hosts}
+        assert Holds(fleet_devices).legal_order(history)
+        assert has_legal_order(parents(fleet_devices), history)
         assert {type(event) for event in history} == {Served, Freed, Refused}
 
 
@@ -102,7 +114,8 @@ def end(fleet: Fleet, host: Host, claims: list[tuple[Claim, Served]], random: Ra
     return [Freed(called, time.perf_counter_ns(), served) for _, served in claims]
 
 
-HOLDS = Holds({"h1": ports(2, 2)})
+SMALL = {"h1": ports(2, 2)}
+HOLDS = Holds(SMALL)
 PF0, PF1, VF00, VF01, VF10 = (("h1", address) for address in (pf(0), pf(1), vf(0, 0), vf(0, 1), vf(1, 0)))
 
 
@@ -197,8 +210,10 @@ class TestChecker:
 
     @given(history=histories())
     @settings(derandomize=not IS_LONG, max_examples=short_or_long(150, 5_000), deadline=None, database=None)
-    def test_the_checker_agrees_with_trying_all_orders(self, history: Sequence[Event]) -> None:
-        assert bool(HOLDS.legal_order(history)) == any(map(is_legal, permutations(history)))
+    def test_the_checker_and_the_solver_agree_with_trying_all_orders(self, history: Sequence[Event]) -> None:
+        is_right = any(map(is_legal, permutations(history)))
+        assert bool(HOLDS.legal_order(history)) == is_right
+        assert has_legal_order(parents(SMALL), history) == is_right
 
     def test_the_checker_gives_up_after_too_many_steps(self) -> None:
         operations = [Operation(0, 9, lambda n, bit=bit: n | 1 << bit) for bit in range(12)]
