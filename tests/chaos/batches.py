@@ -1,5 +1,6 @@
 """Several claims that are made in one call, and released in one call."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -65,6 +66,8 @@ class Batch:
                 self.phase = "release"
             case "release":
                 asked = [cycle for cycle in self._served() if cycle.phase != "end"]
+                for cycle in asked:
+                    cycle.may_end_from = min(cycle.may_end_from, time.monotonic())
                 if asked:
                     _note(asked, scheduler.release_many([cycle.claim_id for cycle in asked]))
                 for cycle in asked:

@@ -8,9 +8,10 @@ from random import Random
 from statistics import median
 
 from tests.chaos.clients import Client, Goal, Load
-from tests.chaos.cycles import KINDS
+from tests.chaos.cycles import KINDS, Cycle
 from tests.chaos.deck import SHARES
 from tests.chaos.faults import Fault, KillAgent
+from tests.chaos.history import unexplained
 from tests.chaos.network_faults import CutNetwork
 from tests.chaos.operators import Operator
 from tests.chaos.server_faults import BlockPublishers, EmptyRabbitMQ, ForgetName, RestartRabbitMQ
@@ -83,6 +84,7 @@ class Campaign:
         self.rows = {kind: Row(kind.name, skipped=kind.why_not(site)) for kind in SHARES if kind in deck}
         self._deck = [kind for kind in deck if self.rows[kind].skipped is None]
         self._standing: list[Injected] = []
+        self.ended: list[Cycle] = []
         self.broken: str | None = None
 
     @property
@@ -112,6 +114,8 @@ class Campaign:
         self._operator.end(at_once=self.broken is not None)
         for client in self._clients:
             client.end(at_once=self.broken is not None)
+        self.ended += self.load.over
+        self.load.wrong += unexplained(self.ended, self._verdict.parents)
 
     def _next(self) -> None:
         if self._standing and time.monotonic() >= max(each.until for each in self._standing):
@@ -245,6 +249,7 @@ class Campaign:
             if not load.progress.wait_for(lambda: all(worker.is_idle for worker in workers), PATIENCE):
                 self.broken = self.broken or f"in {PATIENCE} s not all claims came to their end"
             over, load.over = load.over, []
+            self.ended += over
             moved, load.moved = load.moved, []
             aside = [cycle for client in self._clients for cycle in client.aside]
         try:

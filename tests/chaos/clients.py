@@ -25,7 +25,7 @@ from tests.chaos.site import PORTS
 Work = Cycle | Moving | Batch
 
 _PAUSE = 0.05  # seconds between two polls
-_WAITING, _BATCHES = 0.15, 0.15  # so many of all claims that serve no goal
+_WAITING, _BATCHES = 0.3, 0.15  # so many of all claims that serve no goal
 _LONG = 600  # seconds that a patient claim waits
 
 

@@ -25,6 +25,7 @@ class Cycle:
     the devices in the answers to the client; none while the claim waits. ``wrong``: the faults in these
     answers. ``looks``: how often the client looks at a claim that waits before it gives up; None: it does
     not. ``first_called``: when the claim was first asked for. ``answered``: when an answer first had devices.
+    ``may_end_from``: when a call was first made that may end the claim. ``ended_by``: when it had ended.
     """
 
     kind: str
@@ -46,6 +47,8 @@ class Cycle:
     looks: int | None = None
     first_called: float | None = None
     answered: float | None = None
+    may_end_from: float = inf
+    ended_by: float | None = None
 
     @property
     def claim_id(self) -> UUID:
@@ -137,6 +140,8 @@ class Cycle:
             self.wrong.append(f"claim {claim.claim_id} has {set(devices)} but had {set(self.devices)} before")
         if devices and not self.devices:
             self.answered = time.monotonic()
+        if claim.status in {"released", "failed"} and self.ended_by is None:
+            self.ended_by = time.monotonic()
         self.devices = devices
         before = self.statuses[-1] if self.statuses else None
         if claim.status != before:
@@ -158,6 +163,7 @@ class Cycle:
 
     def _release(self, scheduler: Calls) -> None:
         self.release_began = min(self.release_began, time.monotonic())
+        self.may_end_from = min(self.may_end_from, self.release_began)
         try:
             self.note(scheduler.release(self.claim_id))
         except ClaimNotFound:

@@ -156,7 +156,7 @@ class SecondAgent(Fault):
     """An agent with the name of another one, and with a state of its own, as on a machine that was cloned."""
 
     name = "second agent with the same name"
-    seconds = 3.0
+    seconds = 2.0  # after it was refused
 
     def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
         super().__init__(site, random, hosts)
@@ -165,6 +165,7 @@ class SecondAgent(Fault):
 
     def inject(self) -> None:
         self.second = self.site.start_second_agent(self.target)
+        self.second.await_refusal()
 
     def heal(self) -> None:
         self.wrong += self.second.end()

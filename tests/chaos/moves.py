@@ -1,5 +1,6 @@
 """Moves of a claim to another host, cold and live, and how clients end them."""
 
+import time
 from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
@@ -147,6 +148,9 @@ class Moving:
     def _do(self, step: str, scheduler: Calls, guests: Guests) -> bool:
         match step:
             case "move":
+                self.target.begin()
+                for cycle in (self.source, self.target):
+                    cycle.may_end_from = min(cycle.may_end_from, time.monotonic())
                 try:
                     self._note(scheduler.move(self.request))
                 except ClaimRefused:

@@ -79,6 +79,7 @@ def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: floa
         "refused": load.refused,
         "longest_call_s": round(load.longest, 1),
         "moves": dict(sorted(load.moves.items())),
+        "claims_judged_by_the_solver": len(campaign.ended),
         "done": dict(sorted(load.done.items())),
         "faults": [row.as_facts() for row in campaign.rows.values()],
     }

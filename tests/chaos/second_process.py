@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from tests.support.concurrency import wait_until
+
+_REFUSAL = "this agent takes no steps"
+
 
 class SecondProcess:
     """``record``: what its hypervisor does. ``log``: where its output goes."""
@@ -19,6 +23,10 @@ class SecondProcess:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
+
+    def await_refusal(self) -> None:
+        """Return when it knows that it must not work."""
+        wait_until(lambda: _REFUSAL in self.log.read_text(), f"{self.log} says {_REFUSAL!r}", patience=60)
 
     def end(self) -> list[str]:
         """Kill it; return what it did, which it must not."""

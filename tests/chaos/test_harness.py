@@ -13,6 +13,8 @@ import pytest
 from portclaim.common.rpc.claim_messages import ClaimRequest
 from tests.chaos.clock import Clocks, has_compiler
 from tests.chaos.cycles import Cycle
+from tests.chaos.history import unexplained
+from tests.chaos.operators import Drained
 from tests.chaos.verdict import ACTIONS, Verdict, may_be_done
 
 TELL_TIME = "import time\nwhile input() == 'now': print(time.time(), flush=True)"
@@ -124,3 +126,39 @@ def test_a_client_finds_statuses_in_the_wrong_order(statuses: str, is_right: boo
     for status in listed.split():
         cycle.note(SimpleNamespace(claim_id=request.claim_id, host="host", devices=[], status=status))  # type: ignore[arg-type]
     assert (cycle.wrong == []) is is_right
+
+
+def served(called: float, answered: float, may_end_from: float, ended_by: float, *devices: str) -> Cycle:
+    """A claim on the host that has ended."""
+    request = ClaimRequest(claim_id=UUID(int=1), instance_id=UUID(int=2), extra_specs={"a": "b"})
+    cycle = Cycle("vf", "host", request, waits_for_attach=True, devices=frozenset(devices))
+    cycle.first_called, cycle.answered = called, answered
+    cycle.may_end_from, cycle.ended_by = may_end_from, ended_by
+    return cycle
+
+
+@pytest.mark.parametrize(
+    ("others", "is_right"),
+    [
+        ([(4.0, 5.0, 6.0, 7.0, f"host {VF}")], True),  # after it
+        ([(2.5, 5.0, 6.0, 7.0, f"host {VF}")], True),  # perhaps after it
+        ([(0.5, 1.5, 1.6, 1.8, f"host {VF}")], False),
+        ([(0.5, 1.5, 1.6, 1.8, f"host {PF}")], False),
+        ([(2.5, 3.5, 4.0, 5.0, f"host {PF}"), (2.6, 3.6, 4.1, 5.1, f"host {VF}")], False),
+    ],
+)
+def test_a_solver_finds_claims_that_had_a_device_at_once(
+    others: list[tuple[float, float, float, float, str]], is_right: bool
+) -> None:
+    """The first claim has the VF from 1 s at the latest until 2 s at least, and until 3 s at most."""
+    history = [served(0.0, 1.0, 2.0, 3.0, f"host {VF}"), *(served(*other) for other in others)]
+    parents = {("host", PF): None, ("host", VF): ("host", PF)}
+    assert (unexplained(history, parents) == []) is is_right
+
+
+def test_a_drained_port_must_not_get_a_claim() -> None:
+    drained = Drained("host", frozenset({f"host {PF}", f"host {VF}"}), since=1.0, until=2.0)
+    assert drained.forbids(served(1.2, 1.8, 3.0, 4.0, f"host {VF}"))
+    assert not drained.forbids(served(0.8, 1.8, 3.0, 4.0, f"host {VF}"))  # perhaps before the drain
+    assert not drained.forbids(served(1.2, 2.2, 3.0, 4.0, f"host {VF}"))  # perhaps after it
+    assert not drained.forbids(served(1.2, 1.8, 3.0, 4.0, "host 0000:82:00.0"))

@@ -9,6 +9,7 @@ from tests.chaos.cycles import Cycle
 from tests.chaos.moves import Moving
 from tests.chaos.site import PORTS, VFS, Site
 from tests.support.invariants import violations
+from tests.support.solver import Parents
 
 PATIENCE = 20.0  # seconds until all open steps must be done
 ACTIONS = ("prepare", "attach", "unplug", "detach", "restore")
@@ -88,6 +89,12 @@ class Verdict:
         self._guests: dict[tuple[str, str], str] = {}  # device -> claim
         self._done: Counter[tuple[str, str, str]] = Counter()  # claim, action, device
         self._told: set[str] = set()
+
+    @property
+    def parents(self) -> Parents:
+        """All devices, each with the PF of a VF."""
+        pfs = {(host, pf): None for (host, _), pf in self._parents.items()}
+        return pfs | {(host, vf): (host, pf) for (host, vf), pf in self._parents.items()}
 
     def check(
         self, over: Collection[Cycle], aside: Collection[Cycle], moved: Collection[Moving]
