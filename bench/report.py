@@ -11,17 +11,17 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import scaling, tables
+from bench import replication_table, scaling, tables
 from bench.results_of import FOLDER, Results
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES: dict[str, Mapping[str, Callable[[Results], str]]] = {
-    "performance.md": tables.BLOCKS,
+    "performance.md": {**tables.BLOCKS, "replication": replication_table.replication},
     "scaling.md": {**scaling.BLOCKS, "facts": tables.facts},
 }
 PARTS = (
     *("rpc", "many", "http", "refusals", "placement", "in_process", "bus", "cluster", "nova", "growth"),
-    *("soak", "inventory", "events", "observability", "postgresql", "packing", "matching"),
+    *("soak", "replication", "inventory", "events", "observability", "postgresql", "packing", "matching"),
 )
 _BLOCK = re.compile(r"(<!-- bench: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -32,6 +32,7 @@ ONCE = {
     "in_process": "bench.parts.in_process:results",
     "bus": "bench.parts.bus:results",
     "cluster": "bench.parts.cluster:results",
+    "replication": "bench.parts.replication:results",
     "inventory": "bench.parts.inventory:results",
     "events": "bench.parts.events:results",
     "observability": "bench.parts.observability:results",

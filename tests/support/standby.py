@@ -23,14 +23,18 @@ _SYNCHRONOUS = "ALTER SYSTEM SET synchronous_standby_names = '*'"
 
 
 class Node:
-    """One server: its data, and the process while it runs."""
+    """One server: its data, and the process while it runs. It ends with the process ``owner``.
 
-    def __init__(self, directory: Path) -> None:
+    ``owner`` is by default the run of the tests.
+    """
+
+    def __init__(self, directory: Path, owner: int | None = None) -> None:
         user = "nobody" if os.geteuid() == 0 else None
         [self.port] = free_ports(1)
         self.data = directory / "data"
         self._directory = directory
         self._user = user
+        self._owner = owner
         self._starts = 0
         self._server: SupervisedProcess | None = None
         directory.mkdir()
@@ -54,7 +58,7 @@ class Node:
             log=self._directory / f"log.{self._starts}",
             stop_signal=signal.SIGINT,
             user=self._user,
-            owner=run_owner(),
+            owner=self._owner or run_owner(),
         )
 
     def make(self) -> None:
@@ -129,9 +133,9 @@ class Node:
 class Pair:
     """A primary, and a standby without which the primary commits nothing."""
 
-    def __init__(self, directory: Path) -> None:
-        self.primary = Node(directory / "a")
-        self.standby = Node(directory / "b")
+    def __init__(self, directory: Path, owner: int | None = None) -> None:
+        self.primary = Node(directory / "a", owner)
+        self.standby = Node(directory / "b", owner)
         self._nodes = (self.primary, self.standby)
         self.primary.make()
         self.join()
@@ -154,6 +158,16 @@ class Pair:
         wait_until(
             lambda: source.ask("SELECT sync_state FROM pg_stat_replication") == [("sync",)],
             "the standby is synchronous",
+        )
+
+    def wait_for_standby(self, waits: bool) -> None:
+        """Do commits of the primary wait for the standby? They do from the start."""
+        self.primary.tell(_SYNCHRONOUS if waits else "ALTER SYSTEM SET synchronous_standby_names = ''")
+        self.primary.tell("SELECT pg_reload_conf()")
+        state = "sync" if waits else "async"
+        wait_until(
+            lambda: self.primary.ask("SELECT sync_state FROM pg_stat_replication") == [(state,)],
+            f"the standby is {state}",
         )
 
     def promote(self) -> None:
