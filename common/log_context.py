@@ -38,12 +38,16 @@ def about(**facts: object) -> Iterator[None]:
     """Lines that are logged in the block are about these facts too: ``claim_id``, ``host``, ``trace_id``,
     ``request_id``. None, and what cannot be in a line, is left out.
     """
-    known = {name: text for name, fact in facts.items() if (text := _printable(fact))}
-    token = _facts.set({**_facts.get(), **known})
+    token = _facts.set({**_facts.get(), **printable(**facts)})
     try:
         yield
     finally:
         _facts.reset(token)
+
+
+def printable(**facts: object) -> dict[str, str]:
+    """Those of the facts that can be in a line, as text."""
+    return {name: text for name, fact in facts.items() if (text := _printable(fact))}
 
 
 def request_id() -> str:

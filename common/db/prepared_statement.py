@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ class PreparedStatement:
         self._execute = f"EXECUTE {name} {arguments}"
 
     def rows(self, engine: sa.Engine, facts: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Execute with the parameters in ``facts``, which may hold others too.
+        """Execute with the parameters in ``facts``, which may hold others too. ``traces`` of them: the traces
+        of claims that the statement is about, by claim.
 
         One round trip. Done again on a passing fault, as
         :func:`~portclaim.common.db.transaction.in_transaction` does, **so only for what looks up its own
@@ -86,13 +88,14 @@ class PreparedStatement:
             if self.name not in known:
                 cursor.execute(self._prepare, {})
                 known.add(self.name)
-            if facts.get("traceparents") is None:
+            traces: Mapping[str, str] | None = facts.get("traces")
+            if traces is None:
                 cursor.execute(self._execute, facts)
             else:  # in the same round trip: the steps that it writes belong to traces
-                with tracing.span(
-                    self.name, "client", db_system_name="postgresql", db_operation_name=self.name
-                ):
-                    cursor.execute(f"{_IN_TRACES}; {self._execute}", facts)
+                with tracing.statement(self.name, traces.values()):
+                    cursor.execute(
+                        f"{_IN_TRACES}; {self._execute}", {**facts, "traceparents": json.dumps(traces)}
+                    )
             rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows
 

@@ -111,7 +111,8 @@ class Client:
         try:
             self._reach_broker()
             # Each attempt is a message of its own, with a signature of its own.
-            reply = again(lambda: rpc.call(self._context(method, fields), method, **fields))
+            with tracing.sending(self.topic, method):
+                reply = again(lambda: rpc.call(self._context(method, fields), method, **fields))
         except oslo_messaging.MessageUndeliverable:
             return self._call(method, message, answer, since)
         except PortclaimError as error:
@@ -152,7 +153,8 @@ class Client:
         """
         rpc, fields = self._prepared(method, message, since, queue)
         try:
-            rpc.cast(tracing.with_parents(self._context(method, fields), parents or {}), method, **fields)
+            with tracing.sending(self.topic, method):
+                rpc.cast(tracing.with_parents(self._context(method, fields), parents or {}), method, **fields)
         except (*_NOT_TAKEN, oslo_messaging.MessageUndeliverable) as error:
             raise ServiceUnavailable(
                 f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"

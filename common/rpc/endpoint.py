@@ -18,7 +18,6 @@ from oslo_messaging.rpc import ExplicitRPCAccessPolicy, RPCDispatcher
 from oslo_messaging.rpc.server import RPCServer
 from pydantic import ValidationError
 
-from portclaim.common import tracing
 from portclaim.common.errors import (
     InvalidMessage,
     InvalidRequest,
@@ -32,7 +31,7 @@ from portclaim.common.rpc import versions
 from portclaim.common.rpc.about import About
 from portclaim.common.rpc.bounded_connection import listen
 from portclaim.common.rpc.fields import Message, Nothing
-from portclaim.common.rpc.measured import logged, measured
+from portclaim.common.rpc.measured import observed
 from portclaim.common.rpc.replies import Replies
 from portclaim.common.trust.gate import Gate, OpenGate
 from portclaim.common.trust.refusals import REFUSALS
@@ -53,7 +52,7 @@ def exposed(message: type[M]) -> Callable[[Handler[M]], Callable[..., dict[str, 
     def decorate(handler: Handler[M]) -> Callable[..., dict[str, Any]]:
         @functools.wraps(handler)
         def handle(self: object, context: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
-            with tracing.received(context), logged(context, fields), measured(handler.__name__, context):
+            with observed(handler.__name__, context, fields):
                 return answered(self, fields)
 
         def answered(self: object, fields: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from portclaim.common import log_context, tracing
@@ -18,18 +18,27 @@ _CLAIM = "claim"
 
 
 def sent_now() -> dict[str, Any]:
-    """The context of a call that is sent now. Releases that do not know it ignore it."""
-    return {_SENT: time.time(), _REQUEST: log_context.request_id()}
+    """The context of a call that is sent now, with its trace. Releases that do not know it ignore it."""
+    return {_SENT: time.time(), _REQUEST: log_context.request_id(), **tracing.sent()}
 
 
-def logged(context: Mapping[str, Any], fields: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """In this block, lines of the log are about the call and what it names. Nothing of it was checked yet."""
-    return log_context.about(
+@contextmanager
+def observed(method: str, context: Mapping[str, Any], fields: Mapping[str, Any]) -> Iterator[None]:
+    """In this block, lines of the log are about the call and what it names, and it has a span if its trace
+    is made. Nothing of the call was checked yet.
+    """
+    facts = log_context.printable(
         request_id=context.get(_REQUEST) or log_context.new_request_id(),
         claim_id=fields.get("claim_id"),
         host=fields.get("host"),
-        trace_id=tracing.trace_id(),
     )
+    with (
+        tracing.received(context),
+        tracing.receiving(method, context, facts),
+        log_context.about(trace_id=tracing.trace_id(), **facts),
+        measured(method, context),
+    ):
+        yield
 
 
 @contextmanager

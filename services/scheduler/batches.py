@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -68,13 +68,19 @@ class ClaimBatches:
             for claim_id in claim_ids
         ]
 
-    def released(self, claim_ids: Sequence[UUID], *, wait: bool) -> dict[UUID, Claim]:
-        """The claims that exist; without ``wait``, not those that others have locked."""
-        facts = {
+    def released(
+        self, claim_ids: Sequence[UUID], *, wait: bool, parents: Mapping[str, str] | None = None
+    ) -> dict[UUID, Claim]:
+        """The claims that exist; without ``wait``, not those that others have locked.
+
+        ``parents``: the traces of their callers. None: all are of this thread's.
+        """
+        facts: dict[str, Any] = {
             "claim_ids": [str(claim_id) for claim_id in claim_ids],
             "resend_after": self._claims.resend_after,
             "wait": wait,
         }
+        facts["traces"] = tracing.of_claims(facts["claim_ids"] if parents is None else [], parents)
         rows = batch_statements.BEGIN_RELEASES.rows(self._engine, facts)
         return {
             UUID(claim_id): Claim.model_validate_json(claim, extra="ignore")
@@ -117,7 +123,7 @@ class ClaimBatches:
                 "pool_ids": list(pool_ids),
                 "count": requirements.device_count,
                 "number": len(left),
-                "traceparents": tracing.for_database(
+                "traces": tracing.of_claims(
                     [facts["claim_id"] for facts in each_facts] if parents is None else [], parents
                 ),
                 "few": len(left) + FEW,

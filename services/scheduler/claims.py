@@ -268,8 +268,8 @@ class ClaimEngine:
         return why
 
     def _end(self, statement: PreparedStatement, claim_id: UUID, **facts: Any) -> Claim:
-        trace = {"traceparents": tracing.for_database([str(claim_id)])}
-        ended = self._answer(statement, {"claim_id": str(claim_id), **trace, **facts})
+        traces = tracing.of_claims([str(claim_id)])
+        ended = self._answer(statement, {"claim_id": str(claim_id), "traces": traces, **facts})
         if ended is None:
             raise ClaimNotFound(f"there is no claim {claim_id}", claim_id=str(claim_id))
         return Claim.model_validate_json(ended, extra="ignore")
@@ -290,7 +290,7 @@ class ClaimEngine:
             "request": versions.as_json(request, without={"claim_id", "wait"}),
             "resend_after": self.resend_after,
             "agent_down_after": self._agent_down_after,
-            "traceparents": tracing.for_database([str(request.claim_id)]),
+            "traces": tracing.of_claims([str(request.claim_id)]),
             **requirements.as_facts(),
         }
 

@@ -23,6 +23,11 @@ class _Asked(NamedTuple):
     trace: str | None = None
 
 
+class _Released(NamedTuple):
+    claim_id: UUID
+    trace: str | None = None
+
+
 class GroupedClaims:
     """Makes and releases claims as :class:`ClaimEngine` does. Threads may share one, and should."""
 
@@ -41,7 +46,7 @@ class GroupedClaims:
 
     def release(self, claim_id: UUID) -> Claim:
         """See :meth:`ClaimEngine.release`."""
-        released = self._release(claim_id) or self._claims.release(claim_id)
+        released = self._release(_Released(claim_id, tracing.current())) or self._claims.release(claim_id)
         claim_outcomes.released([released])
         return released
 
@@ -54,11 +59,12 @@ class GroupedClaims:
         # If an id comes twice, the claim was made for the first request.
         return [made.pop(each.request.claim_id, None) for each in asked]
 
-    def _release_group(self, claim_ids: Sequence[UUID]) -> list[Claim | None]:
-        if len(claim_ids) == 1:
-            return [self._claims.release(claim_ids[0])]
-        released = self._batches.released(claim_ids, wait=False)
-        return [released.get(claim_id) for claim_id in claim_ids]
+    def _release_group(self, asked: Sequence[_Released]) -> list[Claim | None]:
+        if len(asked) == 1:
+            return [self._claims.release(asked[0].claim_id)]
+        parents = {str(each.claim_id): each.trace for each in asked if each.trace is not None}
+        released = self._batches.released([each.claim_id for each in asked], wait=False, parents=parents)
+        return [released.get(each.claim_id) for each in asked]
 
 
 def _are_alike(one: _Asked, other: _Asked) -> bool:
