@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from oslo_config import cfg
 from oslo_log import log
+
+from portclaim.common import log_lines
 
 _FORMAT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s [%(about)s] %(message)s"
 _LONGEST = 200  # characters of a fact. A caller may have chosen it
@@ -27,22 +29,28 @@ def set_defaults() -> None:
     log.set_defaults(logging_context_format_string=_FORMAT)
 
 
-def install() -> None:
+def install(conf: cfg.ConfigOpts) -> None:
     """Give the facts to every line. Call it after oslo.log was set up."""
+    log_lines.install(conf)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_give_context)
 
 
-@contextmanager
-def about(**facts: object) -> Iterator[None]:
+class about:  # noqa: N801 - it is called in a with statement, as a function would be
     """Lines that are logged in the block are about these facts too: ``claim_id``, ``host``, ``trace_id``,
     ``request_id``. None, and what cannot be in a line, is left out.
     """
-    token = _facts.set({**_facts.get(), **printable(**facts)})
-    try:
-        yield
-    finally:
-        _facts.reset(token)
+
+    __slots__ = ("_known", "_token")
+
+    def __init__(self, **facts: object) -> None:
+        self._known = printable(**facts)
+
+    def __enter__(self) -> None:
+        self._token = _facts.set({**_facts.get(), **self._known})
+
+    def __exit__(self, *_error: object) -> None:
+        _facts.reset(self._token)
 
 
 def printable(**facts: object) -> dict[str, str]:

@@ -134,7 +134,7 @@ def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service 
     except PortclaimError as error:
         sys.exit(f"{program}: {error}")
     log.setup(conf, "portclaim")
-    log_context.install()
+    log_context.install(conf)
     for explanation in config.explanations(conf):
         LOG.info("%s", explanation)
     for warning in warnings(conf, name):

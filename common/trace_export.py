@@ -66,14 +66,20 @@ def _encoded(span: Span) -> Encoded:
         attributes=[_fact(key, value) for key, value in span.facts.items()],
         links=[_link(other) for other in span.links],
         status=None if span.error is None else Status(code=Status.STATUS_CODE_ERROR, message=span.error),
-        flags=_KNOWN if parent is None or not parent.is_remote else _KNOWN | _REMOTE,
+        flags=_flags(parent),
     )
 
 
 def _link(other: SpanContext) -> Encoded.Link:
     return Encoded.Link(
-        trace_id=other.trace_id.to_bytes(16, "big"), span_id=other.span_id.to_bytes(8, "big"), flags=_KNOWN
+        trace_id=other.trace_id.to_bytes(16, "big"),
+        span_id=other.span_id.to_bytes(8, "big"),
+        flags=_flags(other),
     )
+
+
+def _flags(other: SpanContext | None) -> int:
+    return _KNOWN if other is None or not other.is_remote else _KNOWN | _REMOTE
 
 
 @lru_cache(512)

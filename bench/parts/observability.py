@@ -53,7 +53,7 @@ def results(site: Site) -> Iterator[dict[str, Any]]:
 def _kinds(endpoint: str) -> dict[str, Options]:
     scheduler, conductor = free_ports(2)
     metrics = {"metrics": {"listen": "127.0.0.1", "scheduler_port": scheduler, "conductor_port": conductor}}
-    traces = {"tracing": {"endpoint": endpoint}}
+    traces = {"tracing": {"endpoint": endpoint, "sample": 1.0}}
     return {
         "neither": {},
         "metrics": metrics,

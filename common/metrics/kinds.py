@@ -101,7 +101,9 @@ class Gauge(Metric):
     def _make(self, registry: CollectorRegistry) -> Any:
         from prometheus_client import Gauge
 
-        return Gauge(self.name, self.text, tuple(self.labels), registry=registry, multiprocess_mode="livesum")
+        return Gauge(
+            self.name, self.text, tuple(self.labels), registry=registry, multiprocess_mode=self._mode
+        )
 
 
 class Histogram(Metric):

@@ -267,6 +267,9 @@ class Holding(Message):
         "prepare them.",
     )
     devices: list[StepDevice] = Field(description="Its devices.")
+    traceparent: str | None = Field(
+        default=None, description="The trace of its latest step, while it is awaited, as the W3C writes it."
+    )
 
     @property
     def claim_status(self) -> str:

@@ -150,7 +150,7 @@ class Repair:
             action=action,
             instance_id=holding.instance_id,
             devices=holding.devices,
-        )
+        ).traced(holding.traceparent)
         again = was_attached or holding.claim_status == "prepared"
         self._put(Job(step, again=again, was_attached=was_attached))
 

@@ -50,6 +50,7 @@ _HOLDINGS = sa.text("""
            c.status || CASE WHEN c.status = 'releasing' OR count(cd.network_settings) = 0 THEN ''
                             ELSE :suffix END AS status,
            awaited_action(c.id, c.step) AS awaited,
+           (SELECT traceparent FROM outbox o WHERE (o.claim_id, o.step) = (c.id, c.step)) AS traceparent,
            jsonb_agg(jsonb_build_object(
                'address', d.address, 'dev_type', d.dev_type, 'vendor_id', p.vendor_id,
                'product_id', p.product_id, 'parent_address', pf.address,
