@@ -36,7 +36,7 @@ def install(conf: cfg.ConfigOpts) -> None:
         handler.addFilter(_give_context)
 
 
-class about:  # noqa: N801 - it is called in a with statement, as a function would be
+class about:
     """Lines that are logged in the block are about these facts too: ``claim_id``, ``host``, ``trace_id``,
     ``request_id``. None, and what cannot be in a line, is left out.
     """

@@ -20,7 +20,7 @@ _CALLER = frozenset(("pathname", "filename", "module", "lineno", "funcName"))
 _NAME = re.compile(r"%\((\w+)\)")
 
 
-class LineFormatter(ContextFormatter):  # type: ignore[misc]  # oslo.log has no types
+class LineFormatter(ContextFormatter):
     """Takes the place of oslo.log's formatter, with the same options and the same result."""
 
     def __init__(self, conf: cfg.ConfigOpts, like: ContextFormatter) -> None:

@@ -45,9 +45,10 @@ def record(level: int, message: str, *args: object, context: Any = None, **more:
 
 def an_error() -> Any:
     try:
-        raise ValueError("no")
+        int("no number")
     except ValueError:
         return sys.exc_info()
+    raise AssertionError
 
 
 @pytest.mark.parametrize("options", FORMATS, ids=lambda options: ", ".join(options) or "default")
