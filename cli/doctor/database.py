@@ -55,6 +55,11 @@ _STANDBYS = sa.text("""
            cast(coalesce(extract(epoch FROM replay_lag), 0) AS double precision) AS lag
       FROM pg_stat_replication
 """)
+_IN_STEP = {"sync", "quorum"}
+_WAITS = sa.text("""
+    SELECT current_setting('synchronous_standby_names') <> ''
+           AND current_setting('synchronous_commit') NOT IN ('off', 'local')
+""")
 _SLOTS = sa.text("SELECT slot_name FROM pg_replication_slots WHERE NOT active")
 _PREPARED = sa.text("SELECT gid FROM pg_prepared_xacts WHERE prepared < now() - interval '5 min'")
 
@@ -183,8 +188,27 @@ def _sessions(connection: sa.Connection) -> Iterator[Finding]:
             )
 
 
+def _waits_for_a_standby(connection: sa.Connection) -> bool:
+    return bool(connection.scalar(_WAITS))
+
+
 def _replication(connection: sa.Connection) -> Iterator[Finding]:
-    standbys = connection.execute(_STANDBYS).all()
+    found = connection.execute(_STANDBYS).all()
+    standbys = [row for row in found if row.state is not None]
+    if len(standbys) < len(found):
+        yield warning(
+            "replication",
+            "this role may not see how far the standbys are",
+            "GRANT pg_read_all_stats TO the role in [database] connection",
+        )
+    elif _waits_for_a_standby(connection) and not any(row.sync_state in _IN_STEP for row in standbys):
+        yield trouble(
+            "replication",
+            "PostgreSQL waits for a standby at each commit (synchronous_standby_names), and none is there: "
+            "no claim can be made",
+            "start the standby. If it will not come back: ALTER SYSTEM RESET synchronous_standby_names, and "
+            "reload PostgreSQL",
+        )
     for row in standbys:
         if row.state != "streaming" or row.lag > _LONG:
             yield warning(

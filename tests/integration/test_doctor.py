@@ -1,6 +1,10 @@
 """``portclaim doctor`` says what is wrong with real servers, and what to do."""
 
 import json
+import re
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,12 @@ import yaml
 from click.testing import CliRunner
 
 from portclaim.cli.main import main
+from portclaim.common import config
+from portclaim.common.rpc import versions
+from portclaim.common.rpc.about import About
+from portclaim.common.rpc.endpoint import Endpoint, exposed, server
+from portclaim.common.rpc.fields import Nothing
+from portclaim.common.rpc.transport import transport
 from tests.support.fleet import ALIASES, Fleet
 from tests.support.services import Services, as_ini
 
@@ -94,6 +104,51 @@ class TestSystemThatRuns:
             assert doctor.findings()[0] == 2
 
 
+class Agents:
+    """What answers on the bus in place of agents. Their hosts have reported."""
+
+    def __init__(self, fleet: Fleet, transport_url: str, directory: Path) -> None:
+        self._fleet = fleet
+        file = directory / "agents.conf"
+        file.write_text(as_ini({"DEFAULT": {"transport_url": transport_url}}))
+        self._bus = transport(config.load(["--config-file", str(file)], "test"))
+        self._servers: list[Any] = []
+
+    def answer(self, host: str, release: str = version("portclaim"), clock: float = 0) -> None:
+        """An agent of this release, whose clock is so many seconds ahead."""
+
+        class Agent(Endpoint):
+            @exposed(Nothing)
+            def about(self, _nothing: Nothing) -> About:
+                return About(release=release, clock=time.time() + clock)
+
+        self._start(host, server(self._bus, "compute_agent", host, Agent()))
+
+    def answer_as_before_0_3(self, host: str) -> None:
+        """An agent of a release that spoke the first version, which had no ``about``."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(versions.SPOKEN, "compute_agent", versions.FIRST)
+            self._start(host, server(self._bus, "compute_agent", host, Endpoint()))
+
+    def stop(self) -> None:
+        for each in self._servers:
+            each.stop()
+            each.wait()
+        self._bus.cleanup()
+
+    def _start(self, host: str, started: Any) -> None:
+        self._fleet.host(host)
+        started.start()
+        self._servers.append(started)
+
+
+@pytest.fixture
+def agents(fleet: Fleet, rabbit_url: str, tmp_path: Path) -> Iterator[Agents]:
+    agents = Agents(fleet, rabbit_url, tmp_path)
+    yield agents
+    agents.stop()
+
+
 class TestTrouble:
     def test_no_broker(self, doctor: Doctor) -> None:
         doctor.options["DEFAULT"]["transport_url"] = "rabbit://guest:guest@127.0.0.1:1/"
@@ -141,6 +196,27 @@ class TestTrouble:
     def test_a_mute_agent(self, doctor: Doctor, fleet: Fleet) -> None:
         fleet.host("h1")
         doctor.finding("warning", "agents", "report, but do not answer: h1")
+
+    def test_an_agent_whose_clock_is_off(self, doctor: Doctor, agents: Agents) -> None:
+        agents.answer("h1", clock=+90)
+        agents.answer("h2", clock=-40)
+        agents.answer("h3", clock=0)
+        found = doctor.finding("warning", "clocks", "clocks that are off: h1 (+")
+        off = re.findall(r"(h\d) \(([+-]\d+\.\d) s\)", found["found"])
+        assert [host for host, _ in off] == ["h1", "h2"]
+        assert [float(seconds) for _, seconds in off] == [
+            pytest.approx(90, abs=30),
+            pytest.approx(-40, abs=30),
+        ]
+        assert "chrony" in found["advice"]
+
+    def test_agents_of_other_releases(self, doctor: Doctor, agents: Agents) -> None:
+        agents.answer("h1", release="0.2.9")
+        agents.answer("h2", release=version("portclaim"))
+        agents.answer_as_before_0_3("h3")
+        found = doctor.finding("warning", "agents", "agents of another release than")
+        assert found["found"].endswith(": h1 (0.2.9), h3 (0.2.0 or older)")
+        assert found["advice"] == "finish the upgrade of the hosts"
 
     def test_events_that_are_not_published(self, doctor: Doctor, fleet: Fleet) -> None:
         fleet.host("h1")

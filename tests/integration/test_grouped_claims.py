@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import sqlalchemy as sa
 
+from portclaim.common import tracing
 from portclaim.common.db.prepared_statement import PreparedStatement
 from portclaim.common.errors import ClaimConflict, ClaimNotFound, ClaimRefused, StaleStep
 from portclaim.common.group_commit import GroupCommit
 from portclaim.common.rpc.agent_messages import StepResult
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
+from portclaim.common.trace_spans import Span, Tracer
 from tests.support.concurrency import LONG, meanwhile, wait_until
 from tests.support.fleet import Fleet, request_for
 from tests.support.invariants import violations
@@ -105,6 +107,19 @@ def claims_in_line(fleet: Fleet, statements: Statements, *requests: ClaimRequest
     )
     statements.go_on()
     return [outcome(result) for result in results]
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> list[Span]:
+    """The spans that have ended. No trace begins by itself."""
+    ended: list[Span] = []
+    monkeypatch.setattr(tracing, "_tracer", Tracer(ended.append, share=0))
+    return ended
+
+
+def caller(number: int) -> str:
+    """The trace of a caller."""
+    return f"00-{number:032x}-{number:016x}-01"
 
 
 class TestClaims:
@@ -199,6 +214,37 @@ class TestReleases:
         assert [each.status for each in released] == ["releasing"] * 5
         assert [each.claim_id for each in released] == [claim.claim_id for claim in claims]
         assert statements.count == {"begin_releases": 1}
+
+    def test_each_release_has_the_trace_of_its_own_caller(
+        self, fleet: Fleet, statements: Statements, claims: list[Claim], spans: list[Span]
+    ) -> None:
+        """On the step, which may be sent again, and by a span of the statement with links to the others."""
+        callers = {claim.claim_id: caller(number) for number, claim in enumerate(claims[:3], start=1)}
+        untraced = claims[3].claim_id
+
+        def release(claim_id: UUID) -> Claim:
+            with tracing.continued(callers.get(claim_id)):
+                return fleet.scheduler.release(claim_id)
+
+        first = fleet.claim("nic-vf:1")
+        statements.hold("begin_release", lambda: fleet.release(first))
+        ids = [untraced, *callers]
+        results = in_line(
+            releases_of(fleet), [lambda claim_id=claim_id: release(claim_id) for claim_id in ids]
+        )
+        statements.go_on()
+        assert [outcome(result).status for result in results] == ["releasing"] * 4
+
+        written = dict(
+            fleet.sql("SELECT claim_id, traceparent FROM outbox WHERE claim_id = ANY(:ids)", ids=ids)
+        )
+        assert written == {**callers, untraced: None}
+        assert statements.count == {"begin_releases": 1}
+        assert [span.name for span in spans] == ["begin_releases"] * 3
+        assert {f"{span.context.trace_id:x}" for span in spans} == {"1", "2", "3"}
+        leader, *others = spans
+        assert leader.links == [other.parent for other in others]
+        assert all(other.links == [leader.context] for other in others)
 
     def test_a_claim_that_does_not_exist_spoils_no_other(
         self, fleet: Fleet, statements: Statements, claims: list[Claim]

@@ -103,6 +103,16 @@ class Node:
         with self.connected() as connection:
             return [tuple(row) for row in connection.execute(sa.text(statement))]
 
+    def set(self, **settings: str | None) -> None:
+        """Change settings, and have the server read them. None: as they were."""
+        for name, value in settings.items():
+            change = f"RESET {name}" if value is None else f"SET {name} = '{value}'"
+            self.tell(f"ALTER SYSTEM {change}")
+        self.tell("SELECT pg_reload_conf()")
+        for name, value in settings.items():
+            if value is not None:
+                wait_until(lambda n=name, v=value: self.ask(f"SHOW {n}") == [(v,)], f"{name} is {value}")
+
     def tell(self, statement: str, database: str = DATABASE) -> None:
         with self.connected(database) as connection:
             connection.execute(sa.text(statement))
