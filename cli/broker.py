@@ -1,9 +1,12 @@
-"""``portclaim broker grant|revoke|list``: a user of RabbitMQ for each host and each service."""
+"""``portclaim broker grant|revoke|readmit|list``: a user of RabbitMQ for each host and each service."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
+from collections.abc import Collection
 from typing import TYPE_CHECKING, get_args
 from urllib.parse import quote
 
@@ -61,6 +64,7 @@ def grant(
 
     Next: write it to [DEFAULT] transport_url on that machine, and restart the service there.
     """
+    from portclaim.cli import rabbitmq
     from portclaim.common.trust.broker_rights import rights_of, user_of
 
     role = role or _role_of(name)
@@ -74,8 +78,11 @@ def grant(
         for exchange, topic in rights.topics.items():
             words = " ".join(f"'{each}'" for each in (user, exchange, topic.write, topic.read))
             click.echo(f"rabbitmqctl set_topic_permissions -p '{virtual_host}' {words}")
+        if rights.own_exchange is not None:
+            definitions = json.dumps(rabbitmq.definitions(virtual_host, rights.own_exchange))
+            click.echo(f"echo '{definitions}' | rabbitmqctl import_definitions -")
         return
-    _management(session, ca_file).grant(user, password, rights, is_host=role == "host")
+    _management(session, ca_file).grant(user, password, rights)
     url = _transport_url(session, user, password)
     documents.show(
         output, {"user": user, "transport_url": url}, lambda shown: click.echo(shown["transport_url"])
@@ -94,11 +101,29 @@ def revoke(session: Session, name: str, role: Role | None, ca_file: str | None) 
 
     Next: portclaim host revoke HOST makes the host's key void too.
     """
-    from portclaim.common.trust.broker_rights import user_of
+    from portclaim.common.trust.broker_rights import rights_of, user_of
 
-    user = user_of(role or _role_of(name), name)
-    _management(session, ca_file).revoke(user)
+    role = role or _role_of(name)
+    user = user_of(role, name)
+    _management(session, ca_file).revoke(user, rights_of(role, name, user).own_exchange)
     click.echo(f"the user {user} is deleted")
+
+
+@command(group=broker)
+@click.argument("host")
+@_ca_file
+@click.pass_obj
+def readmit(session: Session, host: str, ca_file: str | None) -> None:
+    """Let the conductors hear a host again that they have cut off because it sent too much.
+
+    Example: portclaim broker readmit compute-7
+
+    Next: portclaim broker list shows which hosts are cut off.
+    """
+    from portclaim.common.rpc.host_exchange import exchange_of_host
+
+    _management(session, ca_file).readmit(exchange_of_host(host))
+    click.echo(f"the conductors hear host {host}")
 
 
 @command("list", group=broker)
@@ -106,7 +131,7 @@ def revoke(session: Session, name: str, role: Role | None, ca_file: str | None) 
 @output_option
 @click.pass_obj
 def list_(session: Session, ca_file: str | None, output: str) -> None:
-    """List the users of the virtual host and what they may make, write and read.
+    """List the users of the virtual host, what they may make, write and read, and which hosts are cut off.
 
     Example: portclaim broker list
 
@@ -114,15 +139,30 @@ def list_(session: Session, ca_file: str | None, output: str) -> None:
     """
     from portclaim.cli import render
 
-    found = _management(session, ca_file).permissions()
-    rows = [{key: str(each[key]) for key in ("user", "configure", "write", "read")} for each in found]
+    management = _management(session, ca_file)
+    bound = management.bound_exchanges()
+    rows = [
+        {key: str(each[key]) for key in ("user", "configure", "write", "read")}
+        | {"cut_off": _is_cut_off(str(each["user"]), str(each["write"]), bound)}
+        for each in management.permissions()
+    ]
     if output != "table":
         documents.document(output, rows)
         return
-    table = render.table_of("user", "configure", "write", "read")
+    table = render.table_of("user", "configure", "write", "read", "cut off")
     for row in rows:
-        table.add_row(*row.values())
+        *words, is_cut_off = row.values()
+        table.add_row(*(str(word) for word in words), "yes" if is_cut_off else "")
     render.console().print(table)
+
+
+def _is_cut_off(user: str, write: str, bound: Collection[str]) -> bool:
+    """Whether this is the user of a host whose exchange leads nowhere. ``write``: what it may write to."""
+    from portclaim.common.rpc.host_exchange import HOST_USER, exchange_of_host
+
+    exchange = exchange_of_host(user.removeprefix(HOST_USER))
+    is_host = user.startswith(HOST_USER) and re.search(write, exchange) is not None
+    return is_host and exchange not in bound
 
 
 def _role_of(name: str) -> Role:

@@ -13,10 +13,13 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from portclaim.common.errors import InvalidConfiguration, InvalidRequest, ServiceUnavailable
+from portclaim.common.rpc.host_exchange import AGENTS, ALL
 from portclaim.common.trust.broker_rights import Rights
 
 _PATIENCE = 30.0  # seconds
 _MOST_CONNECTIONS = 40  # of a host: an agent has some ten
+_MOST_CHANNELS = 80  # of a host: a connection of an agent has one or two
+_TOPIC = {"type": "topic", "durable": True}
 
 
 class Management:
@@ -40,7 +43,7 @@ class Management:
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
         self._virtual_host = quote(virtual_host, safe="")
 
-    def grant(self, user: str, password: str, rights: Rights, *, is_host: bool) -> None:
+    def grant(self, user: str, password: str, rights: Rights) -> None:
         """Make the user, or give it another password, with exactly these rights."""
         name = quote(user, safe="")
         self._call("PUT", f"users/{name}", {"password": password, "tags": ""})
@@ -55,13 +58,38 @@ class Management:
                 f"topic-permissions/{self._virtual_host}/{name}",
                 {"exchange": exchange, "write": topic.write, "read": topic.read},
             )
-        if is_host:
+        if rights.own_exchange is not None:
+            for exchange in (AGENTS, rights.own_exchange):
+                path = f"exchanges/{self._virtual_host}/{quote(exchange, safe='')}"
+                self._call("PUT", path, _TOPIC)
+            self.readmit(rights.own_exchange)
             self._call("PUT", f"user-limits/{name}/max-connections", {"value": _MOST_CONNECTIONS})
+            self._call("PUT", f"user-limits/{name}/max-channels", {"value": _MOST_CHANNELS})
 
-    def revoke(self, user: str) -> None:
-        """Delete the user and close its connections. Raises :class:`InvalidRequest` if there is none."""
+    def readmit(self, exchange: str) -> None:
+        """Bind a host's exchange to that of all agents. Raises :class:`InvalidRequest` if there is none."""
+        path = f"bindings/{self._virtual_host}/e/{quote(exchange, safe='')}/e/{AGENTS}"
+        if self._call("POST", path, {"routing_key": ALL}, missing=True) is _MISSING:
+            raise InvalidRequest(
+                f"RabbitMQ has no exchange {exchange}: `portclaim broker grant HOST` makes it for a host"
+            )
+
+    def bound_exchanges(self) -> set[str]:
+        """The exchanges of the hosts that are not cut off."""
+        path = f"exchanges/{self._virtual_host}/{AGENTS}/bindings/destination"
+        found = self._call("GET", path, missing=True)
+        return set() if found is _MISSING else {str(each["source"]) for each in found}
+
+    def revoke(self, user: str, exchange: str | None = None) -> None:
+        """Delete the user and close its connections. Raises :class:`InvalidRequest` if there is none.
+
+        ``exchange``: the one that only this user can publish to.
+        """
         if self._call("DELETE", f"users/{quote(user, safe='')}", missing=True) is _MISSING:
             raise InvalidRequest(f"RabbitMQ has no user {user}: `portclaim broker list` shows them")
+        if exchange is not None:
+            path = f"exchanges/{self._virtual_host}/{quote(exchange, safe='')}"
+            self._call("DELETE", path, missing=True)
         for connection in self._call("GET", "connections"):
             if connection.get("user") == user:  # RabbitMQ may be closing it already, and then answers 500
                 with suppress(ServiceUnavailable):
@@ -93,6 +121,24 @@ class Management:
         except (OSError, ValueError) as error:
             raise ServiceUnavailable(f"RabbitMQ's management API does not answer: {error}") from None
         return json.loads(text) if text else None
+
+
+def definitions(virtual_host: str, exchange: str) -> dict[str, Any]:
+    """What `rabbitmqctl import_definitions` makes for a host: its exchange, bound to that of all agents."""
+    fixed = {"vhost": virtual_host, "type": "topic", "durable": True, "auto_delete": False, "internal": False}
+    return {
+        "exchanges": [{"name": name, "arguments": {}, **fixed} for name in (AGENTS, exchange)],
+        "bindings": [
+            {
+                "source": exchange,
+                "vhost": virtual_host,
+                "destination": AGENTS,
+                "destination_type": "exchange",
+                "routing_key": ALL,
+                "arguments": {},
+            }
+        ],
+    }
 
 
 _MISSING = object()

@@ -127,6 +127,11 @@ MESSAGES_REFUSED = Counter(
     },
     services=_ON_BUS,
 )
+HOSTS_CUT_OFF = Counter(
+    "hosts_cut_off_total",
+    "Times that a host was cut off because it floods the conductors.",
+    services=("conductor",),
+)
 BUS_CONNECTED = Gauge(
     "bus_connected",
     "1: the workers take calls from the broker. 0: one of them has no connection.",

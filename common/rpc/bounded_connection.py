@@ -15,6 +15,8 @@ from oslo_messaging._drivers.common import PURPOSE_LISTEN
 from oslo_messaging._drivers.impl_rabbit import Connection, RabbitDriver
 
 from portclaim.common.rpc import envelope
+from portclaim.common.rpc.host_exchange import agents_exchange
+from portclaim.common.trust.arrivals import Arrivals
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._:-]")
 
@@ -36,8 +38,18 @@ def reply_queue_prefix(user: str) -> str:
     return f"reply_{_NOT_IN_A_NAME.sub('_', user)}/"
 
 
-def listen(bus: oslo_messaging.RPCTransport, topic: str, name: str, *, is_shared: bool) -> Any:
+def listen(
+    bus: oslo_messaging.RPCTransport,
+    topic: str,
+    name: str,
+    *,
+    is_shared: bool,
+    arrivals: Arrivals | None = None,
+) -> Any:
     """A listener to the queue ``<topic>.<name>``, and to the one of the topic if it is shared.
+
+    With ``arrivals``, the topic's queue also gets what hosts send through their own exchanges, as far as
+    ``arrivals`` lets it pass.
 
     None: this message bus is not RabbitMQ. oslo.messaging alone also makes an exchange and a queue for calls
     to all servers at once, of which Portclaim has none.
@@ -47,10 +59,19 @@ def listen(bus: oslo_messaging.RPCTransport, topic: str, name: str, *, is_shared
         return None
     connection = driver._get_connection(PURPOSE_LISTEN)
     listener = RpcAMQPListener(driver, connection)
+    listener.arrivals = arrivals
     exchange = driver._get_exchange(oslo_messaging.Target(topic=topic))
     for queue in (topic, f"{topic}.{name}") if is_shared else (f"{topic}.{name}",):
         connection.declare_topic_consumer(exchange_name=exchange, topic=queue, callback=listener)
     return base.PollStyleListenerAdapter(listener, 1, None)
+
+
+def _declare_for_hosts(self: Any, connection: Any) -> None:
+    """In place of ``Consumer.declare``, at each new connection: hosts can reach the queue too."""
+    type(self).declare(self, connection)
+    exchange = agents_exchange()(connection.channel)
+    exchange.declare()
+    self.queue.bind_to(exchange, self.routing_key)
 
 
 class _Connection(Connection):  # type: ignore[misc]  # oslo.messaging has no types
@@ -61,6 +82,8 @@ class _Connection(Connection):  # type: ignore[misc]  # oslo.messaging has no ty
     def declare_consumer(self, consumer: Any) -> Any:
         consumer._callback = MethodType(envelope.take, consumer)
         consumer.exchange.no_declare = not self._makes_exchange
+        if getattr(consumer.callback, "arrivals", None) is not None and "." not in consumer.queue_name:
+            consumer.declare = MethodType(_declare_for_hosts, consumer)
         return super().declare_consumer(consumer)
 
     def _publish(self, exchange: Any, *args: Any, **kwargs: Any) -> None:

@@ -36,6 +36,7 @@ class Client:
     ``[rpc] timeout`` says how long a call waits for one answer, and ``[rpc] attempts`` how often it is made.
     A repeated call is safe because every method of Portclaim is idempotent. ``[upgrade_levels]`` can pin the
     version that the client speaks, see :mod:`portclaim.common.rpc.versions`. ``signer`` signs what is sent.
+    ``exchange``: another one at the broker than that of all callers.
     """
 
     topic: ClassVar[str]
@@ -46,11 +47,12 @@ class Client:
         conf: cfg.ConfigOpts,
         server: str | None = None,
         signer: Signer | None = None,
+        exchange: str | None = None,
     ) -> None:
         self._pin: str | None = conf.upgrade_levels.get(self.topic)
         self._rpc = oslo_messaging.get_rpc_client(
             bus,
-            oslo_messaging.Target(topic=self.topic, version=versions.FIRST, server=server),
+            oslo_messaging.Target(topic=self.topic, version=versions.FIRST, server=server, exchange=exchange),
             timeout=conf.rpc.timeout,
             version_cap=self._pin,
             retry=2,

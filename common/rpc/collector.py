@@ -17,6 +17,8 @@ from portclaim.common.errors import PortclaimError
 from portclaim.common.events import broker
 from portclaim.common.rpc import envelope
 from portclaim.common.rpc.endpoint import M, Stoppable, checked
+from portclaim.common.rpc.host_exchange import agents_exchange
+from portclaim.common.trust.arrivals import Arrivals
 from portclaim.common.trust.gate import Gate, OpenGate
 from portclaim.common.trust.refusals import REFUSALS
 
@@ -43,10 +45,17 @@ class Collector(Stoppable, Protocol):
 class Reader(Generic[M]):
     """Notes messages of a type, if the gate admits them. What is wrong with the others is in the log.
 
-    Without a gate, it notes all that no compute agent has signed.
+    Without a gate, it notes all that no compute agent has signed. ``arrivals`` bounds what hosts send.
     """
 
-    def __init__(self, message: type[M], note: Callable[[M], None], gate: Gate | None = None) -> None:
+    def __init__(
+        self,
+        message: type[M],
+        note: Callable[[M], None],
+        gate: Gate | None = None,
+        arrivals: Arrivals | None = None,
+    ) -> None:
+        self.arrivals = arrivals
         self._message = message
         self._note = note
         self._gate = gate or OpenGate("collector")
@@ -80,7 +89,11 @@ class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
 
 
 class _Consumer(kombu.Consumer):  # type: ignore[misc]  # kombu has no types
+    arrivals: Arrivals | None = None
+
     def _receive_callback(self, message: Any) -> None:
+        if self.arrivals is not None and not self.arrivals.may_pass(message.delivery_info, len(message.body)):
+            return
         envelope.without_compression(message)
         super()._receive_callback(message)
 
@@ -123,7 +136,13 @@ class _RabbitCollector(threading.Thread):
 
     def _consume(self) -> None:
         broker.reach(self._connection)
-        with _Consumer(self._connection.channel(), [self._queue], no_ack=True, on_message=self._came):
+        channel = self._connection.channel()
+        with _Consumer(channel, [self._queue], no_ack=True, on_message=self._came) as consumer:
+            consumer.arrivals = self._reader.arrivals
+            if consumer.arrivals is not None:
+                exchange = agents_exchange()(channel)
+                exchange.declare()
+                consumer.queues[0].bind_to(exchange, self._queue.routing_key)
             self._is_consuming.set()
             while not self._ending.is_set():
                 try:

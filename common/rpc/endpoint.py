@@ -33,6 +33,7 @@ from portclaim.common.rpc.bounded_connection import listen
 from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.measured import observed
 from portclaim.common.rpc.replies import Replies
+from portclaim.common.trust.arrivals import Arrivals
 from portclaim.common.trust.gate import Gate, OpenGate
 from portclaim.common.trust.refusals import REFUSALS
 
@@ -96,12 +97,13 @@ class Entrance(NamedTuple):
 
     ``queue``: another queue of the service than that of its topic, which does not wait for that one. ``gate``
     decides who may call what. None: whoever can write to the queue, but no compute agent. ``is_shared``: the
-    server also takes calls that do not name a server.
+    server also takes calls that do not name a server. ``arrivals`` bounds what hosts send.
     """
 
     queue: str | None = None
     gate: Gate | None = None
     is_shared: bool = True
+    arrivals: Arrivals | None = None
 
 
 def server(
@@ -114,7 +116,7 @@ def server(
     """A server for ``topic``, not started yet. ``Client(..., server=name)`` reaches it by its name."""
     dispatcher = _Dispatcher(topic, endpoint, entrance.gate or OpenGate(topic))
     target = oslo_messaging.Target(topic=entrance.queue or topic, server=name)
-    made = _Server(bus, target, dispatcher, entrance.is_shared)
+    made = _Server(bus, target, dispatcher, entrance)
     sampling.SERVERS.add(made)
     return made
 
@@ -131,16 +133,22 @@ class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
         bus: oslo_messaging.RPCTransport,
         target: oslo_messaging.Target,
         dispatcher: _Dispatcher,
-        is_shared: bool,
+        entrance: Entrance,
     ) -> None:
         super().__init__(bus, target, dispatcher)
-        self._is_shared = is_shared
+        self._entrance = entrance
 
     def _create_listener(self) -> Any:
         threads = self._work_executor._max_workers
         self._free_threads = threading.BoundedSemaphore(threads)
         self.dispatcher.replies.serve(threads)
-        made = listen(self.transport, self._target.topic, self._target.server, is_shared=self._is_shared)
+        made = listen(
+            self.transport,
+            self._target.topic,
+            self._target.server,
+            is_shared=self._entrance.is_shared,
+            arrivals=self._entrance.arrivals,
+        )
         return made or super()._create_listener()
 
     def _on_incoming(self, incoming: list[Any]) -> None:

@@ -80,9 +80,13 @@ def without_compression(message: Any) -> None:
 
 def take(self: Any, message: Any) -> None:
     """In place of ``Consumer._callback``, which does the same without any check."""
+    is_of_server = isinstance(self.callback, AMQPListener)
+    arrivals = getattr(self.callback, "arrivals", None)
+    if arrivals is not None and not arrivals.may_pass(message.delivery_info, len(message.body)):
+        self.queue.channel.basic_reject(message.delivery_tag, requeue=False)
+        return
     without_compression(message)
     received = self.queue.channel.message_to_python(message)
-    is_of_server = isinstance(self.callback, AMQPListener)
     try:
         content = read(received.body)
         if is_of_server:

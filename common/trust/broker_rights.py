@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple, get_args
 
 from portclaim.common.rpc.bounded_connection import reply_queue_prefix
+from portclaim.common.rpc.host_exchange import AGENTS, FROM_HOST, HOST_USER, exchange_of_host
 from portclaim.common.rpc.transport import EXCHANGE
 
 Role = Literal["host", "conductor", "scheduler", "api", "claimer", "operator"]
@@ -19,7 +20,6 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 EVENTS = "portclaim.events"
 _NOTHING = "^$"
-_HOST = "host-"
 
 
 class Topic(NamedTuple):
@@ -36,12 +36,13 @@ class Rights(NamedTuple):
     write: str
     read: str
     topics: Mapping[str, Topic]
+    own_exchange: str | None = None  # only this user can publish to it
 
 
 def user_of(role: Role, name: str) -> str:
     """The name of a user: ``host-compute-7``, ``conductor`` or ``claimer-web``."""
     if role == "host":
-        return _HOST + name
+        return HOST_USER + name
     return role if name == role else f"{role}-{name}"
 
 
@@ -50,21 +51,26 @@ def rights_of(role: Role, name: str, user: str) -> Rights:
     replies = re.escape(reply_queue_prefix(user)) + "[0-9a-f]+"
     if role == "host":
         own = rf"compute_agent\.{re.escape(name)}"
+        exchange = exchange_of_host(name)
         return Rights(
             _any(own, replies),
-            _any(own, replies, EXCHANGE),
+            _any(own, replies, re.escape(exchange)),
             _any(own, replies, EXCHANGE),
             {
-                EXCHANGE: Topic(_any("conductor", "conductor_reports", "conductor_life"), _any(own)),
+                exchange: Topic(_any("conductor", "conductor_reports", "conductor_life"), _NOTHING),
+                EXCHANGE: Topic(_NOTHING, _any(own)),
                 EVENTS: Topic(_NOTHING, _NOTHING),
             },
+            exchange,
         )
     if role in {"conductor", "scheduler"}:
         own = rf"{role}(_[a-z]+)?(\..+)?"
+        of_agents = [re.escape(AGENTS)] if role == "conductor" else []
+        of_hosts = [re.escape(FROM_HOST) + ".+"] if role == "conductor" else []
         return Rights(
-            _any(own, replies, EXCHANGE, re.escape(EVENTS)),
-            _any(own, replies, EXCHANGE, re.escape(EVENTS), r"amq\.default"),
-            _any(own, replies, EXCHANGE),
+            _any(own, replies, EXCHANGE, re.escape(EVENTS), *of_agents),
+            _any(own, replies, EXCHANGE, re.escape(EVENTS), r"amq\.default", *of_agents),
+            _any(own, replies, EXCHANGE, *of_agents, *of_hosts),
             {
                 EXCHANGE: Topic(_any(own, r"compute_agent\..+"), _any(own)),
                 EVENTS: Topic(".*" if role == "conductor" else _NOTHING, _NOTHING),

@@ -39,6 +39,14 @@ OPTIONS = [
         help="How many messages a second one worker takes from one host. It refuses the others. For a short "
         "time it takes ten times as many.",
     ),
+    cfg.IntOpt(
+        "cut_off_after",
+        default=1000,
+        min=0,
+        help="After so many messages that a worker has refused by `host_rate` without a pause of ten "
+        "seconds, it cuts the host off: the broker drops what the host sends, until "
+        "`portclaim broker readmit HOST`. 0: never. It needs a user of `portclaim broker grant` for each host.",
+    ),
     cfg.BoolOpt(
         "operators_on_scheduler_topic",
         default=True,

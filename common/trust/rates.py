@@ -18,13 +18,13 @@ class HostRates:
         self._left: dict[str, tuple[float, float]] = {}
         self._in_hand: dict[Hashable, int] = {}
 
-    def may_send(self, host: str) -> bool:
-        """Take a message out of the bucket. False: it is empty."""
+    def may_send(self, host: str, cost: int = 1) -> bool:
+        """Take ``cost`` messages out of the bucket. False: it is empty."""
         now = time.monotonic()
         with self._lock:
             left, since = self._left.get(host, (self._rate * _BURST, now))
             left = min(left + (now - since) * self._rate, self._rate * _BURST)
-            self._left[host] = (max(left - 1, 0.0), now)
+            self._left[host] = (max(left - cost, 0.0) if left >= 1 else left, now)
             return left >= 1
 
     def is_used_up(self, host: str) -> bool:

@@ -20,6 +20,7 @@ from portclaim.common.periodic import Periodic
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
 from portclaim.common.rpc.conductor import ConductorClient
 from portclaim.common.rpc.endpoint import Entrance, finish, server
+from portclaim.common.rpc.host_exchange import own_exchange
 from portclaim.common.rpc.transport import transport
 from portclaim.services.compute_agent.cached_scanner import CachedScanner
 from portclaim.services.compute_agent.conductor_link import ConductorLink
@@ -109,7 +110,10 @@ class ComputeAgent:
             self._repair = Repair(self._driver, self._scanner, ledger, self._queue.put)
             self._reporter = Reporter(
                 ConductorLink(
-                    ConductorClient(self._bus, conf, signer=self._trust), conf.host, agent_id, self._trust
+                    ConductorClient(self._bus, conf, signer=self._trust, exchange=own_exchange(conf)),
+                    conf.host,
+                    agent_id,
+                    self._trust,
                 ),
                 self._repair,
                 self._take_inventory,

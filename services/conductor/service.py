@@ -41,10 +41,12 @@ from portclaim.common.rpc.conductor import (
 from portclaim.common.rpc.endpoint import Endpoint, Entrance, exposed, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.common.rpc.trust_messages import Enrolled, Enrolment, KeysRequest, Rotation, ServicesKeys
+from portclaim.common.trust.arrivals import Arrivals
 from portclaim.common.trust.caller import caller
 from portclaim.common.trust.gate import HostGate, Policy
 from portclaim.common.trust.services_key import ServicesKey
 from portclaim.services.conductor import expiry, host_counter, inventory, lifecycle
+from portclaim.services.conductor.cut_off import CutOff
 from portclaim.services.conductor.enrolment import Registrar
 from portclaim.services.conductor.grouped_answers import GroupedAnswers
 from portclaim.services.conductor.host_key_ring import HostKeyRing
@@ -69,6 +71,9 @@ _FULL_REPORTS = 2
 _SIGNS_PAUSE = 1.0
 # The more hosts have changed since they were counted, the more a refusal reads.
 _COUNT_PAUSE = 1.0
+
+# Seconds between two attempts to cut a host off, where the first one failed.
+_CUT_OFF_PAUSE = 1.0
 
 
 class ConductorEndpoint(Endpoint):
@@ -193,15 +198,25 @@ class Conductor:
             ),
         )
         topic = ConductorClient.topic
-        self._server = server(self._bus, topic, conf.host, endpoint, Entrance(gate=gate))
-        self._reports = server(self._bus, topic, conf.host, endpoint, Entrance(FULL_REPORTS, gate))
-        signs = Reader(SignOfLife, self._signs.note, gate)
+        self._cut_off = CutOff(conf)
+        cutting = Periodic("cutting off of hosts", self._cut_off.work, _CUT_OFF_PAUSE)
+
+        def cut_off(host: str) -> None:
+            self._cut_off.note(host)
+            cutting.wake()
+
+        arrivals = Arrivals(topic, conf.trust.host_rate, conf.trust.cut_off_after, cut_off)
+        self._server = server(self._bus, topic, conf.host, endpoint, Entrance(gate=gate, arrivals=arrivals))
+        self._reports = server(
+            self._bus, topic, conf.host, endpoint, Entrance(FULL_REPORTS, gate, arrivals=arrivals)
+        )
+        signs = Reader(SignOfLife, self._signs.note, gate, arrivals)
         self._life = collector(self._bus, conf, SIGNS_OF_LIFE, signs)
         resend_after, expire_after = conf.conductor.resend_after, conf.conductor.expire_after
         relay = Relay(self._engine, self._send, resend_after, conf.conductor.max_sends)
         self._relay = Periodic("relay", relay.work, resend_after / 5)
         self._listener = NotificationListener(self._engine, outbox.CHANNEL, self._relay.wake)
-        self._periodic = [self._relay]
+        self._periodic = [self._relay, cutting]
         limits = [limit / 10 for limit in (expire_after, options.guest_within) if limit]
         self._periodic.append(Periodic("expiry", self._expire, min([*limits, _EXPIRY_PAUSE])))
         if prune_after := conf.conductor.prune_after:
@@ -239,6 +254,7 @@ class Conductor:
         self._listener.end()
         for each in self._periodic:
             each.end()
+        self._cut_off.close()
         if self._exchange is not None:
             self._exchange.close()
         self._bus.cleanup()

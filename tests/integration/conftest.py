@@ -1,13 +1,15 @@
 """Fixtures for tests against real PostgreSQL, real RabbitMQ and real processes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from portclaim.cli.broker import URL
 from tests.support import postgresql, rabbitmq
 from tests.support.bus import Bus
 from tests.support.fleet import Fleet
+from tests.support.secured_site import SecuredSite
 from tests.support.services import Services
 
 
@@ -61,3 +63,22 @@ def service_process(tmp_path: Path, rabbit_url: str, database_url: str) -> Itera
     services = Services(tmp_path, rabbit_url, database_url)
     yield services
     services.end()
+
+
+@pytest.fixture
+def secured_site(
+    service_process: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., SecuredSite]]:
+    """Makes a site where everybody has a user of their own at the broker; see `SecuredSite`."""
+    broker = rabbitmq.shared_broker()
+    login = f"{rabbitmq.USER}:{rabbitmq.PASSWORD}"
+    monkeypatch.setenv(URL, f"http://{login}@127.0.0.1:{broker.management}")
+    made: list[SecuredSite] = []
+
+    def make(**options: int) -> SecuredSite:
+        made.append(SecuredSite(service_process, tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.end()

@@ -44,20 +44,21 @@ def envelope(
 
 
 class RawAgent:
-    """A connection to the broker that sends what it likes."""
+    """A connection to the broker that sends what it likes, to ``exchange`` if nothing else is said."""
 
-    def __init__(self, rabbit_url: str, signer: Signer | None = None) -> None:
+    def __init__(self, rabbit_url: str, signer: Signer | None = None, exchange: str = EXCHANGE) -> None:
+        self._exchange = exchange
         options = {"confirm_publish": True}
-        self._url = rabbit_url.replace("rabbit", "amqp", 1)
-        self._connection = kombu.Connection(self._url, transport_options=options)
+        self.url = rabbit_url.replace("rabbit", "amqp", 1)
+        self._connection = kombu.Connection(self.url, transport_options=options)
         self._producer = self._connection.Producer()
         self.signer = signer or Unsigned()
 
-    def send(self, topic: str, body: bytes, *, exchange: str = EXCHANGE, **properties: Any) -> None:
+    def send(self, topic: str, body: bytes, *, exchange: str | None = None, **properties: Any) -> None:
         """Put a message into a queue. Returns when it is there."""
         self._producer.publish(
             body,
-            exchange=exchange,
+            exchange=self._exchange if exchange is None else exchange,
             routing_key=topic,
             content_type="application/json",
             content_encoding="utf-8",

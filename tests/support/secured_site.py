@@ -1,5 +1,6 @@
 """Two enrolled hosts and services with users of their own at the broker; one host is an attacker's."""
 
+import json
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,22 +11,28 @@ from portclaim.cli.main import main
 from portclaim.common import config
 from portclaim.common.rpc.claim_messages import ClaimRequest
 from portclaim.common.rpc.compute_agent import ComputeAgentClient
+from portclaim.common.rpc.host_exchange import exchange_of_host
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.common.trust.keys import PrivateKey, write
 from tests.support.concurrency import wait_until
 from tests.support.fleet import Fleet
 from tests.support.one_host import ALIASES, OneHost
-from tests.support.raw_agent import key_of
+from tests.support.raw_agent import RawAgent, key_of, signer_of
 from tests.support.services import ServiceProcess, Services, as_ini
 
 HONEST, EVIL = "node-1", "node-2"
 
 
 class SecuredSite:
-    """Two enrolled hosts, and services with users of their own. The agent of one host has stopped."""
+    """Two enrolled hosts, and services with users of their own. The agent of one host has stopped.
 
-    def __init__(self, services: Services, directory: Path) -> None:
+    ``host_rate``, ``cut_off_after``: the options of the conductor.
+    """
+
+    def __init__(
+        self, services: Services, directory: Path, host_rate: int = 1_000_000, cut_off_after: int = 1000
+    ) -> None:
         self.services = services
         self._operator = directory / "operator.conf"
         self._operator.write_text(
@@ -38,7 +45,12 @@ class SecuredSite:
         )
         key = directory / "services.pem"
         write(key, PrivateKey.make())
-        trust = {"services_key_file": key, "host_rate": 50, "operators_on_scheduler_topic": False}
+        trust = {
+            "services_key_file": key,
+            "host_rate": host_rate,
+            "cut_off_after": cut_off_after,
+            "operators_on_scheduler_topic": False,
+        }
         self.conductor = services(
             "conductor",
             {"DEFAULT": self.granted("conductor"), "conductor": {"resend_after": 1.0}, "trust": trust},
@@ -79,6 +91,10 @@ class SecuredSite:
         wanted["compute_agent"]["enrolment_token_file"] = token
         return self.services("compute_agent", wanted)
 
+    def evil_agent(self) -> RawAgent:
+        """Somebody who has all that the agent of the other host had."""
+        return RawAgent(self.url_of_evil, signer_of(EVIL, self.key_of_evil()), exchange_of_host(EVIL))
+
     def key_of_evil(self) -> PrivateKey:
         return key_of(self.hosts[EVIL].state / EVIL)
 
@@ -94,6 +110,11 @@ class SecuredSite:
         honest.wait_for(claim, "allocated")
         honest.scheduler.release(claim)
         honest.wait_for(claim, "released")
+
+    def cut_off(self) -> set[str]:
+        """The users at the broker whose messages it drops."""
+        found = json.loads(self.portclaim("broker", "list", "--output", "json"))
+        return {each["user"] for each in found if each["cut_off"]}
 
     def has_refused(self, reason: str) -> None:
         wait_until(lambda: f"({reason})" in self.conductor.log, f"a message is refused: {reason}")
