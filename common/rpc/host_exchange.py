@@ -1,9 +1,9 @@
 """Each host's own exchange at the broker: what comes through its user has sent it.
 
-The permissions at the broker let a host publish to ``portclaim.from.<host>`` only. That exchange is
-bound to ``portclaim.agents``, to which the conductors' queues are bound. So a conductor knows the sender of a message
-before it reads the message. It can also unbind the exchange of a host that sends too much: then the broker drops
-what this host sends, and nobody else's messages wait behind it.
+The permissions at the broker let a host publish to ``portclaim.from.<host>`` only. That exchange is bound to
+``portclaim.agents``, to which the conductors' queues are bound. So a conductor knows the sender of a message
+before it reads the message. It can also unbind the exchange of a host that sends too much: then the broker
+drops what this host sends, and nobody else's messages wait behind it.
 
 ``portclaim broker grant`` makes these exchanges. They outlive a restart of the broker.
 """

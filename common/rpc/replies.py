@@ -34,6 +34,15 @@ class Replies:
             incoming.reply = _Reply(incoming, self._may_wait)
 
 
+def _without_traceback(failure: Any) -> Any:
+    """The exception alone: oslo.messaging would send the caller the source lines it came through."""
+    if not failure:
+        return failure
+    kind, error, _ = failure
+    error.__cause__ = error.__context__ = None
+    return kind, error.with_traceback(None), None
+
+
 class _Reply:
     """In place of ``AMQPIncomingMessage.reply``."""
 
@@ -43,6 +52,7 @@ class _Reply:
 
     def __call__(self, reply: Any = None, failure: Any = None) -> None:
         incoming = self._incoming
+        failure = _without_traceback(failure)
         if not incoming.orig_msg_id or self._is_sent(reply, failure):
             return
         if self._may_wait.acquire(blocking=False):

@@ -45,7 +45,8 @@ OPTIONS = [
         min=0,
         help="After so many messages that a worker has refused by `host_rate` without a pause of ten "
         "seconds, it cuts the host off: the broker drops what the host sends, until "
-        "`portclaim broker readmit HOST`. 0: never. It needs a user of `portclaim broker grant` for each host.",
+        "`portclaim broker readmit HOST`. 0: never. It needs a user of `portclaim broker grant` for each "
+        "host.",
     ),
     cfg.BoolOpt(
         "operators_on_scheduler_topic",

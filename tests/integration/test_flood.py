@@ -165,4 +165,4 @@ def show(name: str, times: list[tuple[float, float]], quiet: list[tuple[float, f
         if quiet is not None:
             before = statistics.quantiles([each[number] for each in quiet], n=100, method="inclusive")
             words.append(f"(p50 x {cuts[49] / before[49]:.2f}, p99 x {cuts[98] / before[98]:.2f})")
-    print("; ".join(words))
+    sys.stdout.write("; ".join(words) + "\n")
