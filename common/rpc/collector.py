@@ -18,7 +18,7 @@ from portclaim.common.events import broker
 from portclaim.common.rpc import envelope
 from portclaim.common.rpc.endpoint import M, Stoppable, checked
 from portclaim.common.rpc.host_exchange import agents_exchange
-from portclaim.common.trust.arrivals import Arrivals
+from portclaim.common.trust.arrivals import Arrivals, sender
 from portclaim.common.trust.gate import Gate, OpenGate
 from portclaim.common.trust.refusals import REFUSALS
 
@@ -92,8 +92,10 @@ class _Consumer(kombu.Consumer):  # type: ignore[misc]  # kombu has no types
     arrivals: Arrivals | None = None
 
     def _receive_callback(self, message: Any) -> None:
-        if self.arrivals is not None and not self.arrivals.may_pass(message.delivery_info, len(message.body)):
-            return
+        if self.arrivals is not None:
+            if not self.arrivals.enter(message.delivery_info, len(message.body)):
+                return
+            self.arrivals.leave(sender(message.delivery_info))  # it is noted before the next one is read
         envelope.without_compression(message)
         super()._receive_callback(message)
 

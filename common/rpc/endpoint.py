@@ -30,6 +30,7 @@ from portclaim.common.pci.errors import PciError
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.about import About
 from portclaim.common.rpc.bounded_connection import listen
+from portclaim.common.rpc.envelope import ARRIVED
 from portclaim.common.rpc.fields import Message, Nothing
 from portclaim.common.rpc.measured import observed
 from portclaim.common.rpc.replies import Replies
@@ -160,6 +161,9 @@ class _Server(RPCServer):  # type: ignore[misc]  # oslo.messaging has no types
             super()._process_incoming(incoming)
         finally:
             self._free_threads.release()
+            if self._entrance.arrivals is not None:
+                for each in incoming:
+                    self._entrance.arrivals.leave(each.ctxt.get(ARRIVED))
 
 
 class _Dispatcher(RPCDispatcher):  # type: ignore[misc]  # oslo.messaging has no types

@@ -16,6 +16,7 @@ from typing import Any
 from oslo_messaging._drivers import impl_rabbit
 from oslo_messaging._drivers.amqpdriver import AMQPListener
 
+from portclaim.common.trust.arrivals import sender
 from portclaim.common.trust.refusals import REFUSALS
 
 LOG = logging.getLogger(__name__)
@@ -34,6 +35,10 @@ _RPC_VERSION = re.compile(r"\d{1,4}\.\d{1,4}")
 _CONTEXT = re.compile(r"_context_[a-z][a-z_]{0,63}")
 _REPLY_QUEUE = re.compile(r"reply_[\x21-\x7e]{1,249}")
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+ARRIVED = "arrived_from_host"
+"""In the context of a message: the host whose user at the broker has sent it. The sender cannot choose it."""
+
+_ARRIVED = "_context_" + ARRIVED
 _TAKEN = {"_context_self", "_context_cls", "_context_conf", "_context_msg_id", "_context_reply_q"}
 _OWN_ARGUMENTS = {"self", "_context"}
 
@@ -82,9 +87,10 @@ def take(self: Any, message: Any) -> None:
     """In place of ``Consumer._callback``, which does the same without any check."""
     is_of_server = isinstance(self.callback, AMQPListener)
     arrivals = getattr(self.callback, "arrivals", None)
-    if arrivals is not None and not arrivals.may_pass(message.delivery_info, len(message.body)):
+    if arrivals is not None and not arrivals.enter(message.delivery_info, len(message.body)):
         self.queue.channel.basic_reject(message.delivery_tag, requeue=False)
         return
+    host = None if arrivals is None else sender(message.delivery_info)
     without_compression(message)
     received = self.queue.channel.message_to_python(message)
     try:
@@ -94,14 +100,22 @@ def take(self: Any, message: Any) -> None:
             _check_is_new(content, self.callback)
     except BadEnvelope as error:
         queue = "reply" if self.queue_name.startswith("reply_") else self.queue_name.partition(".")[0]
-        REFUSALS.note(queue, "bad-envelope", "an unknown sender", str(error))
+        REFUSALS.note(queue, "bad-envelope", f"host:{host}" if host else "an unknown sender", str(error))
+        if arrivals is not None:
+            arrivals.leave(host, is_broken=True)
         received.reject()
         return
+    content.pop(_ARRIVED, None)
+    if host is not None:
+        content[_ARRIVED] = host
+    before = len(self.callback.incoming) if is_of_server else 0
     try:
         self.callback(_message(received, content))
     except Exception:
         LOG.exception("a message could not be taken")
         received.reject()
+    if arrivals is not None and len(self.callback.incoming) == before:
+        arrivals.leave(host)
 
 
 def _check_is_new(content: dict[str, Any], listener: AMQPListener) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from portclaim.common.rpc.host_exchange import host_of_exchange
 from portclaim.common.trust.rates import HostRates
@@ -15,50 +15,76 @@ _BYTES = 64 * 1024  # a longer message counts as several
 _CALM = 10.0  # seconds without a refused message, after which a host begins anew
 
 
-class Arrivals:
-    """What one worker takes from each host: ``rate`` messages a second, for a short time ten times as many.
+class Bounds(NamedTuple):
+    """What one worker takes from each host.
 
-    ``cut_off`` is called with a host when ``most_refused`` of its messages were refused without a pause of
-    ten seconds; 0: never. It is called in the thread that reads the queue, so it must be quick. It is called
-    again after as many messages more. Threads may share it.
+    ``rate`` messages a second, for a short time ten times as many; ``at_once`` of them in hand;
+    ``most_refused`` refused ones without a pause of ten seconds, 0: any number.
+    """
+
+    rate: float
+    at_once: int
+    most_refused: int
+
+
+class Arrivals:
+    """Lets messages of hosts into one worker, as far as the bounds allow.
+
+    Only the broker's word for the sender counts: what came through no host's exchange always enters.
+    ``cut_off`` is called with a host that has sent too much. It is called in the thread that reads the queue,
+    so it must be quick. It is called again after as many messages more. Threads may share it.
     """
 
     def __init__(
-        self,
-        topic: str,
-        rate: float,
-        most_refused: int,
-        cut_off: Callable[[str], None],
-        refusals: Refusals = REFUSALS,
+        self, topic: str, bounds: Bounds, cut_off: Callable[[str], None], refusals: Refusals = REFUSALS
     ) -> None:
         self._topic = topic
-        self._rates = HostRates(rate)
-        self._most_refused = most_refused
+        self._bounds = bounds
+        self._rates = HostRates(bounds.rate)
         self._cut_off = cut_off
         self._refusals = refusals
         self._lock = threading.Lock()
         self._refused: dict[str, tuple[int, float]] = {}
 
-    def may_pass(self, delivery: Mapping[str, Any], size: int) -> bool:
+    def enter(self, delivery: Mapping[str, Any], size: int) -> bool:
         """Whether a message of ``size`` bytes is to be read. ``delivery`` has what the broker says of it.
 
-        Only the broker's word for the sender counts: a message that came through no host's exchange passes.
+        If so, it is in hand until :meth:`leave`.
         """
-        host = host_of_exchange(str(delivery.get("exchange", "")))
-        if host is None or self._rates.may_send(host, 1 + size // _BYTES):
+        host = sender(delivery)
+        if host is None:
             return True
-        self._refusals.note(
-            self._topic, "too-many", f"host:{host}", "the host sends more than [trust] host_rate allows"
-        )
-        if self._is_flood(host):
-            self._cut_off(host)
-        return False
+        if not self._rates.begin(host, self._bounds.at_once):
+            self._refuse(host, "the host's last messages are still being handled")
+            return False
+        if not self._rates.may_send(host, 1 + size // _BYTES):
+            self._rates.end(host)
+            self._refuse(host, "the host sends more than [trust] host_rate allows")
+            return False
+        return True
 
-    def _is_flood(self, host: str) -> bool:
+    def leave(self, host: str | None, *, is_broken: bool = False) -> None:
+        """The message of this sender is handled, or it was none that a client sends."""
+        if host is not None:
+            self._rates.end(host)
+            if is_broken:
+                self._count(host)
+
+    def _refuse(self, host: str, why: str) -> None:
+        self._refusals.note(self._topic, "too-many", f"host:{host}", why)
+        self._count(host)
+
+    def _count(self, host: str) -> None:
         now = time.monotonic()
         with self._lock:
             count, last = self._refused.get(host, (0, now))
             count = 1 if now > last + _CALM else count + 1
-            is_flood = 0 < self._most_refused <= count
+            is_flood = 0 < self._bounds.most_refused <= count
             self._refused[host] = (0 if is_flood else count, now)
-            return is_flood
+        if is_flood:
+            self._cut_off(host)
+
+
+def sender(delivery: Mapping[str, Any]) -> str | None:
+    """The host whose user has sent a message; None: the broker does not say."""
+    return host_of_exchange(str(delivery.get("exchange", "")))

@@ -43,8 +43,8 @@ OPTIONS = [
         "cut_off_after",
         default=1000,
         min=0,
-        help="After so many messages that a worker has refused by `host_rate` without a pause of ten "
-        "seconds, it cuts the host off: the broker drops what the host sends, until "
+        help="After so many messages of a host that a worker has refused as too many or as broken, "
+        "without a pause of ten seconds, it cuts the host off: the broker drops what the host sends, until "
         "`portclaim broker readmit HOST`. 0: never. It needs a user of `portclaim broker grant` for each "
         "host.",
     ),

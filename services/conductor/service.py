@@ -41,7 +41,7 @@ from portclaim.common.rpc.conductor import (
 from portclaim.common.rpc.endpoint import Endpoint, Entrance, exposed, finish, server
 from portclaim.common.rpc.transport import transport
 from portclaim.common.rpc.trust_messages import Enrolled, Enrolment, KeysRequest, Rotation, ServicesKeys
-from portclaim.common.trust.arrivals import Arrivals
+from portclaim.common.trust.arrivals import Arrivals, Bounds
 from portclaim.common.trust.caller import caller
 from portclaim.common.trust.gate import HostGate, Policy
 from portclaim.common.trust.services_key import ServicesKey
@@ -205,7 +205,9 @@ class Conductor:
             self._cut_off.note(host)
             cutting.wake()
 
-        arrivals = Arrivals(topic, conf.trust.host_rate, conf.trust.cut_off_after, cut_off)
+        trust = conf.trust
+        bounds = Bounds(trust.host_rate, max(conf.rpc.threads - 2, 2), trust.cut_off_after)
+        arrivals = Arrivals(topic, bounds, cut_off)
         self._server = server(self._bus, topic, conf.host, endpoint, Entrance(gate=gate, arrivals=arrivals))
         self._reports = server(
             self._bus, topic, conf.host, endpoint, Entrance(FULL_REPORTS, gate, arrivals=arrivals)

@@ -80,5 +80,7 @@ def secured_site(
         return made[-1]
 
     yield make
+    service_process.end()  # in good order, while they have their users
+    service_process.processes.clear()
     for site in made:
         site.end()

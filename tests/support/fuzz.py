@@ -88,7 +88,7 @@ class Fuzzer:
         return Call(topic, bytes(body))
 
     def http(self, operations: list[tuple[str, str]], token: str) -> bytes:
-        """The next request, mostly with the token, as it goes over the wire; the head says that the connection ends with it."""
+        """The next request, mostly with the token. The connection ends with it."""
         method, path = self._chance.choice(operations)
         path = "/".join(self._part() if part.startswith("{") else part for part in path.split("/"))
         if self._chance.random() < 0.3:
@@ -121,7 +121,12 @@ class Fuzzer:
         if self._chance.random() < 0.2:
             envelope |= {"_msg_id": UUID(int=self._chance.getrandbits(128)).hex, "_reply_q": self._replies}
         if self._chance.random() < 0.2:
-            signature = {"signer": f"host:{self._host}", "key": "0" * 16, "number": 2**60, "value": "AA=="}
+            signature: dict[str, Any] = {
+                "signer": f"host:{self._host}",
+                "key": "0" * 16,
+                "number": 2**60,
+                "value": "AA==",
+            }
             signature[self._chance.choice(list(signature))] = self._chance.choice(ODD)
             envelope["_context_portclaim_signature"] = signature
         return envelope
@@ -138,7 +143,9 @@ class Fuzzer:
             made["more"] = self._chance.choice(ODD)
         return made
 
-    def _value(self, schema: Mapping[str, Any], parts: Mapping[str, Any], depth: int) -> Any:
+    def _value(  # noqa: PLR0911 - one for each kind of schema
+        self, schema: Mapping[str, Any], parts: Mapping[str, Any], depth: int
+    ) -> Any:
         if "$ref" in schema:
             return self._value(parts[schema["$ref"].rpartition("/")[2]], parts, depth)
         for several in ("anyOf", "oneOf", "allOf"):
