@@ -10,10 +10,12 @@ BENCH_READY := .venv/bench-ready
 PEERS := .venv/peers
 PEERS_READY := $(PEERS)/ready
 DOCS_READY := .venv/docs-ready
+SBOM := .venv/sbom
+SBOM_READY := $(SBOM)/ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run picture screenshots test test-page test-hardware bench bench-short chaos chaos-ha up down \
-	lint types docs man format lock servers clean
+	flood fuzz sbom lint types docs man format lock servers clean
 
 help:
 	@echo 'Portclaim hands out SR-IOV ports, whole (PF) or in slices (VF), and never twice.'
@@ -31,6 +33,10 @@ help:
 	@echo '  make chaos    break all that can break, a thousand times under load, and count what went wrong: an hour'
 	@echo '                  FAULTS=100 SEED=7 MINUTES=10   fewer, others, no longer than this'
 	@echo '  make chaos-ha         lose the primary of PostgreSQL, a node of RabbitMQ, and restore a backup: some minutes'
+	@echo '  make fuzz     100,000 messages and 10,000 requests made at random: nothing ends, nothing changes'
+	@echo '                  COUNT=5000 SEED=7   fewer, others'
+	@echo '  make flood    what a host that sends all it can costs the claims on another host: two minutes'
+	@echo '  make sbom     what the services are made of, and under which licences: build/sbom.json, build/licences.txt'
 	@echo '  make up       the real thing in containers: PostgreSQL, RabbitMQ, all services, three simulated hosts'
 	@echo '                  then: docker compose run --rm portclaim tree         make down   stop and forget it'
 	@echo '  make lint     ruff: mistakes and layout        make format   let ruff mend what it can'
@@ -95,6 +101,24 @@ chaos: $(READY) servers
 chaos-ha: $(READY) servers
 	@PORTCLAIM_CHAOS=long $(BIN)/python -m pytest --timeout 900 -rA tests/integration/test_database_failover.py \
 		tests/integration/test_restore.py tests/integration/test_broker_failover.py
+
+# Long forms of two tests about trust. They print their figures.
+COUNT ?= 100000
+fuzz: $(READY) servers
+	@PORTCLAIM_FUZZ=$(COUNT) PORTCLAIM_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest --timeout 3600 -rP \
+		tests/integration/test_fuzz.py
+
+flood: $(READY) servers
+	@PORTCLAIM_FLOOD=20 $(BIN)/python -m pytest --timeout 600 -rP tests/integration/test_flood.py -k how_long
+
+# Of requirements.txt only: tests and tools are not part of what runs. It needs no network after the set-up.
+sbom: $(READY) $(SBOM_READY)
+	@$(SBOM)/bin/python deploy/sbom.py $(BIN)/python requirements.txt build
+
+$(SBOM_READY): requirements-sbom.txt | $(READY)
+	@deploy/make-venv "$(PYTHON)" $(SBOM)
+	@$(SBOM)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 up: .env
 	docker compose up --build --detach
@@ -165,6 +189,7 @@ lock: $(READY)
 	$(COMPILE) --output-file requirements-docs.txt requirements-docs.in
 	$(COMPILE) --output-file requirements-bench.txt requirements-bench.in
 	$(COMPILE) --output-file requirements-peers.txt requirements-peers.in
+	$(COMPILE) --output-file requirements-sbom.txt requirements-sbom.in
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
