@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
 
-from portclaim.cli.options import age
+from portclaim.cli.options import age, age_text, reason_option, who_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 # A test compares these with those of the module, which imports SQLAlchemy.
 ROLES = ("conductor", "scheduler", "api", "operator", "metrics")
@@ -79,23 +83,31 @@ def grant(session: Session, role: str | None, user: str | None) -> None:
     show_default=True,
     help="How many claims to read in one transaction.",
 )
+@reason_option
+@who_option
 @click.pass_obj
-def prune(session: Session, older_than: timedelta, batch: int) -> None:
+def prune(session: Session, older_than: timedelta, batch: int, reason: str | None, who: str) -> None:
     """Delete claims that ended longer ago than AGE, with their history.
 
     Example: portclaim db prune --older-than 90d
 
     Live claims are never deleted, and other transactions do not wait. The id of a deleted claim may be used
-    again.
+    again. The audit records it, unless there was nothing to delete.
 
     Next: set [conductor] prune_after, and a conductor does this every hour.
     """
     from sqlalchemy.exc import ProgrammingError
 
+    from portclaim.common.db import audit
     from portclaim.common.db.pruning import Pruning
     from portclaim.common.db.transaction import connect
 
-    pruning = Pruning(connect(_url(session), pool_size=1), older_than, batch)
+    def record(connection: sa.Connection) -> None:
+        audit.record(
+            connection, who, "prune", f"claims that ended more than {age_text(older_than)} ago", reason
+        )
+
+    pruning = Pruning(connect(_url(session), pool_size=1), older_than, batch, record)
     try:
         while pruning.work():
             continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from portclaim.cli import documents
-from portclaim.cli.options import output_option
+from portclaim.cli.options import output_option, reason_option, who_option
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
 
@@ -32,9 +32,19 @@ def import_() -> None:
 )
 @click.option("--host", "hosts", multiple=True, help="Only this host. May be repeated. Default: all.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@reason_option
+@who_option
 @output_option
 @click.pass_obj
-def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, output: str) -> None:
+def nova(
+    session: Session,
+    url: str,
+    hosts: tuple[str, ...],
+    dry_run: bool,
+    reason: str | None,
+    who: str,
+    output: str,
+) -> None:
     """Take over a Nova cell: hosts, PCI devices, and a claim for each instance that has some.
 
     Example: portclaim import nova --database postgresql://nova:secret@db/nova_cell1 --dry-run
@@ -44,7 +54,8 @@ def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, outp
     devices in the guests. Devices that no instance has are unavailable until then.
 
     What cannot be taken over is listed as a difference. It stays unavailable, and its port is drained. It is
-    safe to repeat: the second run changes nothing, and a run after a failure does what is left.
+    safe to repeat: the second run changes nothing, and a run after a failure does what is left. The audit
+    records each host that is imported.
 
     Next: how-to/take-over-nova in the documentation says what to do in which order.
     """
@@ -53,6 +64,7 @@ def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, outp
     from portclaim.cli.nova import show
     from portclaim.cli.nova.carry_out import carry_out, plan_cell
     from portclaim.cli.nova.cell import read_cell
+    from portclaim.common.db.audit import Order
     from portclaim.common.db.transaction import connect
 
     if not session.conf.database.connection:
@@ -63,7 +75,7 @@ def nova(session: Session, url: str, hosts: tuple[str, ...], dry_run: bool, outp
     try:
         plans = plan_cell(engine, cell)
         if not dry_run:
-            carry_out(engine, plans, done.append)
+            carry_out(engine, plans, Order(who, reason), done.append)
     except ProgrammingError as error:
         raise InvalidConfiguration(
             "[database] connection has no Portclaim schema, an old one, or one that another role owns: "

@@ -116,6 +116,12 @@ def age(_context: click.Context, _parameter: click.Parameter, text: str | None) 
     return int(found[1]) * _UNITS[found[2]]
 
 
+def age_text(found: timedelta) -> str:
+    """What :func:`age` reads as this age, in the largest unit in which the number is whole."""
+    unit, length = next(each for each in _UNITS.items() if not found % each[1])
+    return f"{found // length}{unit}"
+
+
 def age_option(name: str, help: str) -> Callable[[Function], Function]:
     """An option for an age. The command gets whole seconds, or None."""
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from portclaim.cli.nova.cell import NovaCell
 from portclaim.cli.nova.known import KnownHost, read_known
 from portclaim.cli.nova.plan import HostPlan, plan_host
+from portclaim.common.db import audit
 from portclaim.common.db.sqlstate import as_errors
 from portclaim.common.db.transaction import in_transaction
 
@@ -29,8 +30,12 @@ def plan_cell(engine: sa.Engine, cell: NovaCell) -> list[HostPlan]:
     ]
 
 
-def carry_out(engine: sa.Engine, plans: Sequence[HostPlan], done: Callable[[HostPlan], None]) -> None:
+def carry_out(
+    engine: sa.Engine, plans: Sequence[HostPlan], order: audit.Order, done: Callable[[HostPlan], None]
+) -> None:
     """Import host by host, and call ``done`` after each. Hosts with nothing to do cost nothing.
+
+    The audit has each host that is imported, by whose ``order`` and why.
 
     If it fails, the hosts before are imported, and the next run does the others. Raises ``ClaimConflict`` if
     a host has changed in Portclaim since the plan was made.
@@ -38,11 +43,11 @@ def carry_out(engine: sa.Engine, plans: Sequence[HostPlan], done: Callable[[Host
     for plan in plans:
         if not plan.is_done:
             with as_errors(host=plan.host):
-                in_transaction(engine, partial(_import, plan))
+                in_transaction(engine, partial(_import, plan, order))
         done(plan)
 
 
-def _import(plan: HostPlan, connection: sa.Connection) -> None:
+def _import(plan: HostPlan, order: audit.Order, connection: sa.Connection) -> None:
     claims = [
         {
             "id": str(claim.claim_id),
@@ -60,3 +65,4 @@ def _import(plan: HostPlan, connection: sa.Connection) -> None:
         "withheld": json.dumps(plan.withheld),
     }
     connection.execute(_IMPORT, facts)
+    audit.record(connection, order.who, "import-host", plan.host, order.reason)

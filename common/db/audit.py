@@ -27,6 +27,8 @@ Action = Literal[
     "unset-quota",
     "enrol-host",
     "revoke-host",
+    "import-host",
+    "prune",
 ]
 
 _RECORD = sa.text("""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -44,11 +46,19 @@ _PRUNE_DEVICE_EVENTS = sa.text("""
 class Pruning:
     """Deletes claims that ended longer ago than ``older_than`` with their history, and device events as old.
 
-    The id of a deleted claim may be used again. ``pruned`` counts the deleted claims.
+    The id of a deleted claim may be used again. ``pruned`` counts the deleted claims. ``record`` is called
+    once, in the first transaction that deletes something: it records the act of an operator.
     """
 
-    def __init__(self, engine: sa.Engine, older_than: timedelta, size: int = 1000) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        older_than: timedelta,
+        size: int = 1000,
+        record: Callable[[sa.Connection], None] | None = None,
+    ) -> None:
         self.pruned = 0
+        self._record = record
         self._engine = engine
         self._older_than = older_than
         self._size = size
@@ -59,11 +69,31 @@ class Pruning:
 
         After the last claim it starts at the first again.
         """
-        facts = {"after": self._after, "size": self._size, "older_than": self._older_than}
-        batch = in_transaction(self._engine, lambda connection: connection.execute(_PRUNE, facts).one())
-        changes = in_transaction(
-            self._engine, lambda connection: connection.execute(_PRUNE_DEVICE_EVENTS, facts).rowcount
-        )
+        batch = in_transaction(self._engine, self._prune_claims)
+        self._is_recorded(batch.pruned)
+        changes = in_transaction(self._engine, self._prune_device_events)
+        self._is_recorded(changes)
         self.pruned += batch.pruned
         self._after = batch.last if batch.seen == self._size else None
         return self._after is not None or changes == self._size
+
+    def _prune_claims(self, connection: sa.Connection) -> sa.Row[Any]:
+        batch = connection.execute(_PRUNE, self._facts).one()
+        if batch.pruned and self._record is not None:
+            self._record(connection)
+        return batch
+
+    def _prune_device_events(self, connection: sa.Connection) -> int:
+        changes = connection.execute(_PRUNE_DEVICE_EVENTS, self._facts).rowcount
+        if changes and self._record is not None:
+            self._record(connection)
+        return changes
+
+    @property
+    def _facts(self) -> dict[str, object]:
+        return {"after": self._after, "size": self._size, "older_than": self._older_than}
+
+    def _is_recorded(self, deleted: int) -> None:
+        """The transaction that deleted so much is committed: the next ones belong to the same act."""
+        if deleted:
+            self._record = None

@@ -354,8 +354,25 @@ class TestDatabaseUpgrade:
         database = {"OS_DATABASE__CONNECTION": database_url}
         assert done(run("db", "prune", "--older-than", "92d", **database)) == "0 claims deleted\n"
         assert done(run("db", "prune", "--older-than", "90d", **database)) == "1 claim deleted\n"
+        assert done(run("db", "prune", "--older-than", "90d", **database)) == "0 claims deleted\n"
         assert_failed(run("db", "prune", "--older-than", "soon", **database), 2, "'soon' is not an age")
         assert_failed(run("db", "prune", "--older-than", "0d", **database), 2, "'0d' is not an age")
+
+    @pytest.mark.parametrize("batch", ["1", "2", "100"])
+    def test_pruning_is_recorded_once_however_many_batches_it_takes(
+        self, fleet: Fleet, database_url: str, batch: str
+    ) -> None:
+        host = fleet.host("h1")
+        for _ in range(3):
+            host.done(fleet.release(fleet.claim("nic-vf:1")))
+        fleet.sql("UPDATE claims SET updated_at = now() - interval '3 h'")
+        said = ("--batch", batch, "--who", "ann", "--reason", "the disk is full")
+        database = {"OS_DATABASE__CONNECTION": database_url}
+        for age in ("2d", "120m", "120m"):
+            done(run("db", "prune", "--older-than", age, *said, **database))
+        assert fleet.sql("SELECT who, action, object, reason FROM audit") == [
+            ("ann", "prune", "claims that ended more than 2h ago", "the disk is full")
+        ]
 
     def test_pruning_a_database_without_the_schema_ends_with_status_1(self, empty_database_url: str) -> None:
         database = {"OS_DATABASE__CONNECTION": empty_database_url}

@@ -27,7 +27,16 @@ Import = Callable[..., dict[str, Any]]
 ACCELERATOR = "0000:03:00.0"
 PORTS = ("0000:01:00.0", "0000:02:00.0")
 BOTH = {"0000:01:00.0": "VFs of it too: 0000:01:10.6", "0000:01:10.6": "its PF too: 0000:01:00.0"}
-TABLES = ("compute_nodes", "pools", "pci_devices", "claims", "claim_devices", "claim_events", "device_events")
+TABLES = (
+    "compute_nodes",
+    "pools",
+    "pci_devices",
+    "claims",
+    "claim_devices",
+    "claim_events",
+    "device_events",
+    "audit_events",
+)
 
 
 @pytest.fixture
@@ -357,6 +366,18 @@ class TestAgain:
             connection.execute(sa.text("DROP TRIGGER fail ON compute_nodes"))
         assert "2 hosts, 22 devices, 1 claim made" in run().stdout
         assert "nothing to do" in run().stdout
+
+    def test_each_imported_host_is_recorded_with_who_and_why(
+        self, run: Callable[..., Result], fleet: Fleet
+    ) -> None:
+        recorded = "SELECT action, object, who, reason FROM audit ORDER BY at, object"
+        run("--host", "node-1", "--dry-run")
+        assert fleet.sql(recorded) == []
+        run("--host", "node-1", "--who", "ann", "--reason", "the cell moves")
+        assert fleet.sql(recorded) == [("import-host", "node-1", "ann", "the cell moves")]
+        run("--who", "bob")
+        imported = [row[1:3] for row in fleet.sql(recorded)]
+        assert imported == [("node-1", "ann"), ("node-2", "bob"), ("node-3", "bob"), ("node-4", "bob")]
 
     def test_one_host_after_the_other(self, run: Callable[..., Result], fleet: Fleet) -> None:
         assert "1 host, 11 devices, 4 claims made" in run("--host", "node-1").stdout
