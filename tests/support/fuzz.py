@@ -5,6 +5,7 @@ The seed makes them the same in every run. None of them is one that changes some
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import string
@@ -80,7 +81,7 @@ class Fuzzer:
         topic, method, request = self._chance.choice(self._methods)
         envelope = self._envelope(method, self._arguments(method, request))
         if kind < 0.3:
-            envelope[self._chance.choice([*envelope, "more"])] = self._chance.choice(ODD)
+            envelope[self._chance.choice([*envelope, "more"])] = self._odd()
         body = bytearray(json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(envelope)}).encode())
         if kind < 0.5:
             for _ in range(self._chance.choice([1, 1, 3, 20])):
@@ -93,7 +94,7 @@ class Fuzzer:
         path = "/".join(self._part() if part.startswith("{") else part for part in path.split("/"))
         if self._chance.random() < 0.3:
             path += "?" + "&".join(f"{self._word()}={self._part()}" for _ in range(3))
-        content = json.dumps(self._value({}, {}, 0) | {self._word(): self._chance.choice(ODD)}).encode()
+        content = json.dumps({self._word(): self._odd() for _ in range(3)}).encode()
         if self._chance.random() < 0.3:
             content = self._rubbish()[:100_000]
         head = f"{method.upper()} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
@@ -127,7 +128,7 @@ class Fuzzer:
                 "number": 2**60,
                 "value": "AA==",
             }
-            signature[self._chance.choice(list(signature))] = self._chance.choice(ODD)
+            signature[self._chance.choice(list(signature))] = self._odd()
             envelope["_context_portclaim_signature"] = signature
         return envelope
 
@@ -138,9 +139,9 @@ class Fuzzer:
         if not isinstance(made, dict):
             return made
         for _ in range(self._chance.choice([0, 1, 1, 2])):
-            made[self._chance.choice([*made, "more"])] = self._chance.choice(ODD)
+            made[self._chance.choice([*made, "more"])] = self._odd()
         if method not in READS and _is_valid(request, made):
-            made["more"] = self._chance.choice(ODD)
+            made["more"] = self._odd()
         return made
 
     def _value(  # noqa: PLR0911 - one for each kind of schema
@@ -156,7 +157,7 @@ class Fuzzer:
         if "const" in schema:
             return schema["const"]
         if depth > 4 or self._chance.random() < 0.03:
-            return self._chance.choice(ODD)
+            return self._odd()
         match schema.get("type", "object"):
             case "object":
                 wanted = schema.get("properties", {})
@@ -178,6 +179,9 @@ class Fuzzer:
             case "string":
                 return self._chance.choice([self._word(), self._host, "0000:01:00.0", "2026-01-01T00:00:00Z"])
         return None
+
+    def _odd(self) -> Any:
+        return copy.deepcopy(self._chance.choice(ODD))
 
     def _word(self) -> str:
         return "".join(self._chance.choices(string.ascii_lowercase, k=self._chance.choice([1, 5, 12])))
@@ -201,7 +205,7 @@ class Fuzzer:
                 b'{"oslo.version": "2.0", "oslo.message": "' + b"[" * chance.randrange(50_000) + b'"}',
                 b'{"oslo.version": "2.0", "oslo.message": "{\\"method\\": ' + b"1" * 6000 + b'}"}',
                 json.dumps({"oslo.version": chance.choice(["1.0", "9.9", 2]), "oslo.message": "{}"}).encode(),
-                json.dumps(chance.choice(ODD)).encode(),
+                json.dumps(self._odd()).encode(),
             ]
         )
 

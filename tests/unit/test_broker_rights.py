@@ -43,10 +43,15 @@ class TestBrokerRights:
         ):
             assert not re.search(rights.configure, name)
         assert not re.search(rights.write, "amq.default")
-        topic = rights.topics["portclaim"]
+        assert re.search(rights.write, "portclaim.from.h1.x")
+        for exchange in ("portclaim", "portclaim.agents", "portclaim.from.h1", "portclaim.from.h1yx"):
+            assert not re.search(rights.write, exchange)
+        topic = rights.topics["portclaim.from.h1.x"]
         assert re.search(topic.write, "conductor")
         for key in ("conductor.one", "scheduler", "scheduler_operators", "compute_agent.h1.x", "#"):
             assert not re.search(topic.write, key)
+        topic = rights.topics["portclaim"]
+        assert not re.search(topic.write, "conductor")
         for key in ("conductor", "#", "*", "compute_agent.*", "compute_agent.h2"):
             assert not re.search(topic.read, key)
 
