@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.chaos.slow_cable import SlowCable
 
 ADDRESS = "10.77.0.1"  # ours, on the switch
+_HARDWARE = "02:00:00:00:00:01"  # locally administered
 _NAMESPACES = Path("/run/netns")  # where ip(8) stores namespaces
 _CLONE_NEWNET = 0x40000000  # setns(2)
 
@@ -21,7 +22,8 @@ class Network:
         self._cables = {host: f"cable-{number}" for number, host in enumerate(hosts, start=1)}
         _NAMESPACES.mkdir(exist_ok=True)
         _run("mount", "-t", "tmpfs", "none", str(_NAMESPACES))
-        _ip("link add switch type bridge forward_delay 0")
+        # Else it has the lowest address of its ports, and hosts would send to one that is gone.
+        _ip(f"link add switch address {_HARDWARE} type bridge forward_delay 0")
         _ip(f"address add {ADDRESS}/16 dev switch")
         _ip("link set switch up")
         for number, (host, cable) in enumerate(self._cables.items(), start=1):

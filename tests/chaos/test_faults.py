@@ -11,7 +11,7 @@ from tests.chaos.deck import SHARES
 from tests.support.engines import run_owner, skip_without
 from tests.support.rabbitmq import find_server
 
-SHORT = ["--faults=11", "--seed=6", "--minutes=2.2", "--clients=3", "--hosts=3", "--cut=7"]
+SHORT = ["--faults=18", "--seed=6", "--minutes=3", "--clients=3", "--hosts=3", "--cut=7"]
 
 
 @pytest.fixture(scope="module")
