@@ -62,6 +62,7 @@ class Network:
         _ip(f"link set {near} master {slow} up")
         _ip(f"link set {slow} up")
         _ip(f"link set {far} master switch up")
+        self._slow[host].start()
         _ip(f"link set {cable} master {slow}")
 
     def speed_up(self, host: str) -> tuple[int, int]:

@@ -17,7 +17,7 @@ _FRAME = 65536  # bytes; the kernel splits what is longer than the MTU
 
 
 class SlowCable:
-    """Joins the devices ``left`` and ``right``, which it makes, until :meth:`end`.
+    """Makes the devices ``left`` and ``right``, and joins them from :meth:`start` until :meth:`end`.
 
     Each frame comes ``delay`` seconds later, in order; the part ``loss`` of them does not come at all.
     """
@@ -29,6 +29,9 @@ class SlowCable:
         self.carried = 0
         self.lost = 0
         self._thread = threading.Thread(target=self._carry, name=f"cable {left}", daemon=True)
+
+    def start(self) -> None:
+        """Carry frames. Both devices must be up: the kernel takes none for one that is down."""
         self._thread.start()
 
     def end(self) -> None:
