@@ -148,6 +148,74 @@ class TestFleet:
         summary = {pool.dev_type: pool.free for pool in bus.scheduler.summary().pools}
         assert summary["type-VF"] == found["fleet_devices", "nic-vf", "available"]
 
+    def test_what_the_page_shows_agrees_with_the_metrics(
+        self, scheduler: ServiceProcess, service_process: Services, bus: Bus, fleet: Fleet
+    ) -> None:
+        """Hosts up, silent and drained; ports whole, begun and held; claims in each state; a parked step."""
+        for host in ("h2", "h3", "h4"):
+            fleet.host(host, ports=2, vfs=4)
+        attached = bus.scheduler.claim(request("nic-pf:1"))
+        fleet.hosts[str(attached.host)].done(attached)
+        ended = bus.scheduler.claim(request("nic-vf:2"))
+        bus.scheduler.release(ended.claim_id)
+        for alias in ("nic-vf:3", "nic-pf:1", "nic-vf:1"):
+            parked = bus.scheduler.claim(request(alias))
+        fleet.sql("UPDATE outbox SET send_after = 'infinity' WHERE claim_id = :id", id=parked.claim_id)
+        for number in range(2):
+            assert bus.scheduler.claim(request("nic-pf:1", wait=600, hosts=[f"h{9 + number}"])).status
+        fleet.scheduler.drain("h3", "new fan")
+        fleet.falls_silent("h4")
+        fleet.count_hosts()
+        page = self.page_of(service_process, fleet)
+
+        def agree() -> bool:
+            shown, found = page.get("/v1/summary").raise_for_status().json(), samples(scheduler)
+            hosts = {state: found["fleet_hosts", state] for state in ("up", "silent", "drained")}
+            assert (
+                (hosts["silent"], hosts["drained"])
+                == (shown["hosts_silent"], shown["hosts_drained"])
+                == (1, 1)
+            )
+            assert sum(hosts.values()) == shown["hosts"] == 4
+            claims = {key[1]: number for key, number in found.items() if key[0] == "fleet_claims"}
+            steps = {key[1]: number for key, number in found.items() if key[0] == "fleet_steps"}
+            waiting = sum(number for key, number in found.items() if key[0] == "fleet_waiting_claims")
+            pools = {pool["dev_type"]: pool for pool in shown["pools"] if pool["vendor_id"] == "8086"}
+            return (
+                claims == shown["in_progress"] == {"waiting": 2, "claimed": 3, "prepared": 0, "releasing": 1}
+                and waiting == shown["in_progress"]["waiting"]
+                and (sum(steps.values()), steps["parked"])
+                == (shown["steps"], shown["steps_parked"])
+                == (4, 1)
+                and all(
+                    (
+                        found["fleet_devices", alias, "available"],
+                        sum(number for key, number in found.items() if key[:2] == ("fleet_devices", alias)),
+                    )
+                    == (pools[kind]["free"], pools[kind]["devices"])
+                    for alias, kind in (("nic-pf", "type-PF"), ("nic-vf", "type-VF"))
+                )
+            )
+
+        wait_until(agree, "the page and the metrics say the same")
+        found = samples(scheduler)
+        free_ports = sum(
+            row["free"] for row in page.get("/v1/summary").json()["pools"] if "PF" in row["dev_type"]
+        )
+        assert found["fleet_whole_ports", "nic-pf"] == free_ports
+        for alias in page.get("/v1/aliases").raise_for_status().json()["aliases"]:
+            numbers = [number for key, number in found.items() if key[:2] == ("fleet_devices", alias["name"])]
+            assert sum(numbers) == alias["devices"]
+
+    def page_of(self, service_process: Services, fleet: Fleet) -> httpx.Client:
+        """What the page asks."""
+        [port] = free_ports(1)
+        service_process("api", {"api": {"port": port}})
+        with fleet.engine.begin() as connection:
+            token = tokens.create(connection, "operator", "operator", None)
+        headers = {"Authorization": f"Bearer {token}"}
+        return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60)
+
     def seen(self, fleet: Fleet, kind: str) -> Counter[str]:
         query = """
             SELECT sum(available), sum(claimed) + sum(allocated), sum(unclaimable), sum(unavailable)
