@@ -149,10 +149,12 @@ class TestFleet:
         assert summary["type-VF"] == found["fleet_devices", "nic-vf", "available"]
 
     def test_what_the_page_shows_agrees_with_the_metrics(
-        self, scheduler: ServiceProcess, service_process: Services, bus: Bus, fleet: Fleet
+        self, service_process: Services, bus: Bus, fleet: Fleet
     ) -> None:
         """Hosts up, silent and drained; ports whole, begun and held; claims in each state; a parked step."""
-        for host in ("h2", "h3", "h4"):
+        # However slow the machine is, only the host that is meant is silent.
+        scheduler = service_process("scheduler", SCHEDULER | {"conductor": {"agent_down_after": 1800}})
+        for host in ("h1", "h2", "h3", "h4"):
             fleet.host(host, ports=2, vfs=4)
         attached = bus.scheduler.claim(request("nic-pf:1"))
         fleet.hosts[str(attached.host)].done(attached)
@@ -171,18 +173,16 @@ class TestFleet:
         def agree() -> bool:
             shown, found = page.get("/v1/summary").raise_for_status().json(), samples(scheduler)
             hosts = {state: found["fleet_hosts", state] for state in ("up", "silent", "drained")}
-            assert (
-                (hosts["silent"], hosts["drained"])
-                == (shown["hosts_silent"], shown["hosts_drained"])
-                == (1, 1)
-            )
-            assert sum(hosts.values()) == shown["hosts"] == 4
             claims = {key[1]: number for key, number in found.items() if key[0] == "fleet_claims"}
             steps = {key[1]: number for key, number in found.items() if key[0] == "fleet_steps"}
             waiting = sum(number for key, number in found.items() if key[0] == "fleet_waiting_claims")
             pools = {pool["dev_type"]: pool for pool in shown["pools"] if pool["vendor_id"] == "8086"}
             return (
-                claims == shown["in_progress"] == {"waiting": 2, "claimed": 3, "prepared": 0, "releasing": 1}
+                hosts == {"up": 2, "silent": 1, "drained": 1}
+                and (shown["hosts"], shown["hosts_silent"], shown["hosts_drained"]) == (4, 1, 1)
+                and claims
+                == shown["in_progress"]
+                == {"waiting": 2, "claimed": 3, "prepared": 0, "releasing": 1}
                 and waiting == shown["in_progress"]["waiting"]
                 and (sum(steps.values()), steps["parked"])
                 == (shown["steps"], shown["steps_parked"])

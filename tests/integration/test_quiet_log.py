@@ -11,6 +11,7 @@ import pytest
 from portclaim.common.db import tokens
 from portclaim.common.rpc.claim_messages import Claim, ClaimRequest
 from portclaim.common.rpc.move_messages import MoveRequest
+from portclaim.common.rpc.operator_messages import HostFilter
 from tests.support.bus import Bus
 from tests.support.concurrency import wait_until
 from tests.support.fleet import ALIASES, Fleet
@@ -81,7 +82,7 @@ def life(service_process: Services, bus: Bus, fleet: Fleet, tmp_path: Path) -> I
 
 def test_nothing_above_info_in_normal_life(life: Life, service_process: Services) -> None:
     # a claim over HTTP, and one that is refused
-    wait_until(lambda: len(life.scheduler.hosts().hosts) == 2, "both hosts have reported")
+    wait_until(lambda: len(life.scheduler.hosts(HostFilter()).hosts) == 2, "both hosts have reported")
     body = {"instance_id": str(uuid4()), "extra_specs": {"pci_passthrough:alias": "nic-vf:1"}}
     made = life.http.put(f"/v1/claims/{uuid4()}", json=body).raise_for_status().json()
     claim = life.wait_for(life.scheduler.show(made["claim_id"]), "allocated")
