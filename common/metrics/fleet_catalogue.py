@@ -39,7 +39,9 @@ WAITING_OLDEST = Reading(
 STEPS = Reading(
     "fleet_steps",
     "Steps that no agent has answered, in the outbox.",
-    {"state": "awaited, due (it should have been sent by now), or parked (an operator must act)"},
+    {
+        "state": "awaited, due (the awaited ones that should have been sent by now), or parked (an operator must act)"
+    },
 )
 STEPS_OLDEST = Reading(
     "fleet_steps_oldest_seconds", "How long the oldest of these steps has been in the outbox."

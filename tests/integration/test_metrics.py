@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -170,42 +171,51 @@ class TestFleet:
         fleet.count_hosts()
         page = self.page_of(service_process, fleet)
 
-        def agree() -> bool:
-            shown, found = page.get("/v1/summary").raise_for_status().json(), samples(scheduler)
-            hosts = {state: found["fleet_hosts", state] for state in ("up", "silent", "drained")}
-            claims = {key[1]: number for key, number in found.items() if key[0] == "fleet_claims"}
-            steps = {key[1]: number for key, number in found.items() if key[0] == "fleet_steps"}
-            waiting = sum(number for key, number in found.items() if key[0] == "fleet_waiting_claims")
+        def of_page() -> dict[str, Any]:
+            shown = page.get("/v1/summary").raise_for_status().json()
             pools = {pool["dev_type"]: pool for pool in shown["pools"] if pool["vendor_id"] == "8086"}
-            return (
-                hosts == {"up": 2, "silent": 1, "drained": 1}
-                and (shown["hosts"], shown["hosts_silent"], shown["hosts_drained"]) == (4, 1, 1)
-                and claims
-                == shown["in_progress"]
-                == {"waiting": 2, "claimed": 3, "prepared": 0, "releasing": 1}
-                and waiting == shown["in_progress"]["waiting"]
-                and (sum(steps.values()), steps["parked"])
-                == (shown["steps"], shown["steps_parked"])
-                == (4, 1)
-                and all(
-                    (
-                        found["fleet_devices", alias, "available"],
-                        sum(number for key, number in found.items() if key[:2] == ("fleet_devices", alias)),
-                    )
-                    == (pools[kind]["free"], pools[kind]["devices"])
-                    for alias, kind in (("nic-pf", "type-PF"), ("nic-vf", "type-VF"))
-                )
-            )
+            kinds = {"nic-pf": pools["type-PF"], "nic-vf": pools["type-VF"]}
+            return {
+                "hosts": (shown["hosts"], shown["hosts_silent"], shown["hosts_drained"]),
+                "claims": shown["in_progress"],
+                "waiting": shown["in_progress"]["waiting"],
+                "steps": (shown["steps"], shown["steps_parked"]),
+                "free": {alias: pool["free"] for alias, pool in kinds.items()},
+                "devices": {alias: pool["devices"] for alias, pool in kinds.items()},
+                "whole": pools["type-PF"]["free"],
+            }
 
-        wait_until(agree, "the page and the metrics say the same")
-        found = samples(scheduler)
-        free_ports = sum(
-            row["free"] for row in page.get("/v1/summary").json()["pools"] if "PF" in row["dev_type"]
-        )
-        assert found["fleet_whole_ports", "nic-pf"] == free_ports
-        for alias in page.get("/v1/aliases").raise_for_status().json()["aliases"]:
-            numbers = [number for key, number in found.items() if key[:2] == ("fleet_devices", alias["name"])]
-            assert sum(numbers) == alias["devices"]
+        def of_metrics() -> dict[str, Any]:
+            found = samples(scheduler)
+
+            def by_label(name: str) -> dict[str, float]:
+                return {key[1]: number for key, number in found.items() if key[0] == name}
+
+            hosts, steps = by_label("fleet_hosts"), by_label("fleet_steps")
+            devices = {
+                alias: {
+                    key[2]: number for key, number in found.items() if key[:2] == ("fleet_devices", alias)
+                }
+                for alias in ("nic-pf", "nic-vf")
+            }
+            return {
+                "hosts": (sum(hosts.values()), hosts["silent"], hosts["drained"]),
+                "claims": by_label("fleet_claims"),
+                "waiting": sum(by_label("fleet_waiting_claims").values()),
+                "steps": (steps["awaited"] + steps["parked"], steps["parked"]),
+                "free": {alias: of_alias["available"] for alias, of_alias in devices.items()},
+                "devices": {alias: sum(of_alias.values()) for alias, of_alias in devices.items()},
+                "whole": found["fleet_whole_ports", "nic-pf"],
+            }
+
+        wait_until(lambda: samples(scheduler)["fleet_hosts", "drained"] == 1, "the numbers are new")
+        both = of_page(), of_metrics()
+        assert both[0] == both[1]
+        assert both[0]["hosts"] == (4, 1, 1)
+        assert both[0]["claims"] == {"waiting": 2, "claimed": 3, "prepared": 0, "releasing": 1}
+        aliases = page.get("/v1/aliases").raise_for_status().json()["aliases"]
+        counted = {each["name"]: each["devices"] for each in aliases}
+        assert {alias: counted[alias] for alias in both[1]["devices"]} == both[1]["devices"]
 
     def page_of(self, service_process: Services, fleet: Fleet) -> httpx.Client:
         """What the page asks."""
