@@ -40,7 +40,8 @@ STEPS = Reading(
     "fleet_steps",
     "Steps that no agent has answered, in the outbox.",
     {
-        "state": "awaited, due (the awaited ones that should have been sent by now), or parked (an operator must act)"
+        "state": "awaited, due (those of them that should have been sent by now), or parked (an operator "
+        "must act)"
     },
 )
 STEPS_OLDEST = Reading(
