@@ -1,9 +1,9 @@
-"""Spans of Portclaim itself: what OpenTelemetry's API asks of a span, for a fifth of what its SDK's cost.
+"""Spans of Portclaim itself: what OpenTelemetry's API asks of a span, for a quarter of what its SDK's cost.
 
-The SDK's span is made for any program: it has limits, events, locks and a sampler to ask. A claim has six
-spans in its services, and each cost 0.12 ms (docs/performance.md). A span here is a name, two times and a few
-facts. It is in OpenTelemetry's context like any other, so FastAPI's spans and these have each other as
-parents.
+The SDK's span is made for any program: it has limits, events, locks and a sampler to ask. A claim and its
+release have six spans in the scheduler, and each took 0.14 ms of processor time, with sending it. A span here
+is a name, two times and a few facts, and takes 0.03 ms. It is in OpenTelemetry's context like any other, so
+FastAPI's spans and these have each other as parents.
 """
 
 from __future__ import annotations
