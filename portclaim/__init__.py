@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         WaitingFilter,
     )
     from portclaim.common.rpc.pages import pages
+    from portclaim.common.rpc.refusal_messages import Refusal, RefusalFilter, Refusals
     from portclaim.common.rpc.scheduler import SchedulerClient
 
 __all__ = [
@@ -134,6 +135,9 @@ __all__ = [
     "NetworkSettings",
     "PortclaimError",
     "QuotaExceeded",
+    "Refusal",
+    "RefusalFilter",
+    "Refusals",
     "SchedulerClient",
     "ServiceFailed",
     "ServiceUnavailable",
@@ -188,6 +192,7 @@ _MODULES = {
         "WaitingFilter",
     ),
     "portclaim.common.rpc.pages": ("pages",),
+    "portclaim.common.rpc.refusal_messages": ("Refusal", "RefusalFilter", "Refusals"),
     "portclaim.common.rpc.scheduler": ("SchedulerClient",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

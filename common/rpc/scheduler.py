@@ -41,6 +41,7 @@ from portclaim.common.rpc.operator_messages import (
 )
 from portclaim.common.rpc.operators import OperatorCalls
 from portclaim.common.rpc.recovery_messages import Recovery
+from portclaim.common.rpc.refusal_messages import RefusalFilter, Refusals
 from portclaim.common.rpc.summary_messages import FleetSummary
 
 
@@ -177,6 +178,10 @@ class SchedulerClient(OperatorCalls):
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
         """List the claims that wait in queues, page by page: see :func:`~portclaim.pages`."""
         return self._call("waiting", wanted, WaitingClaims)
+
+    def refusals(self, wanted: RefusalFilter) -> Refusals:
+        """List the claims that were refused last, page by page: see :func:`~portclaim.pages`."""
+        return self._call("refusals", wanted, Refusals, since="1.1")
 
     def explain(self, request: ExplainRequest) -> Explanation:
         """Say whether a claim would be served now, and why not. It reserves nothing.

@@ -47,6 +47,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingFilter,
 )
 from portclaim.common.rpc.recovery_messages import Recovery
+from portclaim.common.rpc.refusal_messages import RefusalFilter, Refusals
 from portclaim.common.rpc.summary_messages import FleetSummary
 from portclaim.services.scheduler import (
     alias_counts,
@@ -86,7 +87,7 @@ class SchedulerEndpoint(Endpoint):
         agents: Agents,
         agent_down_after: float,
     ) -> None:
-        self.refusals = RefusalCounts(engine)
+        self.refusal_counts = RefusalCounts(engine)
         self._agent_down_after = agent_down_after
         self._engine = engine
         self._claims = claims
@@ -103,7 +104,7 @@ class SchedulerEndpoint(Endpoint):
 
     @exposed(ClaimRequest)
     def claim(self, request: ClaimRequest) -> Claim:
-        with self.refusals.counted(request.extra_specs, self._aliases):
+        with self.refusal_counts.counted(request, self._aliases):
             made = claim_outcomes.counted(
                 lambda: self._grouped.claim(request, requirements_of(request, self._aliases))
             )
@@ -115,7 +116,7 @@ class SchedulerEndpoint(Endpoint):
         results = self._batches.claim(batch.claims)
         for request, result in zip(batch.claims, results, strict=True):
             if isinstance(result, PortclaimError):
-                self.refusals.count(result, request.extra_specs, self._aliases)
+                self.refusal_counts.count(result, request, self._aliases)
         return self._dispatched(results)
 
     @exposed(ReleaseBatch)
@@ -137,7 +138,7 @@ class SchedulerEndpoint(Endpoint):
     @exposed(MoveRequest)
     def move(self, request: MoveRequest) -> Move:
         target = in_transaction(self._engine, lambda c: moves.target(c, request))
-        with self.refusals.counted(target.extra_specs, self._aliases):
+        with self.refusal_counts.counted(target, self._aliases):
             requirements = requirements_of(target, self._aliases)
             begun = self._claims.move(request, target, requirements)
         self._dispatch([begun.target])
@@ -192,6 +193,10 @@ class SchedulerEndpoint(Endpoint):
     @exposed(WaitingFilter)
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
         return in_transaction(self._engine, lambda c: lookups.waiting(c, wanted))
+
+    @exposed(RefusalFilter)
+    def refusals(self, wanted: RefusalFilter) -> Refusals:
+        return in_transaction(self._engine, lambda c: lookups.refusals(c, wanted))
 
     @exposed(DeviceFilter)
     def devices(self, wanted: DeviceFilter) -> Devices:

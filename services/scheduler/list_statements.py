@@ -240,3 +240,20 @@ AWAITED_STEPS = sa.text("""
             LIMIT 1) step
      ORDER BY page.created_at, page.claim_id, page.step
 """)
+
+# At most as many rows as are kept: a thousand.
+REFUSALS = sa.text("""
+    SELECT at, claim_id, instance_id, nullif(project, '') AS project, project AS of_project, reason, message,
+           request -> 'extra_specs' ->> 'pci_passthrough:alias' AS alias, times, request, is_cut,
+           CASE WHEN :explained THEN explanation END AS explanation
+      FROM refused_requests
+     WHERE at >= now() - interval '1 day'
+       AND (cast(:claim_id AS uuid) IS NULL OR claim_id = :claim_id)
+       AND (cast(:instance_id AS uuid) IS NULL OR instance_id = :instance_id)
+       AND (cast(:project AS text) IS NULL OR project = :project)
+       AND (cast(:reason AS text) IS NULL OR reason = :reason)
+       AND (cast(:after_at AS timestamptz) IS NULL
+            OR (at, claim_id, project) < (:after_at, :after_claim_id, :after_of_project))
+     ORDER BY at DESC, claim_id DESC, project DESC
+     LIMIT :limit + 1
+""")

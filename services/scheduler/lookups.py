@@ -28,6 +28,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.refusal_messages import Refusal, RefusalFilter, Refusals
 from portclaim.services.scheduler import cursor, list_statements
 
 R = TypeVar("R", bound=Message)
@@ -73,6 +74,12 @@ class _PlaceInQueues(Message):
     arrival: Number
 
 
+class _PlaceOfRefusal(Message):
+    at: Time
+    claim_id: Uuid
+    of_project: Text
+
+
 class _List(NamedTuple):
     """A list: its name, and the columns that say where a row stands in its order."""
 
@@ -87,7 +94,8 @@ class _Page(NamedTuple):
 
     def of(self, kind: type[R]) -> list[R]:
         """The rows as messages."""
-        return [kind.model_validate({name: row[name] for name in kind.model_fields}) for row in self.rows]
+        rows = ({name: row[name] for name in kind.model_fields} for row in self.rows)
+        return [kind.model_validate(row, extra="ignore") for row in rows]
 
 
 _DEVICES = _List("devices", _PlaceOfDevice)
@@ -95,6 +103,7 @@ _HOSTS = _List("hosts", _PlaceOfHost)
 _CLAIMS = _List("claims", _PlaceOfClaim)
 _STEPS = _List("awaited_steps", _PlaceOfStep)
 _WAITING = _List("waiting", _PlaceInQueues)
+_REFUSALS = _List("refusals", _PlaceOfRefusal)
 
 
 def claim(connection: sa.Connection, claim_id: UUID) -> Claim:
@@ -143,6 +152,12 @@ def waiting(connection: sa.Connection, wanted: WaitingFilter) -> WaitingClaims:
     """The claims that wait, those that came first before the others."""
     page = _read(connection, _WAITING, list_statements.WAITING, wanted)
     return WaitingClaims(claims=page.of(WaitingClaim), more=page.more, after=page.after)
+
+
+def refusals(connection: sa.Connection, wanted: RefusalFilter) -> Refusals:
+    """The claims that were refused, as far as they are kept, the newest first."""
+    page = _read(connection, _REFUSALS, list_statements.REFUSALS, wanted)
+    return Refusals(refusals=page.of(Refusal), more=page.more, after=page.after)
 
 
 def _read(

@@ -1,12 +1,14 @@
-"""How many claims were refused, and why.
+"""How many claims were refused, why, and which were the last.
 
-A refusal writes nothing, so that "no" costs as little as "yes". Each worker counts its refusals in memory,
-and adds the sums to the table ``refused_claims`` every few seconds. A worker that is killed loses what it has
-counted since. If a connection is lost just when the sums are committed, they are added twice.
+A refusal writes nothing, so that "no" costs as little as "yes". Each worker counts its refusals in memory and
+keeps the newest. Every few seconds it adds the sums to the table ``refused_claims``, and writes the newest
+to ``refused_requests``. A worker that is killed loses what it has counted since. If a connection is lost just
+when the sums are committed, they are added twice.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,6 +27,8 @@ from portclaim.common.errors import (
 )
 from portclaim.common.pci.alias import Aliases
 from portclaim.common.pci.errors import PciError
+from portclaim.common.rpc.claim_messages import ClaimRequest
+from portclaim.services.scheduler.recent_refusals import KEPT, RecentRefusals, as_rows
 
 PAUSE = 3.0
 """Seconds between two additions to the table."""
@@ -39,6 +43,7 @@ _REASONS: dict[type[Exception], str] = {
 }
 
 _COUNT = sa.text("SELECT count_refusals(:reasons, :aliases, :numbers)")
+_KEEP = sa.text("SELECT keep_refusals(cast(:refused AS jsonb), :most)")
 
 
 def reason_of(error: Exception) -> str | None:
@@ -60,33 +65,36 @@ def alias_of(extra_specs: Mapping[str, str], aliases: Aliases) -> str:
 
 
 class RefusalCounts:
-    """Counts refused claims by reason and alias. Threads may share one."""
+    """Counts refused claims by reason and alias, and keeps the newest. Threads may share one."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._recent = RecentRefusals()
 
     @contextmanager
-    def counted(self, extra_specs: Mapping[str, str], aliases: Aliases) -> Iterator[None]:
-        """Count the error that ends the block, if it refuses a claim with these extra specs."""
+    def counted(self, request: ClaimRequest, aliases: Aliases) -> Iterator[None]:
+        """Count the error that ends the block, if it refuses this request."""
         try:
             yield
         except Exception as error:
-            self.count(error, extra_specs, aliases)
+            self.count(error, request, aliases)
             raise
 
-    def count(self, error: Exception, extra_specs: Mapping[str, str], aliases: Aliases) -> None:
-        """Count an error, if it refuses a claim with these extra specs."""
+    def count(self, error: Exception, request: ClaimRequest, aliases: Aliases) -> None:
+        """Count an error, if it refuses this request."""
         if reason := reason_of(error):
-            key = reason, alias_of(extra_specs, aliases)
+            key = reason, alias_of(request.extra_specs, aliases)
             with self._lock:
                 self._counts[key] += 1
+                self._recent.add(request, reason, error)
 
     def record(self) -> bool:
         """Add to the database what was counted since the last time. If that fails, the next time adds it."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
+            recent = self._recent.take()
         if not counts:
             return False
         facts = {
@@ -97,8 +105,10 @@ class RefusalCounts:
         try:
             with self._engine.begin() as connection:
                 connection.execute(_COUNT, facts)
+                connection.execute(_KEEP, {"refused": json.dumps(as_rows(recent)), "most": KEPT})
         except exc.SQLAlchemyError as error:
             with self._lock:
                 self._counts.update(counts)
-            raise ServiceUnavailable(f"the database has not taken the counts of refusals: {error}") from error
+                self._recent.put_back(recent)
+            raise ServiceUnavailable(f"the database has not taken the refusals: {error}") from error
         return False

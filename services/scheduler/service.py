@@ -61,7 +61,7 @@ class Scheduler:
             conf.conductor.agent_down_after,
         )
         self._recorder = Periodic(
-            "recorder of refusals", self._endpoint.refusals.record, refusal_counts.PAUSE
+            "recorder of refusals", self._endpoint.refusal_counts.record, refusal_counts.PAUSE
         )
         self._waiting = WaitingQueues(
             self._engine,
@@ -97,7 +97,7 @@ class Scheduler:
         self._queues.end()
         self._recorder.end()
         with suppress(ServiceUnavailable):
-            self._endpoint.refusals.record()
+            self._endpoint.refusal_counts.record()
         self._dispatcher.end()
         self._bus.cleanup()
         self._engine.dispose()

@@ -22,6 +22,7 @@ VIEWS = {
     "event_backlog",
     "quotas",
     "refusals",
+    "recent_refusals",
     "audit",
 }
 

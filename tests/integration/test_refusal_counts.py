@@ -145,9 +145,7 @@ def test_workers_that_record_at_once_lose_nothing(fleet: Fleet) -> None:
     aliases = ["nic-vf", "nic-pf", "gpu"]
     for number, worker in enumerate(workers):
         for alias in aliases if number % 2 else reversed(aliases):
-            worker.count(
-                InvalidRequest("no"), {"pci_passthrough:alias": f"{alias}:1"}, Aliases.parse(ALIASES)
-            )
+            worker.count(InvalidRequest("no"), request(number, f"{alias}:1"), Aliases.parse(ALIASES))
     assert at_once([worker.record for worker in workers]) == [False] * 8
     assert refused(fleet) == {("invalid", alias): 8 for alias in aliases}
 

@@ -249,7 +249,7 @@ class Fleet:
         endpoint = SchedulerEndpoint(
             self.engine, claims, known, Agents(self._dispatch, self._renew), agent_down_after=60.0
         )
-        self.refusals = endpoint.refusals
+        self.refusals = endpoint.refusal_counts
         self.scheduler = _Scheduler(endpoint)
         self.conductor = _Conductor(
             ConductorEndpoint(self.engine, agent_down_after=60.0, guest_within=3600.0)

@@ -70,9 +70,9 @@ def seed(fleet: Fleet) -> None:
 
     fleet.scheduler.drain("compute-3", "new power supply", who="ann")
 
-    for alias, host in (("gpu:1", first), ("gpu:1", first), ("nic-vf:1", third)):
+    for number, alias, host in ((10, "gpu:1", first), (10, "gpu:1", first), (11, "nic-vf:1", third)):
         with suppress(ClaimRefused):
-            _claim(fleet, host, 10, alias)
+            _claim(fleet, host, number, alias)
     fleet.refusals.record()
 
     with fleet.engine.begin() as connection:

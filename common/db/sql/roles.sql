@@ -12,7 +12,7 @@ DO $$ BEGIN
         GRANT USAGE ON SCHEMA public TO portclaim_operator;
         GRANT SELECT ON
             pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
-            quotas, audit, refusals
+            quotas, audit, refusals, recent_refusals
             TO portclaim_operator;
     END IF;
 END $$;

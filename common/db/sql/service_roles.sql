@@ -19,7 +19,7 @@ BEGIN
                        ' port_pools, host_pools TO %I', _role);
         EXECUTE format('GRANT INSERT ON claim_events, device_events, audit_events TO %I', _role);
         EXECUTE format('GRANT UPDATE ON project_quotas TO %I', _role);
-        EXECUTE format('GRANT INSERT, UPDATE, DELETE ON refused_claims TO %I', _role);
+        EXECUTE format('GRANT INSERT, UPDATE, DELETE ON refused_claims, refused_requests TO %I', _role);
     END LOOP;
 
     IF to_regrole('portclaim_scheduler') IS NOT NULL THEN

@@ -5,7 +5,7 @@
 
 DROP VIEW IF EXISTS
     pf_vf_tree, pool_totals, hosts, claims_now, waiting, moves, awaited_steps, device_history, event_backlog,
-    quotas, audit, refusals;
+    quotas, audit, refusals, recent_refusals;
 
 CREATE VIEW pf_vf_tree AS
 SELECT n.host,
@@ -358,3 +358,21 @@ COMMENT ON COLUMN refusals.reason IS
     'the first filter that left no device; or queue, quota, conflict or invalid';
 COMMENT ON COLUMN refusals.alias IS 'the alias that the claims asked for; null: none, or several';
 COMMENT ON COLUMN refusals.refused IS 'how many calls were refused; a call that is repeated counts again';
+
+CREATE VIEW recent_refusals AS
+SELECT at, claim_id, instance_id, nullif(project, '') AS project, reason, message,
+       request -> 'extra_specs' ->> 'pci_passthrough:alias' AS alias,
+       times, request, is_cut, explanation
+  FROM refused_requests
+ WHERE at >= now() - interval '1 day';
+COMMENT ON VIEW recent_refusals IS 'the claims that were refused last: at most a thousand, of the last day';
+COMMENT ON COLUMN recent_refusals.at IS 'when it was refused last; it may be listed some seconds late';
+COMMENT ON COLUMN recent_refusals.project IS 'the project of the claim; null: none';
+COMMENT ON COLUMN recent_refusals.reason IS 'as in refusals';
+COMMENT ON COLUMN recent_refusals.message IS 'what the caller was told';
+COMMENT ON COLUMN recent_refusals.alias IS 'its extra spec pci_passthrough:alias';
+COMMENT ON COLUMN recent_refusals.times IS 'how often it was refused';
+COMMENT ON COLUMN recent_refusals.request IS 'what it asked for';
+COMMENT ON COLUMN recent_refusals.is_cut IS 'the request named more than 100 hosts or claims, and the rest is not kept';
+COMMENT ON COLUMN recent_refusals.explanation IS
+    'what each filter left then, and what came closest; null: it was not refused for want of devices';

@@ -150,6 +150,28 @@ CREATE TABLE refused_claims (
 );
 COMMENT ON TABLE refused_claims IS 'how many claims were refused in each minute, by reason';
 COMMENT ON COLUMN refused_claims.alias IS 'what they asked for; empty: no alias, or several';
+
+CREATE TABLE refused_requests (
+    claim_id    uuid NOT NULL,
+    project     text NOT NULL,
+    instance_id uuid NOT NULL,
+    at          timestamptz NOT NULL,
+    times       bigint NOT NULL CHECK (times > 0),
+    reason      text NOT NULL,
+    message     text NOT NULL,
+    request     jsonb NOT NULL,
+    is_cut      boolean NOT NULL,
+    explanation jsonb,
+    PRIMARY KEY (claim_id, project)
+);
+CREATE INDEX refused_requests_by_time ON refused_requests (at, claim_id, project);
+COMMENT ON TABLE refused_requests IS 'the claims that were refused last, at most a thousand, for a day';
+COMMENT ON COLUMN refused_requests.project IS 'empty: none';
+COMMENT ON COLUMN refused_requests.at IS 'when it was refused last';
+COMMENT ON COLUMN refused_requests.times IS 'how often it was refused';
+COMMENT ON COLUMN refused_requests.request IS 'what it asked for';
+COMMENT ON COLUMN refused_requests.is_cut IS 'the request named more hosts or claims than are kept';
+COMMENT ON COLUMN refused_requests.explanation IS 'as of then; null: it was not for want of devices';
 """
 
 # The history of a device.
