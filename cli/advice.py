@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from portclaim.common.rpc.claim_messages import Claim, Device
     from portclaim.common.rpc.history_messages import History
     from portclaim.common.rpc.operator_messages import AwaitedStep, HostSummary, WaitingClaim
+    from portclaim.common.rpc.refusal_messages import Refusal
 
 OVERDUE = 60.0  # seconds after which an unanswered step deserves a look
 
@@ -43,6 +44,26 @@ def for_claim(claim: Claim, history: History, queued: WaitingClaim | None) -> li
         return [_ON_CALL.format(**names)]
     known = _OF_STATUS.get(claim.status, "This portclaim is older than the scheduler: upgrade it.")
     return [known.format(**names)]
+
+
+_OF_REASON = {
+    "quota": "The project has used up what it may have. Its quotas: portclaim quota list",
+    "conflict": "Repeat the first request of this id, or claim with a new id: portclaim claim --help",
+    "invalid": "Mend what the message says, then claim again. Which aliases there are: portclaim alias list",
+    "queue": "Claims with the same requests wait: portclaim waiting. To wait behind them: portclaim claim "
+    "--wait SECONDS",
+}
+
+
+def for_refusal(refusal: Refusal) -> list[str]:
+    """At least one sentence."""
+    if (known := _OF_REASON.get(refusal.reason)) is not None:
+        return [known]
+    alias = refusal.alias or "ALIAS"
+    return [
+        f"Whether the same would be served now: portclaim explain --alias {alias}",
+        f"To wait until it can be served: portclaim claim --alias {alias} --wait SECONDS",
+    ]
 
 
 def for_host(host: HostSummary, history: History) -> list[str]:

@@ -104,7 +104,7 @@ def claim(
     program, but not the claim: it keeps its position in the queue.
 
     Next: portclaim wait CLAIM_ID --for prepared, then start the instance on that host. If the claim is
-    refused: portclaim explain. portclaim claim list shows the claims that there are.
+    refused: portclaim claim refusals says why. portclaim claim list shows the claims that there are.
     """
     from portclaim.cli import documents, render
     from portclaim.common.rpc.claim_messages import ClaimRequest

@@ -12,7 +12,7 @@ from portclaim.cli.completing import ADDRESS, CLAIM, HOST
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 from portclaim.cli.watching import watch_option
-from portclaim.common.errors import InvalidRequest, UnknownHost
+from portclaim.common.errors import ClaimNotFound, InvalidRequest, UnknownHost
 
 if TYPE_CHECKING:
     from portclaim.common.rpc.history_messages import History
@@ -43,6 +43,8 @@ def claim_(session: Session, claim_id: uuid.UUID, limit: int, output: str) -> No
 
     Example: portclaim describe claim 6f1b4f6e-52b5-4e0f-9d0a-1c3f4f2b7a10
 
+    Of a claim that was refused it shows why, with what each filter left at that time.
+
     Next: the last lines say what to do.
     """
     from portclaim.cli import advice, render
@@ -50,7 +52,12 @@ def claim_(session: Session, claim_id: uuid.UUID, limit: int, output: str) -> No
     from portclaim.common.rpc.operator_messages import WaitingFilter
 
     scheduler = session.scheduler
-    shown = scheduler.show(claim_id)
+    try:
+        shown = scheduler.show(claim_id)
+    except ClaimNotFound:
+        if _is_refused(session, claim_id, output):
+            return
+        raise
     history = scheduler.history(HistoryFilter(claim_id=claim_id, limit=limit))
     queued = None
     if shown.status == "waiting":
@@ -60,6 +67,19 @@ def claim_(session: Session, claim_id: uuid.UUID, limit: int, output: str) -> No
         {"claim": shown, "history": history, "next": advice.for_claim(shown, history, queued)},
         lambda: render.claim(shown),
     )
+
+
+def _is_refused(session: Session, claim_id: uuid.UUID, output: str) -> bool:
+    """Whether the claim was refused lately; if so, this shows it."""
+    from portclaim.cli import advice, refusals
+    from portclaim.common.rpc.refusal_messages import RefusalFilter
+
+    wanted = RefusalFilter(claim_id=claim_id, explained=True, limit=1)
+    for refusal in session.scheduler.refusals(wanted).refusals:
+        shown = {"refusal": refusal, "next": advice.for_refusal(refusal)}
+        _print(output, shown, lambda refusal=refusal: refusals.describe(refusal))
+        return True
+    return False
 
 
 @command("host", group=describe)
@@ -131,7 +151,8 @@ def _print(output: str, shown: dict[str, Any], head: Any) -> None:
         documents.document(output, shown)
         return
     head()
-    _history(shown["history"])
+    if "history" in shown:
+        _history(shown["history"])
     click.echo("\nnext")
     for sentence in shown["next"]:
         click.echo(f"  {sentence}")

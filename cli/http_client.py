@@ -12,6 +12,7 @@ import json
 import ssl
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 from uuid import UUID
@@ -46,6 +47,7 @@ from portclaim.common.rpc.operator_messages import (
     WaitingClaims,
     WaitingFilter,
 )
+from portclaim.common.rpc.refusal_messages import RefusalFilter, Refusals
 from portclaim.common.rpc.summary_messages import FleetSummary
 
 M = TypeVar("M", bound=BaseModel)
@@ -122,6 +124,9 @@ class HttpScheduler:
 
     def waiting(self, wanted: WaitingFilter) -> WaitingClaims:
         return self._ask(WaitingClaims, "GET", _listed("waiting", wanted))
+
+    def refusals(self, wanted: RefusalFilter) -> Refusals:
+        return self._ask(Refusals, "GET", _listed("refusals", wanted))
 
     def devices(self, wanted: DeviceFilter) -> Devices:
         return self._ask(Devices, "GET", _listed("devices", wanted))
@@ -234,7 +239,7 @@ class HttpScheduler:
 
     def _send(
         self, method: str, path: str, body: object, headers: dict[str, str]
-    ) -> tuple[_Closing, http.client.HTTPResponse]:
+    ) -> tuple[closing[http.client.HTTPConnection], http.client.HTTPResponse]:
         connection = self._connection()
         try:
             connection.request(
@@ -243,7 +248,7 @@ class HttpScheduler:
                 None if body is None else json.dumps(body),
                 self._headers | headers | ({} if body is None else {"Content-Type": "application/json"}),
             )
-            return _Closing(connection), connection.getresponse()
+            return closing(connection), connection.getresponse()
         except BaseException:
             connection.close()
             raise
@@ -257,19 +262,6 @@ class HttpScheduler:
 
     def _away(self, error: BaseException) -> ServiceUnavailable:
         return ServiceUnavailable(f"the API at {self._url} does not answer: {error}")
-
-
-class _Closing:
-    """Closes a connection at the end of a ``with`` block."""
-
-    def __init__(self, connection: http.client.HTTPConnection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
 
 
 def _listed(path: str, wanted: BaseModel) -> str:

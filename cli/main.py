@@ -26,6 +26,11 @@ COMMANDS = {
         "portclaim.cli.claims", "claim", "Reserve devices for an instance: all of them on one host, or none."
     ),
     "claim list": Lazy("portclaim.cli.claim_list", "claim_list", "List claims, the oldest first."),
+    "claim refusals": Lazy(
+        "portclaim.cli.refusals",
+        "claim_refusals",
+        "List the claims that were refused last, the newest first.",
+    ),
     "completion": Lazy(
         "portclaim.cli.completion",
         "completion",
@@ -145,6 +150,7 @@ def main(context: click.Context, config_files: tuple[str, ...], url: str | None)
     portclaim alias list                       how many devices each alias gets, or would but for their type
     portclaim candidates --alias nic-vf:2      which hosts could serve it now, the best first
     portclaim claim list --host HOST           the claims that hold devices of a host
+    portclaim claim refusals                   the claims that were refused last, and why
     portclaim show CLAIM_ID                    the status and the devices of a claim
     portclaim describe claim CLAIM_ID          what happened to a claim, and what to do next
     portclaim describe host HOST               the same of a host; describe port HOST ADDRESS of a port

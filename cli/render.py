@@ -111,14 +111,14 @@ def trees(shown: Iterable[Device]) -> Iterator[Tree]:
         yield root
 
 
-def explanation(shown: Explanation) -> None:
-    """What each filter leaves, and the reason of a refusal."""
+def explanation(shown: Explanation, refused: str = "would be refused") -> None:
+    """What each filter leaves, and the reason of a refusal. ``refused``: the words for one."""
     table = table_of("after the filter", "hosts", "devices")
     for row in shown.filters:
         table.add_row(row.filter, str(row.hosts), str(row.devices))
     out = console()
     out.print(table)
-    verdict = "would be served" if shown.served else "would be refused"
+    verdict = "would be served" if shown.served else refused
     text = f"{verdict}: {shown.nearest_miss}" if shown.nearest_miss else verdict
     out.print(text, markup=False, soft_wrap=True)
 
