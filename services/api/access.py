@@ -15,6 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from portclaim.common.db import tokens
 from portclaim.common.db.tokens import Holder, Role
 from portclaim.common.errors import ClaimNotFound, ClaimRefused, PortclaimError
+from portclaim.common.rpc.claim_messages import Explanation
 from portclaim.services.api.backend import Backend
 from portclaim.services.api.problems import Forbidden, Unauthorized
 
@@ -68,6 +69,13 @@ class Caller(NamedTuple):
         if self.project is None or text is None:
             return text
         return _INSTANCE.sub("another instance", text)
+
+    def hide_holders(self, why: Explanation) -> Explanation:
+        """An explanation without the instances of others, for a caller that has a project."""
+        if self.project is None:
+            return why
+        misses = [miss.model_copy(update={"held_by": []}) for miss in why.misses]
+        return why.model_copy(update={"misses": misses, "nearest_miss": self.hide(why.nearest_miss)})
 
     def refusal(self, error: PortclaimError) -> PortclaimError:
         """A refused claim says who holds the devices. A caller that has a project does not hear that."""

@@ -21,6 +21,7 @@ from portclaim.services.api import (
     page,
     problems,
     quotas,
+    refusals,
     stream,
 )
 from portclaim.services.api.access import Anyone, Doorkeeper
@@ -73,7 +74,7 @@ def create_app(backend: Backend | None) -> FastAPI:
         telemetry={"metrics": False, "logs": False, "operation_spans": False},  # only a span of the request
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (claims, moves, fleet, map, history, stream, quotas, keys, audit, health, page):
+    for part in (claims, refusals, moves, fleet, map, history, stream, quotas, keys, audit, health, page):
         app.include_router(part.router)
     app.include_router(document)
     problems.install(app)

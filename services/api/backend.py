@@ -13,15 +13,18 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 from portclaim.common.db import transaction
+from portclaim.common.rpc.fields import Message
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.services.api.events import DEVICES, EventFeed
 from portclaim.services.api.fleet_map import FleetMap
 from portclaim.services.api.keystone import KeystoneTokens
 from portclaim.services.api.problems import Busy
+from portclaim.services.api.shared_answers import SharedAnswers
 from portclaim.services.api.totals import Totals
 
 P = ParamSpec("P")
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 ROLE = "portclaim_api"
 
@@ -61,6 +64,7 @@ class Backend:
         self._threads = ThreadPoolExecutor(options.threads, thread_name_prefix="api")
         self._most = options.threads + options.max_waiting
         self._running = 0
+        self._shared = SharedAnswers()
         self.feed = EventFeed(engine, options.max_listeners)
         self.device_feed = EventFeed(engine, options.max_listeners, DEVICES)
         self.map = FleetMap(engine, self.feed, agent_down_after, options.max_listeners)
@@ -86,6 +90,11 @@ class Backend:
     async def query(self, work: Callable[[sa.Connection], T]) -> T:
         """Run ``work`` in a transaction of the database, in a thread. Raises what :meth:`call` does."""
         return await self.call(transaction.in_transaction, self._engine, work)
+
+    async def shared(self, function: Callable[[M], T], wanted: M) -> T:
+        """:meth:`call` for what many ask at the same time: those who ask the same share an answer."""
+        question = function.__name__, wanted.model_dump_json()
+        return await self._shared.get(question, lambda: self.call(function, wanted))
 
     def end(self) -> None:
         """End all streams and waits, because the API stops. Call it in the event loop."""

@@ -188,7 +188,7 @@ async def list_waiting(
         )
     await caller.check_claims([] if claim_id is None else [claim_id])
     wanted = WaitingFilter(claim_id=claim_id, host=host, instance_id=instance_id, limit=limit, after=after)
-    return answer(await caller.backend.call(caller.backend.scheduler.waiting, wanted))
+    return answer(await caller.backend.shared(caller.backend.scheduler.waiting, wanted))
 
 
 @router.post("/explain", response_model=Explanation, responses=responses(ClaimNotFound))
@@ -196,10 +196,7 @@ async def explain(body: ExplainBody, caller: Anyone) -> Response:
     """Say whether a claim would be served now, and why not. It reserves nothing."""
     await caller.check_claims([*body.near, *body.apart_from])
     why = await caller.backend.call(caller.backend.scheduler.explain, complete(ExplainRequest, body))
-    if caller.project is not None:
-        misses = [miss.model_copy(update={"held_by": []}) for miss in why.misses]
-        why = why.model_copy(update={"misses": misses, "nearest_miss": caller.hide(why.nearest_miss)})
-    return answer(why)
+    return answer(caller.hide_holders(why))
 
 
 @router.post("/candidates", response_model=Candidates, responses=responses(ClaimNotFound))

@@ -28,6 +28,7 @@ PATHS = {
     "hosts": "GET /v1/hosts",
     "move": "PUT /v1/moves/{claim_id}",
     "ping": "GET /readyz",
+    "refusals": "GET /v1/refusals",
     "release": "DELETE /v1/claims/{claim_id}",
     "release_many": "POST /v1/claims:release",
     "remove_host": "POST /v1/hosts/{host}/remove",
