@@ -1,17 +1,23 @@
 """Every view, light and dark, wide and narrow: accessible, within its width, and within its policy."""
 
+from contextlib import suppress
+from uuid import uuid4
+
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from portclaim.common.errors import ClaimRefused
 from tests.support.browser import PHONE, Shown, shown
 from tests.support.fleet import Fleet, pf
 from tests.support.http_api import HttpApi
 
+REFUSED = uuid4()
 VIEWS = [
     (("map",), ".figures"),
     (("host", "compute-1"), ".detail .facts"),
     (("port", "compute-2", pf(0)), ".detail .timeline"),
     (("why", "nic-pf:4"), ".funnel"),
+    (("why", str(REFUSED)), ".refused .facts"),
     (("waiting",), ".sheet table"),
     (("trouble",), ".troubles"),
     (("totals",), ".sheet"),
@@ -23,6 +29,9 @@ def busy(fleet: Fleet) -> None:
     for host in ("compute-1", "compute-2", "compute-3"):
         fleet.claim("nic-vf:2", hosts=[host], project="web")
     fleet.attached(fleet.claim("nic-vf:1", hosts=["compute-2"]))
+    with suppress(ClaimRefused):
+        fleet.claim("nic-pf:5", REFUSED)
+    fleet.refusals.record()
     fleet.claim("nic-pf:4", wait=600)
     fleet.serve()
     fleet.sql("UPDATE outbox SET created_at = now() - interval '5 minutes'")

@@ -1,9 +1,13 @@
 """Why not, the waiting queues, trouble and totals, each in a real browser."""
 
+from uuid import uuid4
+
 import httpx
 import pytest
 from playwright.sync_api import Browser
 
+from portclaim.common.db import quotas
+from portclaim.common.errors import ClaimRefused, PortclaimError
 from portclaim.services.api import totals
 from tests.support.browser import shown
 from tests.support.fleet import Fleet, pf
@@ -131,3 +135,51 @@ def test_a_token_that_is_revoked_ends_the_view(
             if row["role"] == "reader":
                 httpx_client.delete(f"/v1/tokens/{row['name']}")
         page.page.wait_for_selector("#token")
+
+
+def test_why_a_claim_was_refused_is_answered_as_of_then(browser: Browser, api: HttpApi, fleet: Fleet) -> None:
+    holder = fleet.attached(fleet.claim("nic-vf:1", hosts=["compute-3"]))
+    claim_id, instance_id = uuid4(), uuid4()
+    with pytest.raises(ClaimRefused):
+        fleet.claim("nic-pf:4", claim_id, instance_id, hosts=["compute-3"])
+    fleet.refusals.record()
+    fleet.leave(holder)
+    with shown(browser, api) as page:
+        page.page.click("#bar nav >> text=Why not?")
+        page.page.click(f"a >> text={str(claim_id)[:8]}")
+        page.waits_for(".refused h2", f"Claim {claim_id} was refused")
+        page.waits_for(".verdict h2", "nic-pf:4 on this host was refused: what each filter left then")
+        page.waits_for(".funnel .stops", "All at once")
+        page.waits_for(".sheet table", str(holder.instance_id)[:8])
+        page.page.click("text=Would it be served now?")
+        page.waits_for(".verdict h2", "nic-pf:4 on this host would be served now")
+        for words in (str(claim_id), str(instance_id)):  # the search finds it, though there is no such claim
+            page.go("map")
+            page.page.fill("#search", words)
+            page.page.press("#search", "Enter")
+            page.until("location.hash.length > 6")
+            if words == str(instance_id):
+                page.waits_for(".detail h2", words)
+                page.page.click(f".detail a >> text={str(claim_id)[:8]}")
+            page.waits_for(".refused h2", f"Claim {claim_id} was refused")
+
+
+def test_a_refusal_without_an_explanation_asks_what_is_so_now(
+    browser: Browser, api: HttpApi, fleet: Fleet
+) -> None:
+    with fleet.engine.begin() as connection:
+        quotas.set_quota(connection, "web", None, quotas.Limits(max_pfs=1))
+    beyond, unknown = uuid4(), uuid4()
+    for claim_id, alias in ((beyond, "nic-pf:2"), (unknown, "no-such:1")):
+        with pytest.raises(PortclaimError):
+            fleet.claim(alias, claim_id, project="web")
+    fleet.refusals.record()
+    with shown(browser, api) as page:
+        page.go("why", str(beyond))
+        page.waits_for(".refused", "Quota used up")
+        page.waits_for(".verdict h2", "nic-pf:2 would be served now")
+        page.go("why", str(unknown))
+        page.waits_for(".refused", "no-such")
+        assert page.page.locator(".verdict").count() == 0
+        page.go("why", str(uuid4()))
+        page.waits_for(".sheet", "does not wait, and no refusal of it is kept")

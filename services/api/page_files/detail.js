@@ -5,6 +5,8 @@ import { actionsFor } from "./actions.js";
 import { fill, h } from "./dom.js";
 import { devicesGrid } from "./grid.js";
 import { heldVfs, PORT_STATUSES, statusOf } from "./model.js";
+import { refusals, refusedTable } from "./refused.js";
+import { facts, mono, short, table } from "./tables.js";
 import { ago, moment, timeline } from "./timeline.js";
 
 const AGAIN = 400; // milliseconds between two questions about one thing that changes
@@ -164,13 +166,17 @@ export class Detail {
 
   async #instance({ name }) {
     const every = ["waiting", "claimed", "prepared", "allocated", "releasing", "released", "failed", "expired"];
-    const { claims } = await ask("claims", { query: { instance_id: name, status: every, limit: 100 } });
+    const [{ claims }, refused] = await Promise.all([
+      ask("claims", { query: { instance_id: name, status: every, limit: 100 } }), refusals({ instance_id: name, limit: 20 }),
+    ]);
     return [
       this.#head("Instance", name, []),
-      table(["Claim", "Status", "Host", "Devices", "Since"], claims.map((claim) => [
+      !claims.length && h("p", { class: "hint" }, "It has no claim."),
+      claims.length > 0 && table(["Claim", "Status", "Host", "Devices", "Since"], claims.map((claim) => [
         this.app.link(short(claim.claim_id), "claim", claim.claim_id), claim.status,
         claim.host ? this.app.link(claim.host, "host", claim.host) : "", claim.devices.length, ago(claim.updated_at),
       ])),
+      refused.length > 0 && [h("h3", {}, "Refused lately"), refusedTable(this.app, refused)],
     ];
   }
 
@@ -182,22 +188,6 @@ export class Detail {
     const status = port ? statusOf(port, host) : words;
     return h("p", { class: "status-line" }, h("span", { class: `badge ${status}` }, words));
   }
-}
-
-export const short = (id) => id.slice(0, 8);
-export const mono = (words) => h("span", { class: "mono" }, words);
-
-/** Names with what they are. null leaves one out. */
-export function facts(entries) {
-  return h("dl", { class: "facts" }, entries.filter(([, value]) => value !== null && value !== undefined)
-    .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value instanceof Node ? value : String(value))]));
-}
-
-/** A table that scrolls sideways if it must. */
-export function table(heads, rows, name) {
-  return h("div", { class: "table-frame", tabindex: 0, role: "region", "aria-label": name ?? heads.join(", ") },
-    h("table", {}, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
-      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
 }
 
 function changes(rows) {

@@ -1,6 +1,7 @@
 // What somebody has typed: an instance, a claim, a host or an address.
 
 import { ask, part } from "./api.js";
+import { refusals } from "./refused.js";
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
@@ -15,8 +16,13 @@ export async function find(app, words) {
       if (error.status !== 404) throw error;
     }
     const every = ["waiting", "claimed", "prepared", "allocated", "releasing", "released", "failed", "expired"];
-    const { claims } = await ask("claims", { query: { instance_id: words, status: every, limit: 1 } });
-    return claims.length ? ["instance", words] : null;
+    const [refused, { claims }, ofInstance] = await Promise.all([
+      refusals({ claim_id: words, limit: 1 }),
+      ask("claims", { query: { instance_id: words, status: every, limit: 1 } }),
+      refusals({ instance_id: words, limit: 1 }),
+    ]);
+    if (refused.length) return ["why", words];
+    return claims.length || ofInstance.length ? ["instance", words] : null;
   }
   const [host, address] = words.split(/[\s/]+/);
   const exact = app.fleet.host(host);

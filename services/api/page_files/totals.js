@@ -1,10 +1,10 @@
 // Totals over time, as far as this API process has kept them.
 
 import { ask } from "./api.js";
-import { table } from "./detail.js";
 import { fill, h, svg } from "./dom.js";
+import { filterName } from "./funnel.js";
+import { table } from "./tables.js";
 import { moment, span } from "./timeline.js";
-import { filterName } from "./why.js";
 
 const CHARTS = [
   ["free_pfs", "Whole ports free"],

@@ -2,8 +2,8 @@
 
 import { actionsFor, retry } from "./actions.js";
 import { ask } from "./api.js";
-import { short } from "./detail.js";
 import { command, fill, h, quoted } from "./dom.js";
+import { short } from "./tables.js";
 import { span } from "./timeline.js";
 
 const AGAIN = 3000; // milliseconds

@@ -1,8 +1,8 @@
 // The waiting queues: who is next, since when, and which ports are kept for whom.
 
 import { ask } from "./api.js";
-import { short, table } from "./detail.js";
 import { fill, h } from "./dom.js";
+import { short, table } from "./tables.js";
 import { span } from "./timeline.js";
 
 const AGAIN = 5000; // milliseconds; a change of a queue is read at once

@@ -1,27 +1,15 @@
-// "Why not?": what each filter leaves of the fleet for a request, and the hosts that come closest.
+// "Why not?": would a request be served, why does a claim wait, and why was one refused.
 
 import { ask } from "./api.js";
-import { short, table } from "./detail.js";
 import { command, fill, h, quoted } from "./dom.js";
-
-const FILTERS = {
-  ids: ["Vendor and product", "have a device with these ids"],
-  tags: ["Tags", "have it with these tags"],
-  type: ["Type", "have it as PF, VF or other, as asked"],
-  remote_managed: ["Remote managed", "have it so"],
-  hosts: ["Named hosts", "are among the hosts that were named"],
-  avoid_hosts: ["Excluded hosts", "are not excluded"],
-  enabled: ["Not drained", "take claims"],
-  alive: ["Agent reports", "have an agent that reports"],
-  unreserved: ["Not reserved", "have it, and not reserved for a waiting claim"],
-  available: ["Free now", "have it free"],
-  together: ["All at once", "can serve the whole request"],
-};
+import { explanation } from "./funnel.js";
+import { refused, RefusedList, refusals } from "./refused.js";
 
 export class WhyView {
   constructor(app) {
     this.app = app;
     this.answer = h("div", { "aria-live": "polite" });
+    this.refused = new RefusedList(app);
     this.rows = h("div", { class: "requests" });
     this.form = h("form", { class: "ask", onsubmit: (event) => { event.preventDefault(); this.#go(); } },
       this.rows,
@@ -32,9 +20,15 @@ export class WhyView {
         h("button", { class: "primary" }, "Ask")));
     this.element = h("div", { class: "sheet" },
       h("h1", {}, "Why not?"),
-      h("p", { class: "hint" }, "Ask whether a request would be served now. It reserves nothing."),
-      h("section", {}, this.form), this.answer);
+      this.asking = h("div", {},
+        h("p", { class: "hint" }, "Ask whether a request would be served now. It reserves nothing."),
+        h("section", {}, this.form)),
+      this.answer, this.refused.element);
     this.ready = this.#begin();
+  }
+
+  end() {
+    this.refused.end();
   }
 
   async #begin() {
@@ -43,27 +37,40 @@ export class WhyView {
     this.#add();
   }
 
-  /** `why/nic-vf:2,nic-pf:1` asks at once, `why/nic-vf:2/HOST,HOST` on these hosts; `why/CLAIM` as a waiting claim. */
+  /** `why/nic-vf:2,nic-pf:1` asks at once, `why/nic-vf:2/HOST,HOST` on these hosts; `why/CLAIM` of a claim that waits or was refused. */
   async show([, what, hosts = ""]) {
     await this.ready;
+    if (!what && this.asking.hidden) {
+      this.asked = null;
+      fill(this.answer);
+      this.asking.hidden = false;
+    }
     if (!what || `${what}/${hosts}` === this.asked) return;
     this.asked = `${what}/${hosts}`;
+    this.asking.hidden = false;
     this.form.elements.hosts.value = hosts.replaceAll(",", ", ");
-    let spec = what;
-    let about = null;
-    if (!what.includes(":")) {
-      const { claims: [claim] } = await ask("waiting", { query: { claim_id: what } });
-      if (!claim) {
-        fill(this.answer, h("p", { class: "wrong" }, `Claim ${what} does not wait.`));
-        return;
-      }
-      about = claim;
-      spec = claim.alias;
-    }
+    if (what.includes(":")) {
+      this.#take(what);
+      await this.#ask(null);
+    } else await this.#claim(what);
+  }
+
+  async #claim(id) {
+    const [{ claims: [waiting] }, [refusal]] = await Promise.all([ask("waiting", { query: { claim_id: id } }), refusals({ claim_id: id, explained: true, limit: 1 })]);
+    if (waiting) {
+      this.#take(waiting.alias);
+      await this.#ask(waiting);
+    } else if (refusal) {
+      this.asking.hidden = true; // what was asked for is in the answer
+      fill(this.answer, refused(this.app, refusal));
+    } else fill(this.answer, h("p", { class: "wrong", role: "alert" }, `Claim ${id} does not wait, and no refusal of it is kept.`));
+  }
+
+  /** Show a request in the form. */
+  #take(spec) {
     fill(this.rows);
     for (const each of (spec ?? "").split(",").filter(Boolean)) this.#add(...each.trim().split(":"));
     if (!this.rows.children.length) this.#add();
-    await this.#ask(about);
   }
 
   #add(alias, count = "1") {
@@ -101,67 +108,9 @@ export class WhyView {
       } });
       const words = [`portclaim explain`, ...data.getAll("alias").map((alias, place) => `--alias ${quoted(`${alias}:${counts[place]}`)}`),
         ...hosts.map((host) => `--host ${quoted(host)}`)].join(" ");
-      fill(this.answer, explanation(this.app, spec, why, about, hosts.length), h("section", {}, h("h2", {}, "The same on the command line"), command(words)));
+      fill(this.answer, explanation(this.app, spec, why, { about, hosts: hosts.length }), h("section", {}, h("h2", {}, "The same on the command line"), command(words)));
     } catch (error) {
       fill(this.answer, h("p", { class: "wrong", role: "alert" }, error.message));
     }
   }
 }
-
-/** An explanation as a funnel: how many hosts each filter leaves, and where it ends. */
-export function explanation(app, spec, why, about = null, hosts = 0) {
-  const most = Math.max(1, ...why.filters.map((each) => each.hosts));
-  const stops = why.filters.find((each) => each.hosts === 0);
-  const lines = [];
-  let before = null;
-  let idle = [];
-  for (const each of why.filters) {
-    const isPlain = before !== null && before.hosts === each.hosts && before.devices === each.devices && each.filter !== "together";
-    const isAfter = stops && why.filters.indexOf(each) > why.filters.indexOf(stops);
-    if (isPlain || isAfter) idle.push(nameOf(each));
-    else {
-      lines.push(...skipped(idle, false), line(each, before, most, each === stops));
-      idle = [];
-    }
-    before = each;
-  }
-  lines.push(...skipped(idle, Boolean(stops)));
-  return [
-    h("section", { class: "verdict" },
-      about && h("p", {}, "Claim ", app.link(about.claim_id, "claim", about.claim_id), ` waits at position ${about.position}.`),
-      h("h2", {}, h("span", { class: "mono" }, spec), hosts === 1 ? " on this host" : hosts > 1 ? ` on these ${hosts} hosts` : "", why.served ? " would be served now" : " would be refused now"),
-      why.nearest_miss && h("p", {}, `${why.nearest_miss[0].toUpperCase()}${why.nearest_miss.slice(1)}.`),
-      h("ol", { class: "funnel" }, lines)),
-    why.misses.length > 0 && h("section", {},
-      h("h2", {}, "What comes closest"),
-      h("p", { class: "hint" }, "Devices that would do, and the instances that stand in the way. The fewest come first."),
-      table(["Host", "Device", "Type", "Status", "Instances in the way"], why.misses.map((miss) => [
-        app.link(miss.host, "host", miss.host), h("span", { class: "mono" }, miss.address), miss.dev_type, miss.status,
-        h("span", {}, miss.held_by.slice(0, 4).flatMap((id) => [app.link(short(id), "instance", id), " "]), miss.held_by.length > 4 ? `and ${miss.held_by.length - 4} more` : ""),
-      ]))),
-  ];
-}
-
-/** The name of a filter, or of another reason of a refusal. */
-export const filterName = (name) => (FILTERS[name] ?? [name])[0];
-
-const nameOf = (each) => (FILTERS[each.filter] ?? [each.filter])[0];
-
-function line(each, before, most, stops) {
-  const lost = before === null ? 0 : before.hosts - each.hosts;
-  const bar = h("div", { class: "funnel-bar" });
-  bar.style.width = `${(each.hosts / most) * 100}%`;
-  return h("li", { class: stops ? "stops" : null },
-    h("div", { class: "funnel-name" }, h("b", {}, nameOf(each)), h("small", {}, (FILTERS[each.filter] ?? ["", ""])[1])),
-    h("div", { class: "funnel-track", "aria-hidden": "true" }, bar),
-    h("div", { class: "funnel-count" }, h("b", {}, number(each.hosts)), each.hosts === 1 ? " host" : " hosts",
-      h("small", {}, `${number(each.devices)} ${each.devices === 1 ? "device" : "devices"}`)),
-    h("div", { class: "funnel-lost" }, lost > 0 && `\u2212${number(lost)} ${lost === 1 ? "host" : "hosts"}`));
-}
-
-function skipped(names, isAfter) {
-  if (!names.length) return [];
-  return [h("li", { class: "skipped" }, isAfter ? `Not reached: ${names.join(", ")}` : `No host lost by: ${names.join(", ")}`)];
-}
-
-const number = (value) => value.toLocaleString("en");
