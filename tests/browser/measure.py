@@ -1,6 +1,6 @@
 """Measure the page on a fleet of 1,000 hosts with 256,000 VFs: ``make test-page``.
 
-Exits with 1 if a limit is not kept.
+``python -m tests.browser.measure 5000`` takes another number of hosts. Exits with 1 if a limit is not kept.
 """
 
 from __future__ import annotations
@@ -12,25 +12,41 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from playwright.sync_api import Browser, Page
 
-from tests.support import engines, postgresql
+from portclaim.common.errors import ClaimRefused
+from tests.support import engines, four_questions, postgresql
 from tests.support.browser import Shown, chromium, shown
 from tests.support.fleet import Fleet
 from tests.support.http_api import HttpApi, http_api
 from tests.support.pictured_fleet import build_in_use
 from tests.support.straight_fleet import Size
 
-SIZE = Size(1000, 4, 64)
+SIZE = Size(int(sys.argv[1]) if len(sys.argv) == 2 else 1000, 4, 64)
 ROUNDS = 40
 VIEWERS = 900
 PAINT = 1.5  # seconds
 UPDATE = 0.5  # seconds
 MEMORY = 300.0  # MB
+
+_HELD_WHOLE = """
+    SELECT n.host, d.address, c.instance_id
+      FROM pci_devices d
+      JOIN compute_nodes n ON n.id = d.compute_node_id
+      JOIN claims c ON c.id = d.claim_id
+     WHERE d.dev_type = 'type-PF'
+     ORDER BY n.host LIMIT 1
+"""
+_SILENT = """
+    SELECT host FROM compute_nodes
+     WHERE last_seen < now() - interval '2 min' AND disabled_reason IS NULL ORDER BY host LIMIT 1
+"""
 
 _WATCH = """async () => {
     const { app } = await import('./page/main.js');
@@ -140,6 +156,31 @@ def _cpu(change: Callable[[], object]) -> float:
     return (time.process_time() - begun) / 10
 
 
+def questions(page: Shown, fleet: Fleet) -> None:
+    """Answer the four questions of an operator; say with how many clicks, and how soon."""
+    claim_id = uuid4()
+    with suppress(ClaimRefused):
+        fleet.claim("nic-pf:5", claim_id)
+    fleet.refusals.record()
+    [(host, address, instance_id)] = fleet.sql(_HELD_WHOLE)
+    [(silent,)] = fleet.sql(_SILENT)
+    for name, answer in (
+        (
+            "who holds this port",
+            lambda: four_questions.who_holds_this_port(page, host, address, instance_id),
+        ),
+        (
+            "why was this claim refused",
+            lambda: four_questions.why_was_this_claim_refused(page, claim_id),
+        ),
+        ("where is a whole port free", lambda: four_questions.where_is_a_whole_port_free(page)),
+        ("which host is in trouble", lambda: four_questions.which_host_is_in_trouble(page, silent)),
+    ):
+        begun = time.monotonic()
+        clicks = answer()
+        say(f"{name}: {clicks} clicks, answered after {time.monotonic() - begun:.2f} s")
+
+
 def scrolling(page: Shown) -> list[float]:
     page.page.click(".zoom button >> text=VFs")
     page.page.wait_for_timeout(500)
@@ -175,6 +216,8 @@ def measure(browser: Browser, api: HttpApi, fleet: Fleet) -> int:
         thread.join()
         gaps = scrolling(page)
         heap, tab = memory(browser, page.page)
+    with shown(browser, api) as page:
+        questions(page, fleet)
     idle, busy = viewers(api, fleet)
     say(f"{SIZE}: first useful paint {cold:.2f} s for the first viewer, {warm:.2f} s later (median of 5)")
     for name, found in (("in a quiet fleet", quiet), ("beside 10 claims a second", loaded)):
@@ -195,7 +238,7 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if len(sys.argv) > 2:
         asyncio.run(_view(sys.argv[1], sys.argv[2], VIEWERS))
     else:
         sys.exit(main())

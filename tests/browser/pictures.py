@@ -6,12 +6,15 @@ A fleet of 1,000 hosts with 256,000 VFs is made, with a history, queues and refu
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 from playwright.sync_api import ViewportSize
 
+from portclaim.common.errors import ClaimRefused
 from tests.support import engines, postgresql
 from tests.support.browser import DESK, PHONE, Shown, chromium, shown
 from tests.support.fleet import Fleet, pf
@@ -21,6 +24,7 @@ from tests.support.straight_fleet import Size
 
 SIZE = Size(1000, 4, 64)
 HOST = "r41-n01"
+REFUSED = UUID("9d3f6c1e-58a4-4b07-9e21-6f0c2b7d1a35")
 FULL_RACK = ",".join(f"r01-n{number:02}" for number in range(1, 26))
 
 
@@ -39,6 +43,7 @@ PICTURES = [
     Picture("page-fleet", ("map",), ".figures"),
     Picture("page-port", ("port", HOST, pf(0)), ".timeline", zoom="VFs"),
     Picture("page-why", ("why", "nic-pf:3", FULL_RACK), ".funnel .stops"),
+    Picture("page-refused", ("why", str(REFUSED)), ".funnel .stops"),
     Picture("page-waiting", ("waiting",), ".sheet table"),
     Picture("page-trouble", ("trouble",), ".troubles"),
     Picture("page-dark", ("host", "r01-n03"), ".detail .timeline", zoom="Shares", is_dark=True),
@@ -91,6 +96,19 @@ def refused(fleet: Fleet) -> None:
           FROM generate_series(0, 59) m
          CROSS JOIN (VALUES ('available', 'nic-pf', 14), ('together', 'nic-pf', 30), ('alive', 'nic-vf', 2))
                  AS kind (reason, alias, most)
+    """)
+    rack = FULL_RACK.split(",")
+    claims = [("nic-pf:2", rack[:2]), ("nic-vf:200", rack[:8]), ("nic-pf:4", rack[4:7]), ("gpu:1", None)]
+    for alias, hosts in (*claims, ("nic-pf:3", rack)):
+        with suppress(ClaimRefused):
+            fleet.claim(alias, REFUSED if hosts == rack else None, hosts=hosts, project="web")
+        fleet.refusals.record()
+    fleet.sql("""
+        UPDATE refused_requests
+           SET times = 1 + place % 3, at = now() - make_interval(mins => 7 * place::integer - 5)
+          FROM (SELECT claim_id AS id, row_number() OVER (ORDER BY at DESC) AS place
+                  FROM refused_requests) newest
+         WHERE id = claim_id
     """)
 
 
