@@ -43,6 +43,7 @@ PICTURES = [
     Picture("page-fleet", ("map",), ".figures"),
     Picture("page-port", ("port", HOST, pf(0)), ".timeline", zoom="VFs"),
     Picture("page-why", ("why", "nic-pf:3", FULL_RACK), ".funnel .stops"),
+    Picture("page-refusals", ("why",), ".words"),
     Picture("page-refused", ("why", str(REFUSED)), ".funnel .stops"),
     Picture("page-waiting", ("waiting",), ".sheet table"),
     Picture("page-trouble", ("trouble",), ".troubles"),

@@ -77,7 +77,7 @@ export function refused(app, refusal) {
         ["Stopped by", filterName(refusal.reason)],
         !refusal.explanation && ["In words", refusal.message],
       ].filter(Boolean)),
-      h("p", {}, canAsk && h("button", { type: "button", onclick: again }, "Would it be served now?"), " ",
+      h("div", { class: "actions" }, canAsk && h("button", { type: "button", onclick: again }, "Would it be served now?"),
         h("a", { href: app.href("why") }, "Ask for something else")),
       refusal.is_cut && h("p", { class: "hint" }, "It named more hosts or claims than are kept, so the page cannot ask the same again.")),
     refusal.explanation && explanation(app, refusal.alias ?? "The request", refusal.explanation, { when: "then", hosts: refusal.request.hosts?.length }),
