@@ -16,7 +16,7 @@ class RefusalFilter(Message):
 
     Example::
 
-        for refusal in scheduler.refusals(RefusalFilter(claim_id=claim_id, explained=True)).refusals:
+        for refusal in scheduler.refusals(RefusalFilter(reason="quota", limit=20)).refusals:
             print(refusal.at, refusal.reason, refusal.message)
     """
 
