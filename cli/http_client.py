@@ -14,13 +14,13 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from portclaim.common import errors
-from portclaim.common.errors import InvalidConfiguration, InvalidRequest, PortclaimError, ServiceUnavailable
+from portclaim.cli.http_problems import error_of
+from portclaim.common.errors import InvalidConfiguration, PortclaimError, ServiceUnavailable
 from portclaim.common.rpc.alias_messages import Aliases
 from portclaim.common.rpc.batch_messages import Outcomes
 from portclaim.common.rpc.candidate_messages import Candidates, CandidatesRequest
@@ -63,8 +63,7 @@ class HttpScheduler:
     """Calls the API at ``url`` with ``token``. Raises :class:`InvalidConfiguration` for another URL."""
 
     def __init__(self, url: str, token: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if (parts := _parts(url)) is None:
             raise InvalidConfiguration(f"{url!r} is not the URL of an API: write http://host:9610")
         if not token:
             raise InvalidConfiguration("the API needs a token: set PORTCLAIM_TOKEN")
@@ -202,7 +201,7 @@ class HttpScheduler:
                 )
                 with connection:
                     if response.status != 200:
-                        raise _error(response.status, response.read())
+                        raise error_of(response.status, response.read())
                     for line in response:
                         key, _, value = line.decode().rstrip("\n").partition(": ")
                         if key == "id":
@@ -230,7 +229,7 @@ class HttpScheduler:
                 time.sleep(float(response.headers.get("Retry-After") or 1))
                 continue
             if response.status >= 400:
-                raise _error(response.status, said)
+                raise error_of(response.status, said)
             return json.loads(said) if said else None
         raise AssertionError
 
@@ -264,6 +263,16 @@ class HttpScheduler:
         return ServiceUnavailable(f"the API at {self._url} does not answer: {error}")
 
 
+def _parts(url: str) -> SplitResult | None:
+    """The parts of the URL of an API; None: it is not one."""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_one else None
+
+
 def _listed(path: str, wanted: BaseModel) -> str:
     """The path of a list, with the filter as its query."""
     fields = wanted.model_dump(mode="json", exclude_none=True)
@@ -274,19 +283,3 @@ def _listed(path: str, wanted: BaseModel) -> str:
 
 def _text(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
-
-
-def _error(status: int, said: bytes) -> PortclaimError:
-    """The error that the API answered, as the class that the scheduler would have raised."""
-    try:
-        problem = json.loads(said)
-        name = str(problem["type"]).rpartition(":")[2].title().replace("-", "")
-        detail = str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        return errors.ServiceFailed(
-            f"the API answered with status {status}: {said.decode(errors='replace')[:500]!r}"
-        )
-    kind = getattr(errors, name, InvalidRequest if status < 500 else errors.ServiceUnavailable)
-    facts = {key: value for key, value in problem.items() if key not in {"type", "title", "status", "detail"}}
-    made: PortclaimError = kind(detail, **facts)
-    return made

@@ -27,11 +27,14 @@ C = TypeVar("C", bound="Client")
 
 
 class Session:
-    """One run of the command line. It reads and connects nothing before a command needs it."""
+    """One run of the command line. It reads and connects nothing before a command needs it.
+
+    ``url``: the HTTP API; None: commands speak RPC.
+    """
 
     def __init__(self, config_files: tuple[str, ...] = (), url: str | None = None) -> None:
         self.config_files = config_files
-        self._url = url
+        self.url = url
 
     @functools.cached_property
     def conf(self) -> cfg.ConfigOpts:
@@ -44,15 +47,20 @@ class Session:
     @functools.cached_property
     def http(self) -> HttpScheduler | None:
         """A client of the HTTP API; None: no URL was given, and commands speak RPC."""
-        if self._url is None:
+        if self.url is None:
             return None
         from portclaim.cli.http_client import HttpScheduler
 
-        return HttpScheduler(self._url, os.environ.get("PORTCLAIM_TOKEN", ""))
+        return HttpScheduler(self.url, self.token)
+
+    @property
+    def token(self) -> str:
+        """The token for the API; empty: none was given."""
+        return os.environ.get("PORTCLAIM_TOKEN", "")
 
     def client(self, kind: type[C], server: str | None = None) -> C:
         """A client with a bus connection of its own. Raises :class:`InvalidRequest` where HTTP is spoken."""
-        if self._url is not None:
+        if self.url is not None:
             raise InvalidRequest(
                 "this command needs the message bus: unset PORTCLAIM_URL, and name a configuration with "
                 "[DEFAULT] transport_url"

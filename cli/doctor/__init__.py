@@ -17,8 +17,8 @@ from portclaim.common.errors import InvalidConfiguration
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-_COLOURS = {"ok": "green", "warning": "yellow", "trouble": "bold red"}
-_PATIENCE = 5.0  # seconds for an answer over the bus
+_COLOURS = {"ok": "green", "not checked": "dim", "warning": "yellow", "trouble": "bold red"}
+_PATIENCE = 5.0  # seconds for an answer
 
 
 @command()
@@ -28,7 +28,7 @@ _PATIENCE = 5.0  # seconds for an answer over the bus
     show_default=True,
     help="Check the rules of the data too. That reads all devices and claims: seconds, in a large fleet.",
 )
-@click.option("--quiet", is_flag=True, help="Show only what is not ok.")
+@click.option("--quiet", is_flag=True, help="Show only warnings and trouble.")
 @output_option
 @click.pass_obj
 def doctor(session: Session, rules: bool, quiet: bool, output: str) -> None:
@@ -37,14 +37,15 @@ def doctor(session: Session, rules: bool, quiet: bool, output: str) -> None:
     Example: portclaim doctor --quiet
 
     It changes nothing. It needs the configuration of a scheduler, with [database] connection and
-    [DEFAULT] transport_url.
+    [DEFAULT] transport_url. With --url it looks at the API, and through it at the scheduler, the database,
+    hosts, steps and queues, as far as the token may. It says what it could not check.
 
-    Exit status, as monitoring systems read it: 0 all is ok; 1 warning: somebody should look at it in the
-    next days; 2 trouble: something does not work now.
+    Exit status, as monitoring systems read it: 0 all that was checked is ok; 1 warning: somebody should look
+    at it in the next days; 2 trouble: something does not work now.
 
     Next: do what the last column says, and call it again.
     """
-    findings = [each for each in _findings(session, rules) if not quiet or each.verdict != "ok"]
+    findings = [each for each in _findings(session, rules) if not quiet or STATUS[each.verdict]]
     if output != documents.TABLE:
         documents.document(output, [each._asdict() for each in findings])
     else:
@@ -53,8 +54,11 @@ def doctor(session: Session, rules: bool, quiet: bool, output: str) -> None:
 
 
 def _findings(session: Session, rules: bool) -> Iterator[Finding]:
-    from portclaim.cli.doctor import bus, configuration
+    from portclaim.cli.doctor import bus, configuration, http_api
 
+    if session.url is not None:
+        yield from http_api.check(session, session.url, _PATIENCE)
+        return
     try:
         conf = session.conf
     except InvalidConfiguration as error:

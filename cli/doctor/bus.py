@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from portclaim.cli.doctor.finding import Finding, ok, trouble, warning
+from portclaim.cli.doctor.finding import Finding, not_checked, ok, trouble, warning
 from portclaim.common.errors import InvalidConfiguration, PortclaimError
 
 if TYPE_CHECKING:
@@ -17,6 +17,15 @@ _LONG_QUEUE = 100  # messages
 
 
 def check(session: Session) -> Iterator[Finding]:
+    from portclaim.common.events import broker
+
+    if broker.is_within_this_process(session.conf):
+        yield not_checked(
+            "bus",
+            "it is within the process of portclaim serve: its services and agents cannot be asked from here",
+            "set PORTCLAIM_URL and PORTCLAIM_TOKEN: then the API is asked whether they answer",
+        )
+        return
     try:
         queues = _queues(session.conf)
     except InvalidConfiguration as error:

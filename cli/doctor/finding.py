@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Verdict = Literal["ok", "warning", "trouble"]
+Verdict = Literal["ok", "not checked", "warning", "trouble"]
 
-STATUS: dict[Verdict, int] = {"ok": 0, "warning": 1, "trouble": 2}
+STATUS: dict[Verdict, int] = {"ok": 0, "not checked": 0, "warning": 1, "trouble": 2}
 """The exit status for the worst verdict, as monitoring systems read it."""
 
 
@@ -23,6 +23,10 @@ def ok(check: str, found: str) -> Finding:
     return Finding(check, "ok", found)
 
 
+def not_checked(check: str, what: str, advice: str) -> Finding:
+    return Finding(check, "not checked", what, advice)
+
+
 def warning(check: str, found: str, advice: str) -> Finding:
     return Finding(check, "warning", found, advice)
 
@@ -31,7 +35,8 @@ def trouble(check: str, found: str, advice: str) -> Finding:
     return Finding(check, "trouble", found, advice)
 
 
-def several(names: list[str], most: int = 5) -> str:
-    """Some of the names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+def several(names: list[str], number: int | None = None, most: int = 5) -> str:
+    """Some of the names, and how many more there are. ``number``: how many, if not all are named."""
+    shown = names[:most]
+    more = (len(names) if number is None else number) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

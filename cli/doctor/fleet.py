@@ -43,25 +43,32 @@ _OVERDUE_WAITING = sa.text("SELECT count(*) FROM waiting_claims WHERE deadline <
 
 
 def check(connection: sa.Connection, session: Session) -> Iterator[Finding]:
+    from portclaim.common.events import broker
+
     down_after = session.conf.conductor.agent_down_after
     hosts = connection.execute(_HOSTS, {"agent_down_after": down_after}).all()
     silent = [row.host for row in hosts if row.silent and not row.drained]
     up = [row.host for row in hosts if not row.silent]
+    yield of_hosts(len(hosts), len(up), len(silent), silent)
+    if not broker.is_within_this_process(session.conf):
+        yield from _agents(session, up)
+    yield from _steps(connection)
+    yield from _background(connection)
+
+
+def of_hosts(hosts: int, up: int, silent: int, names: list[str]) -> Finding:
+    """How many hosts there are, are up, and are silent though they are not drained: the names of some."""
     if silent:
-        make = warning if up else trouble
-        yield make(
+        make = warning if up > 0 else trouble
+        return make(
             "agents",
-            f"{len(silent)} of {len(hosts)} hosts are silent: {several(silent)}",
+            f"{silent} of {hosts} hosts are silent: {several(names, silent)}",
             "see whether the host runs, and start its agent: systemctl restart portclaim-compute-agent. If a "
             "host will not come back, switch it off, then: portclaim host remove HOST --reason WHY",
         )
-    elif hosts:
-        yield ok("agents", f"{len(up)} of {len(hosts)} hosts are up, and none of the others takes claims")
-    else:
-        yield warning("agents", "no host has ever reported", "start an agent: portclaim-compute-agent")
-    yield from _agents(session, up)
-    yield from _steps(connection)
-    yield from _background(connection)
+    if hosts:
+        return ok("agents", f"{up} of {hosts} hosts are up, and none of the others takes claims")
+    return warning("agents", "no host has ever reported", "start an agent: portclaim-compute-agent")
 
 
 class _Told(NamedTuple):
@@ -122,25 +129,35 @@ def _steps(connection: sa.Connection) -> Iterator[Finding]:
     if unsent := [row.claim for row in steps if row.unsent]:
         yield trouble(
             "steps",
-            f"{len(unsent)} steps should have been sent a minute ago: of claims {several(unsent, 3)}",
+            f"{len(unsent)} steps should have been sent a minute ago: of claims {several(unsent, most=3)}",
             "no conductor sends steps: systemctl restart portclaim-conductor, and read its log",
         )
     if parked := [row.claim for row in steps if row.parked]:
-        yield trouble(
-            "steps",
-            f"{len(parked)} steps are no longer sent: of claims {several(parked, 3)}",
-            "portclaim outbox list --parked says why. Mend it, then: portclaim outbox retry CLAIM_ID",
-        )
+        yield of_parked(len(parked), parked)
     if late := [f"{row.claim} on {row.host}" for row in steps if row.overdue and not row.parked]:
-        yield warning(
-            "steps",
-            f"{len(late)} steps were not answered for a minute: of claims {several(late, 3)}",
-            "they are sent again by themselves. portclaim describe claim CLAIM_ID says more",
-        )
-    if not steps:
-        yield ok("steps", "agents have answered all")
-    elif not unsent and not parked and not late:
-        yield ok("steps", f"agents work on {len(steps)}")
+        yield of_late(late)
+    if not unsent and not parked and not late:
+        yield of_steps(len(steps))
+
+
+def of_parked(number: int, claims: list[str]) -> Finding:
+    return trouble(
+        "steps",
+        f"{number} steps are no longer sent: of claims {several(claims, number, 3)}",
+        "portclaim outbox list --parked says why. Mend it, then: portclaim outbox retry CLAIM_ID",
+    )
+
+
+def of_late(claims: list[str]) -> Finding:
+    return warning(
+        "steps",
+        f"{len(claims)} steps were not answered for a minute: of claims {several(claims, most=3)}",
+        "they are sent again by themselves. portclaim describe claim CLAIM_ID says more",
+    )
+
+
+def of_steps(number: int) -> Finding:
+    return ok("steps", f"agents work on {number}" if number else "agents have answered all")
 
 
 def _background(connection: sa.Connection) -> Iterator[Finding]:
@@ -153,11 +170,14 @@ def _background(connection: sa.Connection) -> Iterator[Finding]:
         )
     if not late:
         yield ok("events", "all are published")
-    if overdue := connection.scalar(_OVERDUE_WAITING):
-        yield trouble(
+    yield of_queues(connection.scalar(_OVERDUE_WAITING) or 0)
+
+
+def of_queues(overdue: int) -> Finding:
+    if overdue:
+        return trouble(
             "queues",
             f"{overdue} waiting claims are past their deadline",
             "no scheduler serves the queues: systemctl restart portclaim-scheduler, and read its log",
         )
-    else:
-        yield ok("queues", "no waiting claim is past its deadline")
+    return ok("queues", "no waiting claim is past its deadline")

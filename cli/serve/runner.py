@@ -54,24 +54,35 @@ def run(wanted: Wanted) -> int:
     """Serve until a signal. Returns the exit status: 0 ended by a signal, 1 something went wrong."""
     forget_environment()
     log = wanted.directory / "log"
+    written_before: int | None = None  # bytes of the log; None: it may be another process's
     try:
         # It is the stack's last to be closed: a start that follows waits for all that this one has started.
         with ExitStack() as stack:
             stack.enter_context(_directory_of_one(wanted.directory))
+            written_before = log.stat().st_size if log.exists() else 0
             stack.enter_context(logging_to(RotatingFileHandler(log, maxBytes=LOG_SIZE, backupCount=1)))
             ended = stack.enter_context(_signals())
+            click.echo("starting ...", err=True)
             _start(wanted, stack, ended)
             reason = ended.get()
             if reason is None:
                 click.echo("stopping ...", err=True)
         if reason is None:
+            click.echo(f"Stopped. The data stay in {wanted.directory}.", err=True)
             return 0
         raise NotStarted(reason)
     except _EXPECTED as error:
-        if log.exists():
-            click.echo("\n".join(log.read_text().splitlines()[-_LOG_TAIL:]), err=True)
+        if written_before is not None and (said := _end_of(log, written_before)):
+            click.echo(said, err=True)
         click.echo(f"portclaim serve: {error}", err=True)
         return 1
+
+
+def _end_of(log: Path, begin: int) -> str:
+    """The last lines of the log after so many bytes; of all of it if it was begun anew since."""
+    written = log.read_bytes()
+    own = written[begin:] if begin <= len(written) else written
+    return "\n".join(own.decode(errors="replace").splitlines()[-_LOG_TAIL:])
 
 
 def _start(wanted: Wanted, stack: ExitStack, ended: SimpleQueue[str | None]) -> None:

@@ -32,7 +32,7 @@ def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> komb
     :class:`InvalidConfiguration` for any other message bus.
     """
     url = oslo_messaging.TransportURL.parse(conf)
-    if url.transport == "fake":
+    if is_within_this_process(conf):
         return kombu.Connection("memory://", transport_options={"polling_interval": 0.05})
     if url.transport != "rabbit":
         raise InvalidConfiguration(
@@ -49,6 +49,11 @@ def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> komb
         failover_strategy=rabbit.kombu_failover_strategy,
         transport_options=options,
     )
+
+
+def is_within_this_process(conf: cfg.ConfigOpts) -> bool:
+    """Whether the bus is ``fake://``, which no other process reaches."""
+    return bool(oslo_messaging.TransportURL.parse(conf).transport == "fake")
 
 
 def queue_type(conf: cfg.ConfigOpts) -> str:

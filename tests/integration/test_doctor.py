@@ -14,12 +14,15 @@ from click.testing import CliRunner
 
 from portclaim.cli.main import main
 from portclaim.common import config
+from portclaim.common.db.tokens import Role
+from portclaim.common.errors import ServiceUnavailable
 from portclaim.common.rpc import versions
 from portclaim.common.rpc.about import About
 from portclaim.common.rpc.endpoint import Endpoint, exposed, server
 from portclaim.common.rpc.fields import Nothing
 from portclaim.common.rpc.transport import transport
 from tests.support.fleet import ALIASES, Fleet
+from tests.support.http_api import HttpApi, http_api
 from tests.support.services import Services, as_ini
 
 SYSTEM = {"scheduler": {"pci": {"alias": ALIASES}}, "conductor": {}}
@@ -237,3 +240,82 @@ def test_data_that_break_a_rule(doctor: Doctor, fleet: Fleet) -> None:
     found = doctor.finding("trouble", "data", "a PF's number of VFs is wrong")
     assert "drain" in found["advice"]
     fleet.sql("UPDATE pci_devices SET vfs = 4 WHERE parent_id IS NULL")
+
+
+class TestOverHttp:
+    """Only the API and a token are there, as beside ``portclaim serve`` in another terminal."""
+
+    @pytest.fixture
+    def api(self, fleet: Fleet, database_url: str) -> Iterator[HttpApi]:
+        fleet.host("h1", ports=1, vfs=4)
+        with http_api(fleet, database_url) as api:
+            yield api
+
+    def run(self, url: str, token: str, *words: str) -> tuple[int, dict[str, dict[str, str]]]:
+        """The exit status, and the findings by what was checked."""
+        environment = {"PORTCLAIM_URL": url, "PORTCLAIM_TOKEN": token}
+        done = CliRunner().invoke(main, ["doctor", "--output", "json", *words], env=environment)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, {each["check"]: each for each in json.loads(done.stdout)}
+
+    @pytest.mark.parametrize("role", ["operator", "reader"])
+    def test_it_says_what_is_ok_and_what_it_could_not_check(self, api: HttpApi, role: Role) -> None:
+        status, found = self.run(api.url, api.token(role))
+        assert status == 0
+        assert found.pop("the rest")["advice"]
+        checks = ("version", "api", "scheduler", "database", "token", "agents", "steps", "queues")
+        assert {check: each["verdict"] for check, each in found.items()} == dict.fromkeys(checks, "ok")
+        assert self.run(api.url, api.token(role), "--quiet") == (0, {})
+
+    def test_a_token_that_sees_its_project_only(self, api: HttpApi) -> None:
+        for token in (api.token("claimer", "web"), api.token("reader", "web")):
+            status, found = self.run(api.url, token)
+            assert status == 0
+            assert found["fleet"]["verdict"] == "not checked"
+            assert "agents" not in found
+
+    @pytest.mark.parametrize("token", ["portclaim_nobody-has-this", ""])
+    def test_a_bad_token(self, api: HttpApi, token: str) -> None:
+        status, found = self.run(api.url, token)
+        assert status == 2
+        assert "PORTCLAIM_TOKEN" in found["token" if token else "api"]["advice"]
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://127.0.0.1:9610x"])
+    def test_a_url_where_no_api_is(self, url: str) -> None:
+        status, found = self.run(url, "portclaim_some-token")
+        assert status == 2
+        assert found["api"]["verdict"] == "trouble"
+        assert "URL" in found["api"]["advice"]
+
+    def test_another_server_at_the_url(self, api: HttpApi) -> None:
+        status, found = self.run(f"{api.url}/elsewhere", api.token("operator"))
+        assert status == 2
+        assert "does not answer as the API" in found["api"]["found"]
+
+    def test_a_scheduler_that_does_not_answer(
+        self, api: HttpApi, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away() -> None:
+            raise ServiceUnavailable("scheduler does not answer")
+
+        monkeypatch.setattr(fleet.scheduler, "ping", away)
+        status, found = self.run(api.url, api.token("operator"))
+        assert status == 2
+        assert found["scheduler"]["found"] == "scheduler does not answer"
+        assert found["database"]["verdict"] == "ok"
+
+    def test_what_is_wrong_with_the_fleet(self, api: HttpApi, fleet: Fleet) -> None:
+        claim = fleet.claim("nic-vf:1")
+        fleet.claim("nic-pf:1", wait=60)
+        fleet.sql("UPDATE outbox SET send_after = 'infinity'")
+        fleet.sql("UPDATE waiting_claims SET deadline = now() - interval '2 min'")
+        fleet.falls_silent("h1")
+        status, found = self.run(api.url, api.token("operator"))
+        assert status == 2
+        assert found["agents"]["found"] == "1 of 1 hosts are silent: h1"
+        assert str(claim.claim_id) in found["steps"]["found"]
+        assert "1 waiting claims are past" in found["queues"]["found"]
+        fleet.sql(
+            "UPDATE outbox SET created_at = now() - interval '2 min', send_after = now() + interval '9 s'"
+        )
+        assert self.run(api.url, api.token("operator"))[1]["steps"]["verdict"] == "warning"

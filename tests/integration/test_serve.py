@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
@@ -21,54 +19,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from portclaim.cli.serve import _PORT
-from portclaim.cli.supervisor import supervise
 from portclaim.cli.tokens import ROLES
 from portclaim.common.db.tokens import Role
 from portclaim.services.api.options import OPTIONS
 from tests.support.concurrency import wait_until
-from tests.support.engines import run_owner
 from tests.support.http_api import asked
+from tests.support.served import PROGRAM, Served, directory_of_one
 
-PROGRAM = Path(sys.executable).with_name("portclaim")
 STOP = 10.0  # seconds; a second or two on a machine that does nothing else
 START = 90.0
-
-
-class Served:
-    """A running ``portclaim serve``."""
-
-    def __init__(self, directory: Path, *words: str, options: Sequence[str] = ()) -> None:
-        self.directory = directory
-        self.log = directory.with_name(f"log-{uuid4()}")
-        self.process = supervise(
-            *(PROGRAM, *options, "serve", "--data", directory, "--port", "0", *words),
-            ready="Ctrl-C stops it",
-            log=self.log,
-            stop_signal=signal.SIGINT,
-            owner=run_owner(),
-        )
-        self.status: int | None = None
-        self.said = self.log.read_text()
-        found = re.search(r"API is at (\S+),", self.said)
-        assert found, self.said
-        self.url = found[1]
-        token = re.search(r"PORTCLAIM_TOKEN=(\S+)", self.said)
-        self.token = token[1] if token else None
-
-    @property
-    def postmaster(self) -> int:
-        return int((self.directory / "postgresql/data/postmaster.pid").read_text().split()[0])
-
-    def client(self, token: str | None = None) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {token or self.token}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60)
-
-    def end(self, number: int = signal.SIGINT) -> float:
-        """Send a signal, and answer how long it took to end."""
-        begun = time.monotonic()
-        os.kill(self.process.pid, number)
-        self.status = self.process.wait()
-        return time.monotonic() - begun
 
 
 Serve = Callable[..., Served]
@@ -76,10 +35,8 @@ Serve = Callable[..., Served]
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """A directory that the server's user can reach. pytest's own are for one user only."""
-    with tempfile.TemporaryDirectory(prefix="portclaim-serve-") as place:
-        Path(place).chmod(0o711)
-        yield Path(place) / "served"
+    with directory_of_one() as place:
+        yield place
 
 
 @pytest.fixture
@@ -130,6 +87,7 @@ def test_what_was_claimed_is_there_after_a_stop_and_after_a_kill(serve: Serve) -
     server = first.postmaster
     assert first.end() < STOP
     assert first.status == 0
+    assert f"Stopped. The data stay in {first.directory}." in first.log.read_text()
     until_gone(server)
 
     second = serve()
@@ -187,7 +145,8 @@ def test_two_do_not_share_a_directory(serve: Serve) -> None:
     command = [str(PROGRAM), "serve", "--data", str(first.directory), "--port", "0"]
     second = subprocess.run(command, capture_output=True, text=True, timeout=START, check=False)
     assert second.returncode == 1
-    assert "another portclaim serve has its data in" in second.stderr
+    [line] = second.stderr.splitlines()  # and not the other one's log
+    assert line.startswith("portclaim serve: another portclaim serve has its data in")
     with first.client() as client:
         assert client.get("/readyz").json()["status"] == "ok"
 
@@ -264,6 +223,7 @@ def test_the_command_line_speaks_http(serve: Serve) -> None:
     assert claim_id in portclaim("claim", "list", "--host", "sim-1")
     assert "sim-1" in portclaim("candidates", "--alias", "nic-pf:1")
     assert "would be served" in portclaim("explain", "--alias", "nic-pf:1")
+    assert "hosts are up" in portclaim("doctor")
     assert "nic-vf" in portclaim("alias", "list")
     assert "sim-1" in portclaim("host", "list")
     portclaim("host", "drain", "sim-1", "--reason", "new cable")
@@ -277,8 +237,17 @@ def test_the_command_line_speaks_http(serve: Serve) -> None:
     assert "claim_id" in portclaim("claim", "--alias", "nic-vf:1", "--output", "json")
     config = str(served.directory / "portclaim.conf")
     here.clear()
+    assert wrong_for_the_doctor(config) == {"roles"}
     portclaim("--config-file", config, "token", "revoke", "web")
     assert "web" not in portclaim("--config-file", config, "token", "list")
+
+
+def wrong_for_the_doctor(config: str) -> set[str]:
+    """What the doctor warns of, in another process than the bus, with the file that the start has written."""
+    command = [str(PROGRAM), "--config-file", config, "doctor", "--quiet", "--output", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr  # it is a warning
+    return {each["check"] for each in json.loads(done.stdout)}
 
 
 def test_the_command_line_knows_the_port_and_the_roles() -> None:
