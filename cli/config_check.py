@@ -58,6 +58,9 @@ def check(
 
     Example: portclaim config check /etc/nova/nova.conf
 
+    Where [api] auth = keystone, the section [keystone_authtoken] is checked too, without asking Keystone. No
+    password is shown.
+
     Give the two sides' files as --compute and --scheduler to check device_spec of the one with the aliases
     of the other.
 
@@ -93,6 +96,7 @@ def check(
 
 def _check(compute: Path | None, scheduler: Path | None, sysfs_root: Path | None) -> list[Finding]:
     """The findings about the files of the two sides, which may be one file."""
+    from portclaim.cli import keystone_check
     from portclaim.common.pci.config_check import PciOptions, check_options
 
     sides = {path: _read(path) for path in (compute, scheduler) if path is not None}
@@ -107,6 +111,8 @@ def _check(compute: Path | None, scheduler: Path | None, sysfs_root: Path | None
     findings += check_options(options, devices if compute else None, obstacles)
     if compute and scheduler and sides[compute].alias and set(sides[compute].alias) != set(options.alias):
         findings.append(Finding(f"[pci] alias of {compute.name}", notes=(_OTHER_ALIASES,)))
+    for path in sides:
+        findings += keystone_check.check(path, {section for section, _ in _settings(path)})
     return findings
 
 

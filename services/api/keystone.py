@@ -7,7 +7,7 @@ that is not known yet goes through it in a request of its own, in a thread.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 from wsgiref.util import setup_testing_defaults
 
@@ -15,6 +15,7 @@ from oslo_config import cfg
 
 from portclaim.common.db.tokens import Holder, Role
 from portclaim.common.errors import InvalidConfiguration, ServiceUnavailable
+from portclaim.services.api.keystone_options import SECTION, Fault, faults
 from portclaim.services.api.problems import Forbidden, Unauthorized
 
 LOG = logging.getLogger(__name__)
@@ -22,10 +23,19 @@ LOG = logging.getLogger(__name__)
 _STRONGEST_FIRST: tuple[Role, ...] = ("operator", "claimer", "reader")
 
 
+class InvalidSection(InvalidConfiguration):
+    """``[keystone_authtoken]`` has faults, with which every request would fail."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
+
+
 class KeystoneTokens:
     """Validates tokens with Keystone. ``[keystone_authtoken]`` says where it is and who asks it.
 
-    Raises :class:`InvalidConfiguration` if keystonemiddleware is not installed, or for an unknown role.
+    Raises :class:`InvalidConfiguration` if keystonemiddleware is not installed, for an unknown role, and for
+    a value that cannot be one; :class:`InvalidSection` if an option is wrong or missing.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -41,8 +51,13 @@ class KeystoneTokens:
             raise InvalidConfiguration(
                 "[api] auth = keystone needs keystonemiddleware: pip install 'portclaim[keystone]'"
             ) from error
+        if found := list(faults(conf)):
+            raise InvalidSection(found)
         # Its cache would keep a token that was revoked for minutes. The API itself remembers it for seconds.
-        self._validate = AuthProtocol(_valid, {"oslo_config_config": conf, "token_cache_time": "-1"})
+        try:
+            self._validate = AuthProtocol(_valid, {"oslo_config_config": conf, "token_cache_time": "-1"})
+        except (ClientException, cfg.Error) as error:
+            raise InvalidConfiguration(f"[{SECTION}]: {error}") from error
         self._cannot_be_asked = ClientException
 
     def holder(self, token: str, method: str, path: str) -> tuple[Holder, bool]:
