@@ -162,7 +162,7 @@ def taken_over(guide: Guide) -> dict[str, str]:
     url = guide.database.set(database="nova_cell1").render_as_string(hide_password=False)
     cell.load(url)
     guide.environment["PORTCLAIM_NOVA_DATABASE"] = url
-    said = guide.play("take-over-nova.md", compute_7="node-1")
+    said = guide.play("take-over-nova.md", compute_7="node-1", **{"0000:81:00.0": "0000:02:00.0"})
     guide.run("import", "nova", "--host", "node-4", over_http=False)
     return said
 

@@ -27,7 +27,7 @@ from tests.support.http_api import asked
 from tests.support.served import PROGRAM, Served, directory_of_one
 
 STOP = 10.0  # seconds; a second or two on a machine that does nothing else
-START = 90.0
+START = 240.0
 
 
 Serve = Callable[..., Served]
