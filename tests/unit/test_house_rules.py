@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "cli/serve/": ("portclaim.common", "portclaim.cli", "portclaim.services"),
     "cli/host/": ("portclaim.common", "portclaim.cli", "portclaim.services.compute_agent"),
     "cli/config_check/": ("portclaim.common", "portclaim.cli", "portclaim.services.compute_agent"),
+    "cli/keystone_check/": ("portclaim.common", "portclaim.cli", "portclaim.services.api"),
 }
 
 
