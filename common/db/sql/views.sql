@@ -367,6 +367,8 @@ SELECT at, claim_id, instance_id, nullif(project, '') AS project, reason, messag
  WHERE at >= now() - interval '1 day';
 COMMENT ON VIEW recent_refusals IS 'the claims that were refused last: at most a thousand, of the last day';
 COMMENT ON COLUMN recent_refusals.at IS 'when it was refused last; it may be listed some seconds late';
+COMMENT ON COLUMN recent_refusals.claim_id IS 'the id that the caller gave the claim';
+COMMENT ON COLUMN recent_refusals.instance_id IS 'the instance that it was for';
 COMMENT ON COLUMN recent_refusals.project IS 'the project of the claim; null: none';
 COMMENT ON COLUMN recent_refusals.reason IS 'as in refusals';
 COMMENT ON COLUMN recent_refusals.message IS 'what the caller was told';
