@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.option_groups import register
 from portclaim.common.pci.finding import Finding
 
 _NOT_READ = "is read only with [api] auth = keystone"
@@ -19,7 +20,7 @@ def check(file: Path, sections: set[str]) -> list[Finding]:
     if not sections & {"api", keystone_options.SECTION}:
         return []
     conf = cfg.ConfigOpts()
-    conf.register_opts(options.OPTIONS, options.GROUP)
+    register(conf, options.OPTIONS, options.GROUP)
     conf(["--config-file", str(file)], project="portclaim", prog="portclaim", use_env=False)
     place = f"[{keystone_options.SECTION}]"
     try:

@@ -14,6 +14,7 @@ from oslo_log import log
 
 from portclaim.common.database_options import DATABASE, DATABASE_OPTIONS
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.option_groups import register
 from portclaim.common.pci.nova_options import EXPLAINED, OLD_NAMES, refusals
 from portclaim.common.trust import options as trust
 
@@ -241,8 +242,8 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
         # A secret has no flag, because other users of the machine can read flags. An option with JSON has
         # none, because a shell makes JSON hard to write. Pins belong in a file that all programs read.
         flags = [option for option in options if not option.secret and group not in _FILE_ONLY]
-        conf.register_cli_opts(flags, group)
-        conf.register_opts(options, group)
+        register(conf, flags, group, flags=True)
+        register(conf, options, group)
     try:
         conf(args, project="portclaim", prog=prog)
         _refuse_dishonoured_options(conf.config_file or ())

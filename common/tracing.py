@@ -20,6 +20,7 @@ from oslo_config import cfg
 
 from portclaim.common import tracing_options
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.option_groups import register
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -52,7 +53,7 @@ def is_on() -> bool:
 
 def check(conf: cfg.ConfigOpts) -> None:
     """Raise :class:`InvalidConfiguration` if traces are wanted and cannot be made."""
-    conf.register_opts(tracing_options.OPTIONS, tracing_options.GROUP)
+    register(conf, tracing_options.OPTIONS, tracing_options.GROUP)
     try:
         endpoint, _ = conf.tracing.endpoint, conf.tracing.sample
     except (cfg.Error, ValueError) as error:

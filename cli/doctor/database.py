@@ -18,7 +18,8 @@ _PREPARE_ROLES = "portclaim db upgrade, as a role that may create roles, or: CRE
 _BLOAT = 10_000  # dead rows, and more than living ones
 _XID_AGE = 1_000_000_000  # PostgreSQL stops at two thousand million
 _BUSY = 0.8  # of max_connections
-_LONG = 60  # seconds
+_LONG = 60  # seconds of a transaction
+_BEHIND = 60  # seconds of a standby
 
 _SETTINGS: dict[str, tuple[str, str]] = {
     "fsync": ("trouble", "a crash of the machine can lose claims and break the database"),
@@ -210,7 +211,7 @@ def _replication(connection: sa.Connection) -> Iterator[Finding]:
             "reload PostgreSQL",
         )
     for row in standbys:
-        if row.state != "streaming" or row.lag > _LONG:
+        if row.state != "streaming" or row.lag > _BEHIND:
             yield warning(
                 "replication",
                 f"standby {row.name} is {row.state}, {row.lag:.0f} s behind",
@@ -229,6 +230,6 @@ def _replication(connection: sa.Connection) -> Iterator[Finding]:
             f"prepared transactions {several(prepared)} are open. Dead rows stay until they end",
             "ROLLBACK PREPARED, or COMMIT PREPARED",
         )
-    good = [row.name for row in standbys if row.state == "streaming" and row.lag <= _LONG]
+    good = [row.name for row in standbys if row.state == "streaming" and row.lag <= _BEHIND]
     if good:
         yield ok("replication", f"standbys in step: {several(good)}")

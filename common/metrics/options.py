@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.option_groups import register
 
 GROUP = cfg.OptGroup("metrics", "Metrics for Prometheus: each service answers on a port of its own")
 PORTS = {"scheduler": 9611, "conductor": 9612, "compute_agent": 9613, "api": 9614}
@@ -42,7 +43,7 @@ def list_opts() -> list[tuple[cfg.OptGroup, Sequence[cfg.Opt]]]:
 
 def address(conf: cfg.ConfigOpts, service: str) -> tuple[str, int] | None:
     """Where the service answers; None: it has no metrics. Raises :class:`InvalidConfiguration`."""
-    conf.register_opts(OPTIONS, GROUP)
+    register(conf, OPTIONS, GROUP)
     try:
         for option in OPTIONS:
             getattr(conf.metrics, option.dest)

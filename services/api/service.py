@@ -5,6 +5,7 @@ from __future__ import annotations
 from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.option_groups import register
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from portclaim.services.api import options
@@ -20,7 +21,7 @@ class Api:
     """One worker: answers requests over HTTP."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
-        conf.register_opts(options.OPTIONS, options.GROUP)
+        register(conf, options.OPTIONS, options.GROUP)
         if not database_url(conf):
             raise InvalidConfiguration("[api] connection is not set: the API needs the database")
         self._keystone = KeystoneTokens(conf) if conf.api.auth == "keystone" else None

@@ -45,7 +45,9 @@ class Server:
 
     def finding(self, verdict: str, check: str, *texts: str) -> str:
         """What to do about the only thing that is not ok."""
-        [found] = self.findings()
+        findings = self.findings()
+        assert len(findings) == 1, findings
+        [found] = findings
         assert (found["verdict"], found["check"]) == (verdict, check)
         for text in texts:
             assert text in found["found"]
@@ -191,7 +193,7 @@ class TestReplication:
     def test_a_standby_that_falls_behind(
         self, pair: Pair, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database, "_LONG", 0.2)
+        monkeypatch.setattr(database, "_BEHIND", 0.2)
         pair.standby.tell("SELECT pg_wal_replay_pause()")
         try:
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from portclaim.services.api.shared_answers import SharedAnswers
 
@@ -26,7 +27,8 @@ def run(test: Callable[[Source, SharedAnswers], Awaitable[None]], pause: float =
     async def main() -> None:
         await asyncio.wait_for(test(Source(), SharedAnswers(pause)), 20)
 
-    asyncio.run(main())
+    with ThreadPoolExecutor(1) as thread:  # a browser's event loop may run in this one
+        thread.submit(asyncio.run, main()).result()
 
 
 def test_all_who_ask_before_a_read_begins_share_it() -> None:

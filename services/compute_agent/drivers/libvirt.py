@@ -13,6 +13,7 @@ from uuid import UUID
 from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.option_groups import register
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.arrivals import Arrivals
@@ -66,7 +67,7 @@ class LibvirtDriver(RealHostDriver):
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
         super().__init__(conf, state_path)
-        conf.register_opts(OPTIONS, GROUP)
+        register(conf, OPTIONS, GROUP)
         if libvirt is None:
             raise InvalidConfiguration(
                 "[compute_agent] driver libvirt needs libvirt-python: install portclaim[libvirt], or the "

@@ -8,6 +8,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.option_groups import register
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.base import Attachment, HypervisorDriver
@@ -65,7 +66,7 @@ class RealHostDriver(HypervisorDriver):
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
         super().__init__(conf, state_path)
-        conf.register_opts(OPTIONS, GROUP)
+        register(conf, OPTIONS, GROUP)
         options = conf.handover
         if options.hook is not None and not Path(options.hook).is_absolute():
             raise InvalidConfiguration(f"[handover] hook must be an absolute path, not {options.hook!r}")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from oslo_config import cfg
 
+from portclaim.common.option_groups import register
 from portclaim.common.pci.address import PciAddress
 from portclaim.common.rpc.agent_messages import Step, StepDevice
 from portclaim.services.compute_agent.drivers.arrivals import Arrivals
@@ -77,7 +78,7 @@ class SimulatedDriver(HypervisorDriver):
 
     def __init__(self, conf: cfg.ConfigOpts, state_path: Path) -> None:
         super().__init__(conf, state_path)
-        conf.register_opts(OPTIONS, GROUP)
+        register(conf, OPTIONS, GROUP)
         self._root = Path(conf.compute_agent.sysfs_root)
         self._host = conf.host
         shape = conf.simulated
