@@ -11,16 +11,20 @@ from tests.chaos.site import Site
 from tests.chaos.slow_cable import TUN
 
 
-class CutNetwork(Fault):
-    """Lasts while other faults happen elsewhere."""
-
-    name = "network of an agent cut"
-    seconds = 30.0
+class _OfOneAgent(Fault):
+    """It concerns one of the hosts that it may have."""
 
     def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
         super().__init__(site, random, hosts)
         self.target = self.random.choice(self.hosts)
         self.hosts = [self.target]
+
+
+class CutNetwork(_OfOneAgent):
+    """Lasts while other faults happen elsewhere."""
+
+    name = "network of an agent cut"
+    seconds = 30.0
 
     @classmethod
     def why_not(cls, site: Site) -> str | None:
@@ -35,18 +39,13 @@ class CutNetwork(Fault):
         self.site.network.heal(self.target)
 
 
-class SlowNetwork(Fault):
+class SlowNetwork(_OfOneAgent):
     """Each packet takes 0.1 s, so each answer 0.2 s, and one in twenty is lost in either direction."""
 
     name = "network of an agent slow: 200 ms, 5 % lost"
     seconds = 10.0
     delay: ClassVar[float] = 0.1  # seconds for one direction
     loss: ClassVar[float] = 0.05
-
-    def __init__(self, site: Site, random: Random, hosts: Collection[str]) -> None:
-        super().__init__(site, random, hosts)
-        self.target = self.random.choice(self.hosts)
-        self.hosts = [self.target]
 
     @classmethod
     def why_not(cls, site: Site) -> str | None:
