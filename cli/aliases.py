@@ -10,8 +10,7 @@ from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from portclaim.cli.table import Table
     from portclaim.common.rpc.alias_messages import Aliases, AliasSummary
 
 _COLUMNS = ("alias", "asks for", "numa", "devices", "available", "but for their type", "what to do")
@@ -47,12 +46,9 @@ def list_(session: Session, output: str) -> None:
 
 
 def _table(answer: Aliases) -> Table:
-    from rich.markup import escape
+    from portclaim.cli.table import Table
 
-    from portclaim.cli import render
-
-    table = render.table_of(*_COLUMNS)
-    table.columns[1].no_wrap = table.columns[-1].no_wrap = False
+    table = Table(*_COLUMNS)
     for each in answer.aliases:
         others = ", ".join(f"{count} {dev_type}" for dev_type, count in each.of_other_types.items())
         cells = (
@@ -64,7 +60,7 @@ def _table(answer: Aliases) -> Table:
             others,
             _advice(each),
         )
-        table.add_row(*(escape(str(cell)) for cell in cells))
+        table.add_row(*map(str, cells))
     return table
 
 

@@ -39,6 +39,7 @@ def list_(
     Next: portclaim audit list --object HOST shows all that was done to a host.
     """
     from portclaim.cli import render
+    from portclaim.cli.table import Table
     from portclaim.common.db import audit
 
     if session.http is not None:
@@ -51,7 +52,7 @@ def list_(
     if output != "table":
         documents.document(output, rows)
         return
-    table = render.table_of(*_COLUMNS)
+    table = Table(*_COLUMNS)
     for row in rows:
         table.add_row(*(str(row[column] or "-") for column in _COLUMNS))
     render.console().print(table)

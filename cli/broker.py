@@ -138,6 +138,7 @@ def list_(session: Session, ca_file: str | None, output: str) -> None:
     Next: portclaim broker revoke NAME deletes one.
     """
     from portclaim.cli import render
+    from portclaim.cli.table import Table
 
     management = _management(session, ca_file)
     bound = management.bound_exchanges()
@@ -149,7 +150,7 @@ def list_(session: Session, ca_file: str | None, output: str) -> None:
     if output != "table":
         documents.document(output, rows)
         return
-    table = render.table_of("user", "configure", "write", "read", "cut off")
+    table = Table("user", "configure", "write", "read", "cut off")
     for row in rows:
         *words, is_cut_off = row.values()
         table.add_row(*(str(word) for word in words), "yes" if is_cut_off else "")

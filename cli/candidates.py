@@ -22,8 +22,7 @@ from portclaim.cli.options import (
 from portclaim.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from portclaim.cli.table import Table
     from portclaim.common.rpc.candidate_messages import Candidate
 
 MOST = 1000  # A test compares it with the message's own limit.
@@ -101,9 +100,9 @@ def candidates(
 
 
 def _table(candidates: Sequence[Candidate]) -> Table:
-    from portclaim.cli import render
+    from portclaim.cli.table import Table
 
-    table = render.table_of("host", "devices", "PFs left", "VFs left", "others left")
+    table = Table("host", "devices", "PFs left", "VFs left", "others left")
     for each in candidates:
         devices = ", ".join(device.address for device in each.devices)
         left = each.left

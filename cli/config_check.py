@@ -16,8 +16,7 @@ from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.pci.finding import Finding, in_short
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from portclaim.cli.table import Table
     from portclaim.common.pci.address import PciAddress
     from portclaim.common.pci.device import PciDevice
     from portclaim.common.pci.nova_options import Setting
@@ -196,16 +195,14 @@ def _as_row(finding: Finding) -> dict[str, object]:
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("entry", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("reason, or matched devices", overflow="fold")
+    from portclaim.cli.table import Table
+
+    table = Table("entry", "verdict", "reason, or matched devices")
     for finding in findings:
         about = "; ".join(filter(None, (finding.refused, _takes(finding), *finding.warnings, *finding.notes)))
-        table.add_row(escape(finding.entry), f"[{_COLOURS[finding.verdict]}]{finding.verdict}", escape(about))
+        table.add_row(finding.entry, Text(finding.verdict, style=_COLOURS[finding.verdict]), about)
     return table
 
 

@@ -14,8 +14,7 @@ from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from portclaim.cli.table import Table
     from portclaim.common.pci.device import PciDevice
     from portclaim.common.pci.device_spec import DeviceSpecs
     from portclaim.common.pci.host import HostView
@@ -182,10 +181,9 @@ def _table(
     taken_by: Mapping[str, str | None],
     in_the_way: Mapping[str, Sequence[str]],
 ) -> Table:
-    from portclaim.cli import render
+    from portclaim.cli.table import Table
 
-    table = render.table_of(*_COLUMNS)
-    table.columns[-1].no_wrap = False
+    table = Table(*_COLUMNS)
     for device in devices:
         address = str(device.address)
         shown = (

@@ -76,6 +76,7 @@ def list_(session: Session, project: str | None, output: str) -> None:
     Next: portclaim quota set PROJECT changes one.
     """
     from portclaim.cli import render
+    from portclaim.cli.table import Table
     from portclaim.common.db import quotas
 
     if session.http is not None:
@@ -85,7 +86,7 @@ def list_(session: Session, project: str | None, output: str) -> None:
     if output != "table":
         documents.document(output, rows)
         return
-    table = render.table_of(*(column.replace("_", " ") for column in _COLUMNS))
+    table = Table(*(column.replace("_", " ") for column in _COLUMNS))
     for row in rows:
         table.add_row(*("-" if row[column] is None else str(row[column]) for column in _COLUMNS))
     render.console().print(table)

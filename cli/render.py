@@ -8,9 +8,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
+
+from portclaim.cli.table import Table
 
 if TYPE_CHECKING:
     from portclaim.common.rpc.claim_messages import Claim, Device, Explanation
@@ -77,7 +78,7 @@ def move(shown: Move) -> None:
 
 
 def _claimed(devices: Iterable[ClaimedDevice]) -> Table:
-    table = table_of("request", "address", "type", "ids", "numa", "in PF", "vf", "network", "status")
+    table = Table("request", "address", "type", "ids", "numa", "in PF", "vf", "network", "status")
     for device in devices:
         table.add_row(
             str(device.request_index),
@@ -113,7 +114,7 @@ def trees(shown: Iterable[Device]) -> Iterator[Tree]:
 
 def explanation(shown: Explanation, refused: str = "would be refused") -> None:
     """What each filter leaves, and the reason of a refusal. ``refused``: the words for one."""
-    table = table_of("after the filter", "hosts", "devices")
+    table = Table("after the filter", "hosts", "devices")
     for row in shown.filters:
         table.add_row(row.filter, str(row.hosts), str(row.devices))
     out = console()
@@ -144,37 +145,15 @@ def _leaf(device: Device) -> Text:
     return line
 
 
-def table_of(*columns: str) -> Table:
-    """An empty table with these columns."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
-
-
 def page_of_table(
     columns: Sequence[str], rows: Iterable[Sequence[str | Text]], widths: list[int], *, with_header: bool
 ) -> None:
-    """Print a part of a long table.
-
-    ``widths`` are those of the parts before, and are widened as needed. A terminal may be narrower.
-    """
-    texts = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    header = [[Text(column) for column in columns]] if with_header else []
-    for place, cells in enumerate(zip(*header, *texts, strict=True)):
-        widths[place] = max(widths[place], *(cell.cell_len for cell in cells))
-    out = console()
-    if not out.is_terminal:
-        out.width = max(out.width, sum(widths) + 2 * len(widths))
-    table = Table(box=None, show_header=with_header, header_style="bold", pad_edge=False)
-    for place, (column, width) in enumerate(zip(columns, widths, strict=True)):
-        if not out.is_terminal:
-            table.add_column(column, no_wrap=True, min_width=width)
-        else:  # nothing is cut off; the first column is what other commands ask for, so it is in one piece
-            table.add_column(column, overflow="fold", no_wrap=place == 0 and width <= out.width // 2)
-    for row in texts:
+    """Print a part of a long table. ``widths`` are those of the parts before, and are widened as needed."""
+    table = Table(*columns, widths=widths, with_header=with_header)
+    for row in rows:
         table.add_row(*row)
-    out.print(table)
+    widths[:] = table.widths
+    console().print(table)
 
 
 def or_dash(value: object) -> str:

@@ -94,6 +94,7 @@ def list_(session: Session, every: bool, output: str) -> None:
     Next: portclaim token revoke NAME makes one invalid.
     """
     from portclaim.cli import render
+    from portclaim.cli.table import Table
     from portclaim.common.db import tokens
 
     if session.http is not None:
@@ -104,7 +105,7 @@ def list_(session: Session, every: bool, output: str) -> None:
     if output != "table":
         documents.document(output, rows)
         return
-    table = render.table_of(*(column.replace("_", " ") for column in _COLUMNS))
+    table = Table(*(column.replace("_", " ") for column in _COLUMNS))
     for row in rows:
         table.add_row(*(str(row[column] or "-") for column in _COLUMNS))
     render.console().print(table)

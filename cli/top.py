@@ -77,6 +77,7 @@ def _page(shown: FleetSummary) -> RenderableType:
     from rich.text import Text
 
     from portclaim.cli import render
+    from portclaim.cli.table import Table
 
     hosts = f"hosts   {shown.hosts}, {shown.hosts_drained} drained, {shown.hosts_silent} silent"
     parts: list[RenderableType] = [Text(f"{time.strftime('%H:%M:%S')}  {hosts}")]
@@ -86,17 +87,17 @@ def _page(shown: FleetSummary) -> RenderableType:
     parts.append(Text(f"claims  in the last {rates}"))
     now = ", ".join(f"{_count(count)} {status}" for status, count in shown.in_progress.items())
     parts.append(Text(f"now     {now}; steps {_count(shown.steps)}, parked {_count(shown.steps_parked)}"))
-    pools = render.table_of("type", "ids", "devices", "free")
+    pools = Table("type", "ids", "devices", "free")
     for pool in shown.pools:
         pools.add_row(pool.dev_type, f"{pool.vendor_id}:{pool.product_id}", str(pool.devices), str(pool.free))
     parts += [Text(""), pools]
     if shown.refused:
-        refused = render.table_of("refused", "asked for", "in the last hour")
+        refused = Table("refused", "asked for", "in the last hour")
         for kind in shown.refused:
             refused.add_row(kind.reason, Text(kind.alias or "-"), str(kind.refused))
         parts += [Text(""), refused]
     if shown.slowest_steps:
-        steps = render.table_of("slowest steps", "claim", "step", "waited", "state", "last failure")
+        steps = Table("slowest steps", "claim", "step", "waited", "state", "last failure")
         for step in shown.slowest_steps:
             steps.add_row(
                 Text(step.host),
@@ -108,7 +109,7 @@ def _page(shown: FleetSummary) -> RenderableType:
             )
         parts += [Text(""), steps]
     if shown.silent_hosts:
-        silent = render.table_of("silent hosts", "last report")
+        silent = Table("silent hosts", "last report")
         for host in shown.silent_hosts:
             silent.add_row(Text(host.host), f"{render.time_span(host.silent_for)} ago")
         parts += [Text(""), silent]

@@ -110,6 +110,7 @@ def keys_(session: Session, host: str | None, output: str) -> None:
     Next: portclaim host revoke HOST makes them void.
     """
     from portclaim.cli import render
+    from portclaim.cli.table import Table
     from portclaim.common.db import host_keys
 
     found = in_database(session, lambda c: host_keys.keys(c, host))
@@ -126,7 +127,7 @@ def keys_(session: Session, host: str | None, output: str) -> None:
     if output != "table":
         documents.document(output, rows)
         return
-    table = render.table_of(*_COLUMNS)
+    table = Table(*_COLUMNS)
     for row in rows:
         days = timedelta(seconds=int(row["age"]))
         table.add_row(str(row["host"]), str(row["key"]), str(days), str(row["state"]))

@@ -126,18 +126,16 @@ def _rules(connection: sa.Connection) -> Iterator[Finding]:
 
 
 def _print(findings: list[Finding]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
     from portclaim.cli import render
+    from portclaim.cli.table import Table
 
     if not findings:
         click.echo("all is ok")
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("check", "verdict", "found", "what to do"):
-        table.add_column(name, no_wrap=name in {"check", "verdict"}, overflow="fold")
+    table = Table("check", "verdict", "found", "what to do")
     for each in findings:
-        verdict = f"[{_COLOURS[each.verdict]}]{each.verdict}"
-        table.add_row(each.check, verdict, escape(each.found), escape(each.advice))
+        verdict = Text(each.verdict, style=_COLOURS[each.verdict])
+        table.add_row(each.check, verdict, each.found, each.advice)
     render.console().print(table)

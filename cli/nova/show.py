@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from portclaim.cli import render
 from portclaim.cli.nova.plan import Finding, HostPlan
+from portclaim.cli.table import Table
 
 
 def as_rows(plans: Sequence[HostPlan], *, is_dry_run: bool) -> dict[str, Any]:
@@ -52,27 +52,20 @@ def _as_row(finding: Finding) -> dict[str, str | None]:
 
 def tables(plans: Sequence[HostPlan]) -> None:
     """Print a table of hosts, and one of differences and notes."""
-    hosts = _table("host", "new devices", "new claims", "devices of these", "claims here", "drained ports")
+    hosts = Table("host", "new devices", "new claims", "devices of these", "claims here", "drained ports")
     for plan in plans:
         of_claims = sum(len(claim.devices) for claim in plan.claims)
         numbers = len(plan.devices), len(plan.claims), of_claims, plan.claims_here, len(plan.withheld)
-        hosts.add_row(escape(plan.host), *map(str, numbers))
+        hosts.add_row(plan.host, *map(str, numbers))
     render.console().print(hosts)
     findings = [finding for plan in plans for finding in plan.findings]
     if findings:
-        table = _table("host", "device", "instance", "kind", "what")
+        table = Table("host", "device", "instance", "kind", "what")
         for finding in sorted(findings, key=lambda finding: not finding.difference):
-            kind = "[bold red]difference[/bold red]" if finding.difference else "note"
+            kind = Text("difference", style="bold red") if finding.difference else Text("note")
             about = finding.host, finding.address or "", finding.instance_id or ""
-            table.add_row(*map(escape, about), kind, escape(finding.reason))
+            table.add_row(*about, kind, finding.reason)
         render.console().print(table)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in columns:
-        table.add_column(name, no_wrap=name != "what", overflow="fold")
-    return table
 
 
 def summary(plans: Sequence[HostPlan], *, is_dry_run: bool) -> str:
