@@ -43,10 +43,16 @@ StartBroker = Callable[[ExitStack], RunningBroker]
 
 def one_node(stack: ExitStack) -> RunningBroker:
     """A node with classic queues."""
+    return shared_node(stack)(stack)
+
+
+def shared_node(stack: ExitStack) -> StartBroker:
+    """A node with classic queues for several sets of services: each gets a virtual host of its own."""
     processes, facts = start_rabbitmq(os.getpid())
     for process in processes:
         stack.callback(process.stop)
-    return RunningBroker(Broker(**facts).create_virtual_host(), (processes[0].pid,), {})
+    node = Broker(**facts)
+    return lambda _stack: RunningBroker(node.create_virtual_host(), (processes[0].pid,), {})
 
 
 @contextmanager

@@ -14,9 +14,18 @@ def observability(results: Results) -> str:
             row["p50_ms"],
             row["cpu_ms"]["scheduler"] + row["cpu_ms"]["conductor"],
             f"**{number(row['cpu_ratio'])}**",
+            f"**{number(row['server_cpu_ratio'])}**",
             number(row["rate_ratio"]),
         ]
         for row in results.rows("observability")
     ]
-    head = ["", "cycles/s", "p50 ms", "services' CPU ms", "CPU by neither", "rate by neither"]
+    head = [
+        "",
+        "cycles/s",
+        "p50 ms",
+        "services' CPU ms",
+        "their CPU by neither",
+        "server CPU by neither",
+        "rate by neither",
+    ]
     return table(head, rows)
