@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich import table as rich_table
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
@@ -14,7 +15,7 @@ _GAP = 2  # between two columns of rich's, without a box
 class Table:
     """Rows of cells under headers. A cell that is a string is shown as it is, without markup.
 
-    A terminal that is narrower folds the cells. Where not even the headers have room, each row is shown as
+    A terminal that is narrower folds the cells between words. Where words have no room, each row is shown as
     lines of column and value. Elsewhere than at a terminal each row is one line.
 
     ``widths``: the least width of each column; those of the rows before, where a list comes in parts.
@@ -24,6 +25,7 @@ class Table:
         self._columns = columns
         self._with_header = with_header
         self.widths = list(widths or [0] * len(columns))
+        self._least = [max(map(len, column.split())) for column in columns]  # of words
         self._rows: list[list[Text]] = []
         if with_header:
             self._widen([Text(column) for column in columns])
@@ -35,24 +37,18 @@ class Table:
         self._rows.append(row)
 
     def _widen(self, cells: Sequence[Text]) -> None:
-        self.widths = [max(pair) for pair in zip(self.widths, (cell.cell_len for cell in cells), strict=True)]
+        for place, cell in enumerate(cells):
+            self.widths[place] = max(self.widths[place], cell.cell_len)
+            self._least[place] = max(self._least[place], *map(cell_len, cell.plain.split() or [""]))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not console.is_terminal:
             room = max(options.max_width, _total(self.widths))
             yield from console.render(self._table(self.widths), options.update_width(room))
-        elif _total(least := self._least_widths(options.max_width)) <= options.max_width:
-            yield self._table(_fitted(self.widths, least, options.max_width))
+        elif _total(self._least) <= options.max_width:
+            yield self._table(_fitted(self.widths, self._least, options.max_width))
         else:
             yield from self._records()
-
-    def _least_widths(self, available: int) -> list[int]:
-        """What each column needs: the longest word of its header. The first one is what other commands ask
-        for, so it is in one piece, unless it takes more than half of the ``available`` width."""
-        least = [max(map(len, column.split())) for column in self._columns]
-        if self.widths[0] <= available // 2:
-            least[0] = self.widths[0]
-        return least
 
     def _table(self, widths: Sequence[int]) -> RenderableType:
         table = rich_table.Table(box=None, show_header=self._with_header, header_style="bold", pad_edge=False)

@@ -63,17 +63,17 @@ def test_a_name_that_is_longer_than_half_of_the_terminal_is_folded(
     assert "…" not in "".join(lines)
 
 
-def test_headers_are_never_broken_within_a_word(
+def test_nothing_is_broken_within_a_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = {word for column in COLUMNS for word in column.split()}
+    words = {word for text in (*COLUMNS, *ROW) for word in text.split()}
     for width in range(40, 120):
         lines = shown(monkeypatch, capsys, width)
         assert words <= {word for line in lines for word in line.split()}, f"{width} columns"
         assert all(len(line) <= width for line in lines)
 
 
-def test_where_headers_have_no_room_each_row_is_shown_as_lines_of_column_and_value(
+def test_where_words_have_no_room_each_row_is_shown_as_lines_of_column_and_value(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert shown(monkeypatch, capsys, 50) == [
