@@ -31,6 +31,8 @@ def goals(results: Results) -> Iterator[Goal]:
     yield Goal("the same, by one in a batch of 32", 200, _beside(results, "many", _claim))
     over_http = _beside(results, "http", _cycle)
     yield Goal("server CPU of a cycle at Placement, by one here over HTTP", 40, over_http)
+    alone_over_http = _beside(results, "http", _claim)
+    yield Goal("server CPU of a claim alone at Placement, by one here over HTTP", 40, alone_over_http)
     largest_size = "5000x4x64"
     yield Goal(
         "5000 hosts: a claim alone at Placement, by one here",
