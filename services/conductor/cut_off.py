@@ -32,25 +32,38 @@ class CutOff:
             self._noted.add(host)
 
     def work(self) -> bool:
-        """Cut off the hosts that were noted. They stay noted if it raises ServiceUnavailable."""
-        with self._lock:
-            hosts = sorted(self._noted)
+        """Cut off the hosts that were noted. They stay noted if it raises ServiceUnavailable.
+
+        It also keeps the connection open: in a flood the broker takes long to open one.
+        """
         try:
-            for host in hosts:
-                self._unbind(host)
-                with self._lock:
-                    self._noted.discard(host)
+            try:
+                self._cut()
+            except broker.faults(self._connection):  # the connection may have ended while it was not used
+                self._connection.release()
+                self._cut()
         except broker.faults(self._connection) as error:
             self._connection.release()
-            raise ServiceUnavailable(f"hosts that flood are not cut off yet: {error}") from error
+            if self._hosts():
+                raise ServiceUnavailable(f"hosts that flood are not cut off yet: {error}") from error
         return False
+
+    def _cut(self) -> None:
+        broker.reach(self._connection)
+        for host in self._hosts():
+            self._unbind(host)
+            with self._lock:
+                self._noted.discard(host)
+
+    def _hosts(self) -> list[str]:
+        with self._lock:
+            return sorted(self._noted)
 
     def close(self) -> None:
         self._connection.release()
 
     def _unbind(self, host: str) -> None:
         """Take the host's exchange from that of all hosts. To do it again changes nothing."""
-        broker.reach(self._connection)
         with self._connection.channel() as channel:
             channel.exchange_unbind(destination=AGENTS, source=exchange_of_host(host), routing_key=ALL)
         HOSTS_CUT_OFF.count()

@@ -1,6 +1,9 @@
 """What one worker takes from each host, before it reads a message: rules without a server."""
 
+import time
 from typing import Any
+
+import pytest
 
 from portclaim.common.rpc.host_exchange import AGENTS, exchange_of_host, host_of_exchange, own_exchange
 from portclaim.common.rpc.transport import EXCHANGE
@@ -48,11 +51,24 @@ def test_a_host_is_cut_off_after_so_many_refused_or_broken_ones() -> None:
     assert cut_off == []
     made.leave("h1", is_broken=True)
     assert cut_off == ["h1"]
-    entered(made, H1, 3)
-    assert cut_off == ["h1"]  # it begins anew
-    entered(made, H1, 1)
-    assert cut_off == ["h1", "h1"]
     assert all(entered(made, H2, 2))
+
+
+def test_what_a_host_has_sent_before_it_was_cut_off_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    made, cut_off = arrivals()
+    assert entered(made, H1, 5) == [True, True, False, False, False]
+    made.leave("h1")
+    made.leave("h1")
+    assert entered(made, H1, 50) == [False] * 50  # nothing of it is in hand
+    assert all(entered(made, H2, 2))
+    assert cut_off == ["h1"]
+    clock += 11  # an operator has readmitted it
+    assert entered(made, H1, 4) == [True, True, False, False]
+    assert cut_off == ["h1"]
+    entered(made, H1, 1)  # or it goes on
+    assert cut_off == ["h1", "h1"]
 
 
 def test_no_host_is_cut_off_if_that_is_turned_off() -> None:
