@@ -69,6 +69,14 @@ AGENT_OPTIONS = [
         min=0,
         help="Days after which the agent replaces its key. 0: never.",
     ),
+    cfg.FloatOpt(
+        "services_keys_interval",
+        default=600.0,
+        min=0.1,
+        help="Seconds, at most, between two questions of an agent for the services' keys. It also asks when "
+        "a step is signed with a key that it does not know. While the services' key is replaced, wait for "
+        "so long between two steps.",
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ class HostTrust:
         self._wake = wake
         self._not_before = 0.0
         self._learn_at = 0.0
+        self._learn_again_at = 0.0
         self._must_learn = True
         self._signer: KeySigner | None = None
         self._services: dict[str, PublicKey] = {}
@@ -86,7 +88,7 @@ class HostTrust:
             token = self._new_token()
             if token is not None:
                 self._enrol(conductor, token)
-            if self._must_learn and self.is_enrolled and time.monotonic() >= self._learn_at:
+            if self.is_enrolled and self._is_time_to_learn():
                 self._learn(conductor)
             if self._is_old():
                 self._rotate(conductor)
@@ -171,13 +173,25 @@ class HostTrust:
         self._take_over()
         LOG.info("host %s has the new key %s", self._host, key.id)
 
+    def _is_time_to_learn(self) -> bool:
+        """A host that gets no step must learn a new key, and forget a replaced one, as well."""
+        now = time.monotonic()
+        return now >= self._learn_at and (self._must_learn or now >= self._learn_again_at)
+
     def _learn(self, conductor: ConductorClient) -> None:
-        self._must_learn, self._learn_at = False, time.monotonic() + _LEARN_PAUSE
+        now, interval = time.monotonic(), self._options.services_keys_interval
+        self._must_learn, self._learn_at = False, now + min(_LEARN_PAUSE, interval)
+        # Ten thousand agents that started together do not ask together.
+        self._learn_again_at = now + interval * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
         nonce = secrets.token_hex(32)
         known = [key.bytes.hex() for key in self._services.values()]
         found = services_key.learned(conductor.services_keys(nonce), nonce, known)
         if found is None:
-            LOG.error("no key of the services that is known has signed the list of their keys: it is ignored")
+            LOG.error(
+                "no key of the services that is known has signed the list of their keys: it is ignored. If "
+                "the host was off while the key was replaced, enrol it again: portclaim host enroll %s",
+                self._host,
+            )
         elif found != list(self._store.state.services_keys if self._store.state else ()):
             self._store.learn(found)
             self._take_over()
