@@ -11,17 +11,23 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import replication_table, scaling, tables
+from bench import replication_table, scaling, signing_table, tables
 from bench.results_of import FOLDER, Results
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES: dict[str, Mapping[str, Callable[[Results], str]]] = {
-    "performance.md": {**tables.BLOCKS, "replication": replication_table.replication},
+    "performance.md": {
+        **tables.BLOCKS,
+        "signing": signing_table.signing,
+        "refused-messages": signing_table.refused_messages,
+        "replication": replication_table.replication,
+    },
     "scaling.md": {**scaling.BLOCKS, "facts": tables.facts},
 }
 PARTS = (
     *("rpc", "many", "http", "refusals", "placement", "in_process", "bus", "cluster", "nova", "growth"),
-    *("soak", "replication", "inventory", "events", "observability", "postgresql", "packing", "matching"),
+    *("soak", "replication", "inventory", "events", "observability", "signing", "postgresql", "packing"),
+    *("matching", "refused_messages"),
 )
 _BLOCK = re.compile(r"(<!-- bench: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -36,6 +36,8 @@ ONCE = {
     "inventory": "bench.parts.inventory:results",
     "events": "bench.parts.events:results",
     "observability": "bench.parts.observability:results",
+    "signing": "bench.parts.signing:results",
+    "refused_messages": "bench.parts.refused_messages:results",
     "postgresql": "bench.parts.postgresql:results",
     "nova": "bench.parts.nova:results",
     "growth": "bench.parts.growth:results",

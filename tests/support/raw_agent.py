@@ -73,5 +73,9 @@ class RawAgent:
         self.send(topic, message)
         return message
 
+    def waiting(self, queue: str) -> int:
+        """How many messages wait in a queue."""
+        return int(self._producer.channel.queue_declare(queue, passive=True).message_count)
+
     def close(self) -> None:
         self._connection.release()
