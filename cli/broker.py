@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Collection
@@ -15,6 +14,7 @@ import click
 from portclaim.cli import documents
 from portclaim.cli.options import output_option
 from portclaim.cli.session import Session, command
+from portclaim.common import secret_files
 from portclaim.common.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
@@ -179,25 +179,26 @@ def _role_of(name: str) -> Role:
 def _management(session: Session, ca_file: str | None) -> Management:
     from portclaim.cli.rabbitmq import Management
 
-    url = os.environ.get(URL)
+    url = secret_files.from_environment(URL)
     if not url:
         raise InvalidConfiguration(
-            f"set {URL} to http(s)://user:password@host:port of RabbitMQ's management API"
+            f"set {URL} to http(s)://user:password@host:port of RabbitMQ's management API, or {URL}_FILE to "
+            "a file that has it"
         )
     return Management(url, _virtual_host(session), ca_file)
 
 
 def _virtual_host(session: Session) -> str:
-    import oslo_messaging
+    from portclaim.common.rpc.bus_url import bus_url
 
-    return oslo_messaging.TransportURL.parse(session.conf).virtual_host or "/"
+    return bus_url(session.conf).virtual_host or "/"
 
 
 def _transport_url(session: Session, user: str, password: str) -> str:
     """That of the configuration, with another user."""
-    import oslo_messaging
+    from portclaim.common.rpc.bus_url import bus_url
 
-    url = oslo_messaging.TransportURL.parse(session.conf)
+    url = bus_url(session.conf)
     login = f"{quote(user, safe='')}:{password}"
     hosts = ",".join(
         f"{login}@{f'[{host.hostname}]' if ':' in host.hostname else host.hostname}"

@@ -76,13 +76,14 @@ def check(
     from oslo_config import cfg
 
     from portclaim.cli import render
+    from portclaim.common import config_faults
 
     if (file is None) == (compute is None and scheduler is None):
         raise click.UsageError("give either FILE, or --compute and --scheduler")
     try:
         findings = _check(compute or file, scheduler or file, None if no_host else sysfs_root)
     except cfg.Error as error:
-        raise InvalidConfiguration(str(error)) from error
+        raise InvalidConfiguration(config_faults.explained(error)) from error
     if output != "table":
         documents.document(output, [_as_row(finding) for finding in findings])
     elif findings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -64,10 +65,12 @@ class HttpScheduler:
 
     def __init__(self, url: str, token: str) -> None:
         if (parts := _parts(url)) is None:
-            raise InvalidConfiguration(f"{url!r} is not the URL of an API: write http://host:9610")
+            raise InvalidConfiguration(f"{shown(url)!r} is not the URL of an API: write http://host:9610")
         if not token:
-            raise InvalidConfiguration("the API needs a token: set PORTCLAIM_TOKEN")
-        self._url = url
+            raise InvalidConfiguration(
+                "the API needs a token: set PORTCLAIM_TOKEN, or PORTCLAIM_TOKEN_FILE to a file that has it"
+            )
+        self._url = shown(url)
         self._parts = parts
         self._timeout, self._attempts = _TIMEOUT, _ATTEMPTS
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
@@ -261,6 +264,12 @@ class HttpScheduler:
 
     def _away(self, error: BaseException) -> ServiceUnavailable:
         return ServiceUnavailable(f"the API at {self._url} does not answer: {error}")
+
+
+def shown(url: str) -> str:
+    """The URL for messages: without what may be a secret. That of the page has a token behind ``#``."""
+    before, _, after = re.split("[?#]", url, maxsplit=1)[0].rpartition("@")
+    return after if not before else f"{before.partition('//')[0]}//{after}"
 
 
 def _parts(url: str) -> SplitResult | None:

@@ -8,6 +8,7 @@ import click
 
 from portclaim.cli import documents
 from portclaim.cli.options import output_option, reason_option, who_option
+from portclaim.cli.secret_options import given_secretly
 from portclaim.cli.session import Session, command
 from portclaim.common.errors import InvalidConfiguration
 
@@ -24,11 +25,12 @@ def import_() -> None:
 @click.option(
     "--database",
     "url",
-    required=True,
+    callback=given_secretly,
     envvar="PORTCLAIM_NOVA_DATABASE",
     show_envvar=True,
     metavar="URL",
-    help="The cell's database: postgresql://… or mysql://…, as its nova.conf has it. It is only read.",
+    help="The cell's database: postgresql://… or mysql://…, as its nova.conf has it. It is only read. With a "
+    "password, set PORTCLAIM_NOVA_DATABASE to it, or PORTCLAIM_NOVA_DATABASE_FILE to a file that has it.",
 )
 @click.option("--host", "hosts", multiple=True, help="Only this host. May be repeated. Default: all.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
@@ -38,7 +40,7 @@ def import_() -> None:
 @click.pass_obj
 def nova(
     session: Session,
-    url: str,
+    url: str | None,
     hosts: tuple[str, ...],
     dry_run: bool,
     reason: str | None,
@@ -47,9 +49,10 @@ def nova(
 ) -> None:
     """Take over a Nova cell: hosts, PCI devices, and a claim for each instance that has some.
 
-    Example: portclaim import nova --database postgresql://nova:secret@db/nova_cell1 --dry-run
+    Example: portclaim import nova --dry-run
 
-    Needs [database] connection with the role that owns the schema. No guest and no host is touched, and
+    PORTCLAIM_NOVA_DATABASE is the URL of its database, as postgresql://nova:secret@db/nova_cell1. It also
+    needs [database] connection with the role that owns the schema. No guest and no host is touched, and
     Nova's database is only read. The claims are allocated. When the agent of a host starts, it finds their
     devices in the guests. Devices that no instance has are unavailable until then.
 
@@ -67,6 +70,8 @@ def nova(
     from portclaim.common.db.audit import Order
     from portclaim.common.db.transaction import connect
 
+    if url is None:
+        raise click.UsageError("set PORTCLAIM_NOVA_DATABASE to the URL of the cell's database")
     if not session.conf.database.connection:
         raise InvalidConfiguration("[database] connection is not set")
     cell = read_cell(url, hosts)

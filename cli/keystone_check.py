@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from portclaim.common import config_faults
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.option_groups import register
 from portclaim.common.pci.finding import Finding
@@ -32,5 +33,5 @@ def check(file: Path, sections: set[str]) -> list[Finding]:
     except InvalidConfiguration as error:
         return [Finding("[api] auth", refused=error.message)]
     except cfg.Error as error:
-        return [Finding("[api]", refused=str(error))]
+        return [Finding("[api]", refused=config_faults.explained(error))]
     return [Finding(place)]

@@ -129,7 +129,8 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
     "--url",
     envvar="PORTCLAIM_URL",
     show_envvar=True,
-    help="The HTTP API, to speak HTTP and not RPC. The token is in PORTCLAIM_TOKEN.",
+    help="The HTTP API, to speak HTTP and not RPC. The token is in PORTCLAIM_TOKEN, or in the file that "
+    "PORTCLAIM_TOKEN_FILE names.",
 )
 @click.option(
     "--version",

@@ -14,12 +14,17 @@ from urllib.parse import quote, unquote, urlsplit
 
 from portclaim.common.errors import InvalidConfiguration, InvalidRequest, ServiceUnavailable
 from portclaim.common.rpc.host_exchange import AGENTS, ALL
+from portclaim.common.secret_urls import ENCODE
 from portclaim.common.trust.broker_rights import Rights
 
 _PATIENCE = 30.0  # seconds
 _MOST_CONNECTIONS = 40  # of a host: an agent has some ten
 _MOST_CHANNELS = 80  # of a host: a connection of an agent has one or two
 _TOPIC = {"type": "topic", "durable": True}
+_NOT_A_URL = (
+    "PORTCLAIM_BROKER_URL is not the URL of RabbitMQ's management API: write "
+    f"https://user:password@host:15671. {ENCODE}"
+)
 
 
 class Management:
@@ -30,14 +35,15 @@ class Management:
     """
 
     def __init__(self, url: str, virtual_host: str, ca_file: str | None = None) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port or 15672
+        except ValueError:  # its message may have a part of the password
+            raise InvalidConfiguration(_NOT_A_URL) from None
         if parts.scheme not in {"http", "https"} or parts.hostname is None or parts.username is None:
-            raise InvalidConfiguration(
-                "PORTCLAIM_BROKER_URL is not the URL of RabbitMQ's management API: write "
-                "https://user:password@host:15671"
-            )
+            raise InvalidConfiguration(_NOT_A_URL)
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        self._base = f"{parts.scheme}://{host}:{parts.port or 15672}/api/"
+        self._base = f"{parts.scheme}://{host}:{port}/api/"
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         self._authorization = "Basic " + base64.b64encode(login.encode()).decode()
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -55,8 +54,10 @@ class Session:
 
     @property
     def token(self) -> str:
-        """The token for the API; empty: none was given."""
-        return os.environ.get("PORTCLAIM_TOKEN", "")
+        """The token for the API; empty: none was given. Raises :class:`InvalidConfiguration`."""
+        from portclaim.common.secret_files import from_environment
+
+        return from_environment("PORTCLAIM_TOKEN") or ""
 
     def client(self, kind: type[C], server: str | None = None) -> C:
         """A client with a bus connection of its own. Raises :class:`InvalidRequest` where HTTP is spoken."""

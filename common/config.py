@@ -1,7 +1,8 @@
 """Configuration: every option of every service, from files, environment variables and flags (oslo.config).
 
-The environment variable of an option is ``OS_<GROUP>__<OPTION>``. Each process has its own ``ConfigOpts``,
-and so has each service of the demo. Nothing uses the global one.
+The environment variable of an option is ``OS_<GROUP>__<OPTION>``. For a secret, ``OS_<GROUP>__<OPTION>_FILE``
+may name a file that has it. Each process has its own ``ConfigOpts``, and so has each service of the demo.
+Nothing uses the global one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from oslo_config import cfg
 from oslo_log import log
 
+from portclaim.common import config_faults, option_environment, secret_urls
 from portclaim.common.database_options import DATABASE, DATABASE_OPTIONS
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.option_groups import register
@@ -236,6 +238,7 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
     Raises :class:`InvalidConfiguration`. ``--help``, ``--version`` and invalid flags end the program.
     """
     conf = cfg.ConfigOpts()
+    option_environment.use(conf)
     log.register_options(conf)
     conf.register_cli_opts(extra)
     for group, options in OPTIONS:
@@ -248,9 +251,10 @@ def load(args: Sequence[str], prog: str, extra: Sequence[cfg.Opt] = ()) -> cfg.C
         conf(args, project="portclaim", prog=prog)
         _refuse_dishonoured_options(conf.config_file or ())
         _refuse_invalid_values(conf)
-        _refuse_other_databases(conf)
+        if conf.database.connection:
+            secret_urls.check_database(conf.database.connection, "[database] connection")
     except cfg.Error as error:
-        raise InvalidConfiguration(str(error)) from error
+        raise InvalidConfiguration(config_faults.explained(error)) from error
     return conf
 
 
@@ -279,12 +283,10 @@ def _refuse_invalid_values(conf: cfg.ConfigOpts) -> None:
     """Read every option once, so that an invalid value stops the program now and not at its first use."""
     for group, options in OPTIONS:
         for option in options:
-            getattr(conf if group is None else conf[group.name], option.dest)
-
-
-def _refuse_other_databases(conf: cfg.ConfigOpts) -> None:
-    """Refuse a URL that is not PostgreSQL's. The message omits the URL, which may have a password."""
-    url = conf.database.connection
-    if url and not url.startswith(("postgresql://", "postgresql+psycopg2://")):
-        say = "[database] connection is not the URL of a PostgreSQL database; write"
-        raise InvalidConfiguration(f"{say} postgresql+psycopg2://user:password@host/name")
+            try:
+                getattr(conf if group is None else conf[group.name], option.dest)
+            except config_faults.MISSING_NAMES:
+                if not option.secret:
+                    raise
+                place = group.name if group else "DEFAULT"
+                raise InvalidConfiguration(f"[{place}] {option.name} {config_faults.DOLLAR}") from None

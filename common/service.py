@@ -17,6 +17,7 @@ from oslo_log import log
 from portclaim.common import config, log_context, tracing
 from portclaim.common.errors import PortclaimError
 from portclaim.common.metrics.process import Metrics, RunningCollector
+from portclaim.common.rpc.bus_url import bus_url
 from portclaim.common.rpc.insecure import warnings
 
 LOG = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ def main(  # noqa: PLR0913, PLR0917 - what a service gives differs from service 
     log_context.set_defaults()
     try:
         conf = config.load(sys.argv[1:], program, flags)
+        bus_url(conf)
         never_started = build(conf)  # refuses an invalid configuration once, before any worker starts
         metrics = Metrics(conf, name)
         tracing.check(conf)

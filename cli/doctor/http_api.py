@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from portclaim.cli.doctor import fleet
 from portclaim.cli.doctor.finding import Finding, not_checked, ok, trouble
+from portclaim.cli.http_client import shown
 from portclaim.common.errors import InvalidConfiguration, PortclaimError
 from portclaim.common.rpc.operator_messages import StepFilter, WaitingFilter
 
@@ -37,7 +38,7 @@ _WHERE_IT_IS = (
 def check(session: Session, url: str, patience: float) -> Iterator[Finding]:
     """Look at the API at ``url``, and through it at the fleet. ``patience``: seconds for an answer."""
     yield ok("version", f"portclaim {version('portclaim')}")
-    yield from _through(session, url, patience)
+    yield from _through(session, shown(url), patience)
     yield not_checked("the rest", _NOT_OVER_HTTP, _WHERE_IT_IS)
 
 

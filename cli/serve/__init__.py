@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from portclaim.cli.secret_options import given_secretly
 from portclaim.cli.session import Session, command
 
 _PORT = 9610  # as [api] port: a test compares them
@@ -44,7 +45,11 @@ def default_directory() -> Path:
     "--bus",
     metavar="URL",
     default="fake://",
-    help="RabbitMQ, as rabbit://user:password@host:5672/vhost. Default: a bus within this process.",
+    callback=given_secretly,
+    envvar="PORTCLAIM_SERVE_BUS",
+    show_envvar=True,
+    help="RabbitMQ, as rabbit://user:password@host:5672/vhost. Default: a bus within this process. With a "
+    "password, set PORTCLAIM_SERVE_BUS to it, or PORTCLAIM_SERVE_BUS_FILE to a file that has it.",
 )
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 @click.pass_obj

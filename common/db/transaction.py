@@ -86,6 +86,7 @@ def connect(
         pool_size=pool_size,
         max_overflow=0,
         pool_use_lifo=True,
+        hide_parameters=True,  # an error that is logged says no parameters: one may be the hash of a token
         connect_args={
             "application_name": application_name,
             "connect_timeout": 10,

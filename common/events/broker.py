@@ -13,6 +13,7 @@ from oslo_messaging._drivers.common import ConfigOptsProxy
 from oslo_messaging._drivers.impl_rabbit import rabbit_opts
 
 from portclaim.common.errors import InvalidConfiguration
+from portclaim.common.rpc.bus_url import bus_url
 
 EXCHANGE = kombu.Exchange("portclaim.events", type="topic", durable=True, delivery_mode="persistent")
 MADE_BEFORE = kombu.Exchange(
@@ -31,7 +32,7 @@ def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> komb
     For ``fake://`` it is kombu's in-memory transport. ``options`` are kombu's transport options. Raises
     :class:`InvalidConfiguration` for any other message bus.
     """
-    url = oslo_messaging.TransportURL.parse(conf)
+    url = bus_url(conf)
     if is_within_this_process(conf):
         return kombu.Connection("memory://", transport_options={"polling_interval": 0.05})
     if url.transport != "rabbit":
@@ -53,19 +54,17 @@ def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> komb
 
 def is_within_this_process(conf: cfg.ConfigOpts) -> bool:
     """Whether the bus is ``fake://``, which no other process reaches."""
-    return bool(oslo_messaging.TransportURL.parse(conf).transport == "fake")
+    return bool(bus_url(conf).transport == "fake")
 
 
 def queue_type(conf: cfg.ConfigOpts) -> str:
     """The type of a durable queue, the same as of oslo.messaging's queues: ``classic`` or ``quorum``."""
-    return (
-        "quorum" if _rabbit(conf, oslo_messaging.TransportURL.parse(conf)).rabbit_quorum_queue else "classic"
-    )
+    return "quorum" if _rabbit(conf, bus_url(conf)).rabbit_quorum_queue else "classic"
 
 
 def is_encrypted(conf: cfg.ConfigOpts) -> bool:
     """Whether connections to RabbitMQ use TLS."""
-    return bool(_rabbit(conf, oslo_messaging.TransportURL.parse(conf)).ssl)
+    return bool(_rabbit(conf, bus_url(conf)).ssl)
 
 
 def topic_queue(conf: cfg.ConfigOpts, topic: str, lifetime: float) -> kombu.Queue:
@@ -73,7 +72,7 @@ def topic_queue(conf: cfg.ConfigOpts, topic: str, lifetime: float) -> kombu.Queu
 
     It drops messages that nobody has taken for ``lifetime`` seconds.
     """
-    rabbit = _rabbit(conf, oslo_messaging.TransportURL.parse(conf))
+    rabbit = _rabbit(conf, bus_url(conf))
     durable = bool(rabbit.amqp_durable_queues or rabbit.rabbit_quorum_queue)
     lasting = {"durable": durable, "auto_delete": rabbit.amqp_auto_delete}
     return kombu.Queue(

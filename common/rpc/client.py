@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self, TypeVar
 from uuid import UUID
 
+import amqp.exceptions
 import oslo_messaging
 import tenacity
 from kombu.exceptions import OperationalError
@@ -119,6 +120,8 @@ class Client:
             return self._call(method, message, answer, since)
         except PortclaimError as error:
             raise _local(error) from None
+        except amqp.exceptions.AccessRefused as error:
+            raise _refused_by_broker() from error
         except _PASSING as error:
             raise ServiceUnavailable(
                 f"the {self._whom} does not answer. Check that it runs and reaches the message bus; the "
@@ -157,6 +160,8 @@ class Client:
         try:
             with tracing.sending(self.topic, method):
                 rpc.cast(tracing.with_parents(self._context(method, fields), parents or {}), method, **fields)
+        except amqp.exceptions.AccessRefused as error:
+            raise _refused_by_broker() from error
         except (*_NOT_TAKEN, oslo_messaging.MessageUndeliverable) as error:
             raise ServiceUnavailable(
                 f"the message bus did not take {method} for the {self._whom}: check that RabbitMQ runs"
@@ -186,6 +191,13 @@ class Client:
             version=needed, topic=queue, timeout=self._patience, transport_options=_MUST_ARRIVE
         )
         return elsewhere, fields
+
+
+def _refused_by_broker() -> ServiceUnavailable:
+    return ServiceUnavailable(
+        "the message bus refuses the user of [DEFAULT] transport_url: look at its password, and at its "
+        "rights in `portclaim broker list`"
+    )
 
 
 def _service(topic: str, server: str | None) -> str:

@@ -16,6 +16,7 @@ from oslo_messaging.rpc.server import RPCServer
 from portclaim.common.errors import PortclaimError
 from portclaim.common.events import broker
 from portclaim.common.rpc import envelope
+from portclaim.common.rpc.bus_url import bus_url
 from portclaim.common.rpc.endpoint import M, Stoppable, checked
 from portclaim.common.rpc.host_exchange import agents_exchange
 from portclaim.common.trust.arrivals import Arrivals, sender
@@ -69,7 +70,7 @@ def collector(
     bus: oslo_messaging.RPCTransport, conf: cfg.ConfigOpts, queue: str, reader: Reader[Any]
 ) -> Collector:
     """What collects the messages of a queue, on the message bus of ``[DEFAULT] transport_url``."""
-    if oslo_messaging.TransportURL.parse(conf).transport == "rabbit":
+    if bus_url(conf).transport == "rabbit":
         return _RabbitCollector(conf, queue, reader)
     return _Server(bus, oslo_messaging.Target(topic=queue, server=conf.host), reader)
 

@@ -15,6 +15,7 @@ from portclaim.common import config
 from portclaim.common.events.schema import EventFilter
 from portclaim.common.events.stream import EventStream
 from portclaim.common.events.wait import Goal, wait, wait_until_ready
+from portclaim.common.rpc.bus_url import bus_url
 from portclaim.common.rpc.claim_messages import Claim
 from portclaim.common.rpc.move_messages import Move, MoveRequest
 from portclaim.common.rpc.scheduler import SchedulerClient
@@ -99,6 +100,6 @@ def connect(
     args = [] if config_file is None else ["--config-file", os.fspath(config_file)]
     conf = config.load(args, "portclaim")
     if transport_url is not None:
-        oslo_messaging.TransportURL.parse(conf)  # registers the option
+        bus_url(conf)  # registers the option
         conf.set_override("transport_url", transport_url)
     return Connection(conf)

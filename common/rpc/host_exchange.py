@@ -11,8 +11,9 @@ drops what this host sends, and nobody else's messages wait behind it.
 from __future__ import annotations
 
 import kombu
-import oslo_messaging
 from oslo_config import cfg
+
+from portclaim.common.rpc.bus_url import bus_url
 
 AGENTS = "portclaim.agents"
 FROM_HOST = "portclaim.from."
@@ -34,7 +35,7 @@ def host_of_exchange(exchange: str) -> str | None:
 
 def own_exchange(conf: cfg.ConfigOpts) -> str | None:
     """The exchange of this host; None: its user at the broker is not one of `portclaim broker grant`."""
-    users = {host.username for host in oslo_messaging.TransportURL.parse(conf).hosts}
+    users = {host.username for host in bus_url(conf).hosts}
     return exchange_of_host(conf.host) if users == {HOST_USER + conf.host} else None
 
 

@@ -11,14 +11,13 @@ from oslo_messaging._drivers.impl_rabbit import rabbit_opts
 from oslo_messaging._metrics.client import oslo_messaging_metrics
 from oslo_messaging._tracing.client import oslo_messaging_tracing
 
-from portclaim.common.errors import InvalidConfiguration
+from portclaim.common import secret_urls
 from portclaim.common.rpc import bounded_connection
+from portclaim.common.rpc.bus_url import bus_url
 
 EXCHANGE = "portclaim"
 
 _PREFETCH = 8  # messages that the broker sends ahead: as many as a worker handles at the same time
-
-_INVALID = (oslo_messaging.InvalidTransportURL, oslo_messaging.DriverLoadFailure, ValueError)
 
 
 def transport(conf: cfg.ConfigOpts, *, makes_exchange: bool = True) -> oslo_messaging.RPCTransport:
@@ -46,13 +45,12 @@ def transport(conf: cfg.ConfigOpts, *, makes_exchange: bool = True) -> oslo_mess
     # A caller that could not be answered once would get no answer for a minute, although it may only have
     # lost its connection for a moment. The calls of a caller that has really gone are soon used up.
     amqpdriver.ObsoleteReplyQueuesCache.TTL = 1
+    url = bus_url(conf)
     try:
-        bus = oslo_messaging.get_rpc_transport(conf, allowed_remote_exmods=["portclaim.common.errors"])
-    except _INVALID as error:
-        # The message omits the URL, because it has a password.
-        raise InvalidConfiguration(
-            f"[DEFAULT] transport_url is not the URL of a message bus: {error}. Write "
-            "rabbit://user:password@host:5672/virtual_host"
-        ) from error
+        bus = oslo_messaging.get_rpc_transport(
+            conf, url=url, allowed_remote_exmods=["portclaim.common.errors"]
+        )
+    except oslo_messaging.DriverLoadFailure as error:
+        raise secret_urls.bus_is_wrong(f"nobody knows how to speak to {url.transport}://") from error
     bounded_connection.use(bus, makes_exchange=makes_exchange)
     return bus

@@ -21,7 +21,8 @@ _INTRODUCTION = """\
 Every option of the services. A service reads `portclaim.conf` from `~/.portclaim`, `~`, `/etc/portclaim` or
 `/etc`, the first one that exists, or the files that `--config-file` names. An environment variable overrides
 the file: option `resend_after` in section `[conductor]` is `OS_CONDUCTOR__RESEND_AFTER`. A flag overrides
-both: `--conductor-resend_after`. Options in `[pci]` and secret options have no flag.
+both: `--conductor-resend_after`. Options in `[pci]` and secret options have no flag. For a secret option, an
+environment variable can also name a file that has the value: `OS_DATABASE__CONNECTION_FILE`.
 
 `portclaim config check` tells whether a file is good before a service reads it.
 `deploy/portclaim.conf.sample` is a file with all options. The [options of the libraries](library-options.md)

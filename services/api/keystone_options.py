@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
+from portclaim.common import config_faults
+
 SECTION = "keystone_authtoken"
 
 _PASSWORD = ("password", "v3password")
@@ -56,7 +58,13 @@ def faults(conf: cfg.ConfigOpts) -> Iterator[Fault]:
     needed = [option.dest for option in loading.get_plugin_loader(kind).get_options() if option.required]
     options = loading.get_auth_plugin_conf_options(kind)
     conf.register_opts(options, group=section)
-    given = {name: conf[section][name] for name in conf[section]}
+    given: dict[str, str | None] = {}
+    for name in conf[section]:
+        try:
+            given[name] = conf[section][name]
+        except config_faults.MISSING_NAMES:
+            yield Fault(name, config_faults.DOLLAR)
+            given[name] = "?"
     for name in needed:
         if not given.get(name):
             yield Fault(name, f"is not set: auth_type = {kind} needs it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from oslo_config import cfg
 
+from portclaim.common import config_faults, secret_urls
 from portclaim.common.errors import InvalidConfiguration
 from portclaim.common.option_groups import register
 from portclaim.common.rpc.scheduler import SchedulerClient
@@ -22,8 +23,13 @@ class Api:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         register(conf, options.OPTIONS, options.GROUP)
-        if not database_url(conf):
+        try:
+            url = database_url(conf)
+        except config_faults.MISSING_NAMES:
+            raise InvalidConfiguration(f"[api] connection {config_faults.DOLLAR}") from None
+        if not url:
             raise InvalidConfiguration("[api] connection is not set: the API needs the database")
+        secret_urls.check_database(url, "[api] connection")
         self._keystone = KeystoneTokens(conf) if conf.api.auth == "keystone" else None
         self._conf = conf
         self._server: Server | None = None

@@ -163,7 +163,7 @@ class TestOptionsOfPlacement:
     def file(self, directory: Path) -> Path:
         file = directory / "portclaim.conf"
         sections = {"pci": {"report_in_placement": True}, "filter_scheduler": {"pci_in_placement": True}}
-        file.write_text(as_ini({"database": {"connection": "postgresql:///nowhere"}, **sections}))
+        file.write_text(as_ini({"database": {"connection": "postgresql+psycopg2:///nowhere"}, **sections}))
         return file
 
     def test_each_has_its_explanation(self, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Site:
             "rpc": {"timeout": 5, "attempts": 1},
             "oslo_messaging_rabbit": {"ssl": True, "ssl_ca_file": self.authority.ca, **options},
         }
+        file.touch(mode=0o600)
         file.write_text(as_ini(sections))
         return config.load(["--config-file", str(file)], "test")
 

@@ -29,9 +29,10 @@ ADMIN = "secret"
 
 
 class Identity(ABC):
-    """A running identity service. ``url`` has no version."""
+    """A running identity service. ``url`` has no version. ``password``: that of the user ``admin``."""
 
     url: str
+    password = ADMIN
 
     def options(self) -> dict[str, Any]:
         """The section [keystone_authtoken]: how an API server asks it."""
@@ -40,7 +41,7 @@ class Identity(ABC):
             "auth_url": f"{self.url}/v3",
             "www_authenticate_uri": self.url,
             "username": "admin",
-            "password": ADMIN,
+            "password": self.password,
             "user_domain_name": "Default",
             "project_name": "admin",
             "project_domain_name": "Default",
@@ -58,7 +59,8 @@ class Identity(ABC):
 class StandIn(Identity):
     """Knows tokens and nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, password: str = ADMIN) -> None:
+        self.password = password
         self._tokens: dict[str, dict[str, Any]] = {}
         self.asked = 0
         identity = self
@@ -80,7 +82,7 @@ class StandIn(Identity):
 
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if asked["auth"]["identity"]["password"]["user"]["password"] != ADMIN:
+                if asked["auth"]["identity"]["password"]["user"]["password"] != identity.password:
                     self._answer(401, {"error": {"code": 401, "message": "wrong", "title": "Unauthorized"}})
                     return
                 token, _ = identity.token("admin", "admin")
@@ -129,6 +131,11 @@ class StandIn(Identity):
     def revoke(self, token: str) -> None:
         del self._tokens[token]
 
+    @property
+    def tokens(self) -> list[str]:
+        """All that it has given, also those that a service has for itself."""
+        return list(self._tokens)
+
 
 class Keystone(Identity):
     """Keystone under uWSGI, with SQLite."""
@@ -171,9 +178,9 @@ class Keystone(Identity):
 
 
 @contextmanager
-def stand_in() -> Iterator[StandIn]:
+def stand_in(password: str = ADMIN) -> Iterator[StandIn]:
     """Up until the end of the block."""
-    identity = StandIn()
+    identity = StandIn(password)
     thread = Thread(target=identity.server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -92,6 +92,7 @@ class Services:
         for section, values in (options or {}).items():
             sections[section] = {**sections.get(section, {}), **values}
         file = self.directory / f"{name}.conf"
+        file.touch(mode=0o600)  # it has passwords
         file.write_text(as_ini(sections))
         log = self.directory / f"{name}.log"
         program = [sys.executable, "-m", f"portclaim.services.{service}", "--config-file", file, *flags]
