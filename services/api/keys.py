@@ -12,6 +12,7 @@ from starlette.responses import Response
 from portclaim.common.db import audit, tokens
 from portclaim.common.db.audit import Order
 from portclaim.common.errors import InvalidRequest
+from portclaim.common.rpc.fields import Text
 from portclaim.services.api.access import Anyone, Operator
 from portclaim.services.api.bodies import (
     Holder,
@@ -68,7 +69,7 @@ async def list_tokens(caller: Operator, all: bool = False) -> Response:
 
 @router.delete("/tokens/{name}", status_code=204, responses=responses())
 async def revoke_token(
-    name: Annotated[str, Path(min_length=1, max_length=255)], caller: Operator, reason: ReasonInQuery = None
+    name: Annotated[Text, Path(min_length=1, max_length=255)], caller: Operator, reason: ReasonInQuery = None
 ) -> Response:
     """Make a token invalid, within 5 seconds everywhere."""
     await caller.backend.query(lambda c: tokens.revoke(c, name, Order(caller.name, reason)))

@@ -93,3 +93,12 @@ def test_the_command_line_sets_lists_and_unsets(api: HttpApi, database_url: str,
     assert "nic-vf" in run("list")
     run("unset", "web", "--alias", "nic-vf")
     assert json.loads(run("list", "--output", "json")) == []
+
+
+def test_the_name_of_a_token_that_cannot_be_stored_is_refused(api: HttpApi) -> None:
+    """Fuzzing found it: the database has no NUL, and its client no half of a pair of surrogates."""
+    with api.client() as http:
+        for name in ("a%00b", "%ED%A0%80"):
+            answer = http.delete(f"/v1/tokens/{name}")
+            assert answer.status_code in {404, 422}, answer.text
+        assert http.delete("/v1/tokens/a%00b").status_code == 422
