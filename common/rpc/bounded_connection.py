@@ -11,8 +11,8 @@ from uuid import uuid4
 import oslo_messaging
 from oslo_messaging._drivers import base
 from oslo_messaging._drivers.amqpdriver import AMQPDriverBase, RpcAMQPListener
-from oslo_messaging._drivers.common import PURPOSE_LISTEN
-from oslo_messaging._drivers.impl_rabbit import Connection, RabbitDriver
+from oslo_messaging._drivers.common import PURPOSE_LISTEN, PURPOSE_SEND
+from oslo_messaging._drivers.impl_rabbit import Connection, RabbitDriver, amqp_ex
 
 from portclaim.common.rpc import envelope
 from portclaim.common.rpc.host_exchange import agents_exchange
@@ -90,3 +90,14 @@ class _Connection(Connection):  # type: ignore[misc]  # oslo.messaging has no ty
         if not self._makes_exchange:
             self._declared_exchanges.add(exchange.name)
         super()._publish(exchange, *args, **kwargs)
+
+    def _heartbeat_check(self) -> None:
+        try:
+            super()._heartbeat_check()
+        except (OSError, amqp_ex.ConnectionForced):
+            # The broker says nothing any more. oslo.messaging 18.3 keeps a connection that is still open, and
+            # waits on it again and again, while no thread can send. A listener closes it.
+            if self.purpose == PURPOSE_SEND:
+                self.connection.collect()
+                self.connection.maybe_switch_next()
+            raise

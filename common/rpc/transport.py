@@ -38,6 +38,9 @@ def transport(conf: cfg.ConfigOpts, *, makes_exchange: bool = True) -> oslo_mess
     # The broker keeps calls that no thread of a worker is free for. Other workers get them, or they expire
     # there when their callers no longer wait. oslo.messaging's default is no limit.
     cfg.set_defaults(rabbit_opts, rabbit_qos_prefetch_count=_PREFETCH)
+    # A listener of oslo.messaging 18.3 changes three times to the next node between two attempts to connect.
+    # Of three nodes it would try the same one for ever. So the next node is a random one.
+    cfg.set_defaults(rabbit_opts, kombu_failover_strategy="shuffle")
     # After each message oslo.messaging 18.3 polls for late acknowledgements after 1, 2, 4 ... ms. Those of
     # calls are never late. The polling took most of the time of a quiet server. A server also takes so long
     # to stop.

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
+from oslo_messaging._drivers import impl_rabbit
 from oslo_messaging.rpc.server import RPCServer
 
 from portclaim.common import config
@@ -13,9 +15,11 @@ from portclaim.common.rpc.endpoint import Endpoint, finish, server
 from portclaim.common.rpc.scheduler import SchedulerClient
 from portclaim.common.rpc.transport import transport
 from tests.support.concurrency import wait_until
-from tests.support.rabbitmq import Broker, shared_broker
+from tests.support.hanging_proxy import hanging_proxy
+from tests.support.rabbitmq import PASSWORD, USER, Broker, shared_broker
 from tests.support.services import as_ini
 
+PATIENCE = 60.0  # seconds in which a caller finds a node that answers: it tries some that do not
 AWAY = 3.0  # seconds that a lost queue is missing: longer than a server tries to answer
 
 
@@ -81,3 +85,38 @@ def test_a_server_that_lost_its_connection_stops_cleanly(
     for name in broker.connections(virtual_host):
         broker.close_connection(name)
     finish(serving)
+
+
+def test_an_idle_caller_leaves_a_node_that_hangs(
+    bus: tuple[SchedulerClient, RPCServer],
+    broker: Broker,
+    virtual_host: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With both of its connections, although it sends nothing that would tell: the next call has no delay."""
+    as_written = SimpleNamespace(shuffle=lambda _nodes: None)  # it begins with the first node
+    monkeypatch.setattr(impl_rabbit, "random", as_written)
+    with hanging_proxy(broker.amqp) as node:
+        hosts = ",".join(
+            f"{USER}:{PASSWORD}@127.0.0.1:{port}" for port in (node.port, broker.amqp, broker.amqp)
+        )
+        file = tmp_path / "caller.conf"
+        sections = {
+            "DEFAULT": {"transport_url": f"rabbit://{hosts}/{virtual_host}"},
+            "oslo_messaging_rabbit": {"heartbeat_timeout_threshold": 1, "rabbit_retry_interval": 1},
+        }
+        file.write_text(as_ini(sections))
+        conf = config.load(["--config-file", str(file)], "test")
+        ours = transport(conf)
+        try:
+            SchedulerClient(ours, conf).ping()
+            before = set(broker.connections(virtual_host))
+            node.hang()
+            wait_until(
+                lambda: len(set(broker.connections(virtual_host)) - before) == 2,
+                "both connections are to another node",
+                PATIENCE,
+            )
+        finally:
+            ours.cleanup()
