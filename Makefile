@@ -32,7 +32,7 @@ help:
 	@echo '  make bench-short      the same in under 6 minutes, with smaller fleets and one round'
 	@echo '  make chaos    break all that can break, a thousand times under load, and count what went wrong: an hour'
 	@echo '                  FAULTS=100 SEED=7 MINUTES=10   fewer, others, no longer than this'
-	@echo '  make chaos-ha         lose the primary of PostgreSQL, a node of RabbitMQ, and restore a backup: some minutes'
+	@echo '  make chaos-ha         lose servers of PostgreSQL and RabbitMQ and the network between them: a quarter of an hour'
 	@echo '  make fuzz     100,000 messages and 10,000 requests made at random: nothing ends, nothing changes'
 	@echo '                  COUNT=5000 SEED=7   fewer, others'
 	@echo '  make flood    what a host that sends all it can costs the claims on another host: two minutes'
@@ -97,10 +97,10 @@ chaos: $(READY) servers
 		--results bench/results/chaos.json
 	@PORTCLAIM_CHAOS=long $(BIN)/python -m pytest --timeout 3600 -rA tests/chaos/test_scheduler_kills.py
 
-# Servers that are lost while claims are made: PostgreSQL with a standby, a restore, a cluster of RabbitMQ.
+# Servers and networks that are lost while claims are made: PostgreSQL with a standby, a restore, a cluster of RabbitMQ.
+# Splitting the cluster takes root.
 chaos-ha: $(READY) servers
-	@PORTCLAIM_CHAOS=long $(BIN)/python -m pytest --timeout 900 -rA tests/integration/test_database_failover.py \
-		tests/integration/test_restore.py tests/integration/test_broker_failover.py
+	@$(BIN)/python -m tests.chaos.high_availability --results bench/results/chaos_ha.json
 
 # Long forms of two tests about trust. They print their figures.
 COUNT ?= 100000

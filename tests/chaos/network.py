@@ -4,12 +4,15 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tests.chaos.slow_cable import SlowCable
+from tests.support.place import Place
 
 ADDRESS = "10.77.0.1"  # ours, on the switch
 _HARDWARE = "02:00:00:00:00:01"  # locally administered
+_NOBODY = "02:00:00:00:00:02"  # no host has it
 _NAMESPACES = Path("/run/netns")  # where ip(8) stores namespaces
 _CLONE_NEWNET = 0x40000000  # setns(2)
 
@@ -26,11 +29,12 @@ class Network:
         _ip(f"link add switch address {_HARDWARE} type bridge forward_delay 0")
         _ip(f"address add {ADDRESS}/16 dev switch")
         _ip("link set switch up")
-        for number, (host, cable) in enumerate(self._cables.items(), start=1):
+        self._addresses = {host: f"10.77.1.{number}" for number, host in enumerate(hosts, start=1)}
+        for host, cable in self._cables.items():
             _ip(f"netns add {host}")
             _ip(f"link add {cable} type veth peer name eth0 netns {host}")
             _ip(f"link set {cable} master switch up")
-            _ip(f"-n {host} address add 10.77.1.{number}/16 dev eth0")
+            _ip(f"-n {host} address add {self._addresses[host]}/16 dev eth0")
             _ip(f"-n {host} link set eth0 up")
             _ip(f"-n {host} link set lo up")
 
@@ -44,6 +48,21 @@ class Network:
             libc = ctypes.CDLL(None, use_errno=True)
             if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def place(self, host: str) -> Place:
+        """The host, for a server that runs there."""
+        return Place(self._addresses[host], partial(self.enter, host))
+
+    def separate(self, one: str, other: str) -> None:
+        """Lose all packets between two hosts, without an error. Both still reach everybody else."""
+        for here, there in ((one, other), (other, one)):
+            wrong = f"{self._addresses[there]} lladdr {_NOBODY} nud permanent"
+            _ip(f"-n {here} neighbour replace {wrong} dev eth0")
+
+    def join(self, one: str, other: str) -> None:
+        """Let the packets between two hosts through again."""
+        for here, there in ((one, other), (other, one)):
+            _ip(f"-n {here} neighbour delete {self._addresses[there]} dev eth0")
 
     def cut(self, host: str) -> None:
         """Drop all traffic to and from the host."""

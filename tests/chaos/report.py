@@ -62,8 +62,13 @@ def work(load: Load) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """For docs/reliability.md."""
-    head = [f"| {' | '.join(HEADINGS)} |", f"|---{'|--:' * (len(HEADINGS) - 1)}|"]
-    return "\n".join([*head, *(f"| {' | '.join(cells)} |" for cells in lines(rows))]) + "\n"
+    return as_markdown(HEADINGS, lines(rows))
+
+
+def as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first column has names and the others have numbers."""
+    head = [f"| {' | '.join(headings)} |", f"|---{'|--:' * (len(headings) - 1)}|"]
+    return "\n".join([*head, *(f"| {' | '.join(cells)} |" for cells in rows)]) + "\n"
 
 
 def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: float) -> None:
@@ -73,7 +78,7 @@ def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: floa
     facts = {
         "command": command,
         "seed": seed,
-        "machine": {"cores": os.cpu_count(), "memory_gb": _memory(), "python": platform.python_version()},
+        "machine": machine(),
         "seconds": round(seconds),
         "calls": load.calls,
         "refused": load.refused,
@@ -87,5 +92,7 @@ def write(campaign: Campaign, file: Path, command: str, seed: int, seconds: floa
     file.with_suffix(".md").write_text(markdown(list(campaign.rows.values())))
 
 
-def _memory() -> int:
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+def machine() -> dict[str, object]:
+    """On what the figures were measured."""
+    memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
+    return {"cores": os.cpu_count(), "memory_gb": memory, "python": platform.python_version()}

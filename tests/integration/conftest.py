@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from portclaim.cli.broker import URL
+from tests.chaos import privacy
+from tests.chaos.network import Network
 from tests.support import postgresql, rabbitmq
 from tests.support.bus import Bus
 from tests.support.fleet import Fleet
@@ -47,6 +49,14 @@ def rabbit_url() -> Iterator[str]:
     url = broker.create_virtual_host()
     yield url
     broker.delete_virtual_host(url)
+
+
+@pytest.fixture(scope="session")
+def network() -> Network:
+    """Hosts for the servers of a cluster. `make chaos-ha` gives the run a private network, where it can."""
+    if not privacy.has_network():
+        pytest.skip(privacy.why_not())
+    return Network(["mq-1", "mq-2", "mq-3", "db-1", "db-2"])
 
 
 @pytest.fixture

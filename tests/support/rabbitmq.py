@@ -27,8 +27,8 @@ from tests.support.engines import shared, skip_without
 
 SERVERS = ("/usr/lib/rabbitmq/bin/rabbitmq-server", shutil.which("rabbitmq-server"))  # Debian's, others'
 CONFIGURATION = """\
-listeners.tcp.local = 127.0.0.1:{amqp}
-management.tcp.ip = 127.0.0.1
+listeners.tcp.local = {address}:{amqp}
+management.tcp.ip = {address}
 management.tcp.port = {management}
 management_agent.disable_metrics_collector = true
 vm_memory_high_watermark.absolute = 1GB
@@ -43,12 +43,13 @@ class Broker:
 
     amqp: int
     management: int
+    address: str = "127.0.0.1"
 
     def create_virtual_host(self) -> str:
         """Make an empty virtual host and return its transport URL (`rabbit://...`)."""
         name = f"test-{uuid4().hex[:12]}"
         self.manage("PUT", f"vhosts/{name}")
-        return f"rabbit://{USER}:{PASSWORD}@127.0.0.1:{self.amqp}/{name}"
+        return f"rabbit://{USER}:{PASSWORD}@{self.address}:{self.amqp}/{name}"
 
     def delete_virtual_host(self, url: str) -> None:
         """Remove a virtual host with all of its queues and connections."""
@@ -66,7 +67,7 @@ class Broker:
 
     def manage(self, method: str, path: str, body: object = None) -> Any:
         """Call the management interface; answers its JSON, or None where it has nothing to say."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.management}/api/{path}", method=method)
+        request = urllib.request.Request(f"http://{self.address}:{self.management}/api/{path}", method=method)
         credentials = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         request.add_header("Authorization", f"Basic {credentials}")
         request.add_header("Content-Type", "application/json")
@@ -99,18 +100,21 @@ def start_rabbitmq(owner: int) -> tuple[list[SupervisedProcess], dict[str, Any]]
     return [node, port_mapper], asdict(broker)
 
 
-def prepare_node(directory: Path, more: str = "") -> tuple[Broker, dict[str, str]]:
+def prepare_node(
+    directory: Path, more: str = "", address: str = "127.0.0.1"
+) -> tuple[Broker, dict[str, str]]:
     """Choose the ports of a node that keeps all it has in `directory`, and write its configuration, with
     `more` lines; answers where it will listen, and the environment that it needs."""
     amqp, management, distribution, epmd = free_ports(4)
-    configuration = CONFIGURATION.format(amqp=amqp, management=management) + more.format(amqp=amqp)
+    broker = Broker(amqp, management, address)
+    configuration = CONFIGURATION.format(**asdict(broker)) + more.format(amqp=amqp)
     (directory / "rabbitmq.conf").write_text(configuration)
     (directory / "enabled_plugins").write_text("[rabbitmq_management].")
-    return Broker(amqp, management), {
+    return broker, {
         "PATH": os.environ["PATH"],
         "HOME": str(directory),  # Erlang's cookie
         "ERL_CRASH_DUMP_SECONDS": "0",
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "ERL_EPMD_ADDRESS": address,
         "ERL_EPMD_PORT": str(epmd),
         "ERL_MAX_PORTS": "4096",
         "RABBITMQ_NODENAME": "portclaim@localhost",

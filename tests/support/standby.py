@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -16,20 +17,26 @@ from portclaim.cli.supervisor import SupervisedProcess, supervise
 from portclaim.common.db import migrate
 from tests.support.concurrency import wait_until
 from tests.support.engines import run_owner
+from tests.support.place import Place
 from tests.support.rabbitmq import free_ports
 
 DATABASE = "portclaim"
+_HERE = Place()
 _SYNCHRONOUS = "ALTER SYSTEM SET synchronous_standby_names = '*'"
+
+PROMOTED_WITHIN = 60.0  # seconds, as PostgreSQL waits
 
 
 class Node:
     """One server: its data, and the process while it runs. It ends with the process ``owner``.
 
-    ``owner`` is by default the run of the tests.
+    ``owner`` is by default the run of the tests. ``place``: where it runs.
     """
 
-    def __init__(self, directory: Path, owner: int | None = None) -> None:
+    def __init__(self, directory: Path, owner: int | None = None, place: Place = _HERE) -> None:
         user = "nobody" if os.geteuid() == 0 else None
+        self._place = place
+        self.address = place.address
         [self.port] = free_ports(1)
         self.data = directory / "data"
         self._directory = directory
@@ -49,10 +56,11 @@ class Node:
     def start(self, *settings: str, ready: str = "ready to accept connections") -> None:
         """Start it with the data that it has. ``settings``: more flags of the server."""
         self._starts += 1
-        self._server = supervise(
+        start = partial(
+            supervise,
             *(self._programs / "postgres", "-D", self.data, "-k", self._directory, "-p", str(self.port)),
-            *("--listen_addresses=127.0.0.1", "--max_connections=100", "--fsync=on", "--wal_keep_size=256MB"),
-            *("--wal_receiver_timeout=5s", "--wal_sender_timeout=5s"),
+            *(f"--listen_addresses={self.address}", "--max_connections=100", "--fsync=on"),
+            *("--wal_keep_size=256MB", "--wal_receiver_timeout=5s", "--wal_sender_timeout=5s"),
             *settings,
             ready=ready,
             log=self._directory / f"log.{self._starts}",
@@ -60,10 +68,15 @@ class Node:
             user=self._user,
             owner=self._owner or run_owner(),
         )
+        self._server = self._place.run(start)
 
     def make(self) -> None:
         """Make new data, start, and make the database."""
         self.run("initdb", f"--pgdata={self.data}", *INITDB_OPTIONS)
+        with (self.data / "pg_hba.conf").open(
+            "a"
+        ) as access:  # from hosts of a network that the test has made
+            access.write("host all all samenet trust\nhost replication all samenet trust\n")
         self.start()
         self.tell(f"CREATE DATABASE {DATABASE}", "postgres")
         migrate.upgrade(self.url())
@@ -92,6 +105,11 @@ class Node:
         """Stop all of its processes where they are. Connections stay open, and nobody answers."""
         for pid in self._processes():
             os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after a pause."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it, whatever its state. Nobody needs its data any more."""
@@ -125,7 +143,7 @@ class Node:
             yield connection
 
     def url(self, database: str = DATABASE) -> str:
-        return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/{database}?connect_timeout=10"
+        return f"postgresql+psycopg2://postgres@{self.address}:{self.port}/{database}?connect_timeout=10"
 
     def _processes(self) -> list[int]:
         """The postmaster first, so that it starts no more. Its children are no group of it."""
@@ -141,11 +159,13 @@ class Node:
 
 
 class Pair:
-    """A primary, and a standby without which the primary commits nothing."""
+    """A primary, and a standby without which the primary commits nothing. ``places``: where they run."""
 
-    def __init__(self, directory: Path, owner: int | None = None) -> None:
-        self.primary = Node(directory / "a", owner)
-        self.standby = Node(directory / "b", owner)
+    def __init__(
+        self, directory: Path, owner: int | None = None, places: tuple[Place, Place] = (_HERE, _HERE)
+    ) -> None:
+        self.primary = Node(directory / "a", owner, places[0])
+        self.standby = Node(directory / "b", owner, places[1])
         self._nodes = (self.primary, self.standby)
         self.primary.make()
         self.join()
@@ -153,14 +173,14 @@ class Pair:
     @property
     def url(self) -> str:
         """The URL that a service gets: both servers, and only the one that takes writes."""
-        hosts = "&".join(f"host=127.0.0.1:{node.port}" for node in self._nodes)
+        hosts = "&".join(f"host={node.address}:{node.port}" for node in self._nodes)
         return f"postgresql+psycopg2://postgres@/{DATABASE}?{hosts}&target_session_attrs=read-write"
 
     def join(self) -> None:
         """Make the standby anew from the primary. From then on the primary waits for it at each commit."""
         source, standby = self.primary, self.standby
         shutil.rmtree(standby.data, ignore_errors=True)
-        address = ["-h", "127.0.0.1", "-p", str(source.port), "-U", "postgres"]
+        address = ["-h", source.address, "-p", str(source.port), "-U", "postgres"]
         standby.run("pg_basebackup", *address, "-D", standby.data, "-R", "-c", "fast", "-X", "stream")
         standby.start(ready="ready to accept read-only connections")
         source.tell(_SYNCHRONOUS)
@@ -184,8 +204,13 @@ class Pair:
         """Make the standby the primary. It waits for no standby of its own until one joins."""
         self.standby.tell("ALTER SYSTEM RESET synchronous_standby_names")
         self.standby.tell("SELECT pg_reload_conf()")
-        self.standby.tell("SELECT pg_promote()")
+        # A statement that waits for the promotion may be cancelled by what the standby still replays.
+        self.standby.tell("SELECT pg_promote(wait => false)")
+        wait_until(self._is_promoted, "the standby is the primary", PROMOTED_WITHIN)
         self.primary, self.standby = self.standby, self.primary
+
+    def _is_promoted(self) -> bool:
+        return self.standby.ask("SELECT pg_is_in_recovery()") == [(False,)]
 
     def stop(self) -> None:
         for node in self._nodes:
