@@ -14,7 +14,7 @@ SBOM := .venv/sbom
 SBOM_READY := $(SBOM)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run picture screenshots test test-page test-hardware bench bench-short chaos chaos-ha up down \
+.PHONY: help setup demo run picture screenshots test test-page test-hardware bench bench-more bench-short chaos chaos-ha up down \
 	flood fuzz sbom lint types docs man format lock servers clean
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo '  make test-hardware    the agent on real SR-IOV devices, in the virtual machine that LAB names'
 	@echo '  make bench    claims beside OpenStack Placement, Nova, PostgreSQL and the bus alone: under 40 minutes'
 	@echo '  make bench-short      the same in under 6 minutes, with smaller fleets and one round'
+	@echo '  make bench-more       what metrics, traces and signatures cost a claim, and what a refused message costs'
 	@echo '  make chaos    break all that can break, a thousand times under load, and count what went wrong: an hour'
 	@echo '                  FAULTS=100 SEED=7 MINUTES=10   fewer, others, no longer than this'
 	@echo '  make chaos-ha         lose servers of PostgreSQL and RabbitMQ and the network between them: a quarter of an hour'
@@ -82,6 +83,11 @@ test-hardware: $(READY)
 # On a quiet machine. Results and pictures are in bench/results/, docs/performance.md and docs/scaling.md are made from them.
 bench: $(BENCH_READY) $(PEERS_READY) servers
 	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.report --pictures
+
+# The parts that are not in it: metrics and traces, signatures, refused messages, other releases of PostgreSQL.
+bench-more: $(BENCH_READY) servers
+	$(BIN)/python -m bench.run --parts observability,signing,refused_messages,postgresql
 	$(BIN)/python -m bench.report --pictures
 
 bench-short: $(BENCH_READY) $(PEERS_READY) servers
