@@ -39,11 +39,13 @@ STYLES = {
     "reverted": "dim",
 }
 
+_UNBROKEN = 100_000  # columns: no line of an answer is as long
+
 
 def console() -> Console:
     """The console for answers: in colour on a terminal, plain and unbroken elsewhere."""
     found = Console()
-    return found if found.is_terminal else Console(width=200)
+    return found if found.is_terminal else Console(width=_UNBROKEN)
 
 
 def claim(shown: Claim) -> None:

@@ -16,7 +16,7 @@ class Table:
     """Rows of cells under headers. A cell that is a string is shown as it is, without markup.
 
     A terminal that is narrower folds the cells between words. Where words have no room, each row is shown as
-    lines of column and value. Elsewhere than at a terminal each row is one line.
+    lines of column and value. Elsewhere than at a terminal each row is one line, if the console is as wide.
 
     ``widths``: the least width of each column; those of the rows before, where a list comes in parts.
     """
@@ -43,8 +43,7 @@ class Table:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not console.is_terminal:
-            room = max(options.max_width, _total(self.widths))
-            yield from console.render(self._table(self.widths), options.update_width(room))
+            yield self._table(self.widths)
         elif _total(self._least) <= options.max_width:
             yield self._table(_fitted(self.widths, self._least, options.max_width))
         else:

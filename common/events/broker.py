@@ -47,7 +47,8 @@ def connection(conf: cfg.ConfigOpts, *, heartbeat: bool, **options: Any) -> komb
         heartbeat=rabbit.heartbeat_timeout_threshold if heartbeat else 0,
         ssl=_ssl(rabbit, [host.hostname for host in hosts]) if rabbit.ssl else False,
         connect_timeout=CONNECT_TIMEOUT,
-        failover_strategy=rabbit.kombu_failover_strategy,
+        # Each node once. A random next node, which oslo.messaging needs, may be the same one again.
+        failover_strategy="round-robin",
         transport_options=options,
     )
 
