@@ -124,7 +124,7 @@ class TestScaling:
 
 class TestRun:
     def test_each_part_can_be_called(self) -> None:
-        parts = {**run.PER_SIZE, **run.ONCE}
+        parts = {**run.PER_SIZE, **run.ONCE, **run.MORE}
         assert sorted(parts) == sorted(PARTS)
         for place in parts.values():
             module, _, name = place.partition(":")
